@@ -1,0 +1,37 @@
+# The maintainer's verbs. `just` is optional: every recipe is a few plain commands.
+
+# List the verbs
+default:
+    @just --list
+
+# Format everything
+fmt:
+    cargo fmt
+    if [ -f fuzz/Cargo.toml ]; then cargo fmt --manifest-path fuzz/Cargo.toml; fi
+
+# Everything that judges the source without running it
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets --all-features -- -D warnings
+    cargo clippy --no-default-features -- -D warnings
+    cargo deny --all-features check licenses bans sources
+
+# All tests; further words go to `cargo test`
+test *args:
+    cargo test --all-features {{ args }}
+
+# The API documentation, warnings refused
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+# Measure; further words go to `cargo bench`
+bench *args:
+    cargo bench --all-features --benches {{ args }}
+
+# Fuzz one target; what it learns is added to fuzz/corpus/
+fuzz target seconds="60":
+    cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }} -rss_limit_mb=2048 -timeout=20
+
+# The gate, as CI runs it
+ci:
+    .ci/run

@@ -1,0 +1,229 @@
+//! The disk that is there: std files, one gathered positional write, OS locks, private modes, mappings.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Disk, DiskFile, Lock, Pin};
+
+/// One `pwritev` takes at most this many slices on Linux and macOS (`IOV_MAX`).
+const SLICES_MAX: usize = 1024;
+
+/// A directory of the file system.
+#[derive(Debug)]
+pub(crate) struct RealDisk {
+    root: PathBuf,
+    dir_mode: u32,
+    file_mode: u32,
+}
+
+impl RealDisk {
+    /// The log's directory; `shared` lets the group and others read it, as far as the umask does.
+    pub(crate) fn new(root: &Path, shared: bool) -> Self {
+        let (dir_mode, file_mode) = if shared {
+            (0o755, 0o644)
+        } else {
+            (0o700, 0o600)
+        };
+        Self {
+            root: root.to_owned(),
+            dir_mode,
+            file_mode,
+        }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        if path.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(path)
+        }
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        match DirBuilder::new().mode(self.dir_mode).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            result => result,
+        }
+    }
+
+    fn open(&self, path: &str, options: &mut OpenOptions) -> io::Result<Arc<dyn DiskFile>> {
+        let file = options.mode(self.file_mode).open(self.path(path))?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a plain file",
+            ));
+        }
+        Ok(Arc::new(RealFile(file)))
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_root(&self) -> io::Result<()> {
+        let mut missing: Vec<&Path> = self
+            .root
+            .ancestors()
+            .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+            .collect();
+        while let Some(path) = missing.pop() {
+            self.make_dir(path)?;
+            let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+            File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
+        self.make_dir(&self.root)
+    }
+
+    fn root_exists(&self) -> io::Result<bool> {
+        match fs::metadata(&self.root) {
+            Ok(found) if found.is_dir() => Ok(true),
+            Ok(_) => Err(io::ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        self.make_dir(&self.path(path))
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<OsString>> {
+        fs::read_dir(self.path(path))?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect()
+    }
+
+    fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(
+            path,
+            OpenOptions::new().read(true).write(true).create_new(true),
+        )
+    }
+
+    fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path, OpenOptions::new().read(true))
+    }
+
+    fn open_write(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path, OpenOptions::new().read(true).write(true))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if self.path(to).symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        fs::remove_file(self.path(path))
+    }
+
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        File::open(self.path(path))?.sync_all()
+    }
+
+    fn lock(&self, path: &str) -> io::Result<Lock> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(self.file_mode)
+            .open(self.path(path))?;
+        match file.try_lock() {
+            Ok(()) => {
+                // For people and for the message of the next one who tries; nothing depends on it.
+                file.set_len(0)?;
+                file.seek(SeekFrom::Start(0))?;
+                writeln!(file, "{}", std::process::id())?;
+                Ok(Lock::Held(Box::new(file)))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let read = file.take(20).read_to_string(&mut text);
+                Ok(Lock::Busy(read.ok().and_then(|_| text.trim().parse().ok())))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(bytes, offset)
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        match slices {
+            [one] => self.0.write_at(one, offset),
+            many => {
+                let many = &many[..many.len().min(SLICES_MAX)];
+                Ok(rustix::io::pwritev(&self.0, many, offset)?)
+            }
+        }
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn map(&self) -> io::Result<Pin> {
+        if self.0.metadata()?.len() == 0 {
+            return Ok(Arc::new(Vec::new()));
+        }
+        // SAFETY: only sealed segments are mapped; this crate never writes to or shortens them again,
+        // and `docs/format.md` says that nobody else may while a log is open.
+        #[expect(unsafe_code, reason = "a mapping is only as stable as its file")]
+        let map = unsafe { memmap2::Mmap::map(&self.0)? };
+        Ok(Arc::new(map))
+    }
+}
+
+/// This process, as the operating system numbers it.
+pub(crate) fn process_id() -> u32 {
+    std::process::id()
+}
+
+/// Where event times come from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Clock {
+    /// The kernel's tick: a few nanoseconds to read, exact to about 4 ms on Linux. Elsewhere the same
+    /// as [`Clock::Precise`].
+    #[default]
+    Coarse,
+    /// The system's clock: about 20 ns to read, exact to the microsecond.
+    Precise,
+}
+
+impl Clock {
+    /// Now, in microseconds since the Unix epoch.
+    #[inline]
+    pub(crate) fn now_micros(self) -> u64 {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Coarse => {
+                let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+                (now.tv_sec as u64)
+                    .wrapping_mul(1_000_000)
+                    .wrapping_add(now.tv_nsec as u64 / 1_000)
+            }
+            _ => crate::types::Timestamp::now().as_micros(),
+        }
+    }
+}

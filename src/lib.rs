@@ -1,0 +1,41 @@
+//! An embedded event log: append is a memory copy, and nothing touches the disk until you say `commit`.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod catalog;
+mod commit;
+mod disk;
+mod error;
+mod format;
+mod index;
+mod log;
+mod options;
+mod reader;
+mod recovery;
+mod ring;
+mod segment;
+mod stream;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+mod typed;
+mod types;
+mod writer;
+
+pub use catalog::{Snapshot, StreamInfo};
+pub use commit::{Commit, Ticket};
+pub use disk::Clock;
+pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
+pub use log::Log;
+pub use options::{CommitOptions, Options, Overflow, Privacy, StreamOptions};
+pub use reader::{Event, Events, LogEvents};
+pub use recovery::{
+    Damage, DamageKind, Inspection, Item, Repair, SegmentReport, SegmentState, Survey, TornTail,
+    repair, survey,
+};
+pub use stream::{NewEvent, Stream};
+#[cfg(feature = "bincode")]
+pub use typed::Bincode;
+#[cfg(feature = "json")]
+pub use typed::Json;
+pub use typed::{Codec, CodecError, Typed, TypedEvents, TypedRefused};
+pub use types::{CodecId, Durability, EventKind, Position, Seq, Status, StreamId, Timestamp};

@@ -1,0 +1,319 @@
+//! The log's handle: opening, streams, snapshots, closing. Wiring only.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::catalog::{Catalog, Snapshot};
+use crate::commit::{Queue, Ticket};
+use crate::disk::{Disk, RealDisk};
+use crate::error::{Error, ErrorKind, Place, Result};
+use crate::options::{CommitOptions, Options, Privacy, StreamOptions};
+use crate::recovery::{self, Survey};
+use crate::ring::Budget;
+use crate::segment::{DIR, LOCK};
+use crate::stream::Stream;
+use crate::types::{Status, StreamId};
+use crate::writer::{Active, Full, Ground, Resumed, Spare, Writer};
+
+/// A segment must have room for its header and a few commits.
+const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+/// A segment's places must fit in 29 bits of eight bytes.
+const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+
+/// An open log. Cloning it gives another handle on the same log; it closes when the last handle of
+/// it and of its streams is gone, or by [`Log::close`], which also tells whether that went well.
+#[derive(Clone, Debug)]
+pub struct Log(Arc<Core>);
+
+/// What all handles of a log share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) queue: Arc<Queue<Writer>>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) options: Options,
+    /// Streams with a living handle and nothing on disk.
+    pub(crate) volatile: papaya::HashMap<StreamId, ()>,
+    closed: AtomicBool,
+    survey: Survey,
+    path: PathBuf,
+}
+
+impl Options {
+    /// Opens the log at `path` for writing. A log that is not there yet is made by its first commit;
+    /// until then nothing at all is on disk (P1).
+    ///
+    /// Blocks while the unsealed end of the log is replayed: at most [`Options::segment_bytes_max`], plus
+    /// the indexes of what is sealed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Locked`] when somebody else writes it, in this process or another;
+    /// [`ErrorKind::UnsupportedVersion`] for a newer format; [`ErrorKind::Corrupt`] when the log cannot go
+    /// on behind its last segment ([`crate::repair`] can help; other damage is in [`Log::survey`] and stops
+    /// nobody); [`ErrorKind::InvalidOption`]; [`ErrorKind::Io`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Log> {
+        let path = path.as_ref();
+        let disk = RealDisk::new(path, self.privacy == Privacy::Readable);
+        open_on(Arc::new(disk), self, path.to_owned())
+    }
+
+    fn check(&self) -> Result<()> {
+        let wrong = |what| Err(Error::new(ErrorKind::InvalidOption(what), "open"));
+        if self.segment_bytes_first < SEGMENT_BYTES_MIN {
+            return wrong("segment_bytes_first must be at least 16 KiB");
+        }
+        if self.segment_bytes_max < self.segment_bytes_first
+            || self.segment_bytes_max > SEGMENT_BYTES_MAX
+        {
+            return wrong("segment_bytes_max must be from segment_bytes_first to 2 GiB");
+        }
+        if self.ring_bytes_max == 0 || self.memory_bytes_max == 0 {
+            return wrong("ring_bytes_max and memory_bytes_max must not be 0");
+        }
+        Ok(())
+    }
+}
+
+fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> {
+    options.check()?;
+    let failed = |path: &str| {
+        let place = Place {
+            path: path.into(),
+            segment: None,
+            offset: None,
+        };
+        move |error| Error::io("open", place, error)
+    };
+    let mut catalog = Catalog::new();
+    let mut survey = Survey::default();
+    let mut resumed = None;
+    let names = match disk.root_exists().map_err(failed(""))? {
+        true => disk.list("").map_err(failed(""))?,
+        false => Vec::new(),
+    };
+    if names.iter().any(|name| name == LOCK || name == DIR) {
+        let lock = recovery::lock(&*disk)?;
+        match recovery::open(&*disk, &options)? {
+            Some(opened) => {
+                catalog = opened.catalog;
+                survey = opened.survey;
+                resumed = Some((opened.tail, lock));
+            }
+            // A log whose first commit never happened: it is made as if nothing were there.
+            None => drop(lock),
+        }
+    }
+    let catalog = Arc::new(catalog);
+    let budget = Arc::new(Budget::new(options.memory_bytes_max));
+    let ground = Ground {
+        disk,
+        catalog: Arc::clone(&catalog),
+        options: options.clone(),
+    };
+    let writer = match resumed {
+        None => Writer::fresh(Arc::new(ground)),
+        Some((tail, lock)) => Writer::resumed(Arc::new(ground), resume(tail, lock)),
+    };
+    Ok(Log(Arc::new(Core {
+        catalog,
+        queue: Queue::new(Box::new(writer)),
+        budget,
+        options,
+        volatile: papaya::HashMap::new(),
+        closed: AtomicBool::new(false),
+        survey,
+        path,
+    })))
+}
+
+fn resume(tail: recovery::Tail, lock: crate::disk::LockGuard) -> Resumed {
+    Resumed {
+        log_id: tail.segment.header.log_id,
+        active: Active {
+            segment: tail.segment,
+            offset: tail.offset,
+            unsynced: false,
+            is_reserved: tail.is_reserved,
+        },
+        mark: tail.mark,
+        lock,
+        ready: tail.spare.map(|(number, file, bytes)| Spare {
+            number,
+            bytes,
+            file,
+        }),
+        unsealed: tail
+            .unsealed
+            .into_iter()
+            .map(|(segment, end, last_position)| Full {
+                segment,
+                end,
+                last_position,
+            })
+            .collect(),
+    }
+}
+
+impl Log {
+    /// Opens the log at `path` with the default options; see [`Options::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    /// The options, to choose before opening.
+    #[must_use]
+    pub fn options() -> Options {
+        Options::new()
+    }
+
+    /// A new stream: an id, and a ring that takes memory as it fills. Nothing is on disk (P1).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`].
+    pub fn stream(&self) -> Result<Stream> {
+        self.stream_with(&StreamOptions::new())
+    }
+
+    /// A new stream that differs from the log's defaults, or has a name.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NameTaken`] when a living stream has the name, committed or not;
+    /// [`ErrorKind::InvalidName`]; [`ErrorKind::InvalidOption`]; [`ErrorKind::Closed`].
+    pub fn stream_with(&self, options: &StreamOptions) -> Result<Stream> {
+        self.0.check_open("stream")?;
+        Stream::create(Arc::clone(&self.0), options)
+    }
+
+    /// A handle to a durable stream, to go on writing it. It takes the time of a look into memory, however
+    /// long the stream is. Its commits are checked against the head that it sees now (P8).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownStream`]; [`ErrorKind::NotMaterialized`] when the stream has only a volatile
+    /// handle elsewhere in this process; [`ErrorKind::Closed`].
+    pub fn resume(&self, id: StreamId) -> Result<Stream> {
+        self.resume_with(id, &StreamOptions::new())
+    }
+
+    /// As [`Log::resume`], with a ring of its own kind. The options must not name the stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::resume`], and [`ErrorKind::InvalidOption`].
+    pub fn resume_with(&self, id: StreamId, options: &StreamOptions) -> Result<Stream> {
+        self.0.check_open("resume")?;
+        Stream::resume(Arc::clone(&self.0), id, options)
+    }
+
+    /// Commits several streams at once: one marker, all or nothing (P4). Streams with nothing buffered
+    /// take no part.
+    pub fn commit_all<'a>(&self, streams: impl IntoIterator<Item = &'a mut Stream>) -> Ticket {
+        self.commit_all_with(streams, CommitOptions::new())
+    }
+
+    /// As [`Log::commit_all`], with options.
+    pub fn commit_all_with<'a>(
+        &self,
+        streams: impl IntoIterator<Item = &'a mut Stream>,
+        options: CommitOptions,
+    ) -> Ticket {
+        Stream::commit_all(&self.0, streams, options)
+    }
+
+    /// Where a stream stands, as far as this process knows.
+    #[must_use]
+    pub fn status(&self, id: StreamId) -> Status {
+        if self.snapshot().stream(id).is_some() {
+            Status::Durable
+        } else if self.0.volatile.pin().contains_key(&id) {
+            Status::Volatile
+        } else {
+            Status::Unknown
+        }
+    }
+
+    /// What is committed now, to list and to read.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(Arc::clone(&self.0.catalog))
+    }
+
+    /// What was found when the log was opened: damage, if any, and what an interrupted writer left.
+    #[must_use]
+    pub fn survey(&self) -> &Survey {
+        &self.0.survey
+    }
+
+    /// The log's directory, as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Bytes that the rings of all streams, and commits in flight, hold now.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.0.budget.used()
+    }
+
+    /// Closes the log: commits that were asked for are finished, everything is synced, space that was kept
+    /// ready is given back. What is buffered and was not committed is gone with its handles; they answer
+    /// [`ErrorKind::Closed`] from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] and [`ErrorKind::StorageFull`] when the last sync failed, [`ErrorKind::Poisoned`] when
+    /// an earlier one had. The log is closed in any case.
+    pub fn close(self) -> Result<()> {
+        self.0.close()
+    }
+}
+
+impl Core {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.is_closed() {
+            Err(Error::new(ErrorKind::Closed, operation))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Relaxed);
+        match self.queue.close() {
+            Some(writer) => writer.close(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Errors can only be told by `Log::close`; nothing that was acknowledged depends on this.
+        let _ = self.close();
+    }
+}
+
+impl Snapshot {
+    /// Opens the log at `path` for reading only, as it stands now: takes no lock, changes nothing, and works
+    /// while another process writes (P12). It shows what was acknowledged, and says what it found.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NoLog`] when there is none, [`ErrorKind::UnsupportedVersion`], [`ErrorKind::Io`].
+    pub fn open(path: impl AsRef<Path>) -> Result<(Self, Survey)> {
+        recovery::open_read(&RealDisk::new(path.as_ref(), false))
+    }
+}

@@ -1,0 +1,203 @@
+//! What can be chosen, for a log and for one stream, with each default's cost.
+
+use crate::disk::Clock;
+use crate::types::Durability;
+
+/// What happens when a ring is at its bound (P10).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The event is refused and handed back.
+    #[default]
+    Reject,
+    /// The oldest uncommitted events make room: a flight recorder. The next commit writes a gap that
+    /// says how many were dropped.
+    OverwriteOldest,
+    /// The ring grows beyond its bound, up to this many bytes; only then the event is refused.
+    Grow {
+        /// The hard cap, in bytes.
+        ring_bytes_cap: usize,
+    },
+}
+
+/// Who may read the files that a log makes (P14).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Privacy {
+    /// Directories 0700, files 0600.
+    #[default]
+    Private,
+    /// Directories 0755, files 0644, less what the umask takes away.
+    Readable,
+}
+
+/// How a log is opened. Every default is stated with what it costs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) ring_bytes_max: usize,
+    pub(crate) overflow: Overflow,
+    pub(crate) event_bytes_max: Option<usize>,
+    pub(crate) memory_bytes_max: usize,
+    pub(crate) durability: Durability,
+    pub(crate) segment_bytes_first: u64,
+    pub(crate) segment_bytes_max: u64,
+    pub(crate) clock: Clock,
+    pub(crate) privacy: Privacy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ring_bytes_max: 64 << 20,
+            overflow: Overflow::Reject,
+            event_bytes_max: None,
+            memory_bytes_max: 1 << 30,
+            durability: Durability::Disk,
+            segment_bytes_first: 256 << 10,
+            segment_bytes_max: 64 << 20,
+            clock: Clock::Coarse,
+            privacy: Privacy::Private,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The bound of each ring, in bytes. Default 64 MiB; a ring takes memory only as it fills.
+    /// What is being committed counts until its ticket resolves.
+    #[must_use]
+    pub fn ring_bytes_max(mut self, bytes: usize) -> Self {
+        self.ring_bytes_max = bytes;
+        self
+    }
+
+    /// What happens at a ring's bound. Default [`Overflow::Reject`].
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// The largest payload, in bytes, that append takes. Default: whatever fits in the ring.
+    #[must_use]
+    pub fn event_bytes_max(mut self, bytes: usize) -> Self {
+        self.event_bytes_max = Some(bytes);
+        self
+    }
+
+    /// What all rings of the log may take together, in bytes. Default 1 GiB.
+    #[must_use]
+    pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
+        self.memory_bytes_max = bytes;
+        self
+    }
+
+    /// What a commit waits for when it does not say. Default [`Durability::Disk`]: one shared sync.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The size of the first segment, in bytes; each next one is twice as large. Default 256 KiB.
+    /// At least 16 KiB.
+    #[must_use]
+    pub fn segment_bytes_first(mut self, bytes: u64) -> Self {
+        self.segment_bytes_first = bytes;
+        self
+    }
+
+    /// Where the doubling of segment sizes ends, in bytes. Default 64 MiB: up to that much is
+    /// replayed when the log is opened after a crash, and kept ready on disk while it is open.
+    #[must_use]
+    pub fn segment_bytes_max(mut self, bytes: u64) -> Self {
+        self.segment_bytes_max = bytes;
+        self
+    }
+
+    /// Where event times come from. Default [`Clock::Coarse`], exact to about 4 ms.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Who may read the log's files. Default [`Privacy::Private`].
+    #[must_use]
+    pub fn privacy(mut self, privacy: Privacy) -> Self {
+        self.privacy = privacy;
+        self
+    }
+}
+
+/// How one stream differs from the log's defaults.
+#[derive(Clone, Debug, Default)]
+pub struct StreamOptions {
+    pub(crate) name: Option<String>,
+    pub(crate) overflow: Option<Overflow>,
+    pub(crate) ring_bytes_max: Option<usize>,
+    pub(crate) event_bytes_max: Option<usize>,
+}
+
+impl StreamOptions {
+    /// The log's defaults, and no name.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A name, unique among the living streams of the log: 1 to 1,024 bytes, no control characters.
+    /// It is written with the stream's first commit.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// What happens at the ring's bound.
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = Some(overflow);
+        self
+    }
+
+    /// The ring's bound in bytes.
+    #[must_use]
+    pub fn ring_bytes_max(mut self, bytes: usize) -> Self {
+        self.ring_bytes_max = Some(bytes);
+        self
+    }
+
+    /// The largest payload, in bytes, that append takes.
+    #[must_use]
+    pub fn event_bytes_max(mut self, bytes: usize) -> Self {
+        self.event_bytes_max = Some(bytes);
+        self
+    }
+}
+
+/// How one commit differs from the log's defaults.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CommitOptions {
+    pub(crate) durability: Option<Durability>,
+}
+
+impl CommitOptions {
+    /// The log's defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the ticket waits for.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+}

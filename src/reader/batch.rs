@@ -1,0 +1,221 @@
+//! One batch, loaded and verified, and the events in it.
+
+use std::ops::Range;
+
+use super::event::Event;
+use crate::disk::Pin;
+use crate::error::Result;
+use crate::format::{
+    BatchHead, BatchKind, Class, CommitHead, Frames, batch_crc, classify, commit_header,
+    decode_gap, frame_head, frame_header,
+};
+use crate::index::BatchRef;
+use crate::segment::{Segment, Window};
+use crate::types::StreamId;
+
+/// How much of an active segment is read at once.
+const READ_AHEAD_BYTES: u64 = 256 << 10;
+
+/// The frames of one batch of one stream.
+#[derive(Clone)]
+pub(crate) struct Batch {
+    pub(crate) stream: StreamId,
+    pub(crate) first_seq: u64,
+    pub(crate) count: u64,
+    /// `None` while the batch is volatile.
+    pub(crate) position: Option<u64>,
+    /// Events dropped right before the first.
+    pub(crate) dropped: u64,
+    pin: Pin,
+    frames: Range<usize>,
+    /// The next event from the front: its index, and where its frame starts.
+    front: (u64, usize),
+    /// Where each frame starts, once somebody reads from the back.
+    starts: Vec<u32>,
+}
+
+impl Batch {
+    pub(crate) fn new(
+        stream: StreamId,
+        first_seq: u64,
+        count: u64,
+        pin: Pin,
+        frames: Range<usize>,
+    ) -> Self {
+        Self {
+            stream,
+            first_seq,
+            count,
+            position: None,
+            dropped: 0,
+            front: (0, frames.start),
+            pin,
+            frames,
+            starts: Vec::new(),
+        }
+    }
+
+    pub(crate) fn end_seq(&self) -> u64 {
+        self.first_seq.saturating_add(self.count)
+    }
+
+    pub(crate) fn holds(&self, seq: u64) -> bool {
+        seq >= self.first_seq && seq < self.end_seq()
+    }
+
+    /// The event of this seq, walking on from the last one that was asked for. `None`: the frames are not
+    /// what the batch says they are.
+    pub(crate) fn forward(&mut self, seq: u64) -> Option<Event> {
+        let wanted = seq - self.first_seq;
+        if wanted < self.front.0 {
+            self.front = (0, self.frames.start);
+        }
+        loop {
+            let (index, at) = self.front;
+            let head = frame_head((*self.pin).as_ref().get(at..self.frames.end)?)?;
+            let end = at + head.frame_bytes();
+            self.front = (index + 1, end);
+            if index == wanted {
+                return Some(self.event(seq, at, end));
+            }
+        }
+    }
+
+    /// The event of this seq, by a table of all frames: for reading backwards.
+    pub(crate) fn backward(&mut self, seq: u64) -> Option<Event> {
+        if self.starts.is_empty() {
+            let bytes = (*self.pin).as_ref().get(self.frames.clone())?;
+            self.starts = Frames::new(bytes).map(|(at, _)| at as u32).collect();
+            if self.starts.len() as u64 != self.count {
+                return None;
+            }
+        }
+        let at = self.frames.start + *self.starts.get((seq - self.first_seq) as usize)? as usize;
+        let head = frame_head((*self.pin).as_ref().get(at..self.frames.end)?)?;
+        Some(self.event(seq, at, at + head.frame_bytes()))
+    }
+
+    fn event(&self, seq: u64, at: usize, end: usize) -> Event {
+        let head = frame_head(&(*self.pin).as_ref()[at..end]);
+        let head = head.unwrap_or(crate::format::FrameHead::EMPTY);
+        Event {
+            stream: self.stream,
+            seq,
+            position: self.position,
+            kind: head.kind,
+            codec: head.codec,
+            time: head.time,
+            dropped_before: if seq == self.first_seq {
+                self.dropped
+            } else {
+                0
+            },
+            pin: Pin::clone(&self.pin),
+            payload: at + frame_header::BYTES..end,
+        }
+    }
+}
+
+/// Reads batches of segments, and keeps what it read last.
+#[derive(Debug, Default)]
+pub(crate) struct Loader {
+    window: Option<(u32, Window)>,
+}
+
+impl Loader {
+    /// Loads and verifies the batch that an index points to. `end`: what may be read of the segment.
+    pub(crate) fn load(
+        &mut self,
+        segment: &Segment,
+        stream: StreamId,
+        at: &BatchRef,
+        end: u64,
+    ) -> Result<Batch> {
+        let (position, head) = self.head(segment, stream, at, end)?;
+        let range = at.offset + head.start..at.offset + head.end;
+        let window = self.window(segment, range.clone(), end)?;
+        let bytes = window.get(range.clone()).unwrap_or_default();
+        if batch_crc(&[bytes]) != head.crc {
+            return Err(segment.error("read", at.offset));
+        }
+        let (pin, frames) = window
+            .pinned(range)
+            .ok_or_else(|| segment.error("read", at.offset))?;
+        let mut batch = Batch::new(stream, head.first_seq, u64::from(head.count), pin, frames);
+        batch.position = Some(position);
+        Ok(batch)
+    }
+
+    /// How many events a gap says were dropped.
+    pub(crate) fn load_gap(
+        &mut self,
+        segment: &Segment,
+        stream: StreamId,
+        at: &BatchRef,
+        end: u64,
+    ) -> Result<u64> {
+        let batch = self.load(segment, stream, at, end)?;
+        (*batch.pin)
+            .as_ref()
+            .get(batch.frames)
+            .and_then(decode_gap)
+            .ok_or_else(|| segment.error("read", at.offset))
+    }
+
+    fn head(
+        &mut self,
+        segment: &Segment,
+        stream: StreamId,
+        at: &BatchRef,
+        end: u64,
+    ) -> Result<(u64, BatchHead)> {
+        let damaged = || segment.error("read", at.offset);
+        let first = at.offset..at.offset.saturating_add(commit_header::BYTES as u64);
+        let window = self.window(segment, first.clone(), end)?;
+        let class = classify(window.get(first).unwrap_or_default());
+        let Class::Commit { head_bytes, length } = class else {
+            return Err(damaged());
+        };
+        if length > end.saturating_sub(at.offset) {
+            return Err(damaged());
+        }
+        let whole = at.offset..at.offset + head_bytes;
+        let window = self.window(segment, whole.clone(), end)?;
+        let bytes = window.get(whole).unwrap_or_default();
+        let (commit, directory) =
+            CommitHead::decode(bytes, segment.header.salt).ok_or_else(damaged)?;
+        let head = directory
+            .find(stream.as_bytes(), at.kind)
+            .ok_or_else(damaged)?;
+        let same = head.first_seq == at.first_seq && head.count == at.count;
+        if same || at.kind == BatchKind::Gap {
+            Ok((commit.position, head))
+        } else {
+            Err(damaged())
+        }
+    }
+
+    fn window(&mut self, segment: &Segment, range: Range<u64>, end: u64) -> Result<&Window> {
+        let held = self.window.as_ref().is_some_and(|(number, window)| {
+            *number == segment.number() && window.get(range.clone()).is_some()
+        });
+        if !held {
+            self.window = None;
+            let window = segment.read(range, READ_AHEAD_BYTES, end)?;
+            self.window = Some((segment.number(), window));
+        }
+        match &self.window {
+            Some((_, window)) => Ok(window),
+            None => Err(segment.error("read", 0)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch")
+            .field("stream", &self.stream)
+            .field("seqs", &(self.first_seq..self.end_seq()))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,80 @@
+//! Reading: pin a snapshot, find, check, lend.
+//!
+//! Every batch is verified against its checksums each time it is loaded; an index entry is only a hint.
+//! Readers see what their snapshot shows and nothing of the writer. What is damaged is told as an error
+//! at its place, and reading goes on behind it.
+
+mod batch;
+mod by_position;
+mod by_stream;
+mod event;
+
+pub use by_position::LogEvents;
+pub use by_stream::Events;
+pub use event::Event;
+
+pub(crate) use batch::Batch;
+
+use crate::catalog::Snapshot;
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{Position, StreamId};
+
+impl Snapshot {
+    /// The events of a stream, from its first to its last; [`Events::range`] and `rev()` choose others.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownStream`] when the snapshot shows nothing of it.
+    pub fn events(&self, stream: StreamId) -> Result<Events> {
+        let unknown = || Error::new(ErrorKind::UnknownStream(stream), "read");
+        let entry = self.catalog.entry(stream).ok_or_else(unknown)?;
+        let head = self.head(&entry).ok_or_else(unknown)?;
+        Ok(Events::durable(self.clone(), stream, Some(entry), head))
+    }
+
+    /// All events of the log in the order of their commits, from the commit at `from` on;
+    /// [`Position::START`] means from the first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PositionOutOfRange`] when `from` lies more than one behind the last commit.
+    pub fn read_all(&self, from: Position) -> Result<LogEvents> {
+        let last = self.position();
+        if from.get() > last.get() + 1 {
+            return Err(Error::new(
+                ErrorKind::PositionOutOfRange { asked: from, last },
+                "read",
+            ));
+        }
+        Ok(LogEvents::new(self.clone(), from.get().max(1)))
+    }
+
+    /// The stream that a person means: by id, by name, or by the beginning of an id.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownName`], or [`ErrorKind::AmbiguousPrefix`] when several ids start like this.
+    pub fn resolve(&self, text: &str) -> Result<StreamId> {
+        if let Some(id) = self.find(text) {
+            return Ok(id);
+        }
+        if let Ok(id) = text.parse::<StreamId>() {
+            let known = self.stream(id).map(|info| info.id);
+            return known.ok_or_else(|| Error::new(ErrorKind::UnknownStream(id), "resolve"));
+        }
+        let prefix = text.to_ascii_lowercase();
+        let mut found = self
+            .streams()
+            .into_iter()
+            .map(|info| info.id)
+            .filter(|id| !prefix.is_empty() && id.to_string().starts_with(&prefix));
+        match (found.next(), found.next()) {
+            (Some(id), None) => Ok(id),
+            (None, _) => Err(Error::new(ErrorKind::UnknownName(text.into()), "resolve")),
+            _ => Err(Error::new(
+                ErrorKind::AmbiguousPrefix(text.into()),
+                "resolve",
+            )),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! A log taken apart, record by record, for people who debug. Reads only, and shows what it cannot read.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::scan::{Found, Scanner, Step};
+use crate::disk::{Disk, RealDisk, read_exact_at};
+use crate::error::{Error, Place, Result};
+use crate::format::{
+    BatchKind, COMMITS_AT, Frames, HeaderError, decode_gap, decode_header, header, witness,
+};
+use crate::segment::{DIR, Sealed, Segment, parse_name, path, place};
+use crate::types::{CodecId, EventKind, Position, Seq, StreamId, Timestamp};
+
+/// One record, or one part of it, in the order of the file. Offsets are bytes from the file's start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[allow(
+    missing_docs,
+    reason = "the fields are the format's own words; docs/format.md explains them"
+)]
+pub enum Item {
+    /// A segment starts.
+    Segment {
+        number: u32,
+        bytes: u64,
+        log_id: StreamId,
+        first_position: Position,
+        reserved_bytes: u64,
+        created: Timestamp,
+        salt: u32,
+        sealed: bool,
+        header_whole: bool,
+    },
+    /// A file that has no readable header: a spare if `blank`.
+    NoHeader {
+        number: u32,
+        bytes: u64,
+        blank: bool,
+    },
+    /// A commit. Its batches follow.
+    Commit {
+        segment: u32,
+        offset: u64,
+        bytes: u64,
+        position: Position,
+        time: Timestamp,
+        acknowledged: Position,
+        durable: Position,
+        batches: u32,
+        whole: bool,
+    },
+    /// A batch of events. Its events follow.
+    Events {
+        segment: u32,
+        offset: u64,
+        bytes: u64,
+        stream: StreamId,
+        seq: Seq,
+        count: u32,
+        whole: bool,
+    },
+    /// One event.
+    Event {
+        segment: u32,
+        offset: u64,
+        stream: StreamId,
+        seq: Seq,
+        kind: EventKind,
+        codec: CodecId,
+        time: Timestamp,
+        payload_bytes: u32,
+    },
+    /// So many events were dropped here by an overwriting ring.
+    Gap {
+        segment: u32,
+        offset: u64,
+        stream: StreamId,
+        seq: Seq,
+        dropped: u64,
+    },
+    /// The stream got this name.
+    Name {
+        segment: u32,
+        offset: u64,
+        stream: StreamId,
+        name: String,
+    },
+    /// The watermark behind the last commit.
+    Witness {
+        segment: u32,
+        offset: u64,
+        next: Position,
+        durable: Position,
+        clean: bool,
+    },
+    /// The index of a sealed segment.
+    Footer {
+        segment: u32,
+        offset: u64,
+        entries: u32,
+        last_position: Position,
+    },
+    /// From here to the end of the file nothing could be read as a record.
+    Unreadable {
+        segment: u32,
+        offset: u64,
+        bytes: u64,
+    },
+    /// From here on the file holds zeros only.
+    Zeros {
+        segment: u32,
+        offset: u64,
+        bytes: u64,
+    },
+}
+
+/// Iterates over everything in a log's segments.
+pub struct Inspection {
+    disk: RealDisk,
+    numbers: VecDeque<u32>,
+    at: Option<(Arc<Segment>, u64, u64)>,
+    ready: VecDeque<Item>,
+}
+
+impl std::fmt::Debug for Inspection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inspection")
+            .field("segments_left", &self.numbers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inspection {
+    /// Starts at the first segment of the log at `path`. Takes no lock and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ErrorKind::NoLog`] or [`crate::ErrorKind::Io`] when the directory cannot be listed.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let disk = RealDisk::new(path.as_ref(), false);
+        let place = Place {
+            path: DIR.into(),
+            segment: None,
+            offset: None,
+        };
+        let names = disk.list(DIR).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::new(crate::ErrorKind::NoLog, "inspect"),
+            _ => Error::io("inspect", place, error),
+        })?;
+        let mut numbers: Vec<u32> = names
+            .iter()
+            .filter_map(|name| parse_name(name.to_str()?))
+            .collect();
+        numbers.sort_unstable();
+        Ok(Self {
+            disk,
+            numbers: numbers.into(),
+            at: None,
+            ready: VecDeque::new(),
+        })
+    }
+
+    fn enter(&mut self, number: u32) -> Result<()> {
+        let failed = |error| Error::io("inspect", place(number, 0), error);
+        let file = self.disk.open_read(&path(number)).map_err(failed)?;
+        let bytes = file.len().map_err(failed)?;
+        let mut block = vec![0; bytes.min(header::BLOCK_BYTES as u64) as usize];
+        read_exact_at(&*file, &mut block, 0).map_err(failed)?;
+        let (header, header_whole) = match decode_header(&block) {
+            Ok(found) => found,
+            Err(error) => {
+                let blank = error == HeaderError::Blank;
+                self.ready.push_back(Item::NoHeader {
+                    number,
+                    bytes,
+                    blank,
+                });
+                return Ok(());
+            }
+        };
+        let sealed = Sealed::open(&header, &*file).map_err(failed)?;
+        let limit = sealed.as_ref().map_or(bytes, |sealed| sealed.footer_at);
+        self.ready.push_back(Item::Segment {
+            number,
+            bytes,
+            log_id: StreamId::from_bytes(header.log_id),
+            first_position: Position(header.first_position),
+            reserved_bytes: header.reserved_bytes,
+            created: Timestamp::from_micros(header.created_micros),
+            salt: header.salt,
+            sealed: sealed.is_some(),
+            header_whole,
+        });
+        let segment = match sealed {
+            Some(sealed) => Segment::sealed(header, file, sealed),
+            None => Segment::active(header, file),
+        };
+        self.at = Some((Arc::new(segment), COMMITS_AT, limit));
+        Ok(())
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        let Some((segment, offset, limit)) = self.at.take() else {
+            return Ok(());
+        };
+        let number = segment.number();
+        if offset >= limit {
+            if let Some(sealed) = segment.seal_state() {
+                self.ready.push_back(Item::Footer {
+                    segment: number,
+                    offset: sealed.footer_at,
+                    entries: sealed.footer.len(),
+                    last_position: Position(sealed.last_position),
+                });
+            }
+            return Ok(());
+        }
+        let mut scanner = Scanner::new(Arc::clone(&segment), limit);
+        match scanner.step(offset)? {
+            Step::Commit(found) => {
+                let end = found.end();
+                self.take_apart(&segment, &found)?;
+                self.at = Some((segment, end, limit));
+            }
+            Step::Witness(witness) => {
+                self.ready.push_back(Item::Witness {
+                    segment: number,
+                    offset,
+                    next: Position(witness.position),
+                    durable: Position(witness.durable),
+                    clean: witness.clean,
+                });
+                self.at = Some((segment, offset + witness::BYTES as u64, limit));
+            }
+            _ => {
+                let bytes = limit - offset;
+                if scanner.last_written(offset)?.is_none() {
+                    self.ready.push_back(Item::Zeros {
+                        segment: number,
+                        offset,
+                        bytes,
+                    });
+                } else if let Some((next, _)) = scanner.find(offset + 1, 0)? {
+                    let bytes = next - offset;
+                    self.ready.push_back(Item::Unreadable {
+                        segment: number,
+                        offset,
+                        bytes,
+                    });
+                    drop(scanner);
+                    self.at = Some((segment, next, limit));
+                } else {
+                    self.ready.push_back(Item::Unreadable {
+                        segment: number,
+                        offset,
+                        bytes,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_apart(&mut self, segment: &Segment, found: &Found) -> Result<()> {
+        let number = segment.number();
+        self.ready.push_back(Item::Commit {
+            segment: number,
+            offset: found.offset,
+            bytes: found.head.length,
+            position: Position(found.head.position),
+            time: Timestamp::from_micros(found.head.time_micros),
+            acknowledged: Position(found.head.acked),
+            durable: Position(found.head.durable),
+            batches: found.head.batches,
+            whole: found.is_sound(),
+        });
+        let window = segment.read(found.offset..found.end(), 0, found.end())?;
+        for (index, batch) in found.batches.iter().enumerate() {
+            let offset = found.offset + batch.start;
+            let end = found.offset + batch.end;
+            let body = window.get(offset..end).unwrap_or_default();
+            let stream = StreamId::from_bytes(batch.stream);
+            let whole = !found.bad.contains(&index);
+            match batch.kind {
+                Some(BatchKind::Catalog) => {
+                    let named = found.names.iter().filter(|(named, _)| *named == stream);
+                    self.ready.extend(named.map(|(stream, name)| Item::Name {
+                        segment: number,
+                        offset,
+                        stream: *stream,
+                        name: name.clone(),
+                    }));
+                }
+                Some(BatchKind::Gap) => self.ready.push_back(Item::Gap {
+                    segment: number,
+                    offset,
+                    stream,
+                    seq: Seq(batch.first_seq),
+                    dropped: decode_gap(body).unwrap_or(0),
+                }),
+                Some(BatchKind::Events) => {
+                    self.ready.push_back(Item::Events {
+                        segment: number,
+                        offset,
+                        bytes: batch.end - batch.start,
+                        stream,
+                        seq: Seq(batch.first_seq),
+                        count: batch.count,
+                        whole,
+                    });
+                    if whole {
+                        self.events(number, offset, stream, batch.first_seq, body);
+                    }
+                }
+                None => self.ready.push_back(Item::Unreadable {
+                    segment: number,
+                    offset,
+                    bytes: batch.end - batch.start,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    fn events(&mut self, segment: u32, offset: u64, stream: StreamId, first: u64, body: &[u8]) {
+        for (n, (at, head)) in Frames::new(body).enumerate() {
+            self.ready.push_back(Item::Event {
+                segment,
+                offset: offset + at as u64,
+                stream,
+                seq: Seq(first.saturating_add(n as u64)),
+                kind: head.kind,
+                codec: head.codec,
+                time: head.time,
+                payload_bytes: head.payload_bytes,
+            });
+        }
+    }
+}
+
+impl Iterator for Inspection {
+    type Item = Result<Item>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Some(Ok(item));
+            }
+            let step = if self.at.is_some() {
+                self.advance()
+            } else {
+                let number = self.numbers.pop_front()?;
+                self.enter(number)
+            };
+            if let Err(error) = step {
+                self.at = None;
+                return Some(Err(error));
+            }
+        }
+    }
+}

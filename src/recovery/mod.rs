@@ -1,0 +1,221 @@
+//! Survey and repair: looking without touching, and changing only what must change.
+//!
+//! Opening is one line read backwards once: discover, account, fold, judge, and then the one repair that a
+//! torn tail needs. Everything else waits for somebody to say so.
+
+mod inspect;
+mod load;
+mod repair;
+mod report;
+pub(crate) mod scan;
+mod walk;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use inspect::{Inspection, Item};
+pub(crate) use load::Access;
+pub use report::{Damage, DamageKind, Repair, SegmentReport, SegmentState, Survey, TornTail};
+
+use self::load::{Depth, Loaded, load};
+use crate::catalog::{Catalog, LogPlace, Snapshot, Watermark};
+use crate::disk::{Disk, LockGuard, RealDisk};
+use crate::error::{Error, ErrorKind, Place, Result};
+use crate::options::Options;
+use crate::segment::{Segment, place};
+use crate::types::Position;
+
+/// A log without a lock is read again so often, while what seems damaged keeps changing: then it is a
+/// writer at work, and no damage.
+const LOOKS_MAX: usize = 8;
+
+/// A log as it was found, ready to go on.
+pub(crate) struct Opened {
+    pub(crate) catalog: Catalog,
+    pub(crate) survey: Survey,
+    pub(crate) tail: Tail,
+}
+
+/// Where an opened log goes on.
+pub(crate) struct Tail {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) offset: u64,
+    /// The file is as long as its header says.
+    pub(crate) is_reserved: bool,
+    pub(crate) mark: Watermark,
+    /// A file of zeros with the next number: number, file, bytes.
+    pub(crate) spare: Option<(u32, Arc<dyn crate::disk::DiskFile>, u64)>,
+    /// Full segments without a footer: segment, where its commits end, last position.
+    pub(crate) unsealed: Vec<(Arc<Segment>, u64, u64)>,
+}
+
+/// Looks at every byte of a log and reports; changes nothing, takes no lock.
+///
+/// Blocks for as long as it takes to read the whole log.
+///
+/// # Errors
+///
+/// [`ErrorKind::NoLog`] when there is none; [`ErrorKind::UnsupportedVersion`] and
+/// [`ErrorKind::UnsupportedFeature`] when a newer version wrote it; [`ErrorKind::Io`] when it cannot be read.
+/// Damage is no error here: it is in the report.
+pub fn survey(path: impl AsRef<Path>) -> Result<Survey> {
+    let disk = RealDisk::new(path.as_ref(), false);
+    Ok(look(&disk, Depth::Full)?.survey)
+}
+
+/// Repairs a log: clears a torn tail, and sets files aside that keep the log from going on. It drops no
+/// byte that may have been acknowledged: such files get another name and stay. Damage inside segments is
+/// reported and left as it is; the events there read as [`ErrorKind::Corrupt`].
+///
+/// Takes the writer's lock. Running it twice changes nothing more.
+///
+/// # Errors
+///
+/// As [`survey`], and [`ErrorKind::Locked`] when somebody writes the log.
+pub fn repair(path: impl AsRef<Path>) -> Result<Repair> {
+    let disk = RealDisk::new(path.as_ref(), false);
+    let guard = lock(&disk)?;
+    let loaded = load(&disk, Access::Write, Depth::Full)?;
+    let loaded = loaded.ok_or_else(|| Error::new(ErrorKind::NoLog, "repair"))?;
+    let report = repair::repair(&disk, loaded, &Options::default())?;
+    drop(guard);
+    Ok(report)
+}
+
+/// Takes the lock of a log that is on disk.
+pub(crate) fn lock(disk: &dyn Disk) -> Result<LockGuard> {
+    let place = || Place {
+        path: crate::segment::LOCK.into(),
+        segment: None,
+        offset: None,
+    };
+    match disk.lock(crate::segment::LOCK) {
+        Ok(crate::disk::Lock::Held(guard)) => Ok(guard),
+        Ok(crate::disk::Lock::Busy(holder)) => {
+            Err(Error::new(ErrorKind::Locked { holder }, "open").at(place()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::new(ErrorKind::NoLog, "open"))
+        }
+        Err(error) => Err(Error::io("lock", place(), error)),
+    }
+}
+
+/// Opens a log for writing, under its lock. `None`: nothing is on disk yet.
+pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>> {
+    let Some(loaded) = load(disk, Access::Write, Depth::Quick)? else {
+        return Ok(None);
+    };
+    if loaded
+        .survey
+        .segments
+        .iter()
+        .all(|one| one.state == SegmentState::Spare)
+    {
+        repair::sweep(disk, loaded.spares.iter().map(|spare| spare.0))?;
+        return Ok(None);
+    }
+    let refuse = |number: u32| {
+        Error::corrupt("open", place(number, 0))
+            .because("the log cannot go on behind this file; read it, or repair it")
+    };
+    if let Some(number) = loaded.in_the_way.first() {
+        return Err(refuse(*number));
+    }
+    let Some((segment, end)) = loaded.last else {
+        let number = loaded
+            .survey
+            .segments
+            .iter()
+            .map(|one| one.number)
+            .max()
+            .unwrap_or(0);
+        return Err(refuse(number + 1));
+    };
+    repair::clear_tail(&segment, &end)?;
+    let usual = crate::segment::segment_bytes(options, segment.number() + 1);
+    let mut spare = None;
+    for (number, file, bytes) in loaded.spares {
+        if number == segment.number() + 1 && bytes >= usual {
+            spare = Some((number, file, bytes));
+        } else {
+            drop(file);
+            repair::sweep(disk, [number])?;
+        }
+    }
+    let length = segment
+        .file
+        .len()
+        .map_err(|error| segment.io_error("open", 0, error))?;
+    let mark = Watermark {
+        visible: end.next - 1,
+        durable: end.next - 1,
+        end: LogPlace::new(segment.number(), end.offset),
+    };
+    loaded.catalog.raise(mark);
+    let is_reserved = length >= segment.header.reserved_bytes;
+    let tail = Tail {
+        segment,
+        offset: end.offset,
+        is_reserved,
+        mark,
+        spare,
+        unsealed: loaded.unsealed,
+    };
+    Ok(Some(Opened {
+        catalog: loaded.catalog,
+        survey: loaded.survey,
+        tail,
+    }))
+}
+
+/// Opens a log for reading only: no lock, no change, whoever may be writing (P12).
+pub(crate) fn open_read(disk: &dyn Disk) -> Result<(Snapshot, Survey)> {
+    let loaded = look(disk, Depth::Quick)?;
+    let mut mark = loaded.catalog.watermark();
+    let acknowledged = loaded.survey.acknowledged.get();
+    if let Some((segment, end)) = &loaded.last
+        && acknowledged < mark.visible
+    {
+        // What stands behind the watermark may not be synced yet, and may still be lost.
+        mark.visible = acknowledged;
+        mark.end = LogPlace::new(segment.number(), end.offset_behind(acknowledged));
+    }
+    mark.durable = mark.durable.min(mark.visible);
+    loaded.catalog.raise(mark);
+    Ok((Snapshot::new(Arc::new(loaded.catalog)), loaded.survey))
+}
+
+/// Reads a log that somebody may be writing. Damage counts only when it is seen twice in the same place.
+fn look(disk: &dyn Disk, depth: Depth) -> Result<Loaded> {
+    let mut before: Option<Result<Survey>> = None;
+    for _ in 0..LOOKS_MAX {
+        let seen = load(disk, Access::Read, depth);
+        match (seen, before.take()) {
+            (Ok(None), _) => return Err(Error::new(ErrorKind::NoLog, "open")),
+            (Ok(Some(loaded)), last) => {
+                let same = matches!(&last, Some(Ok(last)) if last.damages == loaded.survey.damages);
+                if loaded.survey.is_sound() || same {
+                    return Ok(loaded);
+                }
+                before = Some(Ok(loaded.survey));
+            }
+            (Err(error), Some(Err(last))) if error.kind() == last.kind() => return Err(error),
+            (Err(error), _) => before = Some(Err(error)),
+        }
+    }
+    // A writer that rolls faster than this can look: the last look has the last word.
+    load(disk, Access::Read, depth)?.ok_or_else(|| Error::new(ErrorKind::NoLog, "open"))
+}
+
+/// The position of the first commit that a survey says is not readable, for messages.
+impl Survey {
+    /// Where the first damage is.
+    #[must_use]
+    pub fn first_damaged(&self) -> Option<Position> {
+        self.damages
+            .iter()
+            .map(|damage| damage.positions.start)
+            .min()
+    }
+}

@@ -1,0 +1,252 @@
+//! Walking the records of one segment: what stands at an offset, and what stands after something bad.
+//!
+//! It classifies and never judges: whether a bad record is a torn tail or damage is for the walk above.
+//! Every length is checked against the file before it is followed, and the search for a later record has
+//! a bound on its work, so that no bytes whatever make it panic, hang or allocate beyond the file.
+
+use std::sync::Arc;
+
+use crate::disk::Pin;
+use crate::error::Result;
+use crate::format::{
+    Attribute, AttributeError, Attributes, BatchHead, BatchKind, Class, CommitHead, Witness,
+    batch_crc, classify, commit_header, decode_witness, marker, marker_is_valid, padding_is_zero,
+    witness,
+};
+use crate::segment::{Segment, Window};
+use crate::types::StreamId;
+
+/// How much is read at once.
+const READ_AHEAD_BYTES: u64 = 1 << 20;
+
+/// A commit whose header and directory are whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) offset: u64,
+    pub(crate) head: CommitHead,
+    pub(crate) batches: Vec<BatchHead>,
+    /// The batches whose bytes are not what was written, by index.
+    pub(crate) bad: Vec<usize>,
+    /// Marker and padding are whole.
+    pub(crate) closed: bool,
+    /// The streams that this commit names.
+    pub(crate) names: Vec<(StreamId, String)>,
+    /// It says something that this build does not understand.
+    pub(crate) unknown: bool,
+}
+
+impl Found {
+    pub(crate) fn is_sound(&self) -> bool {
+        self.closed && self.bad.is_empty()
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.head.length
+    }
+}
+
+/// What stands at an offset.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Commit(Found),
+    Witness(Witness),
+    Footer,
+    /// Zeros, as wide as a record's head or up to the limit.
+    End,
+    Invalid,
+}
+
+/// Reads the records of a segment up to a limit.
+#[derive(Debug)]
+pub(crate) struct Scanner {
+    segment: Arc<Segment>,
+    limit: u64,
+    window: Option<Window>,
+    /// Bytes that failed candidates may still cost.
+    search_bytes_left: u64,
+}
+
+impl Scanner {
+    pub(crate) fn new(segment: Arc<Segment>, limit: u64) -> Self {
+        let search_bytes_left = limit.saturating_mul(8);
+        Self {
+            segment,
+            limit,
+            window: None,
+            search_bytes_left,
+        }
+    }
+
+    /// What stands at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// Only when the file cannot be read.
+    pub(crate) fn step(&mut self, offset: u64) -> Result<Step> {
+        let salt = self.segment.header.salt;
+        let room = self.limit.saturating_sub(offset);
+        let head = self.bytes(offset, room.min(commit_header::BYTES as u64))?;
+        Ok(match classify(head) {
+            Class::End => Step::End,
+            Class::Invalid => Step::Invalid,
+            Class::Footer => Step::Footer,
+            Class::Witness => decode_witness(head, salt).map_or(Step::Invalid, Step::Witness),
+            Class::Commit { length, head_bytes } if length <= room => {
+                let bytes = self.bytes(offset, head_bytes)?;
+                if CommitHead::decode(bytes, salt).is_none() {
+                    return Ok(Step::Invalid);
+                }
+                let bytes = self.bytes(offset, length)?;
+                verify(bytes, offset, salt).map_or(Step::Invalid, Step::Commit)
+            }
+            Class::Commit { .. } => Step::Invalid,
+        })
+    }
+
+    /// The first whole record at or after `from` that belongs to `position` or a later one: the proof that
+    /// what stands before it is not the end.
+    pub(crate) fn find(&mut self, from: u64, position: u64) -> Result<Option<(u64, Step)>> {
+        let mut at = from.next_multiple_of(crate::format::ALIGN);
+        while at < self.limit {
+            let until = self.limit.min(at + READ_AHEAD_BYTES);
+            let window = self.segment.read(at..until, 0, until)?;
+            let bytes = window.get(at..until).unwrap_or_default();
+            let mut inside = 0;
+            while let Some(hit) = next_magic(bytes, inside) {
+                let offset = at + hit as u64;
+                match self.candidate(offset, position)? {
+                    Some(step) => return Ok(Some((offset, step))),
+                    None if self.search_bytes_left == 0 => return Ok(None),
+                    None => inside = hit + crate::format::ALIGN as usize,
+                }
+            }
+            at = until;
+        }
+        Ok(None)
+    }
+
+    fn candidate(&mut self, offset: u64, position: u64) -> Result<Option<Step>> {
+        let salt = self.segment.header.salt;
+        let room = self.limit - offset;
+        let head = self.bytes(offset, room.min(commit_header::BYTES as u64))?;
+        let cost = match classify(head) {
+            Class::Commit { length, head_bytes } if length <= room => head_bytes,
+            Class::Witness => {
+                let found = decode_witness(head, salt);
+                return Ok(found
+                    .filter(|found| found.position >= position)
+                    .map(Step::Witness));
+            }
+            _ => return Ok(None),
+        };
+        self.search_bytes_left = self.search_bytes_left.saturating_sub(cost);
+        let bytes = self.bytes(offset, cost)?;
+        match CommitHead::decode(bytes, salt) {
+            Some((head, _)) if head.position >= position => Ok(Some(self.step(offset)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether anything but zeros stands in the file from `from` on, and where the last of it ends.
+    pub(crate) fn last_written(&self, from: u64) -> Result<Option<u64>> {
+        let mut at = self.limit;
+        while at > from {
+            let start = at.saturating_sub(READ_AHEAD_BYTES).max(from);
+            let window = self.segment.read(start..at, 0, at)?;
+            let bytes = window.get(start..at).unwrap_or_default();
+            if bytes.iter().any(|byte| *byte != 0) {
+                let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+                return Ok(Some(start + last as u64 + 1));
+            }
+            at = start;
+        }
+        Ok(None)
+    }
+
+    /// The part of the file at `range`, pinned; it must have been looked at by the last step.
+    pub(crate) fn pinned(
+        &self,
+        range: std::ops::Range<u64>,
+    ) -> Option<(Pin, std::ops::Range<usize>)> {
+        self.window.as_ref()?.pinned(range)
+    }
+
+    fn bytes(&mut self, offset: u64, bytes: u64) -> Result<&[u8]> {
+        let range = offset..offset.saturating_add(bytes).min(self.limit);
+        let held = self
+            .window
+            .as_ref()
+            .is_some_and(|window| window.get(range.clone()).is_some());
+        if !held {
+            self.window = None;
+            let window = self
+                .segment
+                .read(range.clone(), READ_AHEAD_BYTES, self.limit)?;
+            self.window = Some(window);
+        }
+        Ok(self
+            .window
+            .as_ref()
+            .and_then(|window| window.get(range))
+            .unwrap_or_default())
+    }
+}
+
+/// The next multiple of eight in `bytes`, from `from` on, where a commit or a witness may start.
+fn next_magic(bytes: &[u8], from: usize) -> Option<usize> {
+    const STEP: usize = crate::format::ALIGN as usize;
+    let words = bytes.get(from..)?.chunks(STEP);
+    let starts = |word: &[u8]| {
+        word.get(..3)
+            .is_some_and(|magic| magic == commit_header::MAGIC || magic == witness::MAGIC)
+    };
+    words
+        .enumerate()
+        .find(|(_, word)| starts(word))
+        .map(|(index, _)| from + index * STEP)
+}
+
+/// Reads a whole commit whose header is valid and checks everything behind it.
+fn verify(bytes: &[u8], offset: u64, salt: u32) -> Option<Found> {
+    let (head, directory) = CommitHead::decode(bytes, salt)?;
+    let mut found = Found {
+        offset,
+        head,
+        batches: directory.iter().collect(),
+        bad: Vec::new(),
+        closed: false,
+        names: Vec::new(),
+        unknown: false,
+    };
+    let mut last = head.head_bytes();
+    for (index, batch) in found.batches.iter().enumerate() {
+        let body = bytes.get(batch.start as usize..batch.end as usize)?;
+        last = batch.end;
+        if batch_crc(&[body]) != batch.crc {
+            found.bad.push(index);
+            continue;
+        }
+        match batch.kind {
+            None => found.unknown = true,
+            Some(BatchKind::Catalog) => {
+                for attribute in Attributes(body) {
+                    match attribute {
+                        Ok(Attribute::Name(name)) => {
+                            found
+                                .names
+                                .push((StreamId::from_bytes(batch.stream), name.to_owned()));
+                        }
+                        Ok(Attribute::Optional) => {}
+                        Err(AttributeError::Unknown) => found.unknown = true,
+                        Err(AttributeError::Malformed) => found.bad.push(index),
+                    }
+                }
+            }
+            Some(BatchKind::Gap | BatchKind::Events) => {}
+        }
+    }
+    let marker_at = (head.length as usize).checked_sub(marker::BYTES)?;
+    found.closed = padding_is_zero(bytes.get(last as usize..marker_at)?)
+        && marker_is_valid(bytes.get(marker_at..head.length as usize)?, &head, salt);
+    Some(found)
+}

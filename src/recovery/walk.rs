@@ -1,0 +1,248 @@
+//! End, torn tail or damage: what the records of an unsealed segment mean.
+//!
+//! The rule is one comparison. Every header carries the watermark as it stood when it was written, so the
+//! highest one seen says what had been synced before the crash. Something bad at or below it is damage:
+//! it is named, and what follows stays. Something bad above it was never acknowledged as durable: there the
+//! log ends, and the rest is a torn tail.
+
+use std::sync::Arc;
+
+use super::scan::{Found, Scanner, Step};
+use crate::error::Result;
+use crate::format::{COMMITS_AT, witness};
+use crate::segment::Segment;
+
+/// What is known before the walk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expectation {
+    /// The position of the first commit.
+    pub(crate) first: u64,
+    /// Everything up to here was synced, as other segments prove.
+    pub(crate) durable: u64,
+    /// Where the file, or what is to be looked at of it, ends.
+    pub(crate) limit: u64,
+}
+
+/// Something that is not as it was written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Wound {
+    pub(crate) offset: u64,
+    /// The commits that are lost or hurt.
+    pub(crate) positions: std::ops::Range<u64>,
+}
+
+/// How a segment ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct End {
+    /// Where the next commit would go.
+    pub(crate) offset: u64,
+    /// The position that it would get.
+    pub(crate) next: u64,
+    /// The highest watermark seen: synced, and acknowledged.
+    pub(crate) durable: u64,
+    pub(crate) acked: u64,
+    /// The commits above `durable`: position, and where they start.
+    pub(crate) unproven: Vec<(u64, u64)>,
+    /// A witness stands exactly at the end; `Some(true)` if it is that of a clean close.
+    pub(crate) witnessed: Option<bool>,
+    /// The durable watermark of that witness.
+    pub(crate) witness_durable: u64,
+    /// Something that was cut off: from `offset` up to here the file is not zero.
+    pub(crate) torn_to: Option<u64>,
+    /// Whole commits among what was cut off.
+    pub(crate) torn_commits: u64,
+}
+
+enum Item {
+    Commit(Found),
+    Hole(Wound),
+}
+
+impl Item {
+    fn position(&self) -> u64 {
+        match self {
+            Self::Commit(found) => found.head.position,
+            Self::Hole(wound) => wound.positions.start,
+        }
+    }
+}
+
+/// Walks a segment from its first commit to its end. Calls `accept` for each commit that counts, in order
+/// (it may be unsound: then it is damage, and `hurt` is called as well), and `hurt` for each wound.
+pub(crate) fn walk(
+    segment: &Arc<Segment>,
+    expect: Expectation,
+    mut accept: impl FnMut(&Found) -> Result<()>,
+    mut hurt: impl FnMut(Wound),
+) -> Result<End> {
+    let mut scanner = Scanner::new(Arc::clone(segment), expect.limit);
+    let mut held = std::collections::VecDeque::new();
+    let mut end = End {
+        offset: COMMITS_AT,
+        next: expect.first,
+        durable: expect.durable,
+        acked: 0,
+        unproven: Vec::new(),
+        witnessed: None,
+        witness_durable: 0,
+        torn_to: None,
+        torn_commits: 0,
+    };
+    let mut settle = |item: Item| -> Result<()> {
+        match item {
+            Item::Commit(found) => {
+                if !found.is_sound() {
+                    let position = found.head.position;
+                    hurt(Wound {
+                        offset: found.offset,
+                        positions: position..position + 1,
+                    });
+                }
+                accept(&found)
+            }
+            Item::Hole(wound) => {
+                hurt(wound);
+                Ok(())
+            }
+        }
+    };
+    let mut offset = COMMITS_AT;
+    let mut next = expect.first;
+    loop {
+        let step = scanner.step(offset)?;
+        let step = match step {
+            Step::Commit(ref found) if found.head.position == next => step,
+            other => {
+                // Not what should stand here. Is it the end, or is there more behind it?
+                let witness = if let Step::Witness(witness) = &other {
+                    Some(*witness)
+                } else {
+                    None
+                };
+                let from = offset
+                    + if witness.is_some() {
+                        witness::BYTES as u64
+                    } else {
+                        0
+                    };
+                let resumed = match other {
+                    Step::Commit(found) if found.head.position > next => {
+                        Some((offset, Step::Commit(found)))
+                    }
+                    _ => scanner.find(from, next)?,
+                };
+                end.note_witness(witness, offset, next);
+                let Some((at, step)) = resumed else {
+                    if let Some(witness) = witness.filter(|witness| witness.position > next) {
+                        held.push_back(Item::Hole(Wound {
+                            offset,
+                            positions: next..witness.position,
+                        }));
+                        next = witness.position;
+                    }
+                    break;
+                };
+                let found_position = match &step {
+                    Step::Commit(found) => found.head.position,
+                    Step::Witness(witness) => witness.position,
+                    _ => next,
+                };
+                let lost = Wound {
+                    offset,
+                    positions: next..found_position,
+                };
+                if at != offset || found_position != next {
+                    held.push_back(Item::Hole(lost));
+                }
+                offset = at;
+                next = found_position;
+                step
+            }
+        };
+        match step {
+            Step::Commit(found) => {
+                end.durable = end.durable.max(found.head.durable);
+                end.acked = end.acked.max(found.head.acked);
+                offset = found.end();
+                let Some(after) = found.head.position.checked_add(1) else {
+                    break;
+                };
+                next = after;
+                held.push_back(Item::Commit(found));
+            }
+            // A witness behind a hole: the loop comes back to it and takes it as the end.
+            _ => continue,
+        }
+        while held
+            .front()
+            .is_some_and(|item| item.position() <= end.durable)
+        {
+            held.pop_front().map_or(Ok(()), &mut settle)?;
+        }
+    }
+    finish(&scanner, held, offset, next, end, settle)
+}
+
+/// What is left is above the watermark: it counts up to the first bad record, and is cut there.
+fn finish(
+    scanner: &Scanner,
+    held: std::collections::VecDeque<Item>,
+    offset: u64,
+    next: u64,
+    mut end: End,
+    mut settle: impl FnMut(Item) -> Result<()>,
+) -> Result<End> {
+    end.offset = offset;
+    end.next = next;
+    let mut cut = false;
+    for item in held {
+        if item.position() <= end.durable {
+            settle(item)?;
+            continue;
+        }
+        let (at, sound) = match &item {
+            Item::Commit(found) => (found.offset, found.is_sound()),
+            Item::Hole(wound) => (wound.offset, false),
+        };
+        let position = item.position();
+        if cut {
+            end.torn_commits += u64::from(sound);
+        } else if sound {
+            end.unproven.push((position, at));
+            settle(item)?;
+        } else {
+            cut = true;
+            end.offset = at;
+            end.next = position;
+            end.witnessed = None;
+        }
+    }
+    let behind = end.offset
+        + if end.witnessed.is_some() {
+            witness::BYTES as u64
+        } else {
+            0
+        };
+    end.torn_to = scanner.last_written(behind)?;
+    Ok(end)
+}
+
+impl End {
+    /// Where the commits end that were acknowledged up to `position`.
+    pub(crate) fn offset_behind(&self, position: u64) -> u64 {
+        let later = self.unproven.iter().find(|(one, _)| *one > position);
+        later.map_or(self.offset, |(_, at)| *at)
+    }
+
+    fn note_witness(&mut self, witness: Option<crate::format::Witness>, offset: u64, next: u64) {
+        self.witnessed = None;
+        let Some(witness) = witness else { return };
+        self.durable = self.durable.max(witness.durable);
+        self.acked = self.acked.max(witness.position - 1);
+        if witness.position >= next {
+            self.offset = offset;
+            self.witnessed = Some(witness.clean);
+            self.witness_durable = witness.durable;
+        }
+    }
+}

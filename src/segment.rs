@@ -1,0 +1,407 @@
+//! One segment file: how it is named, read, and sealed.
+//!
+//! It is read with positional reads while it grows and through a mapping once it is sealed, so that no
+//! mapped file is ever cut. It knows where its batches are; what they mean is decided above.
+
+use std::io::IoSlice;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwapOption;
+
+use crate::disk::{Disk, DiskFile, Pin, read_at_most, read_exact_at, write_all_at};
+use crate::error::{Error, Place, Result};
+use crate::format::{
+    BatchKind, FooterEntry, SegmentHeader, Trailer, decode_trailer, encode_footer, trailer,
+};
+use crate::index::{ActiveIndex, BatchRef, FooterIndex, NONE, StreamBatches, pack};
+use crate::options::Options;
+use crate::types::StreamId;
+
+/// The directory of the segments, in the log's.
+pub(crate) const DIR: &str = "segments";
+/// The file whose lock the writing process holds, in the log's directory.
+pub(crate) const LOCK: &str = "LOCK";
+
+/// The name of a segment's file, in [`DIR`]. Its number, not its first position, so that the next one
+/// can lie ready, its name durable, before anybody knows what will go into it.
+pub(crate) fn file_name(number: u32) -> String {
+    format!("{number:010}.seg")
+}
+
+/// The path of a segment's file.
+pub(crate) fn path(number: u32) -> String {
+    format!("{DIR}/{}", file_name(number))
+}
+
+/// The number in a segment's file name; strict, so that no foreign file is taken for one.
+pub(crate) fn parse_name(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".seg")?;
+    let strict = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|number| strict && *number > 0)
+}
+
+/// A place in a segment, for an error.
+pub(crate) fn place(number: u32, offset: u64) -> Place {
+    Place {
+        path: PathBuf::from(path(number)),
+        segment: Some(number),
+        offset: Some(offset),
+    }
+}
+
+/// One segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    pub(crate) file: Arc<dyn DiskFile>,
+    active: ArcSwapOption<ActiveIndex>,
+    sealed: OnceLock<Sealed>,
+    /// The first node of every stream in the chain; only for sealing.
+    firsts: Mutex<Vec<(StreamId, u32)>>,
+}
+
+/// What is known of a segment that will never change again.
+pub(crate) struct Sealed {
+    pin: Pin,
+    pub(crate) footer: FooterIndex,
+    pub(crate) last_position: u64,
+    pub(crate) footer_at: u64,
+}
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sealed")
+            .field("last_position", &self.last_position)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Segment {
+    pub(crate) fn active(header: SegmentHeader, file: Arc<dyn DiskFile>) -> Self {
+        Self {
+            header,
+            file,
+            active: ArcSwapOption::from_pointee(ActiveIndex::new()),
+            sealed: OnceLock::new(),
+            firsts: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn sealed(header: SegmentHeader, file: Arc<dyn DiskFile>, sealed: Sealed) -> Self {
+        Self {
+            header,
+            file,
+            active: ArcSwapOption::empty(),
+            sealed: OnceLock::from(sealed),
+            firsts: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.header.number
+    }
+
+    pub(crate) fn seal_state(&self) -> Option<&Sealed> {
+        self.sealed.get()
+    }
+
+    pub(crate) fn error(&self, operation: &'static str, offset: u64) -> Error {
+        Error::corrupt(operation, place(self.number(), offset))
+    }
+
+    pub(crate) fn io_error(
+        &self,
+        operation: &'static str,
+        offset: u64,
+        source: std::io::Error,
+    ) -> Error {
+        Error::io(operation, place(self.number(), offset), source)
+    }
+
+    /// The bytes at `range`, which must lie in the file: in place when sealed, else in a buffer of at
+    /// least `ahead` bytes, as far as `end` (where what may be read ends) allows. Returns where in the
+    /// pin they are, and the part of the file that the pin holds.
+    pub(crate) fn read(&self, range: Range<u64>, ahead: u64, end: u64) -> Result<Window> {
+        if let Some(sealed) = self.sealed.get() {
+            let bytes = (*sealed.pin).as_ref().len() as u64;
+            if range.end > bytes {
+                return Err(self.error("read", range.start));
+            }
+            return Ok(Window {
+                pin: Arc::clone(&sealed.pin),
+                start: 0,
+                end: bytes,
+            });
+        }
+        let until = range.end.max(range.start.saturating_add(ahead).min(end));
+        let mut buffer = vec![0; (until - range.start) as usize];
+        let read = read_at_most(&*self.file, &mut buffer, range.start)
+            .map_err(|error| self.io_error("read", range.start, error))?;
+        if (read as u64) < range.end - range.start {
+            return Err(self.error("read", range.start + read as u64));
+        }
+        buffer.truncate(read);
+        let end = range.start + read as u64;
+        Ok(Window {
+            pin: Arc::new(buffer),
+            start: range.start,
+            end,
+        })
+    }
+
+    /// Notes a batch of an active segment; `last` is the stream's newest node here. Returns the new one.
+    pub(crate) fn note(&self, stream: StreamId, last: u32, batch: &BatchRef) -> u32 {
+        let active = self.active.load();
+        let Some(chain) = &*active else { return NONE };
+        let node = chain
+            .push(last, batch.first_seq, pack(batch))
+            .unwrap_or(NONE);
+        if last == NONE {
+            self.firsts
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((stream, node));
+        }
+        node
+    }
+
+    /// The batches of one stream, whose chain runs from `first` to `last` while the segment is active.
+    pub(crate) fn batches(&self, stream: StreamId, first: u32, last: u32) -> StreamBatches {
+        let active = self.active.load_full();
+        match (self.sealed.get(), active) {
+            (Some(sealed), _) => {
+                let footer = sealed.footer.clone();
+                let run = footer.run(stream);
+                StreamBatches::Sealed { footer, run }
+            }
+            (None, Some(chain)) => StreamBatches::Active { chain, first, last },
+            // Sealed between the two looks: the seal is stored before the chain is dropped.
+            (None, None) => self.batches(stream, first, last),
+        }
+    }
+
+    /// Writes footer and trailer behind `end`, the end of the last commit, cuts the file there, syncs
+    /// it, and maps it. Nothing before `end` is touched.
+    pub(crate) fn seal(&self, end: u64, last_position: u64) -> Result<()> {
+        let trailer = Trailer {
+            log_id: self.header.log_id,
+            number: self.number(),
+            first_position: self.header.first_position,
+            last_position,
+            footer_at: end,
+            salt: self.header.salt,
+        };
+        let bytes = encode_footer(&self.footer_entries(), &trailer);
+        let failed = |error| self.io_error("seal", end, error);
+        write_all_at(&*self.file, &mut [IoSlice::new(&bytes)], end).map_err(failed)?;
+        self.file
+            .set_len(end + bytes.len() as u64)
+            .map_err(failed)?;
+        self.file.sync_data().map_err(failed)?;
+        let sealed = Sealed::open(&self.header, &*self.file)
+            .map_err(failed)?
+            .ok_or_else(|| self.error("seal", end))?;
+        let _ = self.sealed.set(sealed);
+        self.active.store(None);
+        self.firsts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        Ok(())
+    }
+
+    fn footer_entries(&self) -> Vec<FooterEntry> {
+        let Some(chain) = self.active.load_full() else {
+            return Vec::new();
+        };
+        let mut firsts = self
+            .firsts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        firsts.sort_unstable();
+        let mut entries = Vec::new();
+        for (stream, first) in firsts {
+            let list = StreamBatches::Active {
+                chain: Arc::clone(&chain),
+                first,
+                last: u32::MAX,
+            };
+            let mut at = list.first();
+            while let Some(cursor) = at {
+                entries.extend(list.get(cursor).map(|batch| FooterEntry {
+                    stream: *stream.as_bytes(),
+                    first_seq: batch.first_seq,
+                    count: batch.count,
+                    offset: batch.offset,
+                    kind: batch.kind,
+                }));
+                at = list.next(cursor);
+            }
+        }
+        entries
+    }
+}
+
+impl Sealed {
+    /// Looks for a seal at the end of the file. `None`: not sealed, or not as it was written.
+    pub(crate) fn open(
+        header: &SegmentHeader,
+        file: &dyn DiskFile,
+    ) -> std::io::Result<Option<Self>> {
+        let bytes = file.len()?;
+        let Some(at) = bytes.checked_sub(trailer::BYTES as u64) else {
+            return Ok(None);
+        };
+        let mut last = [0; trailer::BYTES];
+        read_exact_at(file, &mut last, at)?;
+        let Some(end) = decode_trailer(&last, header) else {
+            return Ok(None);
+        };
+        if end.footer_at < crate::format::COMMITS_AT || end.footer_at > at {
+            return Ok(None);
+        }
+        let pin = file.map()?;
+        let range = end.footer_at as usize..at as usize;
+        let footer = FooterIndex::open(Arc::clone(&pin), range, header.salt);
+        Ok(footer.map(|footer| Self {
+            pin,
+            footer,
+            last_position: end.last_position,
+            footer_at: end.footer_at,
+        }))
+    }
+}
+
+/// A part of a segment that is held in memory or in place.
+pub(crate) struct Window {
+    pub(crate) pin: Pin,
+    /// Where in the file the pin starts and ends.
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+impl Window {
+    /// The bytes of the file at `range`, when this window holds them.
+    pub(crate) fn get(&self, range: Range<u64>) -> Option<&[u8]> {
+        if range.start < self.start || range.end > self.end || range.start > range.end {
+            return None;
+        }
+        let at = (range.start - self.start) as usize;
+        (*self.pin)
+            .as_ref()
+            .get(at..at + (range.end - range.start) as usize)
+    }
+
+    /// The same bytes, pinned: where in the pin they are.
+    pub(crate) fn pinned(&self, range: Range<u64>) -> Option<(Pin, Range<usize>)> {
+        let bytes = self.get(range.clone())?.len();
+        let at = (range.start - self.start) as usize;
+        Some((Arc::clone(&self.pin), at..at + bytes))
+    }
+}
+
+impl std::fmt::Debug for Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Window({}..{})", self.start, self.end)
+    }
+}
+
+/// The segments of a log, by number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SegmentSet(Vec<Arc<Segment>>);
+
+impl SegmentSet {
+    pub(crate) fn get(&self, number: u32) -> Option<&Arc<Segment>> {
+        let at = self
+            .0
+            .binary_search_by_key(&number, |segment| segment.number())
+            .ok()?;
+        self.0.get(at)
+    }
+
+    pub(crate) fn with(&self, segment: Arc<Segment>) -> Self {
+        let mut all = self.0.clone();
+        let at = all.partition_point(|one| one.number() < segment.number());
+        all.insert(at, segment);
+        Self(all)
+    }
+
+    /// The segment in which the commit of this position would be.
+    pub(crate) fn of_position(&self, position: u64) -> Option<&Arc<Segment>> {
+        let at = self
+            .0
+            .partition_point(|one| one.header.first_position <= position);
+        self.0.get(at.checked_sub(1)?)
+    }
+
+    pub(crate) fn after(&self, number: u32) -> Option<&Arc<Segment>> {
+        self.0
+            .get(self.0.partition_point(|one| one.number() <= number))
+    }
+}
+
+/// Makes the file of a segment, all zeros, so long as asked, its name durable.
+pub(crate) fn create_file(
+    disk: &dyn Disk,
+    number: u32,
+    bytes: u64,
+    zero: Zero,
+) -> std::io::Result<Arc<dyn DiskFile>> {
+    let file = disk.create(&path(number))?;
+    let fill = || {
+        match zero {
+            Zero::Written => crate::disk::write_zeros_at(&*file, 0, bytes)?,
+            Zero::Unwritten => file.set_len(bytes)?,
+        }
+        file.sync_data()?;
+        disk.sync_dir(DIR)
+    };
+    match fill() {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            // Half a file of zeros is harmless: it is swept when the log is next opened for writing.
+            let _ = disk.remove(&path(number));
+            Err(error)
+        }
+    }
+}
+
+/// How large the segment of this number usually is: each twice the one before, up to the bound.
+pub(crate) fn segment_bytes(options: &Options, number: u32) -> u64 {
+    let doublings = number.saturating_sub(1).min(32);
+    let doubled = options.segment_bytes_first.saturating_mul(1 << doublings);
+    doubled.min(options.segment_bytes_max.max(options.segment_bytes_first))
+}
+
+/// Tells one life of a file's bytes from another. Random, and never zero.
+pub(crate) fn salt() -> u32 {
+    let [.., a, b, c, d] = *StreamId::new().as_bytes();
+    [a, b, c, d]
+        .iter()
+        .fold(0, |salt, byte| salt << 8 | u32::from(*byte))
+        .max(1)
+}
+
+/// How the space of a new segment is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Zero {
+    /// Zeros are written, so that a commit overwrites blocks that exist: what the commit path wants.
+    Written,
+    /// The file is only made long: for a commit that fills the segment by itself.
+    Unwritten,
+}
+
+impl BatchRef {
+    /// The seq behind the batch, for the kinds that take up seqs. A gap's length is in its bytes.
+    pub(crate) fn end_seq(&self) -> u64 {
+        match self.kind {
+            BatchKind::Events | BatchKind::Gap => {
+                self.first_seq.saturating_add(u64::from(self.count))
+            }
+            BatchKind::Catalog => self.first_seq,
+        }
+    }
+}

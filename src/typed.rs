@@ -1,0 +1,262 @@
+//! Typed events: serde types above the bytes, through a codec.
+//!
+//! The codec's id is stored with every event and checked when it is read, so that an event written by one
+//! codec is never decoded by another. The format below knows no codec.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::error::{Error, ErrorKind, Refused, Result};
+use crate::reader::{Event, Events};
+use crate::stream::{NewEvent, Stream};
+use crate::types::{CodecId, EventKind, Seq};
+
+/// Turns values of `T` into bytes and back.
+pub trait Codec<T> {
+    /// What is stored with each event; ids of your own start at [`CodecId::FIRST_OF_PROGRAM`].
+    const ID: CodecId;
+
+    /// Appends the bytes of `value` to `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the value from being encoded.
+    fn encode(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
+
+    /// The value in `bytes`. It must use all of them.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the bytes from being a value.
+    fn decode(bytes: &[u8]) -> Result<T, CodecError>;
+}
+
+/// What a codec has to complain about.
+pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
+
+/// `bincode` 2.0.1 in its standard configuration: compact, not self-describing. The default.
+#[cfg(feature = "bincode")]
+#[derive(Clone, Copy, Debug)]
+pub struct Bincode;
+
+#[cfg(feature = "bincode")]
+impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Bincode {
+    const ID: CodecId = CodecId::BINCODE;
+
+    fn encode(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())?;
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<T, CodecError> {
+        // No value needs more memory than this for a length that it claims; hostile lengths end here.
+        const MEMORY_BYTES_MAX: usize = 1 << 30;
+        let config = bincode::config::standard().with_limit::<MEMORY_BYTES_MAX>();
+        let (value, used) = bincode::serde::decode_from_slice(bytes, config)?;
+        if used == bytes.len() {
+            Ok(value)
+        } else {
+            Err("bytes are left over".into())
+        }
+    }
+}
+
+/// JSON text: readable by everything, self-describing.
+#[cfg(feature = "json")]
+#[derive(Clone, Copy, Debug)]
+pub struct Json;
+
+#[cfg(feature = "json")]
+impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Json {
+    const ID: CodecId = CodecId::JSON;
+
+    fn encode(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        Ok(serde_json::to_writer(bytes, value)?)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<T, CodecError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+/// A stream seen as a sequence of `T`.
+pub struct Typed<'a, T, C> {
+    stream: &'a mut Stream,
+    bytes: Vec<u8>,
+    types: PhantomData<fn(T) -> C>,
+}
+
+impl Stream {
+    /// This stream as a sequence of `T`, in `bincode`.
+    #[cfg(feature = "bincode")]
+    pub fn typed<T>(&mut self) -> Typed<'_, T, Bincode>
+    where
+        Bincode: Codec<T>,
+    {
+        self.typed_with()
+    }
+
+    /// This stream as a sequence of `T`, in a codec of your choice.
+    pub fn typed_with<T, C: Codec<T>>(&mut self) -> Typed<'_, T, C> {
+        Typed {
+            stream: self,
+            bytes: Vec::new(),
+            types: PhantomData,
+        }
+    }
+}
+
+/// Why a typed event was not appended.
+#[derive(Debug)]
+pub enum TypedRefused {
+    /// The codec could not encode it.
+    Codec(Error),
+    /// The stream refused its bytes.
+    Refused(Refused<()>),
+}
+
+impl fmt::Display for TypedRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Codec(error) => error.fmt(f),
+            Self::Refused(refused) => refused.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TypedRefused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Codec(error) => Some(error),
+            Self::Refused(refused) => Some(refused),
+        }
+    }
+}
+
+impl<T, C: Codec<T>> Typed<'_, T, C> {
+    /// Encodes a value and appends it.
+    ///
+    /// # Errors
+    ///
+    /// [`TypedRefused`]; the value is still yours, and nothing changed.
+    pub fn append(&mut self, value: &T) -> Result<Seq, TypedRefused> {
+        self.append_as(EventKind(0), value)
+    }
+
+    /// The same, with a kind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Typed::append`].
+    pub fn append_as(&mut self, kind: EventKind, value: &T) -> Result<Seq, TypedRefused> {
+        self.bytes.clear();
+        C::encode(value, &mut self.bytes).map_err(|source| {
+            TypedRefused::Codec(Error::new(ErrorKind::Codec, "append").because(source))
+        })?;
+        let event = NewEvent::new(kind, self.bytes.as_slice()).codec(C::ID);
+        self.stream.append(event).map_err(|refused| {
+            TypedRefused::Refused(Refused {
+                reason: refused.reason,
+                event: (),
+            })
+        })
+    }
+
+    /// The stream itself, to commit.
+    pub fn stream(&mut self) -> &mut Stream {
+        self.stream
+    }
+
+    /// The values of the stream, durable and volatile, each with the event that it came from.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::events`].
+    pub fn events(&self) -> Result<TypedEvents<T, C>> {
+        Ok(self.stream.events()?.typed_with())
+    }
+}
+
+impl<T, C> fmt::Debug for Typed<'_, T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Typed")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Events decoded as they are read.
+pub struct TypedEvents<T, C> {
+    events: Events,
+    types: PhantomData<fn() -> (T, C)>,
+}
+
+impl Events {
+    /// These events as values of `T`, in `bincode`.
+    #[cfg(feature = "bincode")]
+    #[must_use]
+    pub fn typed<T>(self) -> TypedEvents<T, Bincode>
+    where
+        Bincode: Codec<T>,
+    {
+        self.typed_with()
+    }
+
+    /// These events as values of `T`, in a codec of your choice.
+    #[must_use]
+    pub fn typed_with<T, C: Codec<T>>(self) -> TypedEvents<T, C> {
+        TypedEvents {
+            events: self,
+            types: PhantomData,
+        }
+    }
+}
+
+impl Event {
+    /// The payload as a value of `T`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WrongCodec`] when another codec wrote it, [`ErrorKind::Codec`] when the bytes are no `T`.
+    pub fn decode<T, C: Codec<T>>(&self) -> Result<T> {
+        if self.codec() != C::ID {
+            let kind = ErrorKind::WrongCodec {
+                expected: C::ID,
+                found: self.codec(),
+            };
+            return Err(Error::new(kind, "decode"));
+        }
+        C::decode(self.payload())
+            .map_err(|source| Error::new(ErrorKind::Codec, "decode").because(source))
+    }
+}
+
+impl<T, C: Codec<T>> TypedEvents<T, C> {
+    fn decode(event: Result<Event>) -> Result<(Event, T)> {
+        let event = event?;
+        let value = event.decode::<T, C>()?;
+        Ok((event, value))
+    }
+}
+
+impl<T, C: Codec<T>> Iterator for TypedEvents<T, C> {
+    type Item = Result<(Event, T)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.events.next().map(Self::decode)
+    }
+}
+
+impl<T, C: Codec<T>> DoubleEndedIterator for TypedEvents<T, C> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.events.next_back().map(Self::decode)
+    }
+}
+
+impl<T, C> fmt::Debug for TypedEvents<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TypedEvents")
+            .field("events", &self.events)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+//! The keeper: makes the next segment ready and seals the last one, on a thread of its own, so that the
+//! commit path meets neither. It never touches the segment that commits go to.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use super::Ground;
+use crate::disk::DiskFile;
+use crate::segment::{Segment, Zero, create_file, segment_bytes};
+
+/// A file of zeros, its name durable, that will be a segment.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) number: u32,
+    pub(crate) bytes: u64,
+    pub(crate) file: Arc<dyn DiskFile>,
+}
+
+/// A segment that takes no more commits and has no footer yet.
+#[derive(Debug)]
+pub(crate) struct Full {
+    pub(crate) segment: Arc<Segment>,
+    /// Where its last commit ends.
+    pub(crate) end: u64,
+    pub(crate) last_position: u64,
+}
+
+/// The thread and what it is asked to do.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    ground: Arc<Ground>,
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    /// The number of the spare that is wanted.
+    wanted: Option<u32>,
+    /// It is being made now.
+    making: bool,
+    spare: Option<Spare>,
+    seals: VecDeque<Full>,
+    stopping: bool,
+    /// The thread has ended, or never started.
+    gone: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(ground: Arc<Ground>) -> Self {
+        let shared = Shared {
+            ground,
+            jobs: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            thread: None,
+        }
+    }
+
+    /// Asks for the next segment. Does nothing if it is there or on its way.
+    pub(super) fn ask_spare(&mut self, number: u32) {
+        {
+            let mut jobs = self.shared.lock();
+            if jobs.spare.is_some() || jobs.making || jobs.wanted.is_some() {
+                return;
+            }
+            jobs.wanted = Some(number);
+        }
+        self.start();
+    }
+
+    /// The spare of this number. If it is being made, waits for it; if it was not begun, `None`.
+    pub(super) fn take_spare(&mut self, number: u32) -> Option<Spare> {
+        let mut jobs = self.shared.lock();
+        jobs.wanted = None;
+        while jobs.making && !jobs.gone {
+            jobs = self
+                .shared
+                .changed
+                .wait(jobs)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        jobs.spare.take().filter(|spare| spare.number == number)
+    }
+
+    /// Seals a full segment, at leisure. One that cannot be sealed stays as it is, whole and readable, and is
+    /// sealed when the log is next opened.
+    pub(super) fn seal(&mut self, full: Full) {
+        self.shared.lock().seals.push_back(full);
+        self.start();
+    }
+
+    /// Finishes what was begun and gives unused space back.
+    pub(super) fn stop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        if let Some(spare) = self.shared.lock().spare.take() {
+            spare.remove(&*self.shared.ground.disk);
+        }
+    }
+
+    fn start(&mut self) {
+        if self.thread.is_some() {
+            self.shared.changed.notify_all();
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("amberlog-space".into());
+        // Without a thread, segments are made when they are needed and sealed at the next opening.
+        self.thread = thread.spawn(move || shared.run()).ok();
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Tells those who wait that the thread has ended, also when it panicked.
+struct Gone<'a>(&'a Shared);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        let mut jobs = self.0.lock();
+        jobs.gone = true;
+        jobs.making = false;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let _gone = Gone(self);
+        let mut jobs = self.lock();
+        loop {
+            if let Some(number) = jobs.wanted.take().filter(|_| !jobs.stopping) {
+                jobs.making = true;
+                drop(jobs);
+                let spare = self.make(number);
+                jobs = self.lock();
+                jobs.making = false;
+                jobs.spare = spare;
+                self.changed.notify_all();
+            } else if let Some(full) = jobs.seals.pop_front() {
+                drop(jobs);
+                let _ = full.segment.seal(full.end, full.last_position);
+                jobs = self.lock();
+            } else if jobs.stopping {
+                return;
+            } else {
+                jobs = self
+                    .changed
+                    .wait(jobs)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// A spare that could not be made is made again, and its failure told, by the commit that needs it.
+    fn make(&self, number: u32) -> Option<Spare> {
+        let bytes = segment_bytes(&self.ground.options, number);
+        let file = create_file(&*self.ground.disk, number, bytes, Zero::Written).ok()?;
+        Some(Spare {
+            number,
+            bytes,
+            file,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,229 @@
+//! How a group lies on disk: which bytes are made here, which are lent by the rings, and in which order.
+//!
+//! Small batches are copied next to their headers, large ones are written from where they are: below a
+//! few KiB the copy costs less than one more slice in the gathered write.
+
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::catalog::Watermark;
+use crate::commit::{Part, Pending};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{
+    BatchKind, COMMIT_BYTES_MAX, COMMITS_AT, CommitPlan, PlannedBatch, SegmentHeader, batch_crc,
+    encode_commit, encode_gap, encode_name,
+};
+use crate::types::Timestamp;
+
+/// A batch of at most so many bytes is copied.
+const COPY_BYTES_MAX: usize = 16 << 10;
+/// What headers, names and gaps of one commit may add to its events.
+pub(super) const OVERHEAD_BYTES_MAX: u64 = 64 << 20;
+
+/// The layout of one group. Keeps its memory from group to group.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    scratch: Vec<u8>,
+    pieces: Vec<Piece>,
+    batches: Vec<PlannedBatch>,
+    /// Parts of the commit being laid out, in the order of their streams.
+    order: Vec<usize>,
+    /// Where each commit of the group starts in its segment; `None` for one that is not written.
+    offsets: Vec<Option<u64>>,
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Made(Range<usize>),
+    Lent { pending: usize, part: usize },
+}
+
+impl Layout {
+    /// How many commits were laid out.
+    pub(super) fn commits(&self) -> u64 {
+        self.offsets.iter().flatten().count() as u64
+    }
+
+    /// The commits that were laid out, each with where it starts.
+    pub(super) fn placed<'a>(
+        &'a self,
+        group: &'a [Arc<Pending>],
+    ) -> impl Iterator<Item = (&'a Pending, u64)> + 'a {
+        group
+            .iter()
+            .zip(&self.offsets)
+            .filter_map(|(pending, at)| Some((&**pending, (*at)?)))
+    }
+
+    /// The bytes that the group will take. Settles commits that are too large by themselves.
+    pub(super) fn measure(&mut self, group: &[Arc<Pending>]) -> Result<u64> {
+        let mut total = 0;
+        for pending in group.iter().filter(|pending| is_written(pending)) {
+            self.plan(pending.parts());
+            let bytes = CommitPlan::length(&self.batches);
+            if bytes > COMMIT_BYTES_MAX {
+                let kind = ErrorKind::CommitTooLarge {
+                    bytes,
+                    bytes_max: COMMIT_BYTES_MAX,
+                };
+                return Err(Error::new(kind, "commit"));
+            }
+            total += bytes;
+        }
+        Ok(total)
+    }
+
+    /// Lays the group out at `offset` of a segment, its header first if this `opens` the segment.
+    /// Returns where the group ends.
+    pub(super) fn encode(
+        &mut self,
+        group: &[Arc<Pending>],
+        header: &SegmentHeader,
+        opens: bool,
+        offset: u64,
+        mark: Watermark,
+        time: Timestamp,
+    ) -> u64 {
+        self.scratch.clear();
+        self.pieces.clear();
+        self.offsets.clear();
+        let mut at = offset;
+        if opens {
+            self.scratch.extend_from_slice(&header.encode());
+            at = COMMITS_AT;
+        }
+        let mut position = mark.visible;
+        for (index, pending) in group.iter().enumerate() {
+            if !is_written(pending) {
+                self.offsets.push(None);
+                continue;
+            }
+            position += 1;
+            self.plan(pending.parts());
+            let plan = CommitPlan {
+                position,
+                time_micros: time.as_micros(),
+                acked: mark.visible,
+                durable: mark.durable,
+                salt: header.salt,
+                batches: &self.batches,
+            };
+            let (tail, used) = encode_commit(&plan, &mut self.scratch);
+            self.offsets.push(Some(at));
+            at += CommitPlan::length(&self.batches);
+            self.lay_parts(index, pending.parts());
+            self.scratch.extend_from_slice(&tail[tail.len() - used..]);
+        }
+        self.end_made_piece();
+        at
+    }
+
+    /// Runs `with` over the slices of the group, in order.
+    pub(super) fn with_slices<R>(
+        &self,
+        group: &[Arc<Pending>],
+        with: impl FnOnce(&mut [IoSlice<'_>]) -> R,
+    ) -> R {
+        if let [Piece::Made(all)] = self.pieces.as_slice() {
+            return with(&mut [IoSlice::new(&self.scratch[all.clone()])]);
+        }
+        let lent = |pending: usize, part: usize| group[pending].parts()[part].filled.slices();
+        let mut slices = Vec::with_capacity(self.pieces.len() * 2);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Made(range) => slices.push(IoSlice::new(&self.scratch[range.clone()])),
+                Piece::Lent { pending, part } => {
+                    slices.extend(lent(*pending, *part).map(IoSlice::new));
+                }
+            }
+        }
+        with(&mut slices)
+    }
+
+    /// The batches of one commit, sorted as they will stand.
+    fn plan(&mut self, parts: &[Part]) {
+        self.order.clear();
+        self.order.extend(0..parts.len());
+        self.order
+            .sort_unstable_by_key(|index| parts[*index].stream);
+        self.batches.clear();
+        for part in self.order.iter().map(|index| &parts[*index]) {
+            let batch = |kind, first_seq, count, bytes: usize, crc| PlannedBatch {
+                stream: *part.stream.as_bytes(),
+                first_seq,
+                count,
+                kind,
+                bytes: bytes as u64,
+                crc,
+            };
+            let dropped = part.filled.dropped;
+            let head = part.first_seq - dropped;
+            if let Some(name) = &part.name {
+                let bytes = encode_name(name);
+                let crc = batch_crc(&[&bytes]);
+                self.batches
+                    .push(batch(BatchKind::Catalog, head, 1, bytes.len(), crc));
+            }
+            if dropped > 0 {
+                let (bytes, count) = (
+                    encode_gap(dropped),
+                    u32::try_from(dropped).unwrap_or(u32::MAX),
+                );
+                let crc = batch_crc(&[&bytes]);
+                self.batches
+                    .push(batch(BatchKind::Gap, head, count, bytes.len(), crc));
+            }
+            let (count, bytes) = (part.filled.count, part.filled.frame_bytes());
+            self.batches.push(batch(
+                BatchKind::Events,
+                part.first_seq,
+                count,
+                bytes,
+                part.crc,
+            ));
+        }
+    }
+
+    /// The bytes of a commit's batches, in the order of `plan`.
+    fn lay_parts(&mut self, pending: usize, parts: &[Part]) {
+        for at in 0..self.order.len() {
+            let index = self.order[at];
+            let part = &parts[index];
+            if let Some(name) = &part.name {
+                self.scratch.extend_from_slice(&encode_name(name));
+            }
+            if part.filled.dropped > 0 {
+                self.scratch
+                    .extend_from_slice(&encode_gap(part.filled.dropped));
+            }
+            if part.filled.frame_bytes() <= COPY_BYTES_MAX {
+                for slice in part.filled.slices() {
+                    self.scratch.extend_from_slice(slice);
+                }
+            } else {
+                self.end_made_piece();
+                self.pieces.push(Piece::Lent {
+                    pending,
+                    part: index,
+                });
+            }
+        }
+    }
+
+    fn end_made_piece(&mut self) {
+        let made = |piece: &Piece| match piece {
+            Piece::Made(range) => Some(range.end),
+            Piece::Lent { .. } => None,
+        };
+        let start = self.pieces.iter().rev().find_map(made).unwrap_or(0);
+        if start < self.scratch.len() {
+            self.pieces.push(Piece::Made(start..self.scratch.len()));
+        }
+    }
+}
+
+/// Whether a commit of the group has something to write and was not refused.
+fn is_written(pending: &Pending) -> bool {
+    !pending.parts().is_empty() && pending.failed().is_none()
+}

@@ -1,0 +1,406 @@
+//! The one choke point: a group of commits becomes one write, one sync, and then visible.
+//!
+//! Whoever holds the [`Writer`] leads. It checks each commit, lays the group out, writes it with one
+//! gathered write, syncs once, notes the batches in the catalog, and only then raises the wall behind
+//! which readers look. It never reads the log: what must be read was read when the log was opened.
+
+mod keeper;
+mod layout;
+mod space;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub(crate) use self::keeper::Full;
+use self::keeper::Keeper;
+pub(crate) use self::keeper::Spare;
+use self::layout::Layout;
+use crate::catalog::{Catalog, LogPlace, Watermark};
+use crate::commit::{Commit, Lead, Part, Pending};
+use crate::disk::{Disk, LockGuard, process_id, write_all_at};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{BatchKind, COMMIT_BYTES_MAX, Witness, witness};
+use crate::index::BatchRef;
+use crate::options::Options;
+use crate::segment::Segment;
+use crate::types::{Durability, Position, Seq, StreamId, Timestamp};
+
+/// What every part of the writer needs.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) options: Options,
+}
+
+/// Writes the log. There is one per open log, and holding it is the right to write.
+pub(crate) struct Writer {
+    ground: Arc<Ground>,
+    keeper: Keeper,
+    log_id: [u8; 16],
+    /// `None`: nothing on disk yet.
+    active: Option<Active>,
+    /// The segment before, until the active one holds something durable: then it may be sealed.
+    full: Option<Full>,
+    /// A file that lies ready, taken from the keeper and not used yet.
+    ready: Option<Spare>,
+    mark: Watermark,
+    layout: Layout,
+    /// The heads of the streams that this group has moved so far.
+    heads: HashMap<StreamId, u64>,
+    /// Held once the log is on disk.
+    lock: Option<LockGuard>,
+    /// Why nothing is written any more.
+    poisoned: Option<Error>,
+    /// Something was committed since the log was opened.
+    wrote: bool,
+    process: u32,
+}
+
+/// The segment that commits go to.
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    /// Where the next commit goes.
+    pub(crate) offset: u64,
+    /// Something was written and not synced.
+    pub(crate) unsynced: bool,
+    /// The file is as long as its header says; not so after it was closed cleanly.
+    pub(crate) is_reserved: bool,
+}
+
+/// Where an opened log goes on.
+pub(crate) struct Resumed {
+    pub(crate) log_id: [u8; 16],
+    pub(crate) active: Active,
+    pub(crate) mark: Watermark,
+    pub(crate) lock: LockGuard,
+    /// A file of zeros that an earlier writer had made ready.
+    pub(crate) ready: Option<Spare>,
+    /// Full segments that a crash left without a footer.
+    pub(crate) unsealed: Vec<Full>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("mark", &self.mark)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// The writer of a log of which nothing is on disk yet.
+    pub(crate) fn fresh(ground: Arc<Ground>) -> Self {
+        Self {
+            keeper: Keeper::new(Arc::clone(&ground)),
+            ground,
+            log_id: *StreamId::new().as_bytes(),
+            active: None,
+            full: None,
+            ready: None,
+            mark: Watermark::default(),
+            layout: Layout::default(),
+            heads: HashMap::new(),
+            lock: None,
+            poisoned: None,
+            wrote: false,
+            process: process_id(),
+        }
+    }
+
+    /// The writer of a log that was opened.
+    pub(crate) fn resumed(ground: Arc<Ground>, at: Resumed) -> Self {
+        let mut writer = Self::fresh(ground);
+        writer.log_id = at.log_id;
+        writer.active = Some(at.active);
+        writer.mark = at.mark;
+        writer.lock = Some(at.lock);
+        writer.ready = at.ready;
+        for full in at.unsealed {
+            writer.keeper.seal(full);
+        }
+        writer
+    }
+
+    /// Writes, syncs and publishes the commits that passed their checks.
+    fn write_group(&mut self, group: &[Arc<Pending>]) -> Result<()> {
+        if self.process != process_id() {
+            return Err(Error::new(ErrorKind::Closed, "commit after fork"));
+        }
+        let bytes = self.layout.measure(group)?;
+        let target = self.place_for(bytes)?;
+        let (segment, offset, opens) = match &target {
+            Some(next) => (&next.segment, 0, true),
+            None => match &self.active {
+                Some(active) => (&active.segment, active.offset, false),
+                None => return Err(Error::new(ErrorKind::NotThisLog, "commit")),
+            },
+        };
+        let segment = Arc::clone(segment);
+        let (time, mark) = (Timestamp::now(), self.mark);
+        let end = self
+            .layout
+            .encode(group, &segment.header, opens, offset, mark, time);
+        if let Err(error) = self.write(&segment, offset, group) {
+            self.scrub(&segment, offset, end);
+            if let Some(next) = target {
+                self.ready = Some(Spare::of(next));
+            }
+            return Err(error);
+        }
+        if let Some(next) = target {
+            self.roll_to(next);
+        }
+        let synced = group
+            .iter()
+            .any(|pending| pending.durability == Durability::Disk);
+        if let Some(active) = &mut self.active {
+            active.offset = end;
+            active.unsynced = true;
+        }
+        if synced {
+            self.sync()?;
+        }
+        self.publish(group, &segment, end, synced);
+        self.settle_group(group, time);
+        self.keep_ahead();
+        Ok(())
+    }
+
+    fn write(&mut self, segment: &Segment, offset: u64, group: &[Arc<Pending>]) -> Result<()> {
+        self.layout
+            .with_slices(group, |slices| write_all_at(&*segment.file, slices, offset))
+            .map_err(|error| segment.io_error("commit", offset, error))
+    }
+
+    /// One sync. If it fails nothing is trusted any more: the kernel may have dropped what was not
+    /// written and call the next sync a success (P5).
+    fn sync(&mut self) -> Result<()> {
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        if !active.unsynced {
+            return Ok(());
+        }
+        active.unsynced = false;
+        if let Err(error) = active.segment.file.sync_data() {
+            let error = active.segment.io_error("sync", active.offset, error);
+            self.poisoned = Some(error.clone());
+            return Err(error);
+        }
+        if let Some(full) = self.full.take() {
+            self.keeper.seal(full);
+        }
+        Ok(())
+    }
+
+    /// Notes the batches, writes the witness, and raises the wall.
+    fn publish(&mut self, group: &[Arc<Pending>], segment: &Segment, end: u64, synced: bool) {
+        let catalog = &self.ground.catalog;
+        for (pending, at) in self.layout.placed(group) {
+            for part in pending.parts() {
+                note(catalog, segment, part, at);
+            }
+        }
+        self.mark.visible += self.layout.commits();
+        if synced {
+            self.mark.durable = self.mark.visible;
+        }
+        self.mark.end = LogPlace::new(segment.number(), end);
+        self.wrote = true;
+        // Not synced, and only a hint: it lets readers in other processes see this group now, and the
+        // next commit writes over it.
+        let _ = self.write_witness(false);
+        catalog.raise(self.mark);
+    }
+
+    fn write_witness(&self, clean: bool) -> std::io::Result<()> {
+        let Some(active) = &self.active else {
+            return Ok(());
+        };
+        let bytes = Witness {
+            position: self.mark.visible + 1,
+            durable: self.mark.durable,
+            time_micros: Timestamp::now().as_micros(),
+            clean,
+        }
+        .encode(active.segment.header.salt);
+        let slices = &mut [std::io::IoSlice::new(&bytes)];
+        write_all_at(&*active.segment.file, slices, active.offset)
+    }
+
+    fn settle_group(&self, group: &[Arc<Pending>], time: Timestamp) {
+        let mut position = self.mark.visible - self.layout.commits();
+        for pending in group {
+            if pending.failed().is_some() {
+                continue;
+            }
+            let first = pending.parts().first();
+            position += u64::from(first.is_some());
+            let start = first.map_or(0, |part| part.first_seq);
+            let count = first.map_or(0, |part| u64::from(part.filled.count));
+            pending.settle(Ok(Commit {
+                position: Position(position),
+                seqs: Seq(start)..Seq(start + count),
+                time,
+                durability: pending.durability,
+            }));
+        }
+    }
+
+    /// Settles the commits of the group that cannot be written: those of a poisoned log, those behind a
+    /// failed one, those whose stream has moved (P8).
+    fn refuse(&mut self, group: &[Arc<Pending>]) {
+        self.heads.clear();
+        for pending in group {
+            let refusal = match &self.poisoned {
+                Some(cause) => {
+                    Some(Error::new(ErrorKind::Poisoned, "commit").because(cause.clone()))
+                }
+                None => pending.failure_before().or_else(|| self.objection(pending)),
+            };
+            match refusal {
+                Some(error) => pending.settle(Err(error)),
+                None if group.len() > 1 => {
+                    let head = |part: &Part| part.first_seq + u64::from(part.filled.count);
+                    self.heads
+                        .extend(pending.parts().iter().map(|part| (part.stream, head(part))));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn objection(&self, pending: &Pending) -> Option<Error> {
+        for part in pending.parts() {
+            let expected = part.first_seq - part.filled.dropped;
+            let committed = || match &part.entry {
+                Some(entry) => entry.head(),
+                None => self
+                    .ground
+                    .catalog
+                    .entry(part.stream)
+                    .map_or(0, |entry| entry.head()),
+            };
+            let actual = self
+                .heads
+                .get(&part.stream)
+                .copied()
+                .unwrap_or_else(committed);
+            if actual != expected {
+                let (expected, actual) = (Seq(expected), Seq(actual));
+                return Some(Error::new(
+                    ErrorKind::Conflict { expected, actual },
+                    "commit",
+                ));
+            }
+        }
+        let bytes: u64 = pending
+            .parts()
+            .iter()
+            .map(|part| part.filled.frame_bytes() as u64)
+            .sum();
+        let bytes_max = COMMIT_BYTES_MAX - layout::OVERHEAD_BYTES_MAX;
+        (bytes > bytes_max)
+            .then(|| Error::new(ErrorKind::CommitTooLarge { bytes, bytes_max }, "commit"))
+    }
+
+    /// Ends the log's life in this process: what the operating system has is synced, a clean witness
+    /// written, the space that was kept ready given back, and the lock released.
+    pub(crate) fn close(mut self) -> Result<()> {
+        if self.process != process_id() {
+            return Ok(());
+        }
+        let synced = match self.poisoned.take() {
+            Some(cause) => Err(Error::new(ErrorKind::Poisoned, "close").because(cause)),
+            None => self.sync(),
+        };
+        self.keeper.stop();
+        if let Some(spare) = self.ready.take().filter(|_| self.wrote) {
+            spare.remove(&*self.ground.disk);
+        }
+        synced?;
+        if !self.wrote {
+            return Ok(());
+        }
+        self.mark.durable = self.mark.visible;
+        let Some(active) = &self.active else {
+            return Ok(());
+        };
+        let (segment, offset) = (Arc::clone(&active.segment), active.offset);
+        self.write_witness(true)
+            .and_then(|()| segment.file.set_len(offset + witness::BYTES as u64))
+            .and_then(|()| segment.file.sync_data())
+            .map_err(|error| segment.io_error("close", offset, error))
+    }
+}
+
+impl Lead for Writer {
+    fn commit_group(&mut self, group: &[Arc<Pending>]) {
+        self.refuse(group);
+        if group.iter().all(|pending| pending.failed().is_some()) {
+            return;
+        }
+        if group
+            .iter()
+            .all(|pending| pending.parts().is_empty() || pending.failed().is_some())
+        {
+            self.confirm(group);
+        } else if let Err(error) = self.write_group(group) {
+            for pending in group {
+                pending.settle(Err(error.clone()));
+            }
+        }
+    }
+
+    fn poison(&mut self) {
+        if self.poisoned.is_none() {
+            self.poisoned = Some(Error::new(ErrorKind::Poisoned, "panic in the writer"));
+        }
+    }
+}
+
+impl Writer {
+    /// Settles commits of nothing: at `Disk` they still wait for what was written before them.
+    fn confirm(&mut self, group: &[Arc<Pending>]) {
+        let disk = group
+            .iter()
+            .any(|pending| pending.durability == Durability::Disk);
+        let synced = if disk { self.sync() } else { Ok(()) };
+        if synced.is_ok() && disk {
+            self.mark.durable = self.mark.visible;
+            self.ground.catalog.raise(self.mark);
+        }
+        let position = Position(self.mark.visible);
+        for pending in group {
+            pending.settle(synced.clone().map(|()| Commit {
+                position,
+                seqs: Seq(0)..Seq(0),
+                time: Timestamp::now(),
+                durability: pending.durability,
+            }));
+        }
+    }
+}
+
+fn note(catalog: &Catalog, segment: &Segment, part: &Part, offset: u64) {
+    let dropped = part.filled.dropped;
+    let batch = |kind, first_seq, count| BatchRef {
+        kind,
+        first_seq,
+        count,
+        offset,
+    };
+    if let Some(name) = &part.name {
+        let head = part.first_seq - dropped;
+        catalog.note_batch(segment, part.stream, &batch(BatchKind::Catalog, head, 1));
+        catalog.note_name(part.stream, name);
+    }
+    if dropped > 0 {
+        let count = u32::try_from(dropped).unwrap_or(u32::MAX);
+        let first = part.first_seq - dropped;
+        catalog.note_batch(segment, part.stream, &batch(BatchKind::Gap, first, count));
+    }
+    let events = batch(BatchKind::Events, part.first_seq, part.filled.count);
+    catalog.note_batch(segment, part.stream, &events);
+}

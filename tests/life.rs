@@ -1,0 +1,264 @@
+//! What a stream goes through: volatile, durable, read, reopened, resumed.
+
+use amberlog::{
+    CommitOptions, Durability, ErrorKind, EventKind, Log, NewEvent, Overflow, Position, Snapshot,
+    Status, Stream, StreamId, StreamOptions, survey,
+};
+use tempfile::TempDir;
+
+fn dir() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn payloads(events: amberlog::Events) -> Vec<Vec<u8>> {
+    events
+        .map(|event| event.expect("readable").payload().to_vec())
+        .collect()
+}
+
+fn fill(stream: &mut Stream, from: u64, to: u64) {
+    for n in from..to {
+        stream.append(n.to_string().as_bytes()).expect("room");
+    }
+}
+
+fn numbers(from: u64, to: u64) -> Vec<Vec<u8>> {
+    (from..to).map(|n| n.to_string().into_bytes()).collect()
+}
+
+#[test]
+fn p1_nothing_is_on_disk_before_the_first_commit() {
+    let dir = dir();
+    let path = dir.path().join("deep/log");
+    let log = Log::open(&path).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    fill(&mut stream, 0, 100);
+    assert_eq!(log.status(stream.id()), Status::Volatile);
+    assert_eq!(
+        payloads(stream.events().expect("readable")),
+        numbers(0, 100)
+    );
+    drop(stream);
+    log.close().expect("closes");
+    assert!(!dir.path().join("deep").exists());
+}
+
+#[test]
+fn p3_p7_p9_what_was_committed_is_there_after_reopening() {
+    let dir = dir();
+    let id: StreamId;
+    {
+        let log = Log::open(dir.path()).expect("opens");
+        let mut stream = log
+            .stream_with(&StreamOptions::new().name("a thread"))
+            .expect("stream");
+        id = stream.id();
+        fill(&mut stream, 0, 10);
+        let commit = stream.commit().wait().expect("committed");
+        assert_eq!(commit.position, Position::from(1));
+        assert_eq!((commit.seqs.start.get(), commit.seqs.end.get()), (0, 10));
+        assert_eq!(log.status(id), Status::Durable);
+        fill(&mut stream, 10, 15);
+        let before = payloads(stream.events().expect("readable"));
+        assert_eq!(before, numbers(0, 15));
+        stream.commit().wait().expect("committed");
+        assert_eq!(payloads(stream.events().expect("readable")), before);
+        log.close().expect("closes");
+    }
+    let found = survey(dir.path()).expect("readable");
+    assert!(found.is_sound() && found.closed_cleanly, "{found:?}");
+    let log = Log::open(dir.path()).expect("opens again");
+    assert!(log.survey().is_sound());
+    let snapshot = log.snapshot();
+    assert_eq!(snapshot.find("a thread"), Some(id));
+    assert_eq!(
+        payloads(snapshot.events(id).expect("known")),
+        numbers(0, 15)
+    );
+    let mut backwards: Vec<_> = snapshot
+        .events(id)
+        .expect("known")
+        .rev()
+        .map(|event| event.expect("readable").payload().to_vec())
+        .collect();
+    backwards.reverse();
+    assert_eq!(backwards, numbers(0, 15));
+    let mut again = log.resume(id).expect("known");
+    fill(&mut again, 15, 20);
+    again.commit().wait().expect("committed");
+    let some = log.snapshot().events(id).expect("known").range(7_u64..17);
+    assert_eq!(payloads(some), numbers(7, 17));
+}
+
+#[test]
+fn p4_several_streams_commit_at_once() {
+    let dir = dir();
+    let log = Log::open(dir.path()).expect("opens");
+    let mut streams: Vec<_> = (0..20).map(|_| log.stream().expect("a stream")).collect();
+    for (n, stream) in streams.iter_mut().enumerate() {
+        fill(stream, 0, n as u64);
+    }
+    let commit = log.commit_all(&mut streams).wait().expect("committed");
+    assert_eq!(commit.position, Position::from(1));
+    drop(log);
+    let ids: Vec<_> = streams.iter().map(Stream::id).collect();
+    drop(streams);
+    let (snapshot, _) = Snapshot::open(dir.path()).expect("readable");
+    assert_eq!(snapshot.stream(ids[0]), None, "nothing of it was committed");
+    for (n, id) in ids.iter().enumerate().skip(1) {
+        assert_eq!(
+            payloads(snapshot.events(*id).expect("known")),
+            numbers(0, n as u64)
+        );
+    }
+    let all = snapshot.read_all(Position::START).expect("in range");
+    assert_eq!(
+        all.map(|event| event.expect("readable")).count(),
+        (0..20).sum::<usize>()
+    );
+}
+
+#[test]
+fn p8_the_second_handle_gets_a_conflict_and_keeps_its_events() {
+    let dir = dir();
+    let log = Log::open(dir.path()).expect("opens");
+    let mut first = log.stream().expect("a stream");
+    fill(&mut first, 0, 3);
+    first.commit().wait().expect("committed");
+    let mut second = log.resume(first.id()).expect("known");
+    fill(&mut second, 3, 5);
+    fill(&mut first, 3, 4);
+    first.commit().wait().expect("committed");
+    let error = second
+        .commit()
+        .wait()
+        .expect_err("someone else moved the stream");
+    let expected = ErrorKind::Conflict {
+        expected: 3.into(),
+        actual: 4.into(),
+    };
+    assert_eq!(*error.kind(), expected);
+    let error = second.commit().wait().expect_err("still");
+    assert_eq!(*error.kind(), expected);
+    assert_eq!(second.buffered(), 2, "they came back");
+    assert_eq!(second.discard(), 2);
+    assert_eq!(
+        payloads(log.snapshot().events(first.id()).expect("known")),
+        numbers(0, 4)
+    );
+}
+
+#[test]
+fn p10_an_overwriting_ring_keeps_the_newest_and_says_what_it_dropped() {
+    let dir = dir();
+    let log = Log::open(dir.path()).expect("opens");
+    let options = StreamOptions::new()
+        .overflow(Overflow::OverwriteOldest)
+        .ring_bytes_max(1000);
+    let mut stream = log.stream_with(&options).expect("a stream");
+    fill(&mut stream, 0, 1000);
+    let kept = stream.buffered();
+    let volatile = payloads(stream.events().expect("readable").range(1000 - kept..));
+    stream.commit().wait().expect("committed");
+    fill(&mut stream, 1000, 1001);
+    stream.commit().wait().expect("committed");
+    let durable: Vec<_> = log
+        .snapshot()
+        .events(stream.id())
+        .expect("known")
+        .map(|event| event.expect("readable"))
+        .collect();
+    assert_eq!(durable.len() as u64, kept + 1);
+    assert_eq!(durable[0].dropped_before(), 1000 - kept);
+    assert_eq!(durable[0].seq().get(), 1000 - kept);
+    assert_eq!(volatile, numbers(1000 - kept, 1000));
+    let back: Vec<_> = log
+        .snapshot()
+        .events(stream.id())
+        .expect("known")
+        .rev()
+        .map(|event| event.expect("readable").seq().get())
+        .collect();
+    assert_eq!(back, (1000 - kept..=1000).rev().collect::<Vec<_>>());
+}
+
+#[test]
+fn many_segments_are_rolled_sealed_and_read() {
+    let dir = dir();
+    let open = || {
+        Log::options()
+            .segment_bytes_first(16 << 10)
+            .segment_bytes_max(64 << 10)
+            .open(dir.path())
+    };
+    let mut ids = Vec::new();
+    let payload =
+        |stream: usize, n: u64| format!("{stream}/{n}/{}", "x".repeat((n % 300) as usize));
+    for round in 0..3_u64 {
+        let log = open().expect("opens");
+        assert!(log.survey().is_sound(), "{:?}", log.survey());
+        let mut streams: Vec<Stream> = if ids.is_empty() {
+            (0..7).map(|_| log.stream().expect("a stream")).collect()
+        } else {
+            ids.iter()
+                .map(|id| log.resume(*id).expect("known"))
+                .collect()
+        };
+        ids = streams.iter().map(Stream::id).collect();
+        for n in round * 300..(round + 1) * 300 {
+            for (at, stream) in streams.iter_mut().enumerate() {
+                let event = NewEvent::new(EventKind(at as u16), payload(at, n));
+                stream.append(event).expect("room");
+                if n % 5 == 0 {
+                    let os = CommitOptions::new().durability(Durability::Os);
+                    stream.commit_with(os).wait().expect("committed");
+                }
+            }
+            if n % 7 == 0 {
+                log.commit_all(&mut streams).wait().expect("committed");
+            }
+        }
+        log.commit_all(&mut streams).wait().expect("committed");
+        let snapshot = log.snapshot();
+        drop((log, streams));
+        for (at, id) in ids.iter().enumerate() {
+            let forward = snapshot
+                .events(*id)
+                .expect("known")
+                .map(|event| event.expect("fine"));
+            let mut n = 0;
+            for event in forward {
+                assert_eq!(event.seq().get(), n);
+                assert_eq!(event.payload(), payload(at, n).as_bytes());
+                assert_eq!(event.kind(), EventKind(at as u16));
+                n += 1;
+            }
+            assert_eq!(n, (round + 1) * 300);
+            let backward = snapshot.events(*id).expect("known").rev();
+            for (back, event) in backward.enumerate() {
+                let event = event.expect("fine");
+                assert_eq!(event.seq().get(), n - 1 - back as u64);
+                assert_eq!(event.payload(), payload(at, event.seq().get()).as_bytes());
+            }
+        }
+        let found = survey(dir.path()).expect("readable");
+        assert!(found.is_sound() && found.closed_cleanly, "{found:?}");
+    }
+}
+
+#[test]
+fn a_commit_larger_than_a_segment_gets_one_made_to_fit() {
+    let dir = dir();
+    let log = Log::open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    let large: Vec<u8> = (0..30_000_000_u32).map(|n| (n >> 3) as u8).collect();
+    stream.append(&large).expect("room");
+    stream.commit().wait().expect("committed");
+    stream.append(b"small").expect("room");
+    stream.commit().wait().expect("committed");
+    drop((log, stream.id()));
+    drop(stream);
+    let (snapshot, _) = Snapshot::open(dir.path()).expect("readable");
+    let id = snapshot.streams()[0].id;
+    assert!(payloads(snapshot.events(id).expect("known")) == [large, b"small".to_vec()]);
+}
