@@ -278,6 +278,7 @@ impl Log {
 }
 
 impl Core {
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::RefusedReason;
-use crate::format::{FrameHead, encode_frame_head, frame_crc, frame_head, frame_header};
+use crate::format::{FrameHead, frame_crc, frame_head, frame_header, put_frame_head};
 use crate::options::Overflow;
 
 /// A ring that starts to fill takes this much.
 const RING_BYTES_FIRST: usize = 512;
+/// An overwriting ring makes room for so large a part of itself at once.
+const ROOM_PART: usize = 256;
 /// A buffer larger than this is not kept for the next events.
 const SPARE_BYTES_MAX: usize = 1 << 20;
 
@@ -166,9 +168,10 @@ impl Ring {
             self.make_room(need)?;
         }
         let frame = &mut self.buffer.bytes[self.tail..self.tail + need];
-        let (front, back) = frame.split_at_mut(frame_header::BYTES);
-        front.copy_from_slice(&encode_frame_head(head));
-        back.copy_from_slice(payload);
+        if let Some((front, back)) = frame.split_first_chunk_mut() {
+            put_frame_head(front, head);
+            back.copy_from_slice(payload);
+        }
         self.tail += need;
         self.count += 1;
         Ok(())
@@ -215,7 +218,9 @@ impl Ring {
                 }
             });
         }
-        while need > self.limit - self.tail {
+        // A little more than this event needs, so that the next ones find room without coming here.
+        let roomy = need.max(self.buffer.bytes.len() / ROOM_PART);
+        while self.limit - self.tail < if self.wrapped.is_some() { roomy } else { need } {
             if self.wrapped.is_none() {
                 self.wrapped = Some(self.tail);
                 self.tail = 0;

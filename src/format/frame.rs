@@ -22,25 +22,20 @@ impl FrameHead {
     };
 
     /// The frame's length, payload included.
+    #[inline]
     pub(crate) fn frame_bytes(&self) -> usize {
         layout::BYTES + self.payload_bytes as usize
     }
 }
 
-/// The head of a frame. Times past the year 4253 do not fit and are cut to 56 bits.
+/// Writes the head of a frame. Times past the year 4253 do not fit and are cut to 56 bits.
 #[inline]
-pub(crate) fn encode_frame_head(head: &FrameHead) -> [u8; layout::BYTES] {
-    let mut bytes = [0; layout::BYTES];
+pub(crate) fn put_frame_head(bytes: &mut [u8; layout::BYTES], head: &FrameHead) {
     let time = head.time.as_micros() & ((1 << layout::TIME_BITS) - 1);
     let time_codec = time | u64::from(head.codec.0) << layout::TIME_BITS;
-    put(
-        &mut bytes,
-        &layout::LENGTH,
-        &head.payload_bytes.to_le_bytes(),
-    );
-    put(&mut bytes, &layout::KIND, &head.kind.0.to_le_bytes());
-    put(&mut bytes, &layout::TIME_CODEC, &time_codec.to_le_bytes());
-    bytes
+    put(bytes, &layout::LENGTH, &head.payload_bytes.to_le_bytes());
+    put(bytes, &layout::KIND, &head.kind.0.to_le_bytes());
+    put(bytes, &layout::TIME_CODEC, &time_codec.to_le_bytes());
 }
 
 /// The head at the start of `bytes`; `None` when the frame does not end within them.
@@ -100,7 +95,9 @@ mod tests {
             codec: CodecId(200),
             time: Timestamp::from_micros(1_700_000_000_123_456),
         };
-        let mut bytes = encode_frame_head(&head).to_vec();
+        let mut bytes = [0; layout::BYTES];
+        put_frame_head(&mut bytes, &head);
+        let mut bytes = bytes.to_vec();
         bytes.extend_from_slice(b"abc");
         assert_eq!(frame_head(&bytes), Some(head));
         for cut in 0..bytes.len() {

@@ -17,7 +17,7 @@ pub(crate) use commit::{
     BatchHead, BatchKind, Class, CommitHead, CommitPlan, PlannedBatch, Witness, classify,
     decode_witness, encode_commit, marker_is_valid, padding_is_zero,
 };
-pub(crate) use frame::{FrameHead, Frames, encode_frame_head, frame_crc, frame_head};
+pub(crate) use frame::{FrameHead, Frames, frame_crc, frame_head, put_frame_head};
 pub(crate) use segment::{
     FooterEntry, HeaderError, SegmentHeader, Trailer, decode_header, decode_trailer, encode_footer,
     footer_entry, footer_is_valid,
@@ -221,20 +221,24 @@ pub(crate) const fn align_up(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGN)
 }
 
+#[inline]
 fn put(bytes: &mut [u8], field: &std::ops::Range<usize>, value: &[u8]) {
     bytes[field.clone()].copy_from_slice(value);
 }
 
+#[inline]
 fn take<const N: usize>(bytes: &[u8], field: &std::ops::Range<usize>) -> [u8; N] {
     let mut value = [0; N];
     value.copy_from_slice(&bytes[field.clone()]);
     value
 }
 
+#[inline]
 fn take_u32(bytes: &[u8], field: &std::ops::Range<usize>) -> u32 {
     u32::from_le_bytes(take(bytes, field))
 }
 
+#[inline]
 fn take_u64(bytes: &[u8], field: &std::ops::Range<usize>) -> u64 {
     u64::from_le_bytes(take(bytes, field))
 }
