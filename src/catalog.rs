@@ -347,15 +347,20 @@ impl Snapshot {
     /// The seq behind the stream's last visible event; `None` when nothing of it is visible.
     pub(crate) fn head(&self, entry: &StreamEntry) -> Option<u64> {
         // The newest batch may have been written after this snapshot was taken: go back past those.
-        let mut span = self.last_span(entry)?;
-        loop {
-            let at = self.span(entry.id, span)?;
-            if let Some(seal) = at.segment.seal_state() {
-                let visible = LogPlace::new(at.segment.number(), seal.footer_at) <= self.mark.end;
-                if visible && span == entry.span_last.load(Ordering::Acquire) {
-                    return Some(entry.head());
-                }
-            }
+        let newest = self.last_span(entry)?;
+        let number = self.catalog.span_segment(newest);
+        if let Some(seal) = self
+            .segments
+            .get(number)
+            .and_then(|segment| segment.seal_state())
+            && LogPlace::new(number, seal.footer_at) <= self.mark.end
+            && newest == entry.span_last.load(Ordering::Acquire)
+        {
+            return Some(entry.head());
+        }
+        let mut span = Some(newest);
+        while let Some(here) = span {
+            let at = self.span(entry.id, here)?;
             let mut cursor = at.batches.last();
             while let Some(here) = cursor {
                 let batch = at.batches.get(here)?;
@@ -364,11 +369,9 @@ impl Snapshot {
                 }
                 cursor = at.batches.prev(here);
             }
-            span = self.catalog.spans.prev(span);
-            if span == NONE {
-                return None;
-            }
+            span = self.prev_span(here);
         }
+        None
     }
 
     /// Whether the commit at `offset` is one that this snapshot shows.

@@ -13,14 +13,6 @@ pub(crate) struct FrameHead {
 }
 
 impl FrameHead {
-    /// What a frame without payload says.
-    pub(crate) const EMPTY: Self = Self {
-        payload_bytes: 0,
-        kind: EventKind(0),
-        codec: CodecId::RAW,
-        time: Timestamp::from_micros(0),
-    };
-
     /// The frame's length, payload included.
     #[inline]
     pub(crate) fn frame_bytes(&self) -> usize {

@@ -6,7 +6,7 @@ use super::event::Event;
 use crate::disk::Pin;
 use crate::error::Result;
 use crate::format::{
-    BatchHead, BatchKind, Class, CommitHead, Frames, batch_crc, classify, commit_header,
+    BatchHead, BatchKind, Class, CommitHead, FrameHead, Frames, batch_crc, classify, commit_header,
     decode_gap, frame_head, frame_header,
 };
 use crate::index::BatchRef;
@@ -76,7 +76,7 @@ impl Batch {
             let end = at + head.frame_bytes();
             self.front = (index + 1, end);
             if index == wanted {
-                return Some(self.event(seq, at, end));
+                return Some(self.event(seq, &head, at, end));
             }
         }
     }
@@ -92,12 +92,10 @@ impl Batch {
         }
         let at = self.frames.start + *self.starts.get((seq - self.first_seq) as usize)? as usize;
         let head = frame_head((*self.pin).as_ref().get(at..self.frames.end)?)?;
-        Some(self.event(seq, at, at + head.frame_bytes()))
+        Some(self.event(seq, &head, at, at + head.frame_bytes()))
     }
 
-    fn event(&self, seq: u64, at: usize, end: usize) -> Event {
-        let head = frame_head(&(*self.pin).as_ref()[at..end]);
-        let head = head.unwrap_or(crate::format::FrameHead::EMPTY);
+    fn event(&self, seq: u64, head: &FrameHead, at: usize, end: usize) -> Event {
         Event {
             stream: self.stream,
             seq,
