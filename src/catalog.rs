@@ -84,10 +84,7 @@ struct Wall {
 
 impl Wall {
     fn new() -> Self {
-        Self {
-            slots: [const { [const { AtomicU64::new(0) }; 3] }; 64],
-            current: AtomicU64::new(0),
-        }
+        Self { slots: [const { [const { AtomicU64::new(0) }; 3] }; 64], current: AtomicU64::new(0) }
     }
 
     fn load(&self) -> Watermark {
@@ -96,11 +93,7 @@ impl Wall {
             let slot = &self.slots[at as usize % self.slots.len()];
             let [visible, durable, end] = [0, 1, 2].map(|word| slot[word].load(Ordering::Acquire));
             if self.current.load(Ordering::Acquire) - at < self.slots.len() as u64 - 1 {
-                return Watermark {
-                    visible,
-                    durable,
-                    end: LogPlace(end),
-                };
+                return Watermark { visible, durable, end: LogPlace(end) };
             }
         }
     }
@@ -140,8 +133,7 @@ impl Catalog {
     }
 
     pub(crate) fn add_segment(&self, segment: Arc<Segment>) {
-        self.segments
-            .store(Arc::new(self.segments.load().with(segment)));
+        self.segments.store(Arc::new(self.segments.load().with(segment)));
     }
 
     pub(crate) fn streams_len(&self) -> u64 {
@@ -158,11 +150,7 @@ impl Catalog {
         let entry = self.entry_or_new(stream);
         let mut span = entry.span_last.load(Ordering::Relaxed);
         let here = span != NONE && self.span_segment(span) == segment.number();
-        let last = if here {
-            self.spans.value(span, SPAN_LAST) as u32
-        } else {
-            NONE
-        };
+        let last = if here { self.spans.value(span, SPAN_LAST) as u32 } else { NONE };
         let node = segment.note(stream, last, batch);
         if here {
             self.spans.set(span, SPAN_LAST, u64::from(node));
@@ -183,10 +171,7 @@ impl Catalog {
     fn note_span(&self, entry: &StreamEntry, segment: u32, first_seq: u64, node: u32) -> u32 {
         let last = entry.span_last.load(Ordering::Relaxed);
         let place = u64::from(segment) | u64::from(node) << 32;
-        let span = self
-            .spans
-            .push(last, first_seq, [place, u64::from(node)])
-            .unwrap_or(NONE);
+        let span = self.spans.push(last, first_seq, [place, u64::from(node)]).unwrap_or(NONE);
         entry.span_last.store(span, Ordering::Release);
         if last == NONE {
             entry.span_first.store(span, Ordering::Release);
@@ -225,14 +210,8 @@ impl Catalog {
 
     /// Frees a name whose stream was never committed.
     pub(crate) fn release_name(&self, name: &str, stream: StreamId) {
-        if self
-            .entry(stream)
-            .is_none_or(|entry| entry.name.get().is_none())
-        {
-            let _ = self
-                .names
-                .pin()
-                .remove_if(name, |_, holder| *holder == stream);
+        if self.entry(stream).is_none_or(|entry| entry.name.get().is_none()) {
+            let _ = self.names.pin().remove_if(name, |_, holder| *holder == stream);
         }
     }
 
@@ -280,11 +259,7 @@ impl Snapshot {
     pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
         let mark = catalog.watermark();
         let segments = catalog.segments();
-        Self {
-            catalog,
-            segments,
-            mark,
-        }
+        Self { catalog, segments, mark }
     }
 
     /// The last commit that is visible here.
@@ -304,10 +279,7 @@ impl Snapshot {
     #[must_use]
     pub fn streams(&self) -> Vec<StreamInfo> {
         let streams = self.catalog.streams.pin();
-        let mut all: Vec<_> = streams
-            .values()
-            .filter_map(|entry| self.describe(entry))
-            .collect();
+        let mut all: Vec<_> = streams.values().filter_map(|entry| self.describe(entry)).collect();
         all.sort_unstable_by_key(|info| info.id);
         all
     }
@@ -322,9 +294,7 @@ impl Snapshot {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<StreamId> {
         let id = *self.catalog.names.pin().get(name)?;
-        self.stream(id)
-            .filter(|info| info.name.as_deref() == Some(name))
-            .map(|info| info.id)
+        self.stream(id).filter(|info| info.name.as_deref() == Some(name)).map(|info| info.id)
     }
 
     fn describe(&self, entry: &StreamEntry) -> Option<StreamInfo> {
@@ -349,10 +319,7 @@ impl Snapshot {
         // The newest batch may have been written after this snapshot was taken: go back past those.
         let newest = self.last_span(entry)?;
         let number = self.catalog.span_segment(newest);
-        if let Some(seal) = self
-            .segments
-            .get(number)
-            .and_then(|segment| segment.seal_state())
+        if let Some(seal) = self.segments.get(number).and_then(|segment| segment.seal_state())
             && LogPlace::new(number, seal.footer_at) <= self.mark.end
             && newest == entry.span_last.load(Ordering::Acquire)
         {
@@ -381,11 +348,7 @@ impl Snapshot {
 
     /// Where what may be read of a segment ends.
     pub(crate) fn end_in(&self, segment: &Segment) -> u64 {
-        if segment.number() == self.mark.end.segment() {
-            self.mark.end.offset()
-        } else {
-            u64::MAX
-        }
+        if segment.number() == self.mark.end.segment() { self.mark.end.offset() } else { u64::MAX }
     }
 
     /// The newest span of the stream.
@@ -427,9 +390,7 @@ impl Snapshot {
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot")
-            .field("watermark", &self.mark)
-            .finish_non_exhaustive()
+        f.debug_struct("Snapshot").field("watermark", &self.mark).finish_non_exhaustive()
     }
 }
 

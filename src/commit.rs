@@ -101,10 +101,7 @@ impl Pending {
     }
 
     fn with(parts: Parts, durability: Durability, behind: Vec<Arc<Self>>) -> Arc<Self> {
-        let state = State {
-            behind,
-            ..State::default()
-        };
+        let state = State { behind, ..State::default() };
         Arc::new(Self {
             parts,
             durability,
@@ -133,10 +130,7 @@ impl Pending {
     }
 
     fn bytes(&self) -> u64 {
-        self.parts()
-            .iter()
-            .map(|part| part.filled.frame_bytes() as u64)
-            .sum()
+        self.parts().iter().map(|part| part.filled.frame_bytes() as u64).sum()
     }
 
     /// `None` while the commit is under way, then whether it failed.
@@ -148,12 +142,10 @@ impl Pending {
     /// The failure of a commit that this one stands behind, if one failed. Forgets those commits.
     pub(crate) fn failure_before(&self) -> Option<Error> {
         let behind = std::mem::take(&mut self.lock().behind);
-        behind
-            .iter()
-            .find_map(|before| match &before.lock().outcome {
-                Some(Err(error)) => Some(error.clone()),
-                _ => None,
-            })
+        behind.iter().find_map(|before| match &before.lock().outcome {
+            Some(Err(error)) => Some(error.clone()),
+            _ => None,
+        })
     }
 
     /// Decides the outcome, once. Whoever waits is woken later, by [`Pending::wake`].
@@ -263,10 +255,7 @@ impl<W: Lead> Queue<W> {
         } else {
             inner.forming.push_back(Arc::clone(&pending));
         }
-        Ticket {
-            pending,
-            queue: Some(Arc::clone(self) as Arc<dyn Serve>),
-        }
+        Ticket { pending, queue: Some(Arc::clone(self) as Arc<dyn Serve>) }
     }
 
     /// Takes the writer and the next group, if nobody leads and somebody is queued.
@@ -285,11 +274,7 @@ impl<W: Lead> Queue<W> {
             }
             group.extend(inner.forming.pop_front());
         }
-        Some(Leading {
-            queue: self,
-            writer: Some(writer),
-            group,
-        })
+        Some(Leading { queue: self, writer: Some(writer), group })
     }
 
     /// Gives the writer back, lets the next leader start, and wakes whoever the group was for.
@@ -326,10 +311,7 @@ impl<W: Lead> Queue<W> {
             } else if inner.closed {
                 return;
             } else {
-                inner = self
-                    .wake_server
-                    .wait(inner)
-                    .unwrap_or_else(PoisonError::into_inner);
+                inner = self.wake_server.wait(inner).unwrap_or_else(PoisonError::into_inner);
             }
         }
     }
@@ -354,10 +336,7 @@ impl<W: Lead> Queue<W> {
             }
             let mut inner = self.lock();
             while inner.writer.is_none() && !inner.ended {
-                inner = self
-                    .writer_back
-                    .wait(inner)
-                    .unwrap_or_else(PoisonError::into_inner);
+                inner = self.writer_back.wait(inner).unwrap_or_else(PoisonError::into_inner);
             }
             if inner.ended || inner.forming.is_empty() {
                 inner.ended = true;
@@ -398,8 +377,7 @@ impl<W: Lead> Drop for Leading<'_, W> {
                 pending.settle(Err(Error::new(ErrorKind::Poisoned, "commit")));
             }
         }
-        self.queue
-            .hand_over(writer, std::mem::take(&mut self.group));
+        self.queue.hand_over(writer, std::mem::take(&mut self.group));
     }
 }
 
@@ -453,10 +431,7 @@ pub struct Ticket {
 impl Ticket {
     /// A ticket whose outcome is decided already.
     pub(crate) fn settled(pending: Arc<Pending>) -> Self {
-        Self {
-            pending,
-            queue: None,
-        }
+        Self { pending, queue: None }
     }
 
     /// Waits until the commit is as durable as it asked to be. The first to wait does the writing, for
@@ -481,11 +456,7 @@ impl Ticket {
             }
             let mut state = self.pending.lock();
             while state.outcome.is_none() && !state.nudged {
-                state = self
-                    .pending
-                    .ready
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = self.pending.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             state.nudged = false;
         }
@@ -530,8 +501,6 @@ impl Drop for Ticket {
 
 impl std::fmt::Debug for Ticket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ticket")
-            .field("settled", &self.is_settled())
-            .finish_non_exhaustive()
+        f.debug_struct("Ticket").field("settled", &self.is_settled()).finish_non_exhaustive()
     }
 }

@@ -130,23 +130,11 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, operation: &'static str) -> Self {
-        Self(Arc::new(Inner {
-            kind,
-            operation,
-            place: None,
-            source: None,
-        }))
+        Self(Arc::new(Inner { kind, operation, place: None, source: None }))
     }
 
     pub(crate) fn corrupt(operation: &'static str, place: Place) -> Self {
-        Self::new(
-            ErrorKind::Corrupt {
-                stream: None,
-                seqs: None,
-            },
-            operation,
-        )
-        .at(place)
+        Self::new(ErrorKind::Corrupt { stream: None, seqs: None }, operation).at(place)
     }
 
     pub(crate) fn io(operation: &'static str, place: Place, source: std::io::Error) -> Self {
@@ -154,11 +142,7 @@ impl Error {
             source.kind(),
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
         );
-        let kind = if full {
-            ErrorKind::StorageFull
-        } else {
-            ErrorKind::Io
-        };
+        let kind = if full { ErrorKind::StorageFull } else { ErrorKind::Io };
         Self::new(kind, operation).at(place).because(source)
     }
 
@@ -263,10 +247,7 @@ impl fmt::Display for ErrorKind {
             Self::UnknownStream(id) => write!(f, "no stream {id} in this log"),
             Self::UnknownName(name) => write!(f, "no stream is called {name:?}"),
             Self::AmbiguousPrefix(prefix) => {
-                write!(
-                    f,
-                    "more than one stream id starts with {prefix:?}; give more of it"
-                )
+                write!(f, "more than one stream id starts with {prefix:?}; give more of it")
             }
             Self::NameTaken { name, holder } => {
                 write!(f, "the name {name:?} belongs to stream {holder}")
@@ -290,21 +271,14 @@ impl fmt::Display for ErrorKind {
             Self::NotThisLog => f.write_str("the directory holds something else than this log"),
             Self::NoLog => f.write_str("there is no log here"),
             Self::UnsupportedVersion { found, supported } => {
-                write!(
-                    f,
-                    "format version {found}; this build reads up to {supported}"
-                )
+                write!(f, "format version {found}; this build reads up to {supported}")
             }
             Self::UnsupportedFeature => f.write_str("a feature that this build does not know"),
             Self::CommitTooLarge { bytes, bytes_max } => {
                 write!(f, "a commit of {bytes} bytes; at most {bytes_max}")
             }
             Self::WrongCodec { expected, found } => {
-                write!(
-                    f,
-                    "the event's codec is {}, the reader's {}",
-                    found.0, expected.0
-                )
+                write!(f, "the event's codec is {}, the reader's {}", found.0, expected.0)
             }
             Self::Codec => f.write_str("the codec refused"),
             Self::InvalidOption(which) => write!(f, "{which}"),
@@ -353,25 +327,13 @@ impl fmt::Display for RefusedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RingFull { ring_bytes_max } => {
-                write!(
-                    f,
-                    "the ring is full ({ring_bytes_max} bytes); commit or discard first"
-                )
+                write!(f, "the ring is full ({ring_bytes_max} bytes); commit or discard first")
             }
             Self::MemoryFull { memory_bytes_max } => {
-                write!(
-                    f,
-                    "the rings of the log hold its {memory_bytes_max} bytes of memory"
-                )
+                write!(f, "the rings of the log hold its {memory_bytes_max} bytes of memory")
             }
-            Self::EventTooLarge {
-                event_bytes,
-                event_bytes_max,
-            } => {
-                write!(
-                    f,
-                    "an event of {event_bytes} bytes; this stream takes {event_bytes_max}"
-                )
+            Self::EventTooLarge { event_bytes, event_bytes_max } => {
+                write!(f, "an event of {event_bytes} bytes; this stream takes {event_bytes_max}")
             }
             Self::Closed => f.write_str("the log is closed"),
         }

@@ -14,7 +14,7 @@ use crate::ring::Budget;
 use crate::segment::{DIR, LOCK};
 use crate::stream::Stream;
 use crate::types::{Status, StreamId};
-use crate::writer::{Active, Full, Ground, Resumed, Spare, Writer};
+use crate::writer::{Active, Full, Ground, Resumed, Writer};
 
 /// A segment must have room for its header and a few commits.
 const SEGMENT_BYTES_MIN: u64 = 16 << 10;
@@ -79,11 +79,7 @@ impl Options {
 fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> {
     options.check()?;
     let failed = |path: &str| {
-        let place = Place {
-            path: path.into(),
-            segment: None,
-            offset: None,
-        };
+        let place = Place { path: path.into(), segment: None, offset: None };
         move |error| Error::io("open", place, error)
     };
     let mut catalog = Catalog::new();
@@ -107,11 +103,7 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
     }
     let catalog = Arc::new(catalog);
     let budget = Arc::new(Budget::new(options.memory_bytes_max));
-    let ground = Ground {
-        disk,
-        catalog: Arc::clone(&catalog),
-        options: options.clone(),
-    };
+    let ground = Ground { disk, catalog: Arc::clone(&catalog), options: options.clone() };
     let writer = match resumed {
         None => Writer::fresh(Arc::new(ground)),
         Some((tail, lock)) => Writer::resumed(Arc::new(ground), resume(tail, lock)),
@@ -139,19 +131,11 @@ fn resume(tail: recovery::Tail, lock: crate::disk::LockGuard) -> Resumed {
         },
         mark: tail.mark,
         lock,
-        ready: tail.spare.map(|(number, file, bytes)| Spare {
-            number,
-            bytes,
-            file,
-        }),
+        ready: tail.spare,
         unsealed: tail
             .unsealed
             .into_iter()
-            .map(|(segment, end, last_position)| Full {
-                segment,
-                end,
-                last_position,
-            })
+            .map(|(segment, end, last_position)| Full { segment, end, last_position })
             .collect(),
     }
 }
@@ -284,11 +268,7 @@ impl Core {
     }
 
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
-        if self.is_closed() {
-            Err(Error::new(ErrorKind::Closed, operation))
-        } else {
-            Ok(())
-        }
+        if self.is_closed() { Err(Error::new(ErrorKind::Closed, operation)) } else { Ok(()) }
     }
 
     fn close(&self) -> Result<()> {

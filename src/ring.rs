@@ -28,10 +28,7 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self {
-            used: AtomicUsize::new(0),
-            bytes_max,
-        }
+        Self { used: AtomicUsize::new(0), bytes_max }
     }
 
     /// Bytes that rings, and commits in flight, hold now.
@@ -57,10 +54,7 @@ struct Buffer {
 
 impl Buffer {
     fn empty(budget: Arc<Budget>) -> Self {
-        Self {
-            bytes: Vec::new(),
-            budget,
-        }
+        Self { bytes: Vec::new(), budget }
     }
 
     fn grow(&mut self, to: usize) -> bool {
@@ -76,9 +70,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.budget
-            .used
-            .fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.budget.used.fetch_sub(self.bytes.len(), Ordering::Relaxed);
     }
 }
 
@@ -188,10 +180,7 @@ impl Ring {
     pub(crate) fn admits(&self, event_bytes: usize) -> Result<(), RefusedReason> {
         if event_bytes > self.limits.event_bytes_max {
             let event_bytes_max = self.limits.event_bytes_max;
-            return Err(RefusedReason::EventTooLarge {
-                event_bytes,
-                event_bytes_max,
-            });
+            return Err(RefusedReason::EventTooLarge { event_bytes, event_bytes_max });
         }
         Ok(())
     }
@@ -199,9 +188,7 @@ impl Ring {
     #[cold]
     fn make_room(&mut self, need: usize) -> Result<(), RefusedReason> {
         if self.count == u32::MAX {
-            return Err(RefusedReason::RingFull {
-                ring_bytes_max: self.limits.ring_bytes_max,
-            });
+            return Err(RefusedReason::RingFull { ring_bytes_max: self.limits.ring_bytes_max });
         }
         if self.wrapped.is_none() && self.grow(need) {
             return Ok(());
@@ -209,13 +196,9 @@ impl Ring {
         let memory_full = self.buffer.bytes.len() < self.bound().min(self.tail + need);
         if self.limits.overflow != Overflow::OverwriteOldest || need > self.buffer.bytes.len() {
             return Err(if memory_full {
-                RefusedReason::MemoryFull {
-                    memory_bytes_max: self.buffer.budget.bytes_max,
-                }
+                RefusedReason::MemoryFull { memory_bytes_max: self.buffer.budget.bytes_max }
             } else {
-                RefusedReason::RingFull {
-                    ring_bytes_max: self.bound_max(),
-                }
+                RefusedReason::RingFull { ring_bytes_max: self.bound_max() }
             });
         }
         // A little more than this event needs, so that the next ones find room without coming here.
@@ -256,9 +239,7 @@ impl Ring {
         match self.limits.overflow {
             Overflow::OverwriteOldest => {
                 let both = self.limits.ring_bytes_max.saturating_mul(2);
-                self.limits
-                    .ring_bytes_max
-                    .min(both.saturating_sub(self.in_flight))
+                self.limits.ring_bytes_max.min(both.saturating_sub(self.in_flight))
             }
             _ => self.bound_max().saturating_sub(self.in_flight),
         }
@@ -361,11 +342,7 @@ impl Ring {
         // The events were within the budget before; they must find room again whatever it says now.
         all.budget.used.fetch_add(older + newer, Ordering::Relaxed);
         all.bytes.reserve_exact(older + newer);
-        for slice in failed
-            .iter()
-            .flat_map(|filled| filled.slices())
-            .chain(self.slices())
-        {
+        for slice in failed.iter().flat_map(|filled| filled.slices()).chain(self.slices()) {
             all.bytes.extend_from_slice(slice);
         }
         for filled in failed {
@@ -376,10 +353,7 @@ impl Ring {
         let last_gap = if self.dropped > 0 {
             failed.len()
         } else {
-            failed
-                .iter()
-                .rposition(|filled| filled.dropped > 0)
-                .unwrap_or(0)
+            failed.iter().rposition(|filled| filled.dropped > 0).unwrap_or(0)
         };
         let gone: u32 = failed[..last_gap].iter().map(|filled| filled.count).sum();
         let dropped = self.dropped + failed.iter().map(|filled| filled.dropped).sum::<u64>();
@@ -406,11 +380,7 @@ mod tests {
     use crate::types::{CodecId, EventKind, Timestamp};
 
     fn ring(bytes: usize, overflow: Overflow) -> Ring {
-        let limits = Limits {
-            ring_bytes_max: bytes,
-            event_bytes_max: bytes,
-            overflow,
-        };
+        let limits = Limits { ring_bytes_max: bytes, event_bytes_max: bytes, overflow };
         Ring::new(limits, Arc::new(Budget::new(1 << 20)))
     }
 
@@ -438,12 +408,7 @@ mod tests {
         let mut ring = ring(100, Overflow::Reject);
         push(&mut ring, &[1; 40]).expect("room");
         let refused = push(&mut ring, &[2; 40]);
-        assert_eq!(
-            refused,
-            Err(RefusedReason::RingFull {
-                ring_bytes_max: 100
-            })
-        );
+        assert_eq!(refused, Err(RefusedReason::RingFull { ring_bytes_max: 100 }));
         push(&mut ring, &[3; 30]).expect("room for a smaller one");
         assert_eq!(payloads(ring.slices()), [vec![1; 40], vec![3; 30]]);
     }
@@ -465,19 +430,11 @@ mod tests {
 
     #[test]
     fn grow_goes_on_to_its_cap() {
-        let mut ring = ring(
-            100,
-            Overflow::Grow {
-                ring_bytes_cap: 1_000,
-            },
-        );
+        let mut ring = ring(100, Overflow::Grow { ring_bytes_cap: 1_000 });
         for _ in 0..17 {
             push(&mut ring, &[0; 44]).expect("under the cap");
         }
-        assert!(matches!(
-            push(&mut ring, &[0; 44]),
-            Err(RefusedReason::RingFull { .. })
-        ));
+        assert!(matches!(push(&mut ring, &[0; 44]), Err(RefusedReason::RingFull { .. })));
     }
 
     #[test]
@@ -521,21 +478,13 @@ mod tests {
     #[test]
     fn the_budget_holds_over_all_rings() {
         let budget = Arc::new(Budget::new(1_024));
-        let limits = Limits {
-            ring_bytes_max: 4_096,
-            event_bytes_max: 4_096,
-            overflow: Overflow::Reject,
-        };
+        let limits =
+            Limits { ring_bytes_max: 4_096, event_bytes_max: 4_096, overflow: Overflow::Reject };
         let mut one = Ring::new(limits, Arc::clone(&budget));
         let mut two = Ring::new(limits, Arc::clone(&budget));
         push(&mut one, &[0; 600]).expect("room");
         let refused = push(&mut two, &[0; 600]);
-        assert_eq!(
-            refused,
-            Err(RefusedReason::MemoryFull {
-                memory_bytes_max: 1_024
-            })
-        );
+        assert_eq!(refused, Err(RefusedReason::MemoryFull { memory_bytes_max: 1_024 }));
         drop(one);
         push(&mut two, &[0; 600]).expect("the other ring's memory is free");
         drop(two);

@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
-use crate::disk::{Disk, DiskFile, Pin, read_at_most, read_exact_at, write_all_at};
+use crate::disk::{Disk, DiskFile, Pin, read_at_most, read_exact_at, write_all_at, write_zeros_at};
 use crate::error::{Error, Place, Result};
 use crate::format::{
     BatchKind, FooterEntry, SegmentHeader, Trailer, decode_trailer, encode_footer, trailer,
 };
 use crate::index::{ActiveIndex, BatchRef, FooterIndex, NONE, StreamBatches, pack};
 use crate::options::Options;
-use crate::types::StreamId;
+use crate::types::{StreamId, Timestamp};
 
 /// The directory of the segments, in the log's.
 pub(crate) const DIR: &str = "segments";
@@ -44,17 +44,14 @@ pub(crate) fn parse_name(name: &str) -> Option<u32> {
 
 /// A place in a segment, for an error.
 pub(crate) fn place(number: u32, offset: u64) -> Place {
-    Place {
-        path: PathBuf::from(path(number)),
-        segment: Some(number),
-        offset: Some(offset),
-    }
+    Place { path: PathBuf::from(path(number)), segment: Some(number), offset: Some(offset) }
 }
 
 /// One segment.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
+    pub(crate) first_position: u64,
     pub(crate) file: Arc<dyn DiskFile>,
     active: ArcSwapOption<ActiveIndex>,
     sealed: OnceLock<Sealed>,
@@ -66,22 +63,26 @@ pub(crate) struct Segment {
 pub(crate) struct Sealed {
     pin: Pin,
     pub(crate) footer: FooterIndex,
+    pub(crate) first_position: u64,
     pub(crate) last_position: u64,
     pub(crate) footer_at: u64,
 }
 
 impl std::fmt::Debug for Sealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sealed")
-            .field("last_position", &self.last_position)
-            .finish_non_exhaustive()
+        f.debug_struct("Sealed").field("last_position", &self.last_position).finish_non_exhaustive()
     }
 }
 
 impl Segment {
-    pub(crate) fn active(header: SegmentHeader, file: Arc<dyn DiskFile>) -> Self {
+    pub(crate) fn active(
+        header: SegmentHeader,
+        first_position: u64,
+        file: Arc<dyn DiskFile>,
+    ) -> Self {
         Self {
             header,
+            first_position,
             file,
             active: ArcSwapOption::from_pointee(ActiveIndex::new()),
             sealed: OnceLock::new(),
@@ -92,6 +93,7 @@ impl Segment {
     pub(crate) fn sealed(header: SegmentHeader, file: Arc<dyn DiskFile>, sealed: Sealed) -> Self {
         Self {
             header,
+            first_position: sealed.first_position,
             file,
             active: ArcSwapOption::empty(),
             sealed: OnceLock::from(sealed),
@@ -129,11 +131,7 @@ impl Segment {
             if range.end > bytes {
                 return Err(self.error("read", range.start));
             }
-            return Ok(Window {
-                pin: Arc::clone(&sealed.pin),
-                start: 0,
-                end: bytes,
-            });
+            return Ok(Window { pin: Arc::clone(&sealed.pin), start: 0, end: bytes });
         }
         let until = range.end.max(range.start.saturating_add(ahead).min(end));
         let mut buffer = vec![0; (until - range.start) as usize];
@@ -144,25 +142,16 @@ impl Segment {
         }
         buffer.truncate(read);
         let end = range.start + read as u64;
-        Ok(Window {
-            pin: Arc::new(buffer),
-            start: range.start,
-            end,
-        })
+        Ok(Window { pin: Arc::new(buffer), start: range.start, end })
     }
 
     /// Notes a batch of an active segment; `last` is the stream's newest node here. Returns the new one.
     pub(crate) fn note(&self, stream: StreamId, last: u32, batch: &BatchRef) -> u32 {
         let active = self.active.load();
         let Some(chain) = &*active else { return NONE };
-        let node = chain
-            .push(last, batch.first_seq, pack(batch))
-            .unwrap_or(NONE);
+        let node = chain.push(last, batch.first_seq, pack(batch)).unwrap_or(NONE);
         if last == NONE {
-            self.firsts
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push((stream, node));
+            self.firsts.lock().unwrap_or_else(PoisonError::into_inner).push((stream, node));
         }
         node
     }
@@ -188,7 +177,7 @@ impl Segment {
         let trailer = Trailer {
             log_id: self.header.log_id,
             number: self.number(),
-            first_position: self.header.first_position,
+            first_position: self.first_position,
             last_position,
             footer_at: end,
             salt: self.header.salt,
@@ -196,19 +185,14 @@ impl Segment {
         let bytes = encode_footer(&self.footer_entries(), &trailer);
         let failed = |error| self.io_error("seal", end, error);
         write_all_at(&*self.file, &mut [IoSlice::new(&bytes)], end).map_err(failed)?;
-        self.file
-            .set_len(end + bytes.len() as u64)
-            .map_err(failed)?;
+        self.file.set_len(end + bytes.len() as u64).map_err(failed)?;
         self.file.sync_data().map_err(failed)?;
         let sealed = Sealed::open(&self.header, &*self.file)
             .map_err(failed)?
             .ok_or_else(|| self.error("seal", end))?;
         let _ = self.sealed.set(sealed);
         self.active.store(None);
-        self.firsts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.firsts.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
     }
 
@@ -216,19 +200,11 @@ impl Segment {
         let Some(chain) = self.active.load_full() else {
             return Vec::new();
         };
-        let mut firsts = self
-            .firsts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let mut firsts = self.firsts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         firsts.sort_unstable();
         let mut entries = Vec::new();
         for (stream, first) in firsts {
-            let list = StreamBatches::Active {
-                chain: Arc::clone(&chain),
-                first,
-                last: u32::MAX,
-            };
+            let list = StreamBatches::Active { chain: Arc::clone(&chain), first, last: u32::MAX };
             let mut at = list.first();
             while let Some(cursor) = at {
                 entries.extend(list.get(cursor).map(|batch| FooterEntry {
@@ -269,6 +245,7 @@ impl Sealed {
         Ok(footer.map(|footer| Self {
             pin,
             footer,
+            first_position: end.first_position,
             last_position: end.last_position,
             footer_at: end.footer_at,
         }))
@@ -290,9 +267,7 @@ impl Window {
             return None;
         }
         let at = (range.start - self.start) as usize;
-        (*self.pin)
-            .as_ref()
-            .get(at..at + (range.end - range.start) as usize)
+        (*self.pin).as_ref().get(at..at + (range.end - range.start) as usize)
     }
 
     /// The same bytes, pinned: where in the pin they are.
@@ -315,10 +290,7 @@ pub(crate) struct SegmentSet(Vec<Arc<Segment>>);
 
 impl SegmentSet {
     pub(crate) fn get(&self, number: u32) -> Option<&Arc<Segment>> {
-        let at = self
-            .0
-            .binary_search_by_key(&number, |segment| segment.number())
-            .ok()?;
+        let at = self.0.binary_search_by_key(&number, |segment| segment.number()).ok()?;
         self.0.get(at)
     }
 
@@ -331,41 +303,60 @@ impl SegmentSet {
 
     /// The segment in which the commit of this position would be.
     pub(crate) fn of_position(&self, position: u64) -> Option<&Arc<Segment>> {
-        let at = self
-            .0
-            .partition_point(|one| one.header.first_position <= position);
+        let at = self.0.partition_point(|one| one.first_position <= position);
         self.0.get(at.checked_sub(1)?)
     }
 
     pub(crate) fn after(&self, number: u32) -> Option<&Arc<Segment>> {
-        self.0
-            .get(self.0.partition_point(|one| one.number() <= number))
+        self.0.get(self.0.partition_point(|one| one.number() <= number))
     }
 }
 
-/// Makes the file of a segment, all zeros, so long as asked, its name durable.
-pub(crate) fn create_file(
-    disk: &dyn Disk,
-    number: u32,
-    bytes: u64,
-    zero: Zero,
-) -> std::io::Result<Arc<dyn DiskFile>> {
-    let file = disk.create(&path(number))?;
-    let fill = || {
-        match zero {
-            Zero::Written => crate::disk::write_zeros_at(&*file, 0, bytes)?,
-            Zero::Unwritten => file.set_len(bytes)?,
+/// A segment that holds no commits yet: its header and its name are durable, the rest is zeros.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) header: SegmentHeader,
+    pub(crate) file: Arc<dyn DiskFile>,
+}
+
+impl Spare {
+    /// Makes one. What is left of a failed attempt is swept when the log is next opened for writing.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        log_id: [u8; 16],
+        number: u32,
+        reserved_bytes: u64,
+        zero: Zero,
+    ) -> std::io::Result<Self> {
+        let header = SegmentHeader {
+            log_id,
+            number,
+            reserved_bytes,
+            created_micros: Timestamp::now().as_micros(),
+            salt: salt(),
+        };
+        let file = disk.create(&path(number))?;
+        let fill = || {
+            match zero {
+                Zero::Written => write_zeros_at(&*file, 0, reserved_bytes)?,
+                Zero::Unwritten => file.set_len(reserved_bytes)?,
+            }
+            write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0)?;
+            file.sync_data()?;
+            disk.sync_dir(DIR)
+        };
+        match fill() {
+            Ok(()) => Ok(Self { header, file }),
+            Err(error) => {
+                let _ = disk.remove(&path(number));
+                Err(error)
+            }
         }
-        file.sync_data()?;
-        disk.sync_dir(DIR)
-    };
-    match fill() {
-        Ok(()) => Ok(file),
-        Err(error) => {
-            // Half a file of zeros is harmless: it is swept when the log is next opened for writing.
-            let _ = disk.remove(&path(number));
-            Err(error)
-        }
+    }
+
+    /// Gives the space back; one that cannot be removed is swept at the next opening.
+    pub(crate) fn remove(self, disk: &dyn Disk) {
+        let _ = disk.remove(&path(self.header.number));
     }
 }
 
@@ -377,12 +368,9 @@ pub(crate) fn segment_bytes(options: &Options, number: u32) -> u64 {
 }
 
 /// Tells one life of a file's bytes from another. Random, and never zero.
-pub(crate) fn salt() -> u32 {
+fn salt() -> u32 {
     let [.., a, b, c, d] = *StreamId::new().as_bytes();
-    [a, b, c, d]
-        .iter()
-        .fold(0, |salt, byte| salt << 8 | u32::from(*byte))
-        .max(1)
+    [a, b, c, d].iter().fold(0, |salt, byte| salt << 8 | u32::from(*byte)).max(1)
 }
 
 /// How the space of a new segment is made.

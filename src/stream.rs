@@ -34,11 +34,7 @@ pub struct NewEvent<B> {
 impl<B: AsRef<[u8]>> NewEvent<B> {
     /// An event of this kind with a raw payload.
     pub fn new(kind: EventKind, payload: B) -> Self {
-        Self {
-            kind,
-            codec: CodecId::RAW,
-            payload,
-        }
+        Self { kind, codec: CodecId::RAW, payload }
     }
 
     /// The same with another codec.
@@ -107,10 +103,7 @@ impl Stream {
                 Ok(Self::with(core, id, limits, head, None, Some(entry)))
             }
             None if core.volatile.pin().contains_key(&id) => {
-                let kind = ErrorKind::NotMaterialized {
-                    stream: id,
-                    buffered: None,
-                };
+                let kind = ErrorKind::NotMaterialized { stream: id, buffered: None };
                 Err(Error::new(kind, "resume"))
             }
             None => Err(Error::new(ErrorKind::UnknownStream(id), "resume")),
@@ -127,16 +120,7 @@ impl Stream {
     ) -> Self {
         let ring = Ring::new(limits, Arc::clone(&core.budget));
         let clock = core.options.clock;
-        Self {
-            id,
-            core,
-            ring,
-            next,
-            clock,
-            name,
-            entry,
-            in_flight: VecDeque::new(),
-        }
+        Self { id, core, ring, next, clock, name, entry, in_flight: VecDeque::new() }
     }
 
     /// The stream's id, known from the start.
@@ -149,11 +133,7 @@ impl Stream {
     #[must_use]
     pub fn status(&self) -> Status {
         let durable = self.entry.is_some() || self.in_flight.iter().any(|one| committed(one));
-        if durable {
-            Status::Durable
-        } else {
-            Status::Volatile
-        }
+        if durable { Status::Durable } else { Status::Volatile }
     }
 
     /// The seq that the next event gets: the stream's length, with what was dropped.
@@ -165,10 +145,7 @@ impl Stream {
     /// Events in memory that no commit has taken, or that came back from one that failed.
     #[must_use]
     pub fn buffered(&self) -> u64 {
-        let failed = self
-            .in_flight
-            .iter()
-            .filter(|pending| pending.failed() == Some(true));
+        let failed = self.in_flight.iter().filter(|pending| pending.failed() == Some(true));
         let back = failed.flat_map(|pending| pending.parts());
         let back = back.filter(|part| part.stream == self.id);
         back.map(|part| u64::from(part.filled.count)).sum::<u64>() + u64::from(self.ring.count())
@@ -245,9 +222,7 @@ impl Stream {
     ) -> Ticket {
         let durability = options.durability.unwrap_or(core.options.durability);
         let mut streams: Vec<_> = streams.into_iter().collect();
-        let foreign = streams
-            .iter()
-            .any(|stream| !Arc::ptr_eq(&stream.core, core));
+        let foreign = streams.iter().any(|stream| !Arc::ptr_eq(&stream.core, core));
         let twice = {
             let mut ids: Vec<_> = streams.iter().map(|stream| stream.id).collect();
             ids.sort_unstable();
@@ -313,14 +288,9 @@ impl Stream {
             let first = self.next - count;
             volatile.push(self.batch(first, count, self.ring.dropped(), self.ring.slices()));
         }
-        let durable_end = volatile
-            .first()
-            .map_or(self.next, |one| one.first_seq - one.dropped);
+        let durable_end = volatile.first().map_or(self.next, |one| one.first_seq - one.dropped);
         let snapshot = Snapshot::new(Arc::clone(&self.core.catalog));
-        let entry = self
-            .entry
-            .clone()
-            .or_else(|| self.core.catalog.entry(self.id));
+        let entry = self.entry.clone().or_else(|| self.core.catalog.entry(self.id));
         Ok(Events::durable(snapshot, self.id, entry, durable_end).then(volatile))
     }
 
@@ -373,10 +343,8 @@ impl Stream {
                 .flat_map(|pending| pending.parts())
                 .filter(|part| part.stream == self.id)
                 .collect();
-            self.name = self
-                .name
-                .take()
-                .or_else(|| parts.iter().find_map(|part| part.name.clone()));
+            self.name =
+                self.name.take().or_else(|| parts.iter().find_map(|part| part.name.clone()));
             let filled: Vec<_> = parts.iter().map(|part| &part.filled).collect();
             self.ring.give_back(&filled);
         }
@@ -404,9 +372,7 @@ fn committed(pending: &Pending) -> bool {
 }
 
 fn limits(core: &Core, options: &StreamOptions, operation: &'static str) -> Result<Limits> {
-    let ring_bytes_max = options
-        .ring_bytes_max
-        .unwrap_or(core.options.ring_bytes_max);
+    let ring_bytes_max = options.ring_bytes_max.unwrap_or(core.options.ring_bytes_max);
     let overflow = options.overflow.unwrap_or(core.options.overflow);
     let cap = match overflow {
         Overflow::Grow { ring_bytes_cap } => ring_bytes_cap.max(ring_bytes_max),
@@ -419,18 +385,10 @@ fn limits(core: &Core, options: &StreamOptions, operation: &'static str) -> Resu
     let event_bytes_max = options.event_bytes_max.or(core.options.event_bytes_max);
     let fits = cap.min((COMMIT_BYTES_MAX / 2) as usize) - crate::format::frame_header::BYTES;
     let event_bytes_max = event_bytes_max.unwrap_or(fits).min(fits);
-    Ok(Limits {
-        ring_bytes_max,
-        event_bytes_max,
-        overflow,
-    })
+    Ok(Limits { ring_bytes_max, event_bytes_max, overflow })
 }
 
 fn check_name(name: &str) -> Result<()> {
     let fine = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
-    if fine {
-        Ok(())
-    } else {
-        Err(Error::new(ErrorKind::InvalidName, "stream"))
-    }
+    if fine { Ok(()) } else { Err(Error::new(ErrorKind::InvalidName, "stream")) }
 }

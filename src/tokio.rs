@@ -60,10 +60,7 @@ impl Events {
     /// The same events, read in chunks on the threads for blocking work.
     #[must_use]
     pub fn into_async(self) -> AsyncEvents {
-        AsyncEvents {
-            events: Some(self),
-            ready: VecDeque::new(),
-        }
+        AsyncEvents { events: Some(self), ready: VecDeque::new() }
     }
 }
 

@@ -53,11 +53,7 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Bincode {
         const MEMORY_BYTES_MAX: usize = 1 << 30;
         let config = bincode::config::standard().with_limit::<MEMORY_BYTES_MAX>();
         let (value, used) = bincode::serde::decode_from_slice(bytes, config)?;
-        if used == bytes.len() {
-            Ok(value)
-        } else {
-            Err("bytes are left over".into())
-        }
+        if used == bytes.len() { Ok(value) } else { Err("bytes are left over".into()) }
     }
 }
 
@@ -98,11 +94,7 @@ impl Stream {
 
     /// This stream as a sequence of `T`, in a codec of your choice.
     pub fn typed_with<T, C: Codec<T>>(&mut self) -> Typed<'_, T, C> {
-        Typed {
-            stream: self,
-            bytes: Vec::new(),
-            types: PhantomData,
-        }
+        Typed { stream: self, bytes: Vec::new(), types: PhantomData }
     }
 }
 
@@ -154,12 +146,9 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
             TypedRefused::Codec(Error::new(ErrorKind::Codec, "append").because(source))
         })?;
         let event = NewEvent::new(kind, self.bytes.as_slice()).codec(C::ID);
-        self.stream.append(event).map_err(|refused| {
-            TypedRefused::Refused(Refused {
-                reason: refused.reason,
-                event: (),
-            })
-        })
+        self.stream
+            .append(event)
+            .map_err(|refused| TypedRefused::Refused(Refused { reason: refused.reason, event: () }))
     }
 
     /// The stream itself, to commit.
@@ -179,9 +168,7 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
 
 impl<T, C> fmt::Debug for Typed<'_, T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Typed")
-            .field("stream", &self.stream)
-            .finish_non_exhaustive()
+        f.debug_struct("Typed").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 
@@ -205,10 +192,7 @@ impl Events {
     /// These events as values of `T`, in a codec of your choice.
     #[must_use]
     pub fn typed_with<T, C: Codec<T>>(self) -> TypedEvents<T, C> {
-        TypedEvents {
-            events: self,
-            types: PhantomData,
-        }
+        TypedEvents { events: self, types: PhantomData }
     }
 }
 
@@ -220,10 +204,7 @@ impl Event {
     /// [`ErrorKind::WrongCodec`] when another codec wrote it, [`ErrorKind::Codec`] when the bytes are no `T`.
     pub fn decode<T, C: Codec<T>>(&self) -> Result<T> {
         if self.codec() != C::ID {
-            let kind = ErrorKind::WrongCodec {
-                expected: C::ID,
-                found: self.codec(),
-            };
+            let kind = ErrorKind::WrongCodec { expected: C::ID, found: self.codec() };
             return Err(Error::new(kind, "decode"));
         }
         C::decode(self.payload())
@@ -255,8 +236,6 @@ impl<T, C: Codec<T>> DoubleEndedIterator for TypedEvents<T, C> {
 
 impl<T, C> fmt::Debug for TypedEvents<T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TypedEvents")
-            .field("events", &self.events)
-            .finish_non_exhaustive()
+        f.debug_struct("TypedEvents").field("events", &self.events).finish_non_exhaustive()
     }
 }

@@ -38,9 +38,7 @@ impl StreamId {
     #[must_use]
     pub fn created(&self) -> Option<Timestamp> {
         let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
-        Some(Timestamp::from_micros(
-            seconds.saturating_mul(1_000_000) + u64::from(nanos / 1_000),
-        ))
+        Some(Timestamp::from_micros(seconds.saturating_mul(1_000_000) + u64::from(nanos / 1_000)))
     }
 }
 
@@ -158,9 +156,7 @@ impl Timestamp {
     /// Now, by the system's clock. A clock set before 1970 reads as the epoch.
     #[must_use]
     pub fn now() -> Self {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }
 }

@@ -11,9 +11,7 @@ fn dir() -> TempDir {
 }
 
 fn payloads(events: amberlog::Events) -> Vec<Vec<u8>> {
-    events
-        .map(|event| event.expect("readable").payload().to_vec())
-        .collect()
+    events.map(|event| event.expect("readable").payload().to_vec()).collect()
 }
 
 fn fill(stream: &mut Stream, from: u64, to: u64) {
@@ -34,10 +32,7 @@ fn p1_nothing_is_on_disk_before_the_first_commit() {
     let mut stream = log.stream().expect("a stream");
     fill(&mut stream, 0, 100);
     assert_eq!(log.status(stream.id()), Status::Volatile);
-    assert_eq!(
-        payloads(stream.events().expect("readable")),
-        numbers(0, 100)
-    );
+    assert_eq!(payloads(stream.events().expect("readable")), numbers(0, 100));
     drop(stream);
     log.close().expect("closes");
     assert!(!dir.path().join("deep").exists());
@@ -49,9 +44,7 @@ fn p3_p7_p9_what_was_committed_is_there_after_reopening() {
     let id: StreamId;
     {
         let log = Log::open(dir.path()).expect("opens");
-        let mut stream = log
-            .stream_with(&StreamOptions::new().name("a thread"))
-            .expect("stream");
+        let mut stream = log.stream_with(&StreamOptions::new().name("a thread")).expect("stream");
         id = stream.id();
         fill(&mut stream, 0, 10);
         let commit = stream.commit().wait().expect("committed");
@@ -71,10 +64,7 @@ fn p3_p7_p9_what_was_committed_is_there_after_reopening() {
     assert!(log.survey().is_sound());
     let snapshot = log.snapshot();
     assert_eq!(snapshot.find("a thread"), Some(id));
-    assert_eq!(
-        payloads(snapshot.events(id).expect("known")),
-        numbers(0, 15)
-    );
+    assert_eq!(payloads(snapshot.events(id).expect("known")), numbers(0, 15));
     let mut backwards: Vec<_> = snapshot
         .events(id)
         .expect("known")
@@ -106,16 +96,10 @@ fn p4_several_streams_commit_at_once() {
     let (snapshot, _) = Snapshot::open(dir.path()).expect("readable");
     assert_eq!(snapshot.stream(ids[0]), None, "nothing of it was committed");
     for (n, id) in ids.iter().enumerate().skip(1) {
-        assert_eq!(
-            payloads(snapshot.events(*id).expect("known")),
-            numbers(0, n as u64)
-        );
+        assert_eq!(payloads(snapshot.events(*id).expect("known")), numbers(0, n as u64));
     }
     let all = snapshot.read_all(Position::START).expect("in range");
-    assert_eq!(
-        all.map(|event| event.expect("readable")).count(),
-        (0..20).sum::<usize>()
-    );
+    assert_eq!(all.map(|event| event.expect("readable")).count(), (0..20).sum::<usize>());
 }
 
 #[test]
@@ -129,32 +113,21 @@ fn p8_the_second_handle_gets_a_conflict_and_keeps_its_events() {
     fill(&mut second, 3, 5);
     fill(&mut first, 3, 4);
     first.commit().wait().expect("committed");
-    let error = second
-        .commit()
-        .wait()
-        .expect_err("someone else moved the stream");
-    let expected = ErrorKind::Conflict {
-        expected: 3.into(),
-        actual: 4.into(),
-    };
+    let error = second.commit().wait().expect_err("someone else moved the stream");
+    let expected = ErrorKind::Conflict { expected: 3.into(), actual: 4.into() };
     assert_eq!(*error.kind(), expected);
     let error = second.commit().wait().expect_err("still");
     assert_eq!(*error.kind(), expected);
     assert_eq!(second.buffered(), 2, "they came back");
     assert_eq!(second.discard(), 2);
-    assert_eq!(
-        payloads(log.snapshot().events(first.id()).expect("known")),
-        numbers(0, 4)
-    );
+    assert_eq!(payloads(log.snapshot().events(first.id()).expect("known")), numbers(0, 4));
 }
 
 #[test]
 fn p10_an_overwriting_ring_keeps_the_newest_and_says_what_it_dropped() {
     let dir = dir();
     let log = Log::open(dir.path()).expect("opens");
-    let options = StreamOptions::new()
-        .overflow(Overflow::OverwriteOldest)
-        .ring_bytes_max(1000);
+    let options = StreamOptions::new().overflow(Overflow::OverwriteOldest).ring_bytes_max(1000);
     let mut stream = log.stream_with(&options).expect("a stream");
     fill(&mut stream, 0, 1000);
     let kept = stream.buffered();
@@ -186,10 +159,7 @@ fn p10_an_overwriting_ring_keeps_the_newest_and_says_what_it_dropped() {
 fn many_segments_are_rolled_sealed_and_read() {
     let dir = dir();
     let open = || {
-        Log::options()
-            .segment_bytes_first(16 << 10)
-            .segment_bytes_max(64 << 10)
-            .open(dir.path())
+        Log::options().segment_bytes_first(16 << 10).segment_bytes_max(64 << 10).open(dir.path())
     };
     let mut ids = Vec::new();
     let payload =
@@ -200,9 +170,7 @@ fn many_segments_are_rolled_sealed_and_read() {
         let mut streams: Vec<Stream> = if ids.is_empty() {
             (0..7).map(|_| log.stream().expect("a stream")).collect()
         } else {
-            ids.iter()
-                .map(|id| log.resume(*id).expect("known"))
-                .collect()
+            ids.iter().map(|id| log.resume(*id).expect("known")).collect()
         };
         ids = streams.iter().map(Stream::id).collect();
         for n in round * 300..(round + 1) * 300 {
@@ -222,10 +190,7 @@ fn many_segments_are_rolled_sealed_and_read() {
         let snapshot = log.snapshot();
         drop((log, streams));
         for (at, id) in ids.iter().enumerate() {
-            let forward = snapshot
-                .events(*id)
-                .expect("known")
-                .map(|event| event.expect("fine"));
+            let forward = snapshot.events(*id).expect("known").map(|event| event.expect("fine"));
             let mut n = 0;
             for event in forward {
                 assert_eq!(event.seq().get(), n);

@@ -23,24 +23,12 @@ pub(crate) struct RealDisk {
 impl RealDisk {
     /// The log's directory; `shared` lets the group and others read it, as far as the umask does.
     pub(crate) fn new(root: &Path, shared: bool) -> Self {
-        let (dir_mode, file_mode) = if shared {
-            (0o755, 0o644)
-        } else {
-            (0o700, 0o600)
-        };
-        Self {
-            root: root.to_owned(),
-            dir_mode,
-            file_mode,
-        }
+        let (dir_mode, file_mode) = if shared { (0o755, 0o644) } else { (0o700, 0o600) };
+        Self { root: root.to_owned(), dir_mode, file_mode }
     }
 
     fn path(&self, path: &str) -> PathBuf {
-        if path.is_empty() {
-            self.root.clone()
-        } else {
-            self.root.join(path)
-        }
+        if path.is_empty() { self.root.clone() } else { self.root.join(path) }
     }
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
@@ -53,10 +41,7 @@ impl RealDisk {
     fn open(&self, path: &str, options: &mut OpenOptions) -> io::Result<Arc<dyn DiskFile>> {
         let file = options.mode(self.file_mode).open(self.path(path))?;
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a plain file",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"));
         }
         Ok(Arc::new(RealFile(file)))
     }
@@ -91,16 +76,11 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<OsString>> {
-        fs::read_dir(self.path(path))?
-            .map(|entry| Ok(entry?.file_name()))
-            .collect()
+        fs::read_dir(self.path(path))?.map(|entry| Ok(entry?.file_name())).collect()
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.open(
-            path,
-            OpenOptions::new().read(true).write(true).create_new(true),
-        )
+        self.open(path, OpenOptions::new().read(true).write(true).create_new(true))
     }
 
     fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -219,9 +199,7 @@ impl Clock {
             #[cfg(target_os = "linux")]
             Self::Coarse => {
                 let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-                (now.tv_sec as u64)
-                    .wrapping_mul(1_000_000)
-                    .wrapping_add(now.tv_nsec as u64 / 1_000)
+                (now.tv_sec as u64).wrapping_mul(1_000_000).wrapping_add(now.tv_nsec as u64 / 1_000)
             }
             _ => crate::types::Timestamp::now().as_micros(),
         }

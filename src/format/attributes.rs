@@ -56,11 +56,7 @@ impl<'a> Iterator for Attributes<'a> {
 pub(crate) fn encode_name(name: &str) -> Vec<u8> {
     let mut bytes = vec![0; layout::BYTES];
     put(&mut bytes, &layout::TAG, &layout::TAG_NAME.to_le_bytes());
-    put(
-        &mut bytes,
-        &layout::LENGTH,
-        &(name.len() as u32).to_le_bytes(),
-    );
+    put(&mut bytes, &layout::LENGTH, &(name.len() as u32).to_le_bytes());
     bytes.extend_from_slice(name.as_bytes());
     bytes
 }
@@ -78,10 +74,7 @@ mod tests {
         assert_eq!(cut, [Err(AttributeError::Malformed)]);
         let mut other = bytes.clone();
         other[0] = 99;
-        assert_eq!(
-            Attributes(&other).next(),
-            Some(Err(AttributeError::Unknown))
-        );
+        assert_eq!(Attributes(&other).next(), Some(Err(AttributeError::Unknown)));
         other[1] = 0x80;
         assert_eq!(Attributes(&other).next(), Some(Ok(Attribute::Optional)));
     }

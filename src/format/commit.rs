@@ -89,26 +89,14 @@ pub(crate) fn encode_commit(plan: &CommitPlan<'_>, out: &mut Vec<u8>) -> ([u8; 1
     put(header, &head::POSITION, &plan.position.to_le_bytes());
     put(header, &head::TIME, &plan.time_micros.to_le_bytes());
     put(header, &head::ACKED_LAG, &lag(plan.position, plan.acked));
-    put(
-        header,
-        &head::DURABLE_LAG,
-        &lag(plan.position, plan.durable),
-    );
-    put(
-        header,
-        &head::BATCHES,
-        &(plan.batches.len() as u32).to_le_bytes(),
-    );
+    put(header, &head::DURABLE_LAG, &lag(plan.position, plan.durable));
+    put(header, &head::BATCHES, &(plan.batches.len() as u32).to_le_bytes());
     let crc = checksum(plan.salt, &[&header[..head::CRC.start], directory]);
     put(header, &head::CRC, &crc.to_le_bytes());
 
     let mut tail = [0; 16];
     let at = tail.len() - marker::BYTES;
-    put(
-        &mut tail[at..],
-        &marker::LENGTH,
-        &(length as u32).to_le_bytes(),
-    );
+    put(&mut tail[at..], &marker::LENGTH, &(length as u32).to_le_bytes());
     let crc = marker_crc(plan.salt, crc, plan.position, length as u32);
     put(&mut tail[at..], &marker::CRC, &crc.to_le_bytes());
     (tail, marker::BYTES + (align_up(end) - end) as usize)
@@ -116,17 +104,11 @@ pub(crate) fn encode_commit(plan: &CommitPlan<'_>, out: &mut Vec<u8>) -> ([u8; 1
 
 /// How far `mark` lies behind `position`; at most what 32 bits can say.
 fn lag(position: u64, mark: u64) -> [u8; 4] {
-    u32::try_from(position.saturating_sub(mark))
-        .unwrap_or(u32::MAX)
-        .to_le_bytes()
+    u32::try_from(position.saturating_sub(mark)).unwrap_or(u32::MAX).to_le_bytes()
 }
 
 fn marker_crc(salt: u32, header_crc: u32, position: u64, length: u32) -> u32 {
-    let parts = [
-        &header_crc.to_le_bytes()[..],
-        &position.to_le_bytes(),
-        &length.to_le_bytes(),
-    ];
+    let parts = [&header_crc.to_le_bytes()[..], &position.to_le_bytes(), &length.to_le_bytes()];
     checksum(salt, &parts)
 }
 
@@ -173,11 +155,7 @@ pub(crate) fn classify(bytes: &[u8]) -> Class {
         && length == align_up(length)
         && length <= COMMIT_BYTES_MAX
         && head_bytes + marker::BYTES as u64 <= length;
-    if plausible {
-        Class::Commit { length, head_bytes }
-    } else {
-        Class::Invalid
-    }
+    if plausible { Class::Commit { length, head_bytes } } else { Class::Invalid }
 }
 
 /// A commit's header, verified.
@@ -334,16 +312,8 @@ impl Witness {
     pub(crate) fn encode(&self, salt: u32) -> [u8; witness::BYTES] {
         let mut bytes = [0; witness::BYTES];
         put(&mut bytes, &witness::MAGIC_AT, &witness::MAGIC);
-        put(
-            &mut bytes,
-            &witness::FLAGS,
-            &[u8::from(self.clean) * witness::FLAG_CLEAN],
-        );
-        put(
-            &mut bytes,
-            &witness::LENGTH,
-            &(witness::BYTES as u32).to_le_bytes(),
-        );
+        put(&mut bytes, &witness::FLAGS, &[u8::from(self.clean) * witness::FLAG_CLEAN]);
+        put(&mut bytes, &witness::LENGTH, &(witness::BYTES as u32).to_le_bytes());
         put(&mut bytes, &witness::POSITION, &self.position.to_le_bytes());
         put(&mut bytes, &witness::DURABLE, &self.durable.to_le_bytes());
         put(&mut bytes, &witness::TIME, &self.time_micros.to_le_bytes());
@@ -377,18 +347,15 @@ mod tests {
     const SALT: u32 = 0x1234_5678;
 
     fn example() -> Vec<u8> {
-        let batches = [
-            (1, BatchKind::Gap, &b"12345678"[..]),
-            (1, BatchKind::Events, b"frame"),
-        ]
-        .map(|(stream, kind, bytes)| PlannedBatch {
-            stream: [stream; 16],
-            first_seq: 9,
-            count: 1,
-            kind,
-            bytes: bytes.len() as u64,
-            crc: batch_crc(&[bytes]),
-        });
+        let batches = [(1, BatchKind::Gap, &b"12345678"[..]), (1, BatchKind::Events, b"frame")]
+            .map(|(stream, kind, bytes)| PlannedBatch {
+                stream: [stream; 16],
+                first_seq: 9,
+                count: 1,
+                kind,
+                bytes: bytes.len() as u64,
+                crc: batch_crc(&[bytes]),
+            });
         let plan = CommitPlan {
             position: 5,
             time_micros: 77,
@@ -453,12 +420,7 @@ mod tests {
 
     #[test]
     fn a_witness_comes_back_and_no_flipped_bit_goes_unseen() {
-        let witness = Witness {
-            position: 8,
-            durable: 7,
-            time_micros: 3,
-            clean: true,
-        };
+        let witness = Witness { position: 8, durable: 7, time_micros: 3, clean: true };
         let bytes = witness.encode(SALT);
         assert_eq!(classify(&bytes), Class::Witness);
         assert_eq!(decode_witness(&bytes, SALT), Some(witness));

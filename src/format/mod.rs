@@ -50,6 +50,7 @@ pub(crate) mod header {
         BLOCK = ORDER.end, 4;
         LOG_ID = BLOCK.end, 16;
         NUMBER = LOG_ID.end, 8;
+        // Both zero in a dense segment: its commits say.
         FIRST_POSITION = NUMBER.end, 8;
         LAST_POSITION = FIRST_POSITION.end, 8;
         RESERVED = LAST_POSITION.end, 8;

@@ -11,7 +11,6 @@ use crate::format::{ALIGN, BatchKind};
 pub(crate) struct SegmentHeader {
     pub(crate) log_id: [u8; 16],
     pub(crate) number: u32,
-    pub(crate) first_position: u64,
     /// The file is at least this long until it is sealed, or closed cleanly.
     pub(crate) reserved_bytes: u64,
     pub(crate) created_micros: u64,
@@ -36,32 +35,11 @@ impl SegmentHeader {
         put(&mut one, &header::MAGIC_AT, &header::MAGIC);
         put(&mut one, &header::VERSION, &VERSION.to_le_bytes());
         put(&mut one, &header::CHECKSUM, &[CHECKSUM_CRC32]);
-        put(
-            &mut one,
-            &header::BLOCK,
-            &(header::BLOCK_BYTES as u32).to_le_bytes(),
-        );
+        put(&mut one, &header::BLOCK, &(header::BLOCK_BYTES as u32).to_le_bytes());
         put(&mut one, &header::LOG_ID, &self.log_id);
-        put(
-            &mut one,
-            &header::NUMBER,
-            &u64::from(self.number).to_le_bytes(),
-        );
-        put(
-            &mut one,
-            &header::FIRST_POSITION,
-            &self.first_position.to_le_bytes(),
-        );
-        put(
-            &mut one,
-            &header::RESERVED,
-            &self.reserved_bytes.to_le_bytes(),
-        );
-        put(
-            &mut one,
-            &header::CREATED,
-            &self.created_micros.to_le_bytes(),
-        );
+        put(&mut one, &header::NUMBER, &u64::from(self.number).to_le_bytes());
+        put(&mut one, &header::RESERVED, &self.reserved_bytes.to_le_bytes());
+        put(&mut one, &header::CREATED, &self.created_micros.to_le_bytes());
         put(&mut one, &header::SALT, &self.salt.to_le_bytes());
         let crc = checksum(0, &[&one[..header::CRC.start]]);
         put(&mut one, &header::CRC, &crc.to_le_bytes());
@@ -76,11 +54,7 @@ impl SegmentHeader {
 pub(crate) fn decode_header(block: &[u8]) -> Result<(SegmentHeader, bool), HeaderError> {
     let Some(block) = block.get(..header::BLOCK_BYTES) else {
         let blank = block.iter().all(|byte| *byte == 0);
-        return Err(if blank {
-            HeaderError::Blank
-        } else {
-            HeaderError::Damaged
-        });
+        return Err(if blank { HeaderError::Blank } else { HeaderError::Damaged });
     };
     if block.iter().all(|byte| *byte == 0) {
         return Err(HeaderError::Blank);
@@ -89,12 +63,8 @@ pub(crate) fn decode_header(block: &[u8]) -> Result<(SegmentHeader, bool), Heade
     let twin = decode_one(&block[header::TWIN..header::TWIN + header::BYTES]);
     match (first, twin) {
         (Ok(first), twin) => {
-            let rest_is_zero = block[header::BYTES..header::TWIN]
-                .iter()
-                .all(|byte| *byte == 0)
-                && block[header::TWIN + header::BYTES..]
-                    .iter()
-                    .all(|byte| *byte == 0);
+            let rest_is_zero = block[header::BYTES..header::TWIN].iter().all(|byte| *byte == 0)
+                && block[header::TWIN + header::BYTES..].iter().all(|byte| *byte == 0);
             Ok((first, twin == Ok(first) && rest_is_zero))
         }
         (Err(_), Ok(twin)) => Ok((twin, false)),
@@ -115,6 +85,8 @@ fn decode_one(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
     let known = version == VERSION
         && bytes[header::CHECKSUM.start] == CHECKSUM_CRC32
         && bytes[header::ORDER.start] == 0
+        && take_u64(bytes, &header::FIRST_POSITION) == 0
+        && take_u64(bytes, &header::LAST_POSITION) == 0
         && take_u32(bytes, &header::BLOCK) as usize == header::BLOCK_BYTES;
     if !known {
         return Err(HeaderError::Version(version.max(VERSION + 1)));
@@ -123,7 +95,6 @@ fn decode_one(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
         log_id: take(bytes, &header::LOG_ID),
         number: u32::try_from(take_u64(bytes, &header::NUMBER))
             .map_err(|_| HeaderError::Damaged)?,
-        first_position: take_u64(bytes, &header::FIRST_POSITION),
         reserved_bytes: take_u64(bytes, &header::RESERVED),
         created_micros: take_u64(bytes, &header::CREATED),
         salt: take_u32(bytes, &header::SALT),
@@ -167,27 +138,15 @@ pub(crate) fn encode_footer(entries: &[FooterEntry], end: &Trailer) -> Vec<u8> {
         put(at, &entry::PLACE, &place.to_le_bytes());
     }
     put(head, &footer::MAGIC_AT, &footer::MAGIC);
-    put(
-        head,
-        &footer::ENTRIES,
-        &(entries.len() as u32).to_le_bytes(),
-    );
+    put(head, &footer::ENTRIES, &(entries.len() as u32).to_le_bytes());
     let crc = checksum(end.salt, &[&head[..footer::CRC.start], body]);
     put(head, &footer::CRC, &crc.to_le_bytes());
 
     put(tail, &trailer::MAGIC_AT, &trailer::MAGIC);
     put(tail, &trailer::LOG_ID, &end.log_id);
     put(tail, &trailer::NUMBER, &u64::from(end.number).to_le_bytes());
-    put(
-        tail,
-        &trailer::FIRST_POSITION,
-        &end.first_position.to_le_bytes(),
-    );
-    put(
-        tail,
-        &trailer::LAST_POSITION,
-        &end.last_position.to_le_bytes(),
-    );
+    put(tail, &trailer::FIRST_POSITION, &end.first_position.to_le_bytes());
+    put(tail, &trailer::LAST_POSITION, &end.last_position.to_le_bytes());
     put(tail, &trailer::FOOTER_AT, &end.footer_at.to_le_bytes());
     put(tail, &trailer::SALT, &end.salt.to_le_bytes());
     let crc = checksum(end.salt, &[&tail[..trailer::CRC.start]]);
@@ -210,9 +169,9 @@ pub(crate) fn decode_trailer(bytes: &[u8], of: &SegmentHeader) -> Option<Trailer
     };
     let same = found.log_id == of.log_id
         && found.number == of.number
-        && found.first_position == of.first_position
+        && found.first_position > 0
         && found.salt == of.salt
-        && found.last_position.checked_add(1)? >= of.first_position;
+        && found.last_position.checked_add(1)? >= found.first_position;
     (whole && same).then_some(found)
 }
 
@@ -250,7 +209,6 @@ mod tests {
         SegmentHeader {
             log_id: *b"0123456789abcdef",
             number: 7,
-            first_position: 42,
             reserved_bytes: 1 << 18,
             created_micros: 1_700_000_000_000_000,
             salt: 0xDEAD_BEEF,
@@ -261,14 +219,7 @@ mod tests {
     fn header_survives_damage_to_either_copy() {
         let whole = example().encode();
         assert_eq!(decode_header(&whole), Ok((example(), true)));
-        for at in [
-            0,
-            30,
-            header::BYTES - 1,
-            header::TWIN,
-            header::TWIN + 50,
-            100,
-        ] {
+        for at in [0, 30, header::BYTES - 1, header::TWIN, header::TWIN + 50, 100] {
             let mut damaged = whole;
             damaged[at] ^= 1;
             assert_eq!(decode_header(&damaged), Ok((example(), false)), "byte {at}");
@@ -277,10 +228,7 @@ mod tests {
         both[3] ^= 1;
         both[header::TWIN + 3] ^= 1;
         assert_eq!(decode_header(&both), Err(HeaderError::Damaged));
-        assert_eq!(
-            decode_header(&[0; header::BLOCK_BYTES]),
-            Err(HeaderError::Blank)
-        );
+        assert_eq!(decode_header(&[0; header::BLOCK_BYTES]), Err(HeaderError::Blank));
     }
 
     #[test]

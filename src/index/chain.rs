@@ -42,10 +42,7 @@ impl<const N: usize> Node<N> {
 
 impl<const N: usize> Chain<N> {
     pub(crate) fn new() -> Self {
-        Self {
-            buckets: [const { OnceLock::new() }; BUCKETS],
-            len: AtomicU32::new(0),
-        }
+        Self { buckets: [const { OnceLock::new() }; BUCKETS], len: AtomicU32::new(0) }
     }
 
     /// Adds a node behind `prev` ([`NONE`] starts a list), and returns it. One caller at a time; it
@@ -62,13 +59,8 @@ impl<const N: usize> Chain<N> {
         let over = self.jump(prev);
         let even = self.depth(prev) - self.depth(over)
             == self.depth(over).wrapping_sub(self.depth(self.jump(over)));
-        let jump = if prev != NONE && over != NONE && even {
-            self.jump(over)
-        } else {
-            prev
-        };
-        node.jump
-            .store(u64::from(jump) | depth << 32, Ordering::Relaxed);
+        let jump = if prev != NONE && over != NONE && even { self.jump(over) } else { prev };
+        node.jump.store(u64::from(jump) | depth << 32, Ordering::Relaxed);
         node.links.store(u64::from(prev), Ordering::Relaxed);
         node.key.store(key, Ordering::Relaxed);
         for (slot, word) in node.value.iter().zip(value) {
@@ -77,9 +69,7 @@ impl<const N: usize> Chain<N> {
         self.len.store(at, Ordering::Release);
         if let Some(older) = self.node(prev) {
             let links = older.links.load(Ordering::Relaxed) & u64::from(u32::MAX);
-            older
-                .links
-                .store(links | u64::from(at) << 32, Ordering::Release);
+            older.links.store(links | u64::from(at) << 32, Ordering::Release);
         }
         Some(at)
     }
@@ -92,26 +82,21 @@ impl<const N: usize> Chain<N> {
     }
 
     pub(crate) fn key(&self, at: u32) -> u64 {
-        self.node(at)
-            .map_or(0, |node| node.key.load(Ordering::Relaxed))
+        self.node(at).map_or(0, |node| node.key.load(Ordering::Relaxed))
     }
 
     pub(crate) fn value(&self, at: u32, word: usize) -> u64 {
-        self.node(at)
-            .map_or(0, |node| node.value[word].load(Ordering::Acquire))
+        self.node(at).map_or(0, |node| node.value[word].load(Ordering::Acquire))
     }
 
     /// The newer neighbour, or [`NONE`].
     pub(crate) fn next(&self, at: u32) -> u32 {
-        self.node(at).map_or(NONE, |node| {
-            (node.links.load(Ordering::Acquire) >> 32) as u32
-        })
+        self.node(at).map_or(NONE, |node| (node.links.load(Ordering::Acquire) >> 32) as u32)
     }
 
     /// The older neighbour, or [`NONE`].
     pub(crate) fn prev(&self, at: u32) -> u32 {
-        self.node(at)
-            .map_or(NONE, |node| node.links.load(Ordering::Acquire) as u32)
+        self.node(at).map_or(NONE, |node| node.links.load(Ordering::Acquire) as u32)
     }
 
     /// The newest node at or before `from` whose key is at most `key`, or [`NONE`].
@@ -119,23 +104,17 @@ impl<const N: usize> Chain<N> {
         let mut at = from;
         while at != NONE && self.key(at) > key {
             let over = self.jump(at);
-            at = if over != NONE && self.key(over) > key {
-                over
-            } else {
-                self.prev(at)
-            };
+            at = if over != NONE && self.key(over) > key { over } else { self.prev(at) };
         }
         at
     }
 
     fn jump(&self, at: u32) -> u32 {
-        self.node(at)
-            .map_or(NONE, |node| node.jump.load(Ordering::Relaxed) as u32)
+        self.node(at).map_or(NONE, |node| node.jump.load(Ordering::Relaxed) as u32)
     }
 
     fn depth(&self, at: u32) -> u32 {
-        self.node(at)
-            .map_or(0, |node| (node.jump.load(Ordering::Relaxed) >> 32) as u32)
+        self.node(at).map_or(0, |node| (node.jump.load(Ordering::Relaxed) >> 32) as u32)
     }
 
     fn node(&self, at: u32) -> Option<&Node<N>> {
@@ -156,9 +135,7 @@ fn locate(at: u32) -> (usize, usize) {
 
 impl<const N: usize> std::fmt::Debug for Chain<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Chain")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("Chain").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -203,11 +180,7 @@ mod tests {
             let (mut at, mut steps) = (last, 0);
             while chain.key(at) > key {
                 let over = chain.jump(at);
-                at = if over != NONE && chain.key(over) > key {
-                    over
-                } else {
-                    chain.prev(at)
-                };
+                at = if over != NONE && chain.key(over) > key { over } else { chain.prev(at) };
                 steps += 1;
             }
             assert!(steps <= 3 * 17, "{steps} steps to {key}");

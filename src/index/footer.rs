@@ -22,10 +22,7 @@ impl FooterIndex {
         let entries = footer_is_valid(bytes, salt)?;
         let start = footer.end - entries.len();
         u32::try_from(entries.len()).ok()?;
-        Some(Self {
-            pin,
-            entries: start..footer.end,
-        })
+        Some(Self { pin, entries: start..footer.end })
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -33,10 +30,7 @@ impl FooterIndex {
     }
 
     pub(crate) fn entry(&self, index: u32) -> Option<FooterEntry> {
-        footer_entry(
-            (*self.pin).as_ref().get(self.entries.clone())?,
-            index as usize,
-        )
+        footer_entry((*self.pin).as_ref().get(self.entries.clone())?, index as usize)
     }
 
     pub(crate) fn get(&self, index: u32) -> Option<BatchRef> {
@@ -72,22 +66,14 @@ impl FooterIndex {
 
     /// The last entry of `run` whose first seq is at most `seq`.
     pub(crate) fn seek(&self, run: &Range<u32>, seq: u64) -> Option<u32> {
-        let at_most = |index: u32| {
-            self.entry(index)
-                .is_some_and(|entry| entry.first_seq <= seq)
-        };
-        partition(run.clone(), at_most)
-            .checked_sub(1)
-            .filter(|index| run.contains(index))
+        let at_most = |index: u32| self.entry(index).is_some_and(|entry| entry.first_seq <= seq);
+        partition(run.clone(), at_most).checked_sub(1).filter(|index| run.contains(index))
     }
 
     /// Where the run of `stream` that starts at `start` ends: steps that double, then a search, so that
     /// many streams of one entry and one stream of many are both quick.
     fn run_end(&self, start: u32, stream: &[u8; 16]) -> u32 {
-        let same = |index: u32| {
-            self.entry(index)
-                .is_some_and(|entry| entry.stream == *stream)
-        };
+        let same = |index: u32| self.entry(index).is_some_and(|entry| entry.stream == *stream);
         let (mut low, mut step) = (start, 1);
         while same(low.saturating_add(step)) {
             low = low.saturating_add(step);
@@ -102,19 +88,13 @@ fn partition(range: Range<u32>, holds: impl Fn(u32) -> bool) -> u32 {
     let (mut low, mut high) = (range.start, range.end);
     while low < high {
         let middle = low + (high - low) / 2;
-        if holds(middle) {
-            low = middle + 1
-        } else {
-            high = middle
-        }
+        if holds(middle) { low = middle + 1 } else { high = middle }
     }
     low
 }
 
 impl fmt::Debug for FooterIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FooterIndex")
-            .field("entries", &self.len())
-            .finish()
+        f.debug_struct("FooterIndex").field("entries", &self.len()).finish()
     }
 }

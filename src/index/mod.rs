@@ -44,15 +44,8 @@ fn unpack(first_seq: u64, word: u64) -> Option<BatchRef> {
 /// The batches of one stream in one segment, in the order of their commits.
 #[derive(Clone, Debug)]
 pub(crate) enum StreamBatches {
-    Active {
-        chain: Arc<ActiveIndex>,
-        first: u32,
-        last: u32,
-    },
-    Sealed {
-        footer: FooterIndex,
-        run: std::ops::Range<u32>,
-    },
+    Active { chain: Arc<ActiveIndex>, first: u32, last: u32 },
+    Sealed { footer: FooterIndex, run: std::ops::Range<u32> },
 }
 
 /// One of them.
@@ -77,11 +70,7 @@ impl StreamBatches {
     pub(crate) fn next(&self, at: Cursor) -> Option<Cursor> {
         match self {
             Self::Active { chain, last, .. } => {
-                let next = if at.0 == *last {
-                    NONE
-                } else {
-                    chain.next(at.0)
-                };
+                let next = if at.0 == *last { NONE } else { chain.next(at.0) };
                 (next != NONE).then_some(Cursor(next))
             }
             Self::Sealed { run, .. } => (at.0 + 1 < run.end).then_some(Cursor(at.0 + 1)),
@@ -91,11 +80,7 @@ impl StreamBatches {
     pub(crate) fn prev(&self, at: Cursor) -> Option<Cursor> {
         match self {
             Self::Active { chain, first, .. } => {
-                let prev = if at.0 == *first {
-                    NONE
-                } else {
-                    chain.prev(at.0)
-                };
+                let prev = if at.0 == *first { NONE } else { chain.prev(at.0) };
                 (prev != NONE).then_some(Cursor(prev))
             }
             Self::Sealed { run, .. } => (at.0 > run.start).then(|| Cursor(at.0 - 1)),

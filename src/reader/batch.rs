@@ -103,11 +103,7 @@ impl Batch {
             kind: head.kind,
             codec: head.codec,
             time: head.time,
-            dropped_before: if seq == self.first_seq {
-                self.dropped
-            } else {
-                0
-            },
+            dropped_before: if seq == self.first_seq { self.dropped } else { 0 },
             pin: Pin::clone(&self.pin),
             payload: at + frame_header::BYTES..end,
         }
@@ -136,9 +132,7 @@ impl Loader {
         if batch_crc(&[bytes]) != head.crc {
             return Err(segment.error("read", at.offset));
         }
-        let (pin, frames) = window
-            .pinned(range)
-            .ok_or_else(|| segment.error("read", at.offset))?;
+        let (pin, frames) = window.pinned(range).ok_or_else(|| segment.error("read", at.offset))?;
         let mut batch = Batch::new(stream, head.first_seq, u64::from(head.count), pin, frames);
         batch.position = Some(position);
         Ok(batch)
@@ -182,15 +176,9 @@ impl Loader {
         let bytes = window.get(whole).unwrap_or_default();
         let (commit, directory) =
             CommitHead::decode(bytes, segment.header.salt).ok_or_else(damaged)?;
-        let head = directory
-            .find(stream.as_bytes(), at.kind)
-            .ok_or_else(damaged)?;
+        let head = directory.find(stream.as_bytes(), at.kind).ok_or_else(damaged)?;
         let same = head.first_seq == at.first_seq && head.count == at.count;
-        if same || at.kind == BatchKind::Gap {
-            Ok((commit.position, head))
-        } else {
-            Err(damaged())
-        }
+        if same || at.kind == BatchKind::Gap { Ok((commit.position, head)) } else { Err(damaged()) }
     }
 
     fn window(&mut self, segment: &Segment, range: Range<u64>, end: u64) -> Result<&Window> {

@@ -34,13 +34,7 @@ struct At {
 
 impl LogEvents {
     pub(crate) fn new(snapshot: Snapshot, from: u64) -> Self {
-        Self {
-            snapshot,
-            next: from,
-            at: None,
-            commit: None,
-            batch: None,
-        }
+        Self { snapshot, next: from, at: None, commit: None, batch: None }
     }
 
     fn enter(&self, segment: &Arc<Segment>) -> At {
@@ -50,12 +44,7 @@ impl LogEvents {
             None => end.min(segment.header.reserved_bytes),
         };
         let scanner = Scanner::new(Arc::clone(segment), limit);
-        At {
-            segment: Arc::clone(segment),
-            scanner,
-            offset: COMMITS_AT,
-            limit,
-        }
+        At { segment: Arc::clone(segment), scanner, offset: COMMITS_AT, limit }
     }
 
     /// Moves to the next commit. `Ok(false)`: there is none.
@@ -68,11 +57,7 @@ impl LogEvents {
                 self.at = Some(self.enter(segment));
                 continue;
             };
-            let step = if at.offset < at.limit {
-                at.scanner.step(at.offset)?
-            } else {
-                Step::End
-            };
+            let step = if at.offset < at.limit { at.scanner.step(at.offset)? } else { Step::End };
             match step {
                 Step::Commit(found) if found.head.position >= self.next => {
                     let lost = self.next..found.head.position;
@@ -148,10 +133,7 @@ impl LogEvents {
                 (Some(BatchKind::Events), _) => {
                     let end = head.first_seq.saturating_add(u64::from(head.count));
                     let seqs = Some(Seq(head.first_seq)..Seq(end));
-                    let kind = ErrorKind::Corrupt {
-                        stream: Some(stream),
-                        seqs,
-                    };
+                    let kind = ErrorKind::Corrupt { stream: Some(stream), seqs };
                     let place = crate::segment::place(at.segment.number(), found.offset);
                     return Err(Error::new(kind, "read").at(place));
                 }

@@ -107,10 +107,7 @@ impl Events {
     /// Loads the batch with the first event at or after `start`, and moves `start` there.
     fn load_front(&mut self) -> Result<()> {
         if self.start >= self.durable_end {
-            let found = self
-                .volatile
-                .iter()
-                .find(|batch| batch.end_seq() > self.start);
+            let found = self.volatile.iter().find(|batch| batch.end_seq() > self.start);
             self.front.batch = found.cloned();
             self.start = found.map_or(self.end, |batch| batch.first_seq.max(self.start));
             return Ok(());
@@ -157,10 +154,7 @@ impl Events {
             let error = at.here.segment.error("read", batch.offset);
             return Err(self.corrupt(Some(error), lost));
         }
-        let loaded = self
-            .front
-            .loader
-            .load(&at.here.segment, self.stream, batch, end);
+        let loaded = self.front.loader.load(&at.here.segment, self.stream, batch, end);
         self.front.walker = Some(at);
         match loaded {
             Ok(mut loaded) => {
@@ -180,11 +174,7 @@ impl Events {
     /// Loads the batch with the last event before `end`, and moves `end` behind it.
     fn load_back(&mut self) -> Result<()> {
         if self.end > self.durable_end {
-            let found = self
-                .volatile
-                .iter()
-                .rev()
-                .find(|batch| batch.first_seq < self.end);
+            let found = self.volatile.iter().rev().find(|batch| batch.first_seq < self.end);
             self.back.batch = found.cloned();
             self.end = found.map_or(self.durable_end, |batch| batch.end_seq().min(self.end));
             return Ok(());
@@ -210,11 +200,7 @@ impl Events {
         let lost = self.start..self.end;
         let gap_first = after.unwrap_or(self.end).min(self.end);
         self.end = self.start;
-        if gap_first <= lost.start {
-            Ok(())
-        } else {
-            Err(self.corrupt(None, lost))
-        }
+        if gap_first <= lost.start { Ok(()) } else { Err(self.corrupt(None, lost)) }
     }
 
     fn enter_back(&mut self, at: Walker, batch: &BatchRef, gap_after: Option<u64>) -> Result<()> {
@@ -231,17 +217,12 @@ impl Events {
             return Ok(());
         }
         let end = self.snapshot.end_in(&at.here.segment);
-        let loaded = self
-            .back
-            .loader
-            .load(&at.here.segment, self.stream, batch, end);
+        let loaded = self.back.loader.load(&at.here.segment, self.stream, batch, end);
         let before = at.gap_before(&self.snapshot, batch);
         let dropped = match &before {
             Some(gap) => {
                 let loader = &mut self.back.loader;
-                loader
-                    .load_gap(&at.here.segment, self.stream, gap, end)
-                    .unwrap_or(0)
+                loader.load_gap(&at.here.segment, self.stream, gap, end).unwrap_or(0)
             }
             None => 0,
         };
@@ -339,17 +320,10 @@ impl Walker {
         let span = snapshot.seek_span(entry, seq)?;
         let here = snapshot.span(entry.id, span)?;
         let cursor = here.batches.seek(seq).or_else(|| here.batches.first())?;
-        let mut walker = Self {
-            entry: Arc::clone(entry),
-            span,
-            here,
-            cursor,
-        };
+        let mut walker = Self { entry: Arc::clone(entry), span, here, cursor };
         // A gap and the events behind it start at different seqs; begin with the gap.
         if let Some(before) = walker.clone().prev(snapshot)
-            && before
-                .batch(snapshot)
-                .is_some_and(|batch| batch.kind != BatchKind::Events)
+            && before.batch(snapshot).is_some_and(|batch| batch.kind != BatchKind::Events)
         {
             walker = before;
         }
@@ -359,9 +333,7 @@ impl Walker {
     /// What is here; `None` when the snapshot does not show it.
     fn batch(&self, snapshot: &Snapshot) -> Option<BatchRef> {
         let batch = self.here.batches.get(self.cursor)?;
-        snapshot
-            .shows(&self.here.segment, batch.offset)
-            .then_some(batch)
+        snapshot.shows(&self.here.segment, batch.offset).then_some(batch)
     }
 
     fn next(mut self, snapshot: &Snapshot) -> Option<Self> {

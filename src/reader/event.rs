@@ -74,10 +74,7 @@ impl Event {
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        (*self.pin)
-            .as_ref()
-            .get(self.payload.clone())
-            .unwrap_or_default()
+        (*self.pin).as_ref().get(self.payload.clone()).unwrap_or_default()
     }
 }
 

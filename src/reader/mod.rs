@@ -41,10 +41,7 @@ impl Snapshot {
     pub fn read_all(&self, from: Position) -> Result<LogEvents> {
         let last = self.position();
         if from.get() > last.get() + 1 {
-            return Err(Error::new(
-                ErrorKind::PositionOutOfRange { asked: from, last },
-                "read",
-            ));
+            return Err(Error::new(ErrorKind::PositionOutOfRange { asked: from, last }, "read"));
         }
         Ok(LogEvents::new(self.clone(), from.get().max(1)))
     }
@@ -71,10 +68,7 @@ impl Snapshot {
         match (found.next(), found.next()) {
             (Some(id), None) => Ok(id),
             (None, _) => Err(Error::new(ErrorKind::UnknownName(text.into()), "resolve")),
-            _ => Err(Error::new(
-                ErrorKind::AmbiguousPrefix(text.into()),
-                "resolve",
-            )),
+            _ => Err(Error::new(ErrorKind::AmbiguousPrefix(text.into()), "resolve")),
         }
     }
 }

@@ -26,7 +26,6 @@ pub enum Item {
         number: u32,
         bytes: u64,
         log_id: StreamId,
-        first_position: Position,
         reserved_bytes: u64,
         created: Timestamp,
         salt: u32,
@@ -34,11 +33,7 @@ pub enum Item {
         header_whole: bool,
     },
     /// A file that has no readable header: a spare if `blank`.
-    NoHeader {
-        number: u32,
-        bytes: u64,
-        blank: bool,
-    },
+    NoHeader { number: u32, bytes: u64, blank: bool },
     /// A commit. Its batches follow.
     Commit {
         segment: u32,
@@ -73,47 +68,17 @@ pub enum Item {
         payload_bytes: u32,
     },
     /// So many events were dropped here by an overwriting ring.
-    Gap {
-        segment: u32,
-        offset: u64,
-        stream: StreamId,
-        seq: Seq,
-        dropped: u64,
-    },
+    Gap { segment: u32, offset: u64, stream: StreamId, seq: Seq, dropped: u64 },
     /// The stream got this name.
-    Name {
-        segment: u32,
-        offset: u64,
-        stream: StreamId,
-        name: String,
-    },
+    Name { segment: u32, offset: u64, stream: StreamId, name: String },
     /// The watermark behind the last commit.
-    Witness {
-        segment: u32,
-        offset: u64,
-        next: Position,
-        durable: Position,
-        clean: bool,
-    },
+    Witness { segment: u32, offset: u64, next: Position, durable: Position, clean: bool },
     /// The index of a sealed segment.
-    Footer {
-        segment: u32,
-        offset: u64,
-        entries: u32,
-        last_position: Position,
-    },
+    Footer { segment: u32, offset: u64, entries: u32, last_position: Position },
     /// From here to the end of the file nothing could be read as a record.
-    Unreadable {
-        segment: u32,
-        offset: u64,
-        bytes: u64,
-    },
+    Unreadable { segment: u32, offset: u64, bytes: u64 },
     /// From here on the file holds zeros only.
-    Zeros {
-        segment: u32,
-        offset: u64,
-        bytes: u64,
-    },
+    Zeros { segment: u32, offset: u64, bytes: u64 },
 }
 
 /// Iterates over everything in a log's segments.
@@ -126,9 +91,7 @@ pub struct Inspection {
 
 impl std::fmt::Debug for Inspection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inspection")
-            .field("segments_left", &self.numbers)
-            .finish_non_exhaustive()
+        f.debug_struct("Inspection").field("segments_left", &self.numbers).finish_non_exhaustive()
     }
 }
 
@@ -140,26 +103,15 @@ impl Inspection {
     /// [`crate::ErrorKind::NoLog`] or [`crate::ErrorKind::Io`] when the directory cannot be listed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let disk = RealDisk::new(path.as_ref(), false);
-        let place = Place {
-            path: DIR.into(),
-            segment: None,
-            offset: None,
-        };
+        let place = Place { path: DIR.into(), segment: None, offset: None };
         let names = disk.list(DIR).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::new(crate::ErrorKind::NoLog, "inspect"),
             _ => Error::io("inspect", place, error),
         })?;
-        let mut numbers: Vec<u32> = names
-            .iter()
-            .filter_map(|name| parse_name(name.to_str()?))
-            .collect();
+        let mut numbers: Vec<u32> =
+            names.iter().filter_map(|name| parse_name(name.to_str()?)).collect();
         numbers.sort_unstable();
-        Ok(Self {
-            disk,
-            numbers: numbers.into(),
-            at: None,
-            ready: VecDeque::new(),
-        })
+        Ok(Self { disk, numbers: numbers.into(), at: None, ready: VecDeque::new() })
     }
 
     fn enter(&mut self, number: u32) -> Result<()> {
@@ -172,11 +124,7 @@ impl Inspection {
             Ok(found) => found,
             Err(error) => {
                 let blank = error == HeaderError::Blank;
-                self.ready.push_back(Item::NoHeader {
-                    number,
-                    bytes,
-                    blank,
-                });
+                self.ready.push_back(Item::NoHeader { number, bytes, blank });
                 return Ok(());
             }
         };
@@ -186,7 +134,6 @@ impl Inspection {
             number,
             bytes,
             log_id: StreamId::from_bytes(header.log_id),
-            first_position: Position(header.first_position),
             reserved_bytes: header.reserved_bytes,
             created: Timestamp::from_micros(header.created_micros),
             salt: header.salt,
@@ -195,7 +142,7 @@ impl Inspection {
         });
         let segment = match sealed {
             Some(sealed) => Segment::sealed(header, file, sealed),
-            None => Segment::active(header, file),
+            None => Segment::active(header, 0, file),
         };
         self.at = Some((Arc::new(segment), COMMITS_AT, limit));
         Ok(())
@@ -237,26 +184,14 @@ impl Inspection {
             _ => {
                 let bytes = limit - offset;
                 if scanner.last_written(offset)?.is_none() {
-                    self.ready.push_back(Item::Zeros {
-                        segment: number,
-                        offset,
-                        bytes,
-                    });
+                    self.ready.push_back(Item::Zeros { segment: number, offset, bytes });
                 } else if let Some((next, _)) = scanner.find(offset + 1, 0)? {
                     let bytes = next - offset;
-                    self.ready.push_back(Item::Unreadable {
-                        segment: number,
-                        offset,
-                        bytes,
-                    });
+                    self.ready.push_back(Item::Unreadable { segment: number, offset, bytes });
                     drop(scanner);
                     self.at = Some((segment, next, limit));
                 } else {
-                    self.ready.push_back(Item::Unreadable {
-                        segment: number,
-                        offset,
-                        bytes,
-                    });
+                    self.ready.push_back(Item::Unreadable { segment: number, offset, bytes });
                 }
             }
         }

@@ -6,17 +6,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::discover::{Access, Candidate, Role, Start, discover};
 use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, TornTail};
-use super::scan::Found;
+use super::scan::{Found, Scanner, Step};
 use super::walk::{End, Expectation, Wound, walk};
 use crate::catalog::{Catalog, LogPlace, Watermark};
-use crate::disk::{Disk, DiskFile, read_exact_at};
-use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{
-    BatchKind, COMMITS_AT, HeaderError, SegmentHeader, VERSION, decode_header, header, witness,
-};
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{BatchKind, SegmentHeader, witness};
 use crate::index::BatchRef;
-use crate::segment::{DIR, Sealed, Segment, parse_name, path, place};
+use crate::segment::{Sealed, Segment, Spare, place};
 use crate::types::{Position, Seq, StreamId};
 
 /// How closely to look.
@@ -28,13 +27,6 @@ pub(crate) enum Depth {
     Full,
 }
 
-/// How to open the files.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Access {
-    Read,
-    Write,
-}
-
 /// A log, read.
 pub(crate) struct Loaded {
     pub(crate) log_id: Option<[u8; 16]>,
@@ -44,22 +36,17 @@ pub(crate) struct Loaded {
     pub(crate) last: Option<(Arc<Segment>, End)>,
     /// Full segments without a footer: segment, where the commits end, the last position.
     pub(crate) unsealed: Vec<(Arc<Segment>, u64, u64)>,
-    /// Files of zeros behind the last segment.
-    pub(crate) spares: Vec<(u32, Arc<dyn DiskFile>, u64)>,
+    /// Segments without commits behind the last one.
+    pub(crate) spares: Vec<Spare>,
+    /// Files that were never finished.
+    pub(crate) blanks: Vec<u32>,
     /// Files behind the last usable segment that hold something: the log cannot go on behind them.
     pub(crate) in_the_way: Vec<u32>,
 }
 
-/// A file that may be a segment.
-struct Candidate {
-    number: u32,
-    file: Arc<dyn DiskFile>,
-    bytes: u64,
-    header: Result<SegmentHeader, DamageKind>,
-}
-
 /// Reads a log. `None`: there is none.
 pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Option<Loaded>> {
+    let Some(mut found) = discover(disk, access)? else { return Ok(None) };
     let mut loader = Loader {
         depth,
         catalog: Catalog::new(),
@@ -70,44 +57,40 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
         last: None,
         unsealed: Vec::new(),
     };
-    let names = match disk.list(DIR) {
-        Ok(names) => names,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("list", dir_place(), error)),
-    };
-    let mut numbers: Vec<u32> = names
-        .iter()
-        .filter_map(|name| parse_name(name.to_str()?))
-        .collect();
-    numbers.sort_unstable();
-    let mut candidates = Vec::with_capacity(numbers.len());
-    for number in numbers {
-        if let Some(candidate) = loader.discover(disk, access, number)? {
-            candidates.push(candidate);
-        }
+    let last = found.candidates.iter().rposition(|one| matches!(one.role, Role::Segment(_)));
+    let behind = found.candidates.split_off(last.map_or(0, |at| at + 1));
+    let starts: Vec<Option<Later>> = found.candidates.iter().map(Later::of).collect();
+    let mut before = 0;
+    for (index, one) in found.candidates.into_iter().enumerate() {
+        let later = starts[index + 1..].iter().find_map(|later| *later);
+        let number = one.number;
+        loader.fold(one, before, later)?;
+        before = number;
     }
-    // A header names the log; the first one that can be read is believed.
-    let log_id = candidates
-        .iter()
-        .find_map(|one| one.header.as_ref().ok())
-        .map(|one| one.log_id);
-    let usable = candidates.iter().rposition(|one| {
-        one.header
-            .as_ref()
-            .is_ok_and(|header| Some(header.log_id) == log_id && header.number == one.number)
-    });
-    let behind = candidates.split_off(usable.map_or(0, |at| at + 1));
-    loader.fold_all(&candidates, log_id)?;
-    let (spares, in_the_way) = loader.sort_out(behind)?;
-    Ok(Some(loader.finish(log_id, spares, in_the_way)))
+    Ok(Some(loader.finish(found.log_id, behind)))
 }
 
-fn dir_place() -> Place {
-    Place {
-        path: DIR.into(),
-        segment: None,
-        offset: None,
+/// What the next segment says of the one before it.
+#[derive(Clone, Copy)]
+struct Later {
+    first: Option<u64>,
+    durable: u64,
+}
+
+impl Later {
+    fn of(candidate: &Candidate) -> Option<Self> {
+        match &candidate.role {
+            Role::Segment(start) => Some(Self { first: start.first, durable: start.durable }),
+            _ => None,
+        }
     }
+}
+
+/// A file that is being folded.
+struct File {
+    number: u32,
+    file: Arc<dyn DiskFile>,
+    bytes: u64,
 }
 
 struct Loader {
@@ -123,116 +106,59 @@ struct Loader {
 }
 
 impl Loader {
-    fn discover(
-        &mut self,
-        disk: &dyn Disk,
-        access: Access,
-        number: u32,
-    ) -> Result<Option<Candidate>> {
-        let failed = |error| Error::io("open", place(number, 0), error);
-        let opened = match access {
-            Access::Read => disk.open_read(&path(number)),
-            Access::Write => disk.open_write(&path(number)),
-        };
-        let file = match opened {
-            Ok(file) => file,
-            // A spare that a writer in another process has just given back.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let bytes = file.len().map_err(failed)?;
-        let mut block = vec![0; bytes.min(header::BLOCK_BYTES as u64) as usize];
-        read_exact_at(&*file, &mut block, 0).map_err(failed)?;
-        let header = match decode_header(&block) {
-            Ok((header, whole)) => {
-                if !whole {
-                    self.damage(DamageKind::HeaderCopy, number, 0, 0..0);
-                }
-                Ok(header)
-            }
-            Err(HeaderError::Version(found)) => {
-                let kind = ErrorKind::UnsupportedVersion {
-                    found,
-                    supported: VERSION,
-                };
-                return Err(Error::new(kind, "open").at(place(number, 0)));
-            }
-            Err(HeaderError::Blank | HeaderError::Damaged) => Err(DamageKind::Header),
-        };
-        Ok(Some(Candidate {
-            number,
-            file,
-            bytes,
-            header,
-        }))
-    }
-
-    /// Folds the segments up to the last usable one, in order.
-    fn fold_all(&mut self, all: &[Candidate], log_id: Option<[u8; 16]>) -> Result<()> {
-        let mut before = 0;
-        for (index, one) in all.iter().enumerate() {
-            let later = all[index + 1..].iter().find_map(|later| {
-                let header = later.header.as_ref().ok()?;
-                (Some(header.log_id) == log_id && header.number == later.number)
-                    .then_some(header.first_position)
-            });
-            let header = match &one.header {
-                Ok(header) => *header,
-                Err(kind) => {
-                    self.unusable(one, *kind, later);
-                    before = one.number;
-                    continue;
-                }
-            };
-            if Some(header.log_id) != log_id {
-                self.unusable(one, DamageKind::Foreign, later);
-            } else if header.number != one.number || header.first_position < self.next {
-                self.unusable(one, DamageKind::Misplaced, later);
-            } else {
-                if header.first_position > self.next || one.number != before + 1 {
-                    let lost = self.next..header.first_position;
-                    let reported = self.survey.damages.iter().any(|damage| {
-                        damage.positions.end.get() == header.first_position
-                            && damage.positions.start.get() <= lost.start
-                            && !lost.is_empty()
-                    });
-                    if !reported {
-                        self.damage(DamageKind::Missing, before + 1, 0, lost);
-                    }
-                    self.next = header.first_position;
-                }
-                self.fold(one, header, later)?;
-            }
-            before = one.number;
+    /// Folds one file; `before` is the number of the one before it, `later` the next segment.
+    fn fold(&mut self, one: Candidate, before: u32, later: Option<Later>) -> Result<()> {
+        let file = File { number: one.number, file: one.file, bytes: one.bytes };
+        if one.header_hurt {
+            self.damage(DamageKind::HeaderCopy, one.number, 0, 0..0);
         }
-        Ok(())
-    }
-
-    fn fold(&mut self, one: &Candidate, header: SegmentHeader, later: Option<u64>) -> Result<()> {
-        let sealed = Sealed::open(&header, &*one.file)
-            .map_err(|error| Error::io("open", place(one.number, 0), error))?;
+        let start = match one.role {
+            Role::Segment(start) => start,
+            // Later segments were written, so this one was too, once.
+            Role::Spare(_) | Role::Blank => {
+                self.unusable(&file, DamageKind::Hole, later);
+                return Ok(());
+            }
+            Role::Unusable(kind) => {
+                self.unusable(&file, kind, later);
+                return Ok(());
+            }
+        };
+        let first = start.first.unwrap_or(self.next);
+        if first < self.next {
+            self.unusable(&file, DamageKind::Misplaced, later);
+            return Ok(());
+        }
+        if first > self.next || one.number != before + 1 {
+            let lost = self.next..first;
+            let reported = self.survey.damages.iter().any(|damage| {
+                damage.positions.end.get() == first && damage.positions.start.get() <= lost.start
+            });
+            if !reported || lost.is_empty() {
+                self.damage(DamageKind::Missing, before + 1, 0, lost);
+            }
+            self.next = first;
+        }
+        let Start { header, sealed, .. } = start;
         match sealed {
-            Some(sealed) => self.fold_sealed(one, header, sealed, later),
-            None => self.fold_unsealed(one, header, later),
+            Some(sealed) => self.fold_sealed(&file, header, sealed, later),
+            None => self.fold_unsealed(&file, header, later),
         }
     }
 
     fn fold_sealed(
         &mut self,
-        one: &Candidate,
+        one: &File,
         header: SegmentHeader,
         sealed: Sealed,
-        later: Option<u64>,
+        later: Option<Later>,
     ) -> Result<()> {
-        let (last_position, footer_at) = (sealed.last_position, sealed.footer_at);
+        let (first, last) = (sealed.first_position, sealed.last_position);
+        let footer_at = sealed.footer_at;
         let footer = sealed.footer.clone();
         let segment = Arc::new(Segment::sealed(header, Arc::clone(&one.file), sealed));
         self.catalog.add_segment(Arc::clone(&segment));
-        self.report(
-            one,
-            header.first_position..last_position + 1,
-            SegmentState::Sealed,
-        );
+        self.report(one, first..last + 1, SegmentState::Sealed);
         for (stream, run) in footer.runs() {
             let entries = || run.clone().filter_map(|index| footer.get(index));
             let first = entries().next().map_or(0, |batch| batch.first_seq);
@@ -243,36 +169,31 @@ impl Loader {
             }
         }
         if self.depth == Depth::Full {
-            self.check_sealed(&segment, last_position, footer_at)?;
+            self.check_sealed(&segment, last, footer_at)?;
         }
-        self.next = last_position + 1;
-        self.durable = self.durable.max(last_position);
-        self.acked = self.acked.max(last_position);
+        self.next = last + 1;
+        self.durable = self.durable.max(last);
+        self.acked = self.acked.max(last);
         if later.is_none() {
             // A segment is sealed only once the next one holds something durable.
             self.damage(DamageKind::Missing, one.number + 1, 0, self.next..self.next);
         }
-        let end = LogPlace::new(one.number, footer_at);
-        self.raise(end);
+        self.raise(LogPlace::new(one.number, footer_at));
         Ok(())
     }
 
     /// Reads the names that one commit of a sealed segment gives.
     fn name_from(&mut self, segment: &Arc<Segment>, offset: u64, limit: u64) -> Result<()> {
-        let step = super::scan::Scanner::new(Arc::clone(segment), limit).step(offset)?;
+        let step = Scanner::new(Arc::clone(segment), limit).step(offset)?;
         match step {
-            super::scan::Step::Commit(found) => self.learn(&found, segment),
+            Step::Commit(found) => self.learn(&found, segment),
             // The damage itself is found by whoever reads the commit, or surveys all of it.
             _ => Ok(()),
         }
     }
 
     fn check_sealed(&mut self, segment: &Arc<Segment>, last: u64, footer_at: u64) -> Result<()> {
-        let expect = Expectation {
-            first: segment.header.first_position,
-            durable: last,
-            limit: footer_at,
-        };
+        let expect = Expectation { first: segment.first_position, durable: last, limit: footer_at };
         let mut batches = 0_u64;
         let mut hurt = Vec::new();
         let mut bad = Vec::new();
@@ -289,17 +210,12 @@ impl Loader {
             |wound| hurt.push(wound),
         )?;
         if end.next <= last {
-            hurt.push(Wound {
-                offset: end.offset,
-                positions: end.next..last + 1,
-            });
+            hurt.push(Wound { offset: end.offset, positions: end.next..last + 1 });
         }
         for wound in hurt {
             self.wound(segment.number(), wound, &bad);
         }
-        let entries = segment
-            .seal_state()
-            .map_or(0, |sealed| u64::from(sealed.footer.len()));
+        let entries = segment.seal_state().map_or(0, |sealed| u64::from(sealed.footer.len()));
         if entries != batches && end.next > last && self.survey.damages.is_empty() {
             self.damage(DamageKind::Footer, segment.number(), footer_at, 0..0);
         }
@@ -308,18 +224,16 @@ impl Loader {
 
     fn fold_unsealed(
         &mut self,
-        one: &Candidate,
+        one: &File,
         header: SegmentHeader,
-        later: Option<u64>,
+        later: Option<Later>,
     ) -> Result<()> {
-        let segment = Arc::new(Segment::active(header, Arc::clone(&one.file)));
+        let first = self.next;
+        let segment = Arc::new(Segment::active(header, first, Arc::clone(&one.file)));
         self.catalog.add_segment(Arc::clone(&segment));
-        let expect = Expectation {
-            first: header.first_position,
-            // A segment gets its first byte only after the one before it is durable.
-            durable: later.map_or(self.durable, |first| first - 1),
-            limit: one.bytes,
-        };
+        // A segment gets its first byte only after the one before it is durable.
+        let proved = later.map_or(0, |later| later.durable).max(self.durable);
+        let expect = Expectation { first, durable: proved, limit: one.bytes };
         let mut hurt = Vec::new();
         let mut bad = Vec::new();
         let catalog = &self.catalog;
@@ -349,34 +263,26 @@ impl Loader {
         let limit = end.offset + witness::BYTES as u64;
         let closed = end.witnessed == Some(true) && limit <= one.bytes;
         match later {
-            Some(first) if end.next < first => {
-                let lost = Wound {
-                    offset: end.offset,
-                    positions: end.next..first,
-                };
+            Some(Later { first: Some(next), .. }) if end.next < next => {
+                let lost = Wound { offset: end.offset, positions: end.next..next };
                 self.wound(one.number, lost, &[]);
+                self.next = next;
             }
-            Some(first) => self
-                .unsealed
-                .push((Arc::clone(&segment), end.offset, first - 1)),
-            None if one.bytes < header.reserved_bytes && !closed => {
-                self.damage(DamageKind::Cut, one.number, one.bytes, end.next..end.next);
+            None => {
+                if one.bytes < header.reserved_bytes && !closed {
+                    self.damage(DamageKind::Cut, one.number, one.bytes, end.next..end.next);
+                }
+                self.next = end.next;
             }
-            None => {}
+            Some(_) => {
+                self.unsealed.push((Arc::clone(&segment), end.offset, end.next - 1));
+                self.next = end.next;
+            }
         }
-        let state = if later.is_some() {
-            SegmentState::Unsealed
-        } else {
-            SegmentState::Active
-        };
-        self.report(one, header.first_position..end.next, state);
-        self.next = later.unwrap_or(end.next);
+        let state = if later.is_some() { SegmentState::Unsealed } else { SegmentState::Active };
+        self.report(one, first..end.next, state);
         self.durable = self.durable.max(end.durable).min(self.next - 1);
-        self.acked = self
-            .acked
-            .max(end.acked)
-            .max(self.durable)
-            .min(self.next - 1);
+        self.acked = self.acked.max(end.acked).max(self.durable).min(self.next - 1);
         self.raise(LogPlace::new(one.number, end.offset));
         if later.is_none() {
             self.survey.closed_cleanly = closed && end.torn_to.is_none();
@@ -401,35 +307,9 @@ impl Loader {
         Ok(())
     }
 
-    /// What lies behind the last usable segment: spares, or something that is in the way.
-    fn sort_out(&mut self, behind: Vec<Candidate>) -> Result<(Spares, Vec<u32>)> {
-        let (mut spares, mut in_the_way) = (Vec::new(), Vec::new());
-        for one in behind {
-            let blank = one.header.is_err() && is_blank(&one)?;
-            if blank {
-                self.report(&one, 0..0, SegmentState::Spare);
-                spares.push((one.number, one.file, one.bytes));
-            } else {
-                let kind = one
-                    .header
-                    .as_ref()
-                    .err()
-                    .copied()
-                    .unwrap_or(DamageKind::Foreign);
-                let kind = match &one.header {
-                    Ok(header) if header.number != one.number => DamageKind::Misplaced,
-                    _ => kind,
-                };
-                self.unusable(&one, kind, None);
-                in_the_way.push(one.number);
-            }
-        }
-        Ok((spares, in_the_way))
-    }
-
-    fn unusable(&mut self, one: &Candidate, kind: DamageKind, later: Option<u64>) {
-        let lost = self.next..later.unwrap_or(self.next).max(self.next);
-        self.damage(kind, one.number, 0, lost);
+    fn unusable(&mut self, one: &File, kind: DamageKind, later: Option<Later>) {
+        let end = later.and_then(|later| later.first).unwrap_or(self.next).max(self.next);
+        self.damage(kind, one.number, 0, self.next..end);
         self.report(one, 0..0, SegmentState::Unusable);
     }
 
@@ -439,11 +319,7 @@ impl Loader {
                 && wound.positions.end == position + 1
                 && !events.is_empty()
         });
-        let kind = if of_commit.is_some() {
-            DamageKind::Commit
-        } else {
-            DamageKind::Hole
-        };
+        let kind = if of_commit.is_some() { DamageKind::Commit } else { DamageKind::Hole };
         self.damage(kind, number, wound.offset, wound.positions);
         if let (Some((_, events)), Some(damage)) = (of_commit, self.survey.damages.last_mut()) {
             damage.events.clone_from(events);
@@ -459,7 +335,7 @@ impl Loader {
         });
     }
 
-    fn report(&mut self, one: &Candidate, positions: Range<u64>, state: SegmentState) {
+    fn report(&mut self, one: &File, positions: Range<u64>, state: SegmentState) {
         self.survey.segments.push(SegmentReport {
             number: one.number,
             bytes: one.bytes,
@@ -470,14 +346,30 @@ impl Loader {
 
     fn raise(&mut self, end: LogPlace) {
         let visible = self.next - 1;
-        self.catalog.raise(Watermark {
-            visible,
-            durable: self.durable,
-            end,
-        });
+        self.catalog.raise(Watermark { visible, durable: self.durable, end });
     }
 
-    fn finish(mut self, log_id: Option<[u8; 16]>, spares: Spares, in_the_way: Vec<u32>) -> Loaded {
+    /// Sorts out what lies behind the last segment: spares, or something that is in the way.
+    fn finish(mut self, log_id: Option<[u8; 16]>, behind: Vec<Candidate>) -> Loaded {
+        let (mut spares, mut blanks, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
+        for one in behind {
+            let file = File { number: one.number, file: one.file, bytes: one.bytes };
+            match one.role {
+                Role::Spare(header) => {
+                    self.report(&file, 0..0, SegmentState::Spare);
+                    spares.push(Spare { header, file: file.file });
+                }
+                Role::Blank => {
+                    self.report(&file, 0..0, SegmentState::Spare);
+                    blanks.push(one.number);
+                }
+                Role::Unusable(kind) => {
+                    self.unusable(&file, kind, None);
+                    in_the_way.push(one.number);
+                }
+                Role::Segment(_) => {}
+            }
+        }
         self.survey.position = Position(self.next - 1);
         self.survey.durable = Position(self.durable);
         self.survey.acknowledged = Position(self.acked.max(self.durable));
@@ -489,23 +381,19 @@ impl Loader {
             last: self.last,
             unsealed: self.unsealed,
             spares,
+            blanks,
             in_the_way,
         }
     }
 }
 
-type Spares = Vec<(u32, Arc<dyn DiskFile>, u64)>;
 type LostEvents = Vec<(StreamId, Range<Seq>)>;
 
 fn note(catalog: &Catalog, segment: &Segment, found: &Found) {
     for batch in &found.batches {
         let Some(kind) = batch.kind else { continue };
-        let reference = BatchRef {
-            kind,
-            first_seq: batch.first_seq,
-            count: batch.count,
-            offset: found.offset,
-        };
+        let reference =
+            BatchRef { kind, first_seq: batch.first_seq, count: batch.count, offset: found.offset };
         catalog.note_batch(segment, StreamId::from_bytes(batch.stream), &reference);
     }
     for (stream, name) in &found.names {
@@ -515,34 +403,10 @@ fn note(catalog: &Catalog, segment: &Segment, found: &Found) {
 
 /// The events of the batches of a commit that are not what was written.
 fn lost_events(found: &Found) -> LostEvents {
-    let bad = found
-        .bad
-        .iter()
-        .filter_map(|index| found.batches.get(*index));
+    let bad = found.bad.iter().filter_map(|index| found.batches.get(*index));
     bad.map(|batch| {
         let end = batch.first_seq.saturating_add(u64::from(batch.count));
-        (
-            StreamId::from_bytes(batch.stream),
-            Seq(batch.first_seq)..Seq(end),
-        )
+        (StreamId::from_bytes(batch.stream), Seq(batch.first_seq)..Seq(end))
     })
     .collect()
 }
-
-fn is_blank(one: &Candidate) -> Result<bool> {
-    const PIECE_BYTES: u64 = 1 << 20;
-    let mut piece = vec![0; PIECE_BYTES.min(one.bytes) as usize];
-    let mut at = 0;
-    while at < one.bytes {
-        let bytes = &mut piece[..PIECE_BYTES.min(one.bytes - at) as usize];
-        read_exact_at(&*one.file, bytes, at)
-            .map_err(|error| Error::io("read", place(one.number, at), error))?;
-        if bytes.iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-        at += bytes.len() as u64;
-    }
-    Ok(true)
-}
-
-const _: () = assert!(COMMITS_AT == header::BLOCK_BYTES as u64);

@@ -3,6 +3,7 @@
 //! Opening is one line read backwards once: discover, account, fold, judge, and then the one repair that a
 //! torn tail needs. Everything else waits for somebody to say so.
 
+mod discover;
 mod inspect;
 mod load;
 mod repair;
@@ -14,15 +15,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use inspect::{Inspection, Item};
-pub(crate) use load::Access;
 pub use report::{Damage, DamageKind, Repair, SegmentReport, SegmentState, Survey, TornTail};
 
+use self::discover::Access;
 use self::load::{Depth, Loaded, load};
 use crate::catalog::{Catalog, LogPlace, Snapshot, Watermark};
 use crate::disk::{Disk, LockGuard, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::Options;
-use crate::segment::{Segment, place};
+use crate::segment::{Segment, Spare, place, segment_bytes};
 use crate::types::Position;
 
 /// A log without a lock is read again so often, while what seems damaged keeps changing: then it is a
@@ -43,8 +44,8 @@ pub(crate) struct Tail {
     /// The file is as long as its header says.
     pub(crate) is_reserved: bool,
     pub(crate) mark: Watermark,
-    /// A file of zeros with the next number: number, file, bytes.
-    pub(crate) spare: Option<(u32, Arc<dyn crate::disk::DiskFile>, u64)>,
+    /// A segment without commits that has the next number.
+    pub(crate) spare: Option<Spare>,
     /// Full segments without a footer: segment, where its commits end, last position.
     pub(crate) unsealed: Vec<(Arc<Segment>, u64, u64)>,
 }
@@ -84,11 +85,7 @@ pub fn repair(path: impl AsRef<Path>) -> Result<Repair> {
 
 /// Takes the lock of a log that is on disk.
 pub(crate) fn lock(disk: &dyn Disk) -> Result<LockGuard> {
-    let place = || Place {
-        path: crate::segment::LOCK.into(),
-        segment: None,
-        offset: None,
-    };
+    let place = || Place { path: crate::segment::LOCK.into(), segment: None, offset: None };
     match disk.lock(crate::segment::LOCK) {
         Ok(crate::disk::Lock::Held(guard)) => Ok(guard),
         Ok(crate::disk::Lock::Busy(holder)) => {
@@ -106,13 +103,9 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
     let Some(loaded) = load(disk, Access::Write, Depth::Quick)? else {
         return Ok(None);
     };
-    if loaded
-        .survey
-        .segments
-        .iter()
-        .all(|one| one.state == SegmentState::Spare)
-    {
-        repair::sweep(disk, loaded.spares.iter().map(|spare| spare.0))?;
+    let sweepable = loaded.spares.iter().map(|spare| spare.header.number);
+    if loaded.survey.segments.iter().all(|one| one.state == SegmentState::Spare) {
+        repair::sweep(disk, sweepable.chain(loaded.blanks.iter().copied()))?;
         return Ok(None);
     }
     let refuse = |number: u32| {
@@ -123,30 +116,22 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
         return Err(refuse(*number));
     }
     let Some((segment, end)) = loaded.last else {
-        let number = loaded
-            .survey
-            .segments
-            .iter()
-            .map(|one| one.number)
-            .max()
-            .unwrap_or(0);
+        let number = loaded.survey.segments.iter().map(|one| one.number).max().unwrap_or(0);
         return Err(refuse(number + 1));
     };
     repair::clear_tail(&segment, &end)?;
-    let usual = crate::segment::segment_bytes(options, segment.number() + 1);
-    let mut spare = None;
-    for (number, file, bytes) in loaded.spares {
-        if number == segment.number() + 1 && bytes >= usual {
-            spare = Some((number, file, bytes));
+    let wanted = segment.number() + 1;
+    let usual = segment_bytes(options, wanted);
+    let (mut spare, mut extra) = (None, loaded.blanks);
+    for one in loaded.spares {
+        if one.header.number == wanted && one.header.reserved_bytes >= usual {
+            spare = Some(one);
         } else {
-            drop(file);
-            repair::sweep(disk, [number])?;
+            extra.push(one.header.number);
         }
     }
-    let length = segment
-        .file
-        .len()
-        .map_err(|error| segment.io_error("open", 0, error))?;
+    repair::sweep(disk, extra)?;
+    let length = segment.file.len().map_err(|error| segment.io_error("open", 0, error))?;
     let mark = Watermark {
         visible: end.next - 1,
         durable: end.next - 1,
@@ -154,19 +139,9 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
     };
     loaded.catalog.raise(mark);
     let is_reserved = length >= segment.header.reserved_bytes;
-    let tail = Tail {
-        segment,
-        offset: end.offset,
-        is_reserved,
-        mark,
-        spare,
-        unsealed: loaded.unsealed,
-    };
-    Ok(Some(Opened {
-        catalog: loaded.catalog,
-        survey: loaded.survey,
-        tail,
-    }))
+    let tail =
+        Tail { segment, offset: end.offset, is_reserved, mark, spare, unsealed: loaded.unsealed };
+    Ok(Some(Opened { catalog: loaded.catalog, survey: loaded.survey, tail }))
 }
 
 /// Opens a log for reading only: no lock, no change, whoever may be writing (P12).
@@ -213,9 +188,6 @@ impl Survey {
     /// Where the first damage is.
     #[must_use]
     pub fn first_damaged(&self) -> Option<Position> {
-        self.damages
-            .iter()
-            .map(|damage| damage.positions.start)
-            .min()
+        self.damages.iter().map(|damage| damage.positions.start).min()
     }
 }

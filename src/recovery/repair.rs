@@ -10,9 +10,9 @@ use super::report::{Repair, SegmentState};
 use super::walk::End;
 use crate::disk::{Disk, read_exact_at, write_all_at, write_zeros_at};
 use crate::error::{Error, Place, Result};
-use crate::format::{COMMIT_BYTES_MIN, SegmentHeader, Witness, witness};
+use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, Witness, witness};
 use crate::options::Options;
-use crate::segment::{DIR, Segment, Zero, create_file, path, place, salt, segment_bytes};
+use crate::segment::{DIR, Segment, Spare, Zero, path, place, segment_bytes};
 use crate::types::{StreamId, Timestamp};
 
 /// Makes the end of the log certain: what is there above the watermark is written once more (after a
@@ -59,25 +59,15 @@ fn rewrite(segment: &Segment, from: u64, to: u64) -> std::io::Result<()> {
 /// Removes files of zeros that an earlier writer had made ready.
 pub(super) fn sweep(disk: &dyn Disk, numbers: impl IntoIterator<Item = u32>) -> Result<()> {
     for number in numbers {
-        disk.remove(&path(number))
-            .map_err(|error| Error::io("sweep", place(number, 0), error))?;
+        disk.remove(&path(number)).map_err(|error| Error::io("sweep", place(number, 0), error))?;
     }
     Ok(())
 }
 
 /// The explicit repair.
 pub(super) fn repair(disk: &dyn Disk, loaded: Loaded, options: &Options) -> Result<Repair> {
-    let mut report = Repair {
-        before: loaded.survey,
-        ..Repair::default()
-    };
-    let highest = report
-        .before
-        .segments
-        .iter()
-        .map(|one| one.number)
-        .max()
-        .unwrap_or(0);
+    let mut report = Repair { before: loaded.survey, ..Repair::default() };
+    let highest = report.before.segments.iter().map(|one| one.number).max().unwrap_or(0);
     let mut lost_bytes = 0;
     for number in &loaded.in_the_way {
         lost_bytes += bytes_of(&report, *number);
@@ -88,9 +78,10 @@ pub(super) fn repair(disk: &dyn Disk, loaded: Loaded, options: &Options) -> Resu
     {
         report.cleared_bytes = clear_tail(segment, end)?;
     }
-    let spares = loaded.spares.iter().map(|spare| spare.0);
-    sweep(disk, spares.clone())?;
-    report.removed = spares.map(|number| place(number, 0)).collect();
+    let mut extra: Vec<u32> = loaded.spares.iter().map(|spare| spare.header.number).collect();
+    extra.extend(&loaded.blanks);
+    sweep(disk, extra.iter().copied())?;
+    report.removed = extra.into_iter().map(|number| place(number, 0)).collect();
     let any = report
         .before
         .segments
@@ -108,11 +99,7 @@ pub(super) fn repair(disk: &dyn Disk, loaded: Loaded, options: &Options) -> Resu
 }
 
 fn bytes_of(report: &Repair, number: u32) -> u64 {
-    let found = report
-        .before
-        .segments
-        .iter()
-        .find(|one| one.number == number);
+    let found = report.before.segments.iter().find(|one| one.number == number);
     found.map_or(0, |one| one.bytes)
 }
 
@@ -122,14 +109,10 @@ fn set_aside(disk: &dyn Disk, number: u32) -> Result<Place> {
     let failed = |error| Error::io("set aside", place(number, 0), error);
     disk.rename(&path(number), &aside).map_err(failed)?;
     disk.sync_dir(DIR).map_err(failed)?;
-    Ok(Place {
-        path: aside.into(),
-        segment: Some(number),
-        offset: None,
-    })
+    Ok(Place { path: aside.into(), segment: Some(number), offset: None })
 }
 
-/// Makes an empty segment behind what was lost.
+/// Makes an empty segment behind what was lost; its witness says at which position it starts.
 fn go_on(
     disk: &dyn Disk,
     options: &Options,
@@ -139,25 +122,16 @@ fn go_on(
 ) -> Result<()> {
     let failed = |error| Error::io("repair", place(number, 0), error);
     let bytes = segment_bytes(options, number);
-    let file = create_file(disk, number, bytes, Zero::Written).map_err(failed)?;
-    let header = SegmentHeader {
-        log_id,
-        number,
-        first_position,
-        reserved_bytes: bytes,
-        created_micros: Timestamp::now().as_micros(),
-        salt: salt(),
-    };
+    let spare = Spare::create(disk, log_id, number, bytes, Zero::Written).map_err(failed)?;
     let witness = Witness {
         position: first_position,
         durable: first_position - 1,
-        time_micros: header.created_micros,
+        time_micros: spare.header.created_micros,
         clean: false,
     };
-    let (block, witness) = (header.encode(), witness.encode(header.salt));
-    let slices = &mut [IoSlice::new(&block), IoSlice::new(&witness)];
-    write_all_at(&*file, slices, 0)
-        .and_then(|()| file.sync_data())
+    let bytes = witness.encode(spare.header.salt);
+    write_all_at(&*spare.file, &mut [IoSlice::new(&bytes)], COMMITS_AT)
+        .and_then(|()| spare.file.sync_data())
         .map_err(failed)
 }
 

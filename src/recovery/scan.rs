@@ -69,12 +69,7 @@ pub(crate) struct Scanner {
 impl Scanner {
     pub(crate) fn new(segment: Arc<Segment>, limit: u64) -> Self {
         let search_bytes_left = limit.saturating_mul(8);
-        Self {
-            segment,
-            limit,
-            window: None,
-            search_bytes_left,
-        }
+        Self { segment, limit, window: None, search_bytes_left }
     }
 
     /// What stands at `offset`.
@@ -133,9 +128,7 @@ impl Scanner {
             Class::Commit { length, head_bytes } if length <= room => head_bytes,
             Class::Witness => {
                 let found = decode_witness(head, salt);
-                return Ok(found
-                    .filter(|found| found.position >= position)
-                    .map(Step::Witness));
+                return Ok(found.filter(|found| found.position >= position).map(Step::Witness));
             }
             _ => return Ok(None),
         };
@@ -173,22 +166,13 @@ impl Scanner {
 
     fn bytes(&mut self, offset: u64, bytes: u64) -> Result<&[u8]> {
         let range = offset..offset.saturating_add(bytes).min(self.limit);
-        let held = self
-            .window
-            .as_ref()
-            .is_some_and(|window| window.get(range.clone()).is_some());
+        let held = self.window.as_ref().is_some_and(|window| window.get(range.clone()).is_some());
         if !held {
             self.window = None;
-            let window = self
-                .segment
-                .read(range.clone(), READ_AHEAD_BYTES, self.limit)?;
+            let window = self.segment.read(range.clone(), READ_AHEAD_BYTES, self.limit)?;
             self.window = Some(window);
         }
-        Ok(self
-            .window
-            .as_ref()
-            .and_then(|window| window.get(range))
-            .unwrap_or_default())
+        Ok(self.window.as_ref().and_then(|window| window.get(range)).unwrap_or_default())
     }
 }
 
@@ -197,13 +181,9 @@ fn next_magic(bytes: &[u8], from: usize) -> Option<usize> {
     const STEP: usize = crate::format::ALIGN as usize;
     let words = bytes.get(from..)?.chunks(STEP);
     let starts = |word: &[u8]| {
-        word.get(..3)
-            .is_some_and(|magic| magic == commit_header::MAGIC || magic == witness::MAGIC)
+        word.get(..3).is_some_and(|magic| magic == commit_header::MAGIC || magic == witness::MAGIC)
     };
-    words
-        .enumerate()
-        .find(|(_, word)| starts(word))
-        .map(|(index, _)| from + index * STEP)
+    words.enumerate().find(|(_, word)| starts(word)).map(|(index, _)| from + index * STEP)
 }
 
 /// Reads a whole commit whose header is valid and checks everything behind it.
@@ -232,9 +212,7 @@ fn verify(bytes: &[u8], offset: u64, salt: u32) -> Option<Found> {
                 for attribute in Attributes(body) {
                     match attribute {
                         Ok(Attribute::Name(name)) => {
-                            found
-                                .names
-                                .push((StreamId::from_bytes(batch.stream), name.to_owned()));
+                            found.names.push((StreamId::from_bytes(batch.stream), name.to_owned()));
                         }
                         Ok(Attribute::Optional) => {}
                         Err(AttributeError::Unknown) => found.unknown = true,

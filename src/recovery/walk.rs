@@ -93,10 +93,7 @@ pub(crate) fn walk(
             Item::Commit(found) => {
                 if !found.is_sound() {
                     let position = found.head.position;
-                    hurt(Wound {
-                        offset: found.offset,
-                        positions: position..position + 1,
-                    });
+                    hurt(Wound { offset: found.offset, positions: position..position + 1 });
                 }
                 accept(&found)
             }
@@ -114,17 +111,9 @@ pub(crate) fn walk(
             Step::Commit(ref found) if found.head.position == next => step,
             other => {
                 // Not what should stand here. Is it the end, or is there more behind it?
-                let witness = if let Step::Witness(witness) = &other {
-                    Some(*witness)
-                } else {
-                    None
-                };
-                let from = offset
-                    + if witness.is_some() {
-                        witness::BYTES as u64
-                    } else {
-                        0
-                    };
+                let witness =
+                    if let Step::Witness(witness) = &other { Some(*witness) } else { None };
+                let from = offset + if witness.is_some() { witness::BYTES as u64 } else { 0 };
                 let resumed = match other {
                     Step::Commit(found) if found.head.position > next => {
                         Some((offset, Step::Commit(found)))
@@ -147,10 +136,7 @@ pub(crate) fn walk(
                     Step::Witness(witness) => witness.position,
                     _ => next,
                 };
-                let lost = Wound {
-                    offset,
-                    positions: next..found_position,
-                };
+                let lost = Wound { offset, positions: next..found_position };
                 if at != offset || found_position != next {
                     held.push_back(Item::Hole(lost));
                 }
@@ -173,10 +159,7 @@ pub(crate) fn walk(
             // A witness behind a hole: the loop comes back to it and takes it as the end.
             _ => continue,
         }
-        while held
-            .front()
-            .is_some_and(|item| item.position() <= end.durable)
-        {
+        while held.front().is_some_and(|item| item.position() <= end.durable) {
             held.pop_front().map_or(Ok(()), &mut settle)?;
         }
     }
@@ -217,12 +200,7 @@ fn finish(
             end.witnessed = None;
         }
     }
-    let behind = end.offset
-        + if end.witnessed.is_some() {
-            witness::BYTES as u64
-        } else {
-            0
-        };
+    let behind = end.offset + if end.witnessed.is_some() { witness::BYTES as u64 } else { 0 };
     end.torn_to = scanner.last_written(behind)?;
     Ok(end)
 }

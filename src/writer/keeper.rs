@@ -6,16 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Ground;
-use crate::disk::DiskFile;
-use crate::segment::{Segment, Zero, create_file, segment_bytes};
-
-/// A file of zeros, its name durable, that will be a segment.
-#[derive(Debug)]
-pub(crate) struct Spare {
-    pub(crate) number: u32,
-    pub(crate) bytes: u64,
-    pub(crate) file: Arc<dyn DiskFile>,
-}
+use crate::segment::{Segment, Spare, Zero, segment_bytes};
 
 /// A segment that takes no more commits and has no footer yet.
 #[derive(Debug)]
@@ -40,8 +31,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Jobs {
-    /// The number of the spare that is wanted.
-    wanted: Option<u32>,
+    /// The number of the spare that is wanted, and the log that it is for.
+    wanted: Option<(u32, [u8; 16])>,
     /// It is being made now.
     making: bool,
     spare: Option<Spare>,
@@ -53,25 +44,18 @@ struct Jobs {
 
 impl Keeper {
     pub(super) fn new(ground: Arc<Ground>) -> Self {
-        let shared = Shared {
-            ground,
-            jobs: Mutex::default(),
-            changed: Condvar::new(),
-        };
-        Self {
-            shared: Arc::new(shared),
-            thread: None,
-        }
+        let shared = Shared { ground, jobs: Mutex::default(), changed: Condvar::new() };
+        Self { shared: Arc::new(shared), thread: None }
     }
 
     /// Asks for the next segment. Does nothing if it is there or on its way.
-    pub(super) fn ask_spare(&mut self, number: u32) {
+    pub(super) fn ask_spare(&mut self, number: u32, log_id: [u8; 16]) {
         {
             let mut jobs = self.shared.lock();
             if jobs.spare.is_some() || jobs.making || jobs.wanted.is_some() {
                 return;
             }
-            jobs.wanted = Some(number);
+            jobs.wanted = Some((number, log_id));
         }
         self.start();
     }
@@ -81,13 +65,9 @@ impl Keeper {
         let mut jobs = self.shared.lock();
         jobs.wanted = None;
         while jobs.making && !jobs.gone {
-            jobs = self
-                .shared
-                .changed
-                .wait(jobs)
-                .unwrap_or_else(PoisonError::into_inner);
+            jobs = self.shared.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner);
         }
-        jobs.spare.take().filter(|spare| spare.number == number)
+        jobs.spare.take().filter(|spare| spare.header.number == number)
     }
 
     /// Seals a full segment, at leisure. One that cannot be sealed stays as it is, whole and readable, and is
@@ -144,10 +124,10 @@ impl Shared {
         let _gone = Gone(self);
         let mut jobs = self.lock();
         loop {
-            if let Some(number) = jobs.wanted.take().filter(|_| !jobs.stopping) {
+            if let Some((number, log_id)) = jobs.wanted.take().filter(|_| !jobs.stopping) {
                 jobs.making = true;
                 drop(jobs);
-                let spare = self.make(number);
+                let spare = self.make(number, log_id);
                 jobs = self.lock();
                 jobs.making = false;
                 jobs.spare = spare;
@@ -159,23 +139,15 @@ impl Shared {
             } else if jobs.stopping {
                 return;
             } else {
-                jobs = self
-                    .changed
-                    .wait(jobs)
-                    .unwrap_or_else(PoisonError::into_inner);
+                jobs = self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner);
             }
         }
     }
 
     /// A spare that could not be made is made again, and its failure told, by the commit that needs it.
-    fn make(&self, number: u32) -> Option<Spare> {
+    fn make(&self, number: u32, log_id: [u8; 16]) -> Option<Spare> {
         let bytes = segment_bytes(&self.ground.options, number);
-        let file = create_file(&*self.ground.disk, number, bytes, Zero::Written).ok()?;
-        Some(Spare {
-            number,
-            bytes,
-            file,
-        })
+        Spare::create(&*self.ground.disk, log_id, number, bytes, Zero::Written).ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {

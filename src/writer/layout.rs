@@ -11,8 +11,8 @@ use crate::catalog::Watermark;
 use crate::commit::{Part, Pending};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BatchKind, COMMIT_BYTES_MAX, COMMITS_AT, CommitPlan, PlannedBatch, SegmentHeader, batch_crc,
-    encode_commit, encode_gap, encode_name,
+    BatchKind, COMMIT_BYTES_MAX, CommitPlan, PlannedBatch, batch_crc, encode_commit, encode_gap,
+    encode_name,
 };
 use crate::types::Timestamp;
 
@@ -50,10 +50,7 @@ impl Layout {
         &'a self,
         group: &'a [Arc<Pending>],
     ) -> impl Iterator<Item = (&'a Pending, u64)> + 'a {
-        group
-            .iter()
-            .zip(&self.offsets)
-            .filter_map(|(pending, at)| Some((&**pending, (*at)?)))
+        group.iter().zip(&self.offsets).filter_map(|(pending, at)| Some((&**pending, (*at)?)))
     }
 
     /// The bytes that the group will take. Settles commits that are too large by themselves.
@@ -63,10 +60,7 @@ impl Layout {
             self.plan(pending.parts());
             let bytes = CommitPlan::length(&self.batches);
             if bytes > COMMIT_BYTES_MAX {
-                let kind = ErrorKind::CommitTooLarge {
-                    bytes,
-                    bytes_max: COMMIT_BYTES_MAX,
-                };
+                let kind = ErrorKind::CommitTooLarge { bytes, bytes_max: COMMIT_BYTES_MAX };
                 return Err(Error::new(kind, "commit"));
             }
             total += bytes;
@@ -74,13 +68,11 @@ impl Layout {
         Ok(total)
     }
 
-    /// Lays the group out at `offset` of a segment, its header first if this `opens` the segment.
-    /// Returns where the group ends.
+    /// Lays the group out at `offset` of the segment with this salt. Returns where the group ends.
     pub(super) fn encode(
         &mut self,
         group: &[Arc<Pending>],
-        header: &SegmentHeader,
-        opens: bool,
+        salt: u32,
         offset: u64,
         mark: Watermark,
         time: Timestamp,
@@ -89,10 +81,6 @@ impl Layout {
         self.pieces.clear();
         self.offsets.clear();
         let mut at = offset;
-        if opens {
-            self.scratch.extend_from_slice(&header.encode());
-            at = COMMITS_AT;
-        }
         let mut position = mark.visible;
         for (index, pending) in group.iter().enumerate() {
             if !is_written(pending) {
@@ -106,7 +94,7 @@ impl Layout {
                 time_micros: time.as_micros(),
                 acked: mark.visible,
                 durable: mark.durable,
-                salt: header.salt,
+                salt,
                 batches: &self.batches,
             };
             let (tail, used) = encode_commit(&plan, &mut self.scratch);
@@ -145,8 +133,7 @@ impl Layout {
     fn plan(&mut self, parts: &[Part]) {
         self.order.clear();
         self.order.extend(0..parts.len());
-        self.order
-            .sort_unstable_by_key(|index| parts[*index].stream);
+        self.order.sort_unstable_by_key(|index| parts[*index].stream);
         self.batches.clear();
         for part in self.order.iter().map(|index| &parts[*index]) {
             let batch = |kind, first_seq, count, bytes: usize, crc| PlannedBatch {
@@ -162,26 +149,16 @@ impl Layout {
             if let Some(name) = &part.name {
                 let bytes = encode_name(name);
                 let crc = batch_crc(&[&bytes]);
-                self.batches
-                    .push(batch(BatchKind::Catalog, head, 1, bytes.len(), crc));
+                self.batches.push(batch(BatchKind::Catalog, head, 1, bytes.len(), crc));
             }
             if dropped > 0 {
-                let (bytes, count) = (
-                    encode_gap(dropped),
-                    u32::try_from(dropped).unwrap_or(u32::MAX),
-                );
+                let (bytes, count) =
+                    (encode_gap(dropped), u32::try_from(dropped).unwrap_or(u32::MAX));
                 let crc = batch_crc(&[&bytes]);
-                self.batches
-                    .push(batch(BatchKind::Gap, head, count, bytes.len(), crc));
+                self.batches.push(batch(BatchKind::Gap, head, count, bytes.len(), crc));
             }
             let (count, bytes) = (part.filled.count, part.filled.frame_bytes());
-            self.batches.push(batch(
-                BatchKind::Events,
-                part.first_seq,
-                count,
-                bytes,
-                part.crc,
-            ));
+            self.batches.push(batch(BatchKind::Events, part.first_seq, count, bytes, part.crc));
         }
     }
 
@@ -194,8 +171,7 @@ impl Layout {
                 self.scratch.extend_from_slice(&encode_name(name));
             }
             if part.filled.dropped > 0 {
-                self.scratch
-                    .extend_from_slice(&encode_gap(part.filled.dropped));
+                self.scratch.extend_from_slice(&encode_gap(part.filled.dropped));
             }
             if part.filled.frame_bytes() <= COPY_BYTES_MAX {
                 for slice in part.filled.slices() {
@@ -203,10 +179,7 @@ impl Layout {
                 }
             } else {
                 self.end_made_piece();
-                self.pieces.push(Piece::Lent {
-                    pending,
-                    part: index,
-                });
+                self.pieces.push(Piece::Lent { pending, part: index });
             }
         }
     }

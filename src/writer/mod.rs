@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 pub(crate) use self::keeper::Full;
 use self::keeper::Keeper;
-pub(crate) use self::keeper::Spare;
 use self::layout::Layout;
 use crate::catalog::{Catalog, LogPlace, Watermark};
 use crate::commit::{Commit, Lead, Part, Pending};
@@ -22,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, COMMIT_BYTES_MAX, Witness, witness};
 use crate::index::BatchRef;
 use crate::options::Options;
-use crate::segment::Segment;
+use crate::segment::{Segment, Spare};
 use crate::types::{Durability, Position, Seq, StreamId, Timestamp};
 
 /// What every part of the writer needs.
@@ -82,9 +81,7 @@ pub(crate) struct Resumed {
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer")
-            .field("mark", &self.mark)
-            .finish_non_exhaustive()
+        f.debug_struct("Writer").field("mark", &self.mark).finish_non_exhaustive()
     }
 }
 
@@ -128,32 +125,18 @@ impl Writer {
             return Err(Error::new(ErrorKind::Closed, "commit after fork"));
         }
         let bytes = self.layout.measure(group)?;
-        let target = self.place_for(bytes)?;
-        let (segment, offset, opens) = match &target {
-            Some(next) => (&next.segment, 0, true),
-            None => match &self.active {
-                Some(active) => (&active.segment, active.offset, false),
-                None => return Err(Error::new(ErrorKind::NotThisLog, "commit")),
-            },
+        self.place_for(bytes)?;
+        let Some(active) = &self.active else {
+            return Err(Error::new(ErrorKind::NotThisLog, "commit"));
         };
-        let segment = Arc::clone(segment);
+        let (segment, offset) = (Arc::clone(&active.segment), active.offset);
         let (time, mark) = (Timestamp::now(), self.mark);
-        let end = self
-            .layout
-            .encode(group, &segment.header, opens, offset, mark, time);
+        let end = self.layout.encode(group, segment.header.salt, offset, mark, time);
         if let Err(error) = self.write(&segment, offset, group) {
             self.scrub(&segment, offset, end);
-            if let Some(next) = target {
-                self.ready = Some(Spare::of(next));
-            }
             return Err(error);
         }
-        if let Some(next) = target {
-            self.roll_to(next);
-        }
-        let synced = group
-            .iter()
-            .any(|pending| pending.durability == Durability::Disk);
+        let synced = group.iter().any(|pending| pending.durability == Durability::Disk);
         if let Some(active) = &mut self.active {
             active.offset = end;
             active.unsynced = true;
@@ -263,8 +246,7 @@ impl Writer {
                 Some(error) => pending.settle(Err(error)),
                 None if group.len() > 1 => {
                     let head = |part: &Part| part.first_seq + u64::from(part.filled.count);
-                    self.heads
-                        .extend(pending.parts().iter().map(|part| (part.stream, head(part))));
+                    self.heads.extend(pending.parts().iter().map(|part| (part.stream, head(part))));
                 }
                 None => {}
             }
@@ -276,30 +258,15 @@ impl Writer {
             let expected = part.first_seq - part.filled.dropped;
             let committed = || match &part.entry {
                 Some(entry) => entry.head(),
-                None => self
-                    .ground
-                    .catalog
-                    .entry(part.stream)
-                    .map_or(0, |entry| entry.head()),
+                None => self.ground.catalog.entry(part.stream).map_or(0, |entry| entry.head()),
             };
-            let actual = self
-                .heads
-                .get(&part.stream)
-                .copied()
-                .unwrap_or_else(committed);
+            let actual = self.heads.get(&part.stream).copied().unwrap_or_else(committed);
             if actual != expected {
                 let (expected, actual) = (Seq(expected), Seq(actual));
-                return Some(Error::new(
-                    ErrorKind::Conflict { expected, actual },
-                    "commit",
-                ));
+                return Some(Error::new(ErrorKind::Conflict { expected, actual }, "commit"));
             }
         }
-        let bytes: u64 = pending
-            .parts()
-            .iter()
-            .map(|part| part.filled.frame_bytes() as u64)
-            .sum();
+        let bytes: u64 = pending.parts().iter().map(|part| part.filled.frame_bytes() as u64).sum();
         let bytes_max = COMMIT_BYTES_MAX - layout::OVERHEAD_BYTES_MAX;
         (bytes > bytes_max)
             .then(|| Error::new(ErrorKind::CommitTooLarge { bytes, bytes_max }, "commit"))
@@ -341,10 +308,7 @@ impl Lead for Writer {
         if group.iter().all(|pending| pending.failed().is_some()) {
             return;
         }
-        if group
-            .iter()
-            .all(|pending| pending.parts().is_empty() || pending.failed().is_some())
-        {
+        if group.iter().all(|pending| pending.parts().is_empty() || pending.failed().is_some()) {
             self.confirm(group);
         } else if let Err(error) = self.write_group(group) {
             for pending in group {
@@ -363,9 +327,7 @@ impl Lead for Writer {
 impl Writer {
     /// Settles commits of nothing: at `Disk` they still wait for what was written before them.
     fn confirm(&mut self, group: &[Arc<Pending>]) {
-        let disk = group
-            .iter()
-            .any(|pending| pending.durability == Durability::Disk);
+        let disk = group.iter().any(|pending| pending.durability == Durability::Disk);
         let synced = if disk { self.sync() } else { Ok(()) };
         if synced.is_ok() && disk {
             self.mark.durable = self.mark.visible;
@@ -385,12 +347,7 @@ impl Writer {
 
 fn note(catalog: &Catalog, segment: &Segment, part: &Part, offset: u64) {
     let dropped = part.filled.dropped;
-    let batch = |kind, first_seq, count| BatchRef {
-        kind,
-        first_seq,
-        count,
-        offset,
-    };
+    let batch = |kind, first_seq, count| BatchRef { kind, first_seq, count, offset };
     if let Some(name) = &part.name {
         let head = part.first_seq - dropped;
         catalog.note_batch(segment, part.stream, &batch(BatchKind::Catalog, head, 1));

@@ -2,28 +2,22 @@
 
 use std::sync::Arc;
 
-use super::keeper::{Full, Spare};
+use super::keeper::Full;
 use super::{Active, Writer};
 use crate::disk::{Lock, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{COMMITS_AT, SegmentHeader, witness};
-use crate::segment::{DIR, LOCK, Segment, Zero, create_file, path, place, salt, segment_bytes};
-use crate::types::Timestamp;
+use crate::format::{COMMITS_AT, witness};
+use crate::segment::{DIR, LOCK, Segment, Spare, Zero, path, place, segment_bytes};
 
 /// The last segment number that can be.
 const NUMBER_MAX: u32 = u32::MAX - 1;
 
-/// A segment that is ready for its first group.
-pub(super) struct Next {
-    pub(super) segment: Arc<Segment>,
-}
-
 impl Writer {
-    /// Makes sure that `bytes` of commits have a place. `Some`: they open this segment.
-    pub(super) fn place_for(&mut self, bytes: u64) -> Result<Option<Next>> {
+    /// Makes sure that `bytes` of commits fit in the active segment; rolls to the next one if not.
+    pub(super) fn place_for(&mut self, bytes: u64) -> Result<()> {
         let Some(active) = &mut self.active else {
             self.establish()?;
-            return self.next_segment(1, bytes).map(Some);
+            return self.roll_to(1, bytes);
         };
         let segment = Arc::clone(&active.segment);
         let reserved = segment.header.reserved_bytes;
@@ -34,7 +28,7 @@ impl Writer {
             }
             // A segment gets its first byte only after the one before it is durable.
             self.sync()?;
-            return self.next_segment(number, bytes).map(Some);
+            return self.roll_to(number, bytes);
         }
         if !active.is_reserved {
             // The log was closed cleanly and this file cut; from now on a short file means damage, so
@@ -44,7 +38,7 @@ impl Writer {
             segment.file.sync_data().map_err(failed)?;
             active.is_reserved = true;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// The first commit of a log: its directories, its lock, and their names, all durable.
@@ -54,11 +48,7 @@ impl Writer {
         }
         let disk = &*self.ground.disk;
         let failed = |path: &str| {
-            let place = Place {
-                path: path.into(),
-                segment: None,
-                offset: None,
-            };
+            let place = Place { path: path.into(), segment: None, offset: None };
             move |error| Error::io("create", place, error)
         };
         disk.create_root().map_err(failed(""))?;
@@ -68,10 +58,7 @@ impl Writer {
         };
         disk.create_dir(DIR).map_err(failed(DIR))?;
         let names = disk.list(DIR).map_err(failed(DIR))?;
-        if names
-            .iter()
-            .any(|name| name.to_str().is_some_and(|name| name.ends_with(".seg")))
-        {
+        if names.iter().any(|name| name.to_str().is_some_and(|name| name.ends_with(".seg"))) {
             // Another process made a log here since this one was opened.
             return Err(Error::new(ErrorKind::NotThisLog, "create"));
         }
@@ -80,70 +67,34 @@ impl Writer {
         Ok(())
     }
 
-    /// A segment of this number with room for `bytes` of commits, its file durable by name.
-    fn next_segment(&mut self, number: u32, bytes: u64) -> Result<Next> {
+    /// Makes the segment of this number the active one, with room for `bytes` of commits.
+    fn roll_to(&mut self, number: u32, bytes: u64) -> Result<()> {
         let needed = COMMITS_AT + bytes + witness::BYTES as u64;
-        let spare = match self.ready.take() {
-            Some(spare) => Some(spare),
-            None => self.keeper.take_spare(number),
-        };
-        let spare = match spare {
-            Some(spare) if spare.number == number => spare,
-            _ => {
-                let usual = segment_bytes(&self.ground.options, number);
-                let zero = if needed > usual {
-                    Zero::Unwritten
-                } else {
-                    Zero::Written
-                };
-                let bytes = needed.max(usual).next_multiple_of(4096);
-                let file = create_file(&*self.ground.disk, number, bytes, zero)
-                    .map_err(|error| Error::io("create", place(number, 0), error))?;
-                Spare {
-                    number,
-                    bytes,
-                    file,
-                }
-            }
-        };
-        let mut reserved = spare.bytes;
-        if needed > reserved {
-            reserved = needed.next_multiple_of(4096);
-            if let Err(error) = spare.file.set_len(reserved) {
-                self.ready = Some(spare);
-                return Err(Error::io("reserve", place(number, reserved), error));
-            }
+        let disk = &*self.ground.disk;
+        let failed = |error| Error::io("create", place(number, 0), error);
+        let mut spare = self.ready.take().or_else(|| self.keeper.take_spare(number));
+        if let Some(small) = spare.take_if(|spare| spare.header.reserved_bytes < needed) {
+            disk.remove(&path(number)).map_err(failed)?;
+            drop(small);
         }
-        let header = SegmentHeader {
-            log_id: self.log_id,
-            number,
-            first_position: self.mark.visible + 1,
-            reserved_bytes: reserved,
-            created_micros: Timestamp::now().as_micros(),
-            salt: salt(),
+        let spare = match spare {
+            Some(spare) => spare,
+            None => {
+                let usual = segment_bytes(&self.ground.options, number);
+                let zero = if needed > usual { Zero::Unwritten } else { Zero::Written };
+                let bytes = needed.max(usual).next_multiple_of(4096);
+                Spare::create(disk, self.log_id, number, bytes, zero).map_err(failed)?
+            }
         };
-        Ok(Next {
-            segment: Arc::new(Segment::active(header, spare.file)),
-        })
-    }
-
-    /// The first group of a new segment was written: the old one is full.
-    pub(super) fn roll_to(&mut self, next: Next) {
-        self.ground.catalog.add_segment(Arc::clone(&next.segment));
-        let fresh = Active {
-            segment: next.segment,
-            offset: COMMITS_AT,
-            unsynced: true,
-            is_reserved: true,
-        };
+        let first_position = self.mark.visible + 1;
+        let segment = Arc::new(Segment::active(spare.header, first_position, spare.file));
+        self.ground.catalog.add_segment(Arc::clone(&segment));
+        let fresh = Active { segment, offset: COMMITS_AT, unsynced: false, is_reserved: true };
         if let Some(old) = self.active.replace(fresh) {
             let last_position = self.mark.visible;
-            self.full = Some(Full {
-                segment: old.segment,
-                end: old.offset,
-                last_position,
-            });
+            self.full = Some(Full { segment: old.segment, end: old.offset, last_position });
         }
+        Ok(())
     }
 
     /// Lets the keeper make the next segment once this one has begun to fill.
@@ -152,7 +103,7 @@ impl Writer {
         let number = active.segment.number() + 1;
         let begun = active.offset >= active.segment.header.reserved_bytes / 4;
         if begun && self.ready.is_none() && number <= NUMBER_MAX {
-            self.keeper.ask_spare(number);
+            self.keeper.ask_spare(number, self.log_id);
         }
     }
 
@@ -166,23 +117,5 @@ impl Writer {
         if let Err(error) = zeroed.and_then(|()| segment.file.sync_data()) {
             self.poisoned = Some(segment.io_error("scrub", from, error));
         }
-    }
-}
-
-impl Spare {
-    /// The file of a segment whose first group could not be written.
-    pub(super) fn of(next: Next) -> Self {
-        let header = next.segment.header;
-        let file = Arc::clone(&next.segment.file);
-        Self {
-            number: header.number,
-            bytes: header.reserved_bytes,
-            file,
-        }
-    }
-
-    /// Gives the space back; a spare that cannot be removed is swept at the next opening.
-    pub(super) fn remove(&self, disk: &dyn crate::disk::Disk) {
-        let _ = disk.remove(&path(self.number));
     }
 }

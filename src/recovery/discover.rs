@@ -1,0 +1,165 @@
+//! What files there are, and what each of them is.
+//!
+//! Every file in the segments' directory whose name is a segment's is accounted for: a segment, a spare, the
+//! rest of one that was never finished, or something that cannot be used, with the reason.
+
+use std::sync::Arc;
+
+use super::report::DamageKind;
+use super::scan::{Scanner, Step};
+use crate::disk::{Disk, DiskFile, read_exact_at};
+use crate::error::{Error, ErrorKind, Place, Result};
+use crate::format::{COMMITS_AT, HeaderError, SegmentHeader, VERSION, decode_header, header};
+use crate::segment::{DIR, Sealed, Segment, parse_name, path, place};
+
+/// How to open the files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// A file with the name of a segment.
+pub(super) struct Candidate {
+    pub(super) number: u32,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) bytes: u64,
+    pub(super) role: Role,
+    /// One of the header's two copies is damaged.
+    pub(super) header_hurt: bool,
+}
+
+/// What the file is.
+pub(super) enum Role {
+    /// A segment with something in it.
+    Segment(Start),
+    /// A segment with nothing in it: made ready, and not used.
+    Spare(SegmentHeader),
+    /// Nothing but zeros behind a header that was never finished.
+    Blank,
+    /// No segment of this log.
+    Unusable(DamageKind),
+}
+
+/// How a segment starts.
+pub(super) struct Start {
+    pub(super) header: SegmentHeader,
+    pub(super) sealed: Option<Sealed>,
+    /// The position of its first commit; `None` when that commit cannot be read.
+    pub(super) first: Option<u64>,
+    /// Everything up to here was synced before the first record that can be read was written.
+    pub(super) durable: u64,
+}
+
+/// The files of a log, by number. `None`: there is no log.
+pub(super) struct Discovered {
+    pub(super) log_id: Option<[u8; 16]>,
+    pub(super) candidates: Vec<Candidate>,
+}
+
+/// Looks at every file.
+pub(super) fn discover(disk: &dyn Disk, access: Access) -> Result<Option<Discovered>> {
+    let names = match disk.list(DIR) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let place = Place { path: DIR.into(), segment: None, offset: None };
+            return Err(Error::io("list", place, error));
+        }
+    };
+    let mut numbers: Vec<u32> =
+        names.iter().filter_map(|name| parse_name(name.to_str()?)).collect();
+    numbers.sort_unstable();
+    let mut found = Discovered { log_id: None, candidates: Vec::with_capacity(numbers.len()) };
+    for number in numbers {
+        found.look_at(disk, access, number)?;
+    }
+    Ok(Some(found))
+}
+
+impl Discovered {
+    fn look_at(&mut self, disk: &dyn Disk, access: Access, number: u32) -> Result<()> {
+        let failed = |error| Error::io("open", place(number, 0), error);
+        let opened = match access {
+            Access::Read => disk.open_read(&path(number)),
+            Access::Write => disk.open_write(&path(number)),
+        };
+        let file = match opened {
+            Ok(file) => file,
+            // A spare that a writer in another process has just given back.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        let bytes = file.len().map_err(failed)?;
+        let mut block = vec![0; bytes.min(header::BLOCK_BYTES as u64) as usize];
+        read_exact_at(&*file, &mut block, 0).map_err(failed)?;
+        let mut header_hurt = false;
+        let role = match decode_header(&block) {
+            Ok((header, whole)) => {
+                header_hurt = !whole;
+                // A header names the log; the first one that can be read is believed.
+                let log_id = *self.log_id.get_or_insert(header.log_id);
+                if header.log_id != log_id {
+                    Role::Unusable(DamageKind::Foreign)
+                } else if header.number != number {
+                    Role::Unusable(DamageKind::Misplaced)
+                } else {
+                    start(header, &file, bytes)?
+                }
+            }
+            Err(HeaderError::Version(found)) => {
+                let kind = ErrorKind::UnsupportedVersion { found, supported: VERSION };
+                return Err(Error::new(kind, "open").at(place(number, 0)));
+            }
+            Err(HeaderError::Blank | HeaderError::Damaged) if is_blank(number, &*file, bytes)? => {
+                Role::Blank
+            }
+            Err(HeaderError::Blank | HeaderError::Damaged) => Role::Unusable(DamageKind::Header),
+        };
+        self.candidates.push(Candidate { number, file, bytes, role, header_hurt });
+        Ok(())
+    }
+}
+
+fn start(header: SegmentHeader, file: &Arc<dyn DiskFile>, bytes: u64) -> Result<Role> {
+    let sealed = Sealed::open(&header, &**file)
+        .map_err(|error| Error::io("open", place(header.number, 0), error))?;
+    if let Some(sealed) = sealed {
+        let (first, durable) = (Some(sealed.first_position), sealed.first_position - 1);
+        return Ok(Role::Segment(Start { header, sealed: Some(sealed), first, durable }));
+    }
+    let segment = Arc::new(Segment::active(header, 0, Arc::clone(file)));
+    let mut scanner = Scanner::new(segment, bytes);
+    let here = match scanner.step(COMMITS_AT)? {
+        Step::Commit(found) => Some(found.head.position),
+        Step::Witness(witness) => Some(witness.position),
+        _ => None,
+    };
+    let (first, durable) = match here {
+        Some(position) => (Some(position), position - 1),
+        None => match scanner.find(COMMITS_AT, 0)? {
+            Some((_, Step::Commit(found))) => (None, found.head.durable),
+            Some((_, Step::Witness(witness))) => (None, witness.durable),
+            _ if scanner.last_written(COMMITS_AT)?.is_none() => return Ok(Role::Spare(header)),
+            _ => (None, 0),
+        },
+    };
+    Ok(Role::Segment(Start { header, sealed: None, first, durable }))
+}
+
+/// Whether everything behind the header block is zero.
+fn is_blank(number: u32, file: &dyn DiskFile, bytes: u64) -> Result<bool> {
+    const PIECE_BYTES: u64 = 1 << 20;
+    let mut piece = vec![0; PIECE_BYTES.min(bytes) as usize];
+    let mut at = COMMITS_AT;
+    while at < bytes {
+        let part = &mut piece[..PIECE_BYTES.min(bytes - at) as usize];
+        read_exact_at(file, part, at)
+            .map_err(|error| Error::io("read", place(number, at), error))?;
+        if part.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += part.len() as u64;
+    }
+    Ok(true)
+}
