@@ -52,7 +52,7 @@ pub(crate) struct LogPlace(u64);
 
 impl LogPlace {
     pub(crate) fn new(segment: u32, offset: u64) -> Self {
-        Self(u64::from(segment) << 32 | offset / ALIGN)
+        Self((u64::from(segment) << 32) | (offset / ALIGN))
     }
 
     pub(crate) fn segment(self) -> u32 {

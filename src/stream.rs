@@ -186,7 +186,14 @@ impl Stream {
         if self.ring.is_bare() {
             self.reap();
         }
-        self.ring.push(&head, payload)?;
+        if let Err(reason) = self.ring.push(&head, payload) {
+            // What commits have finished with may be room enough.
+            if !self.in_flight.iter().any(|one| one.failed().is_some()) {
+                return Err(reason);
+            }
+            self.reap();
+            self.ring.push(&head, payload)?;
+        }
         let seq = self.next;
         self.next += 1;
         Ok(Seq(seq))

@@ -28,7 +28,7 @@ const OFFSET_BITS: u32 = 29;
 
 /// Packs what the chain keeps beside the first seq.
 pub(crate) fn pack(batch: &BatchRef) -> [u64; 1] {
-    let place = batch.offset / ALIGN | u64::from(batch.kind as u8) << OFFSET_BITS;
+    let place = (batch.offset / ALIGN) | (u64::from(batch.kind as u8) << OFFSET_BITS);
     [place | u64::from(batch.count) << 32]
 }
 

@@ -82,13 +82,13 @@ impl Events {
         self
     }
 
-    fn corrupt(&self, error: Option<Error>, seqs: std::ops::Range<u64>) -> Error {
+    fn corrupt(&self, error: Option<&Error>, seqs: std::ops::Range<u64>) -> Error {
         let kind = ErrorKind::Corrupt {
             stream: Some(self.stream),
             seqs: Some(Seq(seqs.start)..Seq(seqs.end)),
         };
         let corrupt = Error::new(kind, "read");
-        match error.as_ref().and_then(Error::place) {
+        match error.and_then(Error::place) {
             Some(place) => corrupt.at(place.clone()),
             None => corrupt,
         }
@@ -97,7 +97,7 @@ impl Events {
     /// A batch that cannot be read: what it costs. Other failures than damage end the iteration.
     fn failed(&mut self, error: Error, seqs: std::ops::Range<u64>) -> Error {
         if matches!(error.kind(), ErrorKind::Corrupt { .. }) {
-            self.corrupt(Some(error), seqs)
+            self.corrupt(Some(&error), seqs)
         } else {
             self.start = self.end;
             error
@@ -152,7 +152,7 @@ impl Events {
             let lost = self.start..(batch.first_seq - dropped).min(self.end);
             self.start = lost.end;
             let error = at.here.segment.error("read", batch.offset);
-            return Err(self.corrupt(Some(error), lost));
+            return Err(self.corrupt(Some(&error), lost));
         }
         let loaded = self.front.loader.load(&at.here.segment, self.stream, batch, end);
         self.front.walker = Some(at);
@@ -210,7 +210,7 @@ impl Events {
             let lost = behind.max(self.start)..self.end;
             self.end = behind;
             let error = at.here.segment.error("read", batch.offset);
-            return Err(self.corrupt(Some(error), lost));
+            return Err(self.corrupt(Some(&error), lost));
         }
         self.end = self.end.min(behind);
         if self.end <= self.start {

@@ -85,8 +85,16 @@ pub enum Item {
 pub struct Inspection {
     disk: RealDisk,
     numbers: VecDeque<u32>,
-    at: Option<(Arc<Segment>, u64, u64)>,
+    at: Option<At>,
     ready: VecDeque<Item>,
+}
+
+/// The segment that is being taken apart.
+struct At {
+    segment: Arc<Segment>,
+    scanner: Scanner,
+    offset: u64,
+    limit: u64,
 }
 
 impl std::fmt::Debug for Inspection {
@@ -144,17 +152,17 @@ impl Inspection {
             Some(sealed) => Segment::sealed(header, file, sealed),
             None => Segment::active(header, 0, file),
         };
-        self.at = Some((Arc::new(segment), COMMITS_AT, limit));
+        let segment = Arc::new(segment);
+        let scanner = Scanner::new(Arc::clone(&segment), limit);
+        self.at = Some(At { segment, scanner, offset: COMMITS_AT, limit });
         Ok(())
     }
 
     fn advance(&mut self) -> Result<()> {
-        let Some((segment, offset, limit)) = self.at.take() else {
-            return Ok(());
-        };
-        let number = segment.number();
-        if offset >= limit {
-            if let Some(sealed) = segment.seal_state() {
+        let Some(mut at) = self.at.take() else { return Ok(()) };
+        let (number, offset) = (at.segment.number(), at.offset);
+        if offset >= at.limit {
+            if let Some(sealed) = at.segment.seal_state() {
                 self.ready.push_back(Item::Footer {
                     segment: number,
                     offset: sealed.footer_at,
@@ -164,12 +172,10 @@ impl Inspection {
             }
             return Ok(());
         }
-        let mut scanner = Scanner::new(Arc::clone(&segment), limit);
-        match scanner.step(offset)? {
+        match at.scanner.step(offset)? {
             Step::Commit(found) => {
-                let end = found.end();
-                self.take_apart(&segment, &found)?;
-                self.at = Some((segment, end, limit));
+                self.take_apart(number, &at.scanner, &found);
+                at.offset = found.end();
             }
             Step::Witness(witness) => {
                 self.ready.push_back(Item::Witness {
@@ -179,27 +185,25 @@ impl Inspection {
                     durable: Position(witness.durable),
                     clean: witness.clean,
                 });
-                self.at = Some((segment, offset + witness::BYTES as u64, limit));
+                at.offset += witness::BYTES as u64;
             }
             _ => {
-                let bytes = limit - offset;
-                if scanner.last_written(offset)?.is_none() {
-                    self.ready.push_back(Item::Zeros { segment: number, offset, bytes });
-                } else if let Some((next, _)) = scanner.find(offset + 1, 0)? {
-                    let bytes = next - offset;
-                    self.ready.push_back(Item::Unreadable { segment: number, offset, bytes });
-                    drop(scanner);
-                    self.at = Some((segment, next, limit));
+                let end = at.scanner.find(offset + 1, 0)?.map_or(at.limit, |(next, _)| next);
+                let bytes = end - offset;
+                let item = if end == at.limit && at.scanner.last_written(offset)?.is_none() {
+                    Item::Zeros { segment: number, offset, bytes }
                 } else {
-                    self.ready.push_back(Item::Unreadable { segment: number, offset, bytes });
-                }
+                    Item::Unreadable { segment: number, offset, bytes }
+                };
+                self.ready.push_back(item);
+                at.offset = end;
             }
         }
+        self.at = Some(at);
         Ok(())
     }
 
-    fn take_apart(&mut self, segment: &Segment, found: &Found) -> Result<()> {
-        let number = segment.number();
+    fn take_apart(&mut self, number: u32, scanner: &Scanner, found: &Found) {
         self.ready.push_back(Item::Commit {
             segment: number,
             offset: found.offset,
@@ -211,11 +215,12 @@ impl Inspection {
             batches: found.head.batches,
             whole: found.is_sound(),
         });
-        let window = segment.read(found.offset..found.end(), 0, found.end())?;
         for (index, batch) in found.batches.iter().enumerate() {
             let offset = found.offset + batch.start;
             let end = found.offset + batch.end;
-            let body = window.get(offset..end).unwrap_or_default();
+            let pinned = scanner.pinned(offset..end);
+            let body = pinned.as_ref().and_then(|(pin, range)| (**pin).as_ref().get(range.clone()));
+            let body = body.unwrap_or_default();
             let stream = StreamId::from_bytes(batch.stream);
             let whole = !found.bad.contains(&index);
             match batch.kind {
@@ -256,7 +261,6 @@ impl Inspection {
                 }),
             }
         }
-        Ok(())
     }
 
     fn events(&mut self, segment: u32, offset: u64, stream: StreamId, first: u64, body: &[u8]) {
