@@ -365,6 +365,8 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        // A commit that failed gives the name back with the events.
+        self.reap();
         self.core.volatile.pin().remove(&self.id);
         if let Some(name) = &self.name {
             self.core.catalog.release_name(name, self.id);
