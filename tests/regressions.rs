@@ -214,3 +214,46 @@ fn f33_a_directory_named_like_a_segment_hides_nothing() {
     let log = Log::open(dir.path()).expect("opens");
     assert_eq!(log.snapshot().events(id).expect("known").filter(Result::is_ok).count(), 1);
 }
+
+/// The name of a stream stands before its first events in the log. Who read a stream of one commit backwards
+/// began at the name, found nothing before it, and called the events damaged; so did who came to such a
+/// commit over damage.
+#[test]
+fn p7_a_named_stream_of_one_commit_is_read_backwards() {
+    let dir = dir();
+    let log = Log::open(dir.path()).expect("opens");
+    let mut stream = log.stream_with(&StreamOptions::new().name("thread")).expect("a stream");
+    for n in 0..3_u8 {
+        stream.append([n]).expect("room");
+    }
+    stream.commit().wait().expect("committed");
+    let snapshot = log.snapshot();
+    for end in 1..=3_u64 {
+        let events = snapshot.events(stream.id()).expect("known").range(..end).rev();
+        let read: Vec<u64> = events.map(|event| event.expect("whole").seq().get()).collect();
+        assert_eq!(read, (0..end).rev().collect::<Vec<_>>());
+    }
+}
+
+/// The first segment of a log was lost. Reading by position found no segment for the first position, and
+/// ended without a word, although all later commits were there.
+#[test]
+fn f22_reading_by_position_tells_that_the_first_segment_is_lost_and_goes_on() {
+    let dir = dir();
+    let log = small().open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..40_u8 {
+        stream.append([n; 1000]).expect("room");
+        stream.commit_with(os()).wait().expect("committed");
+    }
+    drop(stream);
+    log.close().expect("closes");
+    fs::remove_file(segment(dir.path(), 1)).expect("removed");
+    let (snapshot, found) = Snapshot::open(dir.path()).expect("readable");
+    assert!(!found.is_sound());
+    let mut all = snapshot.read_all(Position::START).expect("in range");
+    let error = all.next().expect("something").expect_err("the first is lost");
+    assert!(matches!(error.kind(), ErrorKind::Corrupt { .. }), "{error}");
+    let read: Vec<_> = all.collect::<Result<_, _>>().expect("the rest is whole");
+    assert_eq!(read.last().expect("some").payload(), [39; 1000]);
+}
