@@ -24,6 +24,8 @@ mod writer;
 pub use catalog::{Snapshot, StreamInfo};
 pub use commit::{Commit, Ticket};
 pub use disk::Clock;
+#[cfg(feature = "sim")]
+pub use disk::{Fault, SimDisk};
 pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 pub use log::Log;
 pub use options::{CommitOptions, Options, Overflow, Privacy, StreamOptions};

@@ -6,7 +6,7 @@ use super::batch::Batch;
 use super::event::Event;
 use crate::catalog::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, COMMITS_AT, decode_gap};
+use crate::format::{BatchKind, COMMITS_AT, decode_gap, record_at};
 use crate::recovery::scan::{Found, Scanner, Step};
 use crate::segment::Segment;
 use crate::types::{Seq, StreamId};
@@ -67,14 +67,14 @@ impl LogEvents {
                         self.at = Some(at);
                         return Err(error);
                     }
-                    at.offset = found.end();
+                    at.offset = record_at(found.end());
                     self.next += 1;
                     self.at = Some(at);
                     self.commit = Some((found, 0));
                     return Ok(true);
                 }
                 Step::Commit(found) => {
-                    at.offset = found.end();
+                    at.offset = record_at(found.end());
                     self.at = Some(at);
                 }
                 Step::Invalid | Step::Witness(_) if at.offset < at.limit => {

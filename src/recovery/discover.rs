@@ -104,7 +104,7 @@ impl Discovered {
                 } else if header.number != number {
                     Role::Unusable(DamageKind::Misplaced)
                 } else {
-                    start(header, &file, bytes)?
+                    start(header, whole, &file, bytes)?
                 }
             }
             Err(HeaderError::Version(found)) => {
@@ -116,12 +116,13 @@ impl Discovered {
             }
             Err(HeaderError::Blank | HeaderError::Damaged) => Role::Unusable(DamageKind::Header),
         };
+        let header_hurt = header_hurt && matches!(role, Role::Segment(_));
         self.candidates.push(Candidate { number, file, bytes, role, header_hurt });
         Ok(())
     }
 }
 
-fn start(header: SegmentHeader, file: &Arc<dyn DiskFile>, bytes: u64) -> Result<Role> {
+fn start(header: SegmentHeader, whole: bool, file: &Arc<dyn DiskFile>, bytes: u64) -> Result<Role> {
     let sealed = Sealed::open(&header, &**file)
         .map_err(|error| Error::io("open", place(header.number, 0), error))?;
     if let Some(sealed) = sealed {
@@ -140,7 +141,11 @@ fn start(header: SegmentHeader, file: &Arc<dyn DiskFile>, bytes: u64) -> Result<
         None => match scanner.find(COMMITS_AT, 0)? {
             Some((_, Step::Commit(found))) => (None, found.head.durable),
             Some((_, Step::Witness(witness))) => (None, witness.durable),
-            _ if scanner.last_written(COMMITS_AT)?.is_none() => return Ok(Role::Spare(header)),
+            _ if scanner.last_written(COMMITS_AT)?.is_none() => {
+                // Only one that was finished may be used: whole, and as long as it says.
+                let finished = whole && bytes >= header.reserved_bytes;
+                return Ok(if finished { Role::Spare(header) } else { Role::Blank });
+            }
             _ => (None, 0),
         },
     };

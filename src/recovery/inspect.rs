@@ -8,7 +8,8 @@ use super::scan::{Found, Scanner, Step};
 use crate::disk::{Disk, RealDisk, read_exact_at};
 use crate::error::{Error, Place, Result};
 use crate::format::{
-    BatchKind, COMMITS_AT, Frames, HeaderError, decode_gap, decode_header, header, witness,
+    BatchKind, COMMITS_AT, Frames, HeaderError, decode_gap, decode_header, header, record_at,
+    witness,
 };
 use crate::segment::{DIR, Sealed, Segment, parse_name, path, place};
 use crate::types::{CodecId, EventKind, Position, Seq, StreamId, Timestamp};
@@ -175,7 +176,7 @@ impl Inspection {
         match at.scanner.step(offset)? {
             Step::Commit(found) => {
                 self.take_apart(number, &at.scanner, &found);
-                at.offset = found.end();
+                at.offset = record_at(found.end()).min(at.limit);
             }
             Step::Witness(witness) => {
                 self.ready.push_back(Item::Witness {
