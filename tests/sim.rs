@@ -162,7 +162,7 @@ fn from_environment(name: &str, otherwise: u64) -> u64 {
 #[test]
 fn p3_p4_p6_what_is_acknowledged_survives_every_crash() {
     let first = from_environment("AMBERLOG_SIM_SEED", 1);
-    let runs = from_environment("AMBERLOG_SIM_RUNS", 400);
+    let runs = from_environment("AMBERLOG_SIM_RUNS", 120);
     let (mut crashes, mut seen) = (0_u64, std::collections::HashSet::new());
     for seed in first..first + runs {
         let mut random = Random(seed);
