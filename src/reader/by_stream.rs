@@ -117,7 +117,10 @@ impl Events {
         }
         let mut walker = match self.front.walker.take() {
             Some(walker) => walker.next(&self.snapshot),
-            None => self.walker_at(self.start),
+            None => {
+                let found = self.walker_at(self.start);
+                found.map(|at| at.or_gap_before(&self.snapshot))
+            }
         };
         let mut gap = None;
         while let Some(at) = walker {
@@ -339,21 +342,26 @@ impl Walker {
         let span = snapshot.seek_span(entry, seq)?;
         let here = snapshot.span(entry.id, span)?;
         let cursor = here.batches.seek(seq).or_else(|| here.batches.first())?;
-        let mut walker = Self {
+        Some(Self {
             entry: Arc::clone(entry),
             span,
             here,
             cursor,
-        };
-        // A gap and the events behind it start at different seqs; begin with the gap.
-        if let Some(before) = walker.clone().prev(snapshot)
-            && before
-                .batch(snapshot)
-                .is_some_and(|batch| batch.kind != BatchKind::Events)
-        {
-            walker = before;
+        })
+    }
+
+    /// A gap and the events behind it start at different seqs; who reads forward begins with the gap.
+    fn or_gap_before(self, snapshot: &Snapshot) -> Self {
+        match self.clone().prev(snapshot) {
+            Some(before)
+                if before
+                    .batch(snapshot)
+                    .is_some_and(|batch| batch.kind != BatchKind::Events) =>
+            {
+                before
+            }
+            _ => self,
         }
-        Some(walker)
     }
 
     /// What is here; `None` when the snapshot does not show it.
