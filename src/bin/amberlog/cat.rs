@@ -10,12 +10,18 @@ use crate::output::{Failure, Out, Outcome, Verdict, in_log, note};
 use crate::reading::{open, resolve};
 use crate::units::{base16, count, rfc3339};
 
+const DETAILS: &str = "\
+An event is printed as its payload and a newline. An imported file comes back
+byte for byte: if its last line had no newline (event kind 1 at the end of a
+stream), none is printed. Gaps and damage are told on standard error, reading
+goes on behind them, and damage gives exit code 1.
+
+With --json an event has seq, position, kind, codec, time, dropped_before (if
+any were), and payload, or payload_base16 if it is no UTF-8.";
+
 /// What can be asked of `cat`.
-///
-/// An event is printed as its payload and a newline. An imported file comes back byte for byte: if its last
-/// line had no newline (event kind 1 at the end of a stream), none is printed. Gaps and damage are told on
-/// standard error; damage gives exit code 1.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = DETAILS)]
 pub(crate) struct Args {
     /// The log's directory
     log: PathBuf,

@@ -9,10 +9,14 @@ use serde_json::Value;
 use crate::output::{Out, Outcome, Verdict, in_log, note};
 use crate::units::rfc3339;
 
+const DETAILS: &str = "\
+A line has the segment's number, the offset in its file, and the record.
+Nothing is judged: what cannot be read is shown as such, and `amberlog verify`
+says whether that is damage.";
+
 /// What can be asked of `dump`.
-///
-/// Judges nothing: what cannot be read is shown as such, and `amberlog verify` says whether that is damage.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = DETAILS)]
 pub(crate) struct Args {
     /// The log's directory
     log: PathBuf,
@@ -97,18 +101,17 @@ fn of_file(item: &Item) -> Option<Record> {
             number,
             bytes,
             log_id,
-            first_position,
             reserved_bytes,
             created,
             salt,
             sealed,
             header_whole,
+            ..
         } => {
             let words = vec![
                 ("bytes", Value::from(*bytes)),
                 ("sealed", Value::from(*sealed)),
                 ("log", Value::from(log_id.to_string())),
-                ("first_position", Value::from(first_position.get())),
                 ("reserved_bytes", Value::from(*reserved_bytes)),
                 ("created", Value::from(rfc3339(*created))),
                 ("salt", Value::from(*salt)),

@@ -23,14 +23,21 @@ const RING_BYTES: usize = 4 * LINE_BYTES_MAX;
 /// How often the progress bar moves.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
+const DETAILS: &str = "\
+A stream is named by the file's path relative to the folder that was given, or
+by the file's name. Left out, with a note: hidden files, symbolic links, the
+log itself, and files with a NUL byte in their first 8 KiB unless they are
+called .jsonl. A file without lines makes no stream.
+
+A file whose stream is there already is compared with it. If they are equal,
+nothing happens; if the file has more lines, those are imported; if they
+differ, the stream is left as it is and the exit code is 1. A file that cannot
+be read, or has a line above 64 MiB, is reported, the others are imported, and
+the exit code is 2.";
+
 /// What can be asked of `import`.
-///
-/// A stream is named by the file's path relative to the folder that was given, or by the file's name. Hidden
-/// files, symbolic links and files with a NUL byte near their start are left out of folders, with a note.
-///
-/// A file whose stream is there already is compared with it. If they are equal, nothing happens; if the file
-/// has more lines, those are imported; if they differ, the stream is left as it is and the exit code is 1.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = DETAILS)]
 pub(crate) struct Args {
     /// The log's directory; made by the first commit
     log: PathBuf,

@@ -30,8 +30,8 @@ Exit codes:
   1  damage or differences were found; they are listed
   2  it could not be done, or not all of it
 
-Only a commit puts events on disk. ls, cat, info, verify and dump change nothing, take no lock, and work
-while another process writes the log.";
+Only a commit puts events on disk. ls, cat, info, verify and dump change
+nothing, take no lock, and work while another process writes the log.";
 
 /// An embedded event log, from the command line.
 #[derive(Debug, Parser)]

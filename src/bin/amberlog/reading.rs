@@ -16,7 +16,7 @@ pub(crate) fn open(path: &Path) -> Result<(Snapshot, Survey), Failure> {
         .saturating_sub(survey.acknowledged.get());
     if hidden > 0 {
         note(format_args!(
-            "{} behind the watermark not shown: being written right now, or waiting for the next writer \
+            "{} past the watermark not shown: being written right now, or waiting for the next writer \
              to open the log",
             count(hidden, "commit")
         ));

@@ -3,7 +3,7 @@
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
 
-use amberlog::{Log, Options, Overflow, RefusedReason, Stream, StreamOptions};
+use amberlog::{Log, Options, Overflow, RefusedReason, Status, Stream, StreamOptions};
 use regex::bytes::Regex;
 use serde::Serialize;
 
@@ -18,15 +18,20 @@ const RING_BYTES: usize = 1 << 20;
 /// How much of standard input is read at once.
 const READ_BYTES: usize = 64 << 10;
 
+const DETAILS: &str = "\
+Lines wait in memory until a commit. Without --commit-every and --commit-on
+there is one commit, at the end. With --commit-every what is left at the end is
+committed too; with --commit-on what comes behind the last match is not, and a
+note says how much that was.
+
+When the ring is full before a commit: with --keep-last the oldest lines are
+dropped, and the next commit says how many; without it recording ends with exit
+code 2, and what was committed stays. A line too large for the ring ends it in
+either case.";
+
 /// What can be asked of `record`.
-///
-/// Lines wait in memory until a commit. Without --commit-every and --commit-on there is one commit, at the
-/// end. With --commit-every what is left at the end is committed too; with --commit-on what comes behind the
-/// last match is not, and a note says how much that was.
-///
-/// When the ring is full before a commit: with --keep-last the oldest lines are dropped and the next commit
-/// says how many; without it recording ends with exit code 2, and what was committed stays.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = DETAILS)]
 pub(crate) struct Args {
     /// The log's directory; made by the first commit
     log: PathBuf,
@@ -205,8 +210,7 @@ impl Recorder<'_> {
     fn summary(&self, not_committed: u64) -> Summary {
         let committed = self.flight.events();
         Summary {
-            id: (self.stream.head().get() > 0 && committed > 0)
-                .then(|| self.stream.id().to_string()),
+            id: (self.stream.status() == Status::Durable).then(|| self.stream.id().to_string()),
             name: self.args.name.clone(),
             lines: self.lines,
             committed,
