@@ -649,3 +649,18 @@ fn a_closed_pipe_ends_quietly() {
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
 }
+
+#[test]
+fn a_file_that_cannot_be_taken_does_not_stop_the_others() {
+    let bench = Bench::new();
+    bench.file("a", b"1\n");
+    bench.file("line\nbreak", b"2\n");
+    bench.file("z", b"3\n");
+    let ran = bench
+        .run(&["import", "LOG", "FILES", "--json"])
+        .ends_with(2);
+    let statuses = statuses(&ran);
+    assert_eq!(statuses["line\nbreak"], "failed");
+    assert_eq!(statuses["a"], "imported");
+    bench.cat_is("z", b"3\n");
+}

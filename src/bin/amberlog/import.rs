@@ -6,7 +6,7 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use amberlog::{Events, Log, Options, RefusedReason, Stream, StreamId, StreamOptions};
+use amberlog::{Events, Log, Options, RefusedReason, Stream, StreamOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -68,7 +68,7 @@ struct Report {
     name: Option<String>,
     id: Option<String>,
     status: Status,
-    /// Events of the stream that are lines of the file.
+    /// Events of the stream.
     events: u64,
     /// Those of them that this import brought.
     new_events: u64,
@@ -77,26 +77,28 @@ struct Report {
 }
 
 impl Report {
-    fn new(file: &Path, name: Option<&str>, status: Status) -> Self {
+    fn new(file: &Path, name: Option<&str>) -> Self {
         Self {
             file: file.display().to_string(),
             name: name.map(str::to_owned),
             id: None,
-            status,
+            status: Status::Imported,
             events: 0,
             new_events: 0,
             reason: None,
         }
     }
 
-    fn because(mut self, reason: impl Into<String>) -> Self {
+    fn set(&mut self, status: Status, reason: impl Into<String>) {
+        self.status = status;
         self.reason = Some(reason.into());
-        self
     }
 
-    fn of(mut self, id: StreamId) -> Self {
-        self.id = Some(id.to_string());
-        self
+    /// The stream has so many events now.
+    fn reach(&mut self, events: u64) {
+        let before = self.events - self.new_events;
+        self.events = events.max(before);
+        self.new_events = self.events - before;
     }
 }
 
@@ -189,59 +191,58 @@ impl<'a> Import<'a> {
             buffered_bytes: 0,
         };
         for (path, why) in &sources.left_out {
-            import.skip(path, None, why);
+            let mut report = Report::new(path, None);
+            report.set(Status::Skipped, *why);
+            import.push(report);
         }
         for (path, why) in &sources.failed {
-            import.fail(Report::new(path, None, Status::Failed).because(why));
+            let mut report = Report::new(path, None);
+            report.set(Status::Failed, why);
+            import.push(report);
         }
         import
     }
 
-    fn note(&self, text: &str) {
-        self.bar.suspend(|| note(text));
-    }
-
-    fn skip(&mut self, path: &Path, name: Option<&str>, why: &str) {
-        self.note(&format!("{}: skipped: {why}", path.display()));
-        let report = Report::new(path, name, Status::Skipped);
-        self.reports.push(report.because(why));
-    }
-
-    fn fail(&mut self, report: Report) {
+    /// Keeps a report, and says at once what is not as it should be.
+    fn push(&mut self, report: Report) {
         let why = report.reason.as_deref().unwrap_or_default();
-        self.note(&format!("{}: {why}", report.file));
+        let word = match report.status {
+            Status::Skipped => "skipped: ",
+            Status::Differs => "differs: ",
+            Status::Failed => "",
+            _ => return self.reports.push(report),
+        };
+        let file = &report.file;
+        self.bar
+            .suspend(|| note(format_args!("{file}: {word}{why}")));
         self.reports.push(report);
     }
 
     /// Takes one file after the other. `Some`: the log takes no more, and why.
     fn all(&mut self, files: &[Source]) -> Option<amberlog::Error> {
         let mut begun = 0;
+        let mut error = None;
         for source in files {
-            let before = begun;
-            begun += source.bytes;
-            let crash = match self.file(source, before) {
-                Ok(()) => None,
-                Err(Stop::File(why)) => {
-                    let report = Report::new(&source.path, Some(&source.name), Status::Failed);
-                    self.fail(report.because(why));
-                    None
-                }
-                Err(Stop::Log(crash)) => {
-                    let report = Report::new(&source.path, Some(&source.name), Status::Failed);
-                    let why = crash.error.to_string();
-                    self.reports.push(report.because(why));
-                    Some(crash)
-                }
-            };
-            if let Some(crash) = crash {
-                return Some(self.crash(crash));
+            let mut report = Report::new(&source.path, Some(&source.name));
+            let ended = self.file(source, begun, &mut report);
+            if let Err(Stop::File(why)) = &ended {
+                report.set(Status::Failed, why);
             }
+            begun += source.bytes;
             self.bar.set_position(begun);
+            if let Err(Stop::Log(crash)) = ended {
+                report.status = Status::Failed;
+                self.reports.push(report);
+                error = Some(self.crash(crash));
+                break;
+            }
+            self.push(report);
         }
-        match self.flight.land() {
-            Ok(()) => None,
-            Err(crash) => Some(self.crash(crash)),
+        if let Err(crash) = self.flight.land() {
+            error = error.or(Some(self.crash(crash)));
         }
+        self.recount_failed();
+        error
     }
 
     /// A commit failed: every file that had a part in it, or in one behind it, is told apart.
@@ -250,60 +251,67 @@ impl<'a> Import<'a> {
         let mut next = Some(first);
         while let Some(crash) = next {
             if let Some(report) = self.reports.get_mut(crash.owner) {
-                report.status = Status::Failed;
-                report.reason = Some(crash.error.to_string());
+                report.set(Status::Failed, crash.error.to_string());
             }
             next = self.flight.land().err();
         }
         error
     }
 
-    fn file(&mut self, source: &Source, begun: u64) -> Result<(), Stop> {
+    /// Of files that failed, a part may be there: what the log shows is what counts.
+    fn recount_failed(&mut self) {
+        let snapshot = self.log.snapshot();
+        let failed = self.reports.iter_mut();
+        for report in failed.filter(|report| report.status == Status::Failed) {
+            let name = report.name.as_deref();
+            let id = name.and_then(|name| snapshot.find(name));
+            let info = id.and_then(|id| snapshot.stream(id));
+            report.id = info.as_ref().map(|info| info.id.to_string());
+            report.reach(info.map_or(0, |info| info.head.get()));
+        }
+    }
+
+    fn file(&mut self, source: &Source, begun: u64, report: &mut Report) -> Result<(), Stop> {
         let unreadable = |error: std::io::Error| Stop::File(error.to_string());
+        let of_log = |error: amberlog::Error| Stop::File(error.to_string());
         let name = source.name.as_str();
+        let snapshot = self.log.snapshot();
+        let known = snapshot.find(name).and_then(|id| snapshot.stream(id));
+        if let Some(info) = &known {
+            report.id = Some(info.id.to_string());
+            report.events = info.head.get();
+        }
         let Some(mut lines) = open(&source.path).map_err(unreadable)? else {
-            self.skip(&source.path, Some(name), "no text");
+            report.set(Status::Skipped, "no text");
             return Ok(());
         };
-        let of_log = |error: amberlog::Error| Stop::File(error.to_string());
-        let mut report = Report::new(&source.path, Some(name), Status::Imported);
-        let snapshot = self.log.snapshot();
-        let mut stream = if let Some(id) = snapshot.find(name) {
-            report = report.of(id);
+        let mut stream = if let Some(id) = known.map(|info| info.id) {
             let events = snapshot.events(id).map_err(of_log)?;
             match compare(events, &mut lines).map_err(unreadable)? {
                 Compared::Same => {
                     report.status = Status::Already;
-                    report.events = lines.number();
-                    self.reports.push(report);
                     return Ok(());
                 }
                 Compared::Differs(why) => {
-                    report.status = Status::Differs;
-                    self.fail(report.because(format!("differs: {why}")));
+                    report.set(Status::Differs, why);
                     return Ok(());
                 }
                 Compared::Prefix => {}
             }
-            report.status = Status::Resumed;
-            report.events = lines.number() - 1;
-            report.reason = Some(format!("resumed at line {}", lines.number()));
+            let line = lines.number();
+            report.set(Status::Resumed, format!("resumed at line {line}"));
             self.log.resume(id).map_err(of_log)?
         } else if lines.advance().map_err(unreadable)? {
             let options = StreamOptions::new().name(name);
             self.log.stream_with(&options).map_err(of_log)?
         } else {
-            report.status = Status::Empty;
             let why = "no lines, so no events and no stream";
-            self.reports.push(report.because(why));
+            report.set(Status::Empty, why);
             return Ok(());
         };
-        report = report.of(stream.id());
-        let first = lines.number();
+        report.id = Some(stream.id().to_string());
         self.rest(&mut stream, &mut lines, begun)?;
-        report.new_events = lines.number() + 1 - first;
-        report.events += report.new_events;
-        self.reports.push(report);
+        report.reach(lines.number());
         Ok(())
     }
 
