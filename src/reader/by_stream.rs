@@ -114,7 +114,10 @@ impl Events {
         }
         let mut walker = match self.front.walker.take() {
             Some(walker) => walker.next(&self.snapshot),
-            None => self.walker_at(self.start),
+            None => {
+                let found = self.walker_at(self.start);
+                found.map(|at| at.or_gap_before(&self.snapshot))
+            }
         };
         let mut gap = None;
         while let Some(at) = walker {
@@ -320,14 +323,15 @@ impl Walker {
         let span = snapshot.seek_span(entry, seq)?;
         let here = snapshot.span(entry.id, span)?;
         let cursor = here.batches.seek(seq).or_else(|| here.batches.first())?;
-        let mut walker = Self { entry: Arc::clone(entry), span, here, cursor };
-        // A gap and the events behind it start at different seqs; begin with the gap.
-        if let Some(before) = walker.clone().prev(snapshot)
-            && before.batch(snapshot).is_some_and(|batch| batch.kind != BatchKind::Events)
-        {
-            walker = before;
-        }
-        Some(walker)
+        Some(Self { entry: Arc::clone(entry), span, here, cursor })
+    }
+
+    /// A gap and the events behind it start at different seqs; who reads forward begins with the gap.
+    fn or_gap_before(self, snapshot: &Snapshot) -> Self {
+        let before = self.clone().prev(snapshot);
+        let not_events =
+            |at: &Self| at.batch(snapshot).is_some_and(|batch| batch.kind != BatchKind::Events);
+        before.filter(not_events).unwrap_or(self)
     }
 
     /// What is here; `None` when the snapshot does not show it.
