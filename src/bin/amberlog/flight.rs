@@ -1,8 +1,6 @@
 //! Commits that are under way while lines are still read. Every ticket is looked at.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::task::{Context, Waker};
 
 use amberlog::{Error, Ticket};
 
@@ -32,10 +30,8 @@ pub(crate) struct Flight {
 impl Flight {
     /// Lets a commit start, and waits for older ones if too many are under way.
     pub(crate) fn launch(&mut self, owner: usize, bytes: u64, ticket: Ticket) -> Result<(), Crash> {
-        let mut ticket = ticket;
-        // A ticket that is merely kept starts nothing; one that is awaited is served by the log's thread.
-        let mut context = Context::from_waker(Waker::noop());
-        let _ = Pin::new(&mut ticket).poll(&mut context);
+        // A ticket that is merely kept starts nothing.
+        ticket.start();
         self.tickets.push_back((owner, bytes, ticket));
         self.bytes += bytes;
         while self.bytes > FLIGHT_BYTES_MAX || self.tickets.len() > FLIGHT_COMMITS_MAX {

@@ -17,7 +17,7 @@ use crate::sources::{LINE_BYTES_MAX, Source, Sources, open};
 use crate::units::{count, printable};
 
 /// A commit is made whenever so much is buffered, if nothing else was asked for.
-const COMMIT_BYTES: u64 = 4 << 20;
+const COMMIT_BYTES: u64 = 1 << 20;
 /// Room for a few of the longest lines. A ring takes memory only as it fills.
 const RING_BYTES: usize = 4 * LINE_BYTES_MAX;
 /// How often the progress bar moves.
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Files, and folders to walk
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Commit every N lines, and at the end of each file [default: whenever 4 MiB are buffered]
+    /// Commit every N lines, and at the end of each file [default: whenever 1 MiB is buffered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     commit_every: Option<u64>,
 }
