@@ -317,13 +317,15 @@ impl Snapshot {
     /// The seq behind the stream's last visible event; `None` when nothing of it is visible.
     pub(crate) fn head(&self, entry: &StreamEntry) -> Option<u64> {
         // The newest batch may have been written after this snapshot was taken: go back past those.
+        // The head is looked at first: if it moves now, so did the newest span.
+        let head = entry.head();
         let newest = self.last_span(entry)?;
         let number = self.catalog.span_segment(newest);
         if let Some(seal) = self.segments.get(number).and_then(|segment| segment.seal_state())
             && LogPlace::new(number, seal.footer_at) <= self.mark.end
             && newest == entry.span_last.load(Ordering::Acquire)
         {
-            return Some(entry.head());
+            return Some(head);
         }
         let mut span = Some(newest);
         while let Some(here) = span {

@@ -282,7 +282,9 @@ impl<W: Lead> Queue<W> {
         let mut inner = self.lock();
         inner.writer = Some(writer);
         let more = !inner.forming.is_empty();
-        if more && !inner.forming.iter().any(|pending| pending.nudge()) {
+        // Without the log's own thread, nobody asked for what is queued and not waited for: its tickets
+        // are merely kept, and whoever waits for, awaits or drops one of them finds the writer here.
+        if more && !inner.forming.iter().any(|pending| pending.nudge()) && inner.server.is_some() {
             inner.asked = true;
             self.wake_server.notify_one();
         }

@@ -316,10 +316,13 @@ impl Ring {
         count
     }
 
-    /// Takes a buffer back whose events are committed. The ring uses it again if it has none.
+    /// Takes a buffer back whose events are committed. The ring uses it again if it has none, unless memory
+    /// grows scarce: half of the budget is for what is buffered, and never held by empty rings.
     pub(crate) fn recycle(&mut self, filled: Filled) {
         self.in_flight -= filled.buffer_bytes();
-        if self.buffer.bytes.is_empty() && filled.buffer_bytes() <= SPARE_BYTES_MAX {
+        let budget = &self.buffer.budget;
+        let plenty = budget.used() <= budget.bytes_max / 2;
+        if self.buffer.bytes.is_empty() && filled.buffer_bytes() <= SPARE_BYTES_MAX && plenty {
             self.buffer = filled.buffer;
             self.reset();
         }

@@ -97,11 +97,9 @@ impl Stream {
         let limits = limits(&core, options, "resume")?;
         let snapshot = Snapshot::new(Arc::clone(&core.catalog));
         let entry = core.catalog.entry(id);
-        match entry.filter(|entry| snapshot.head(entry).is_some()) {
-            Some(entry) => {
-                let head = entry.head();
-                Ok(Self::with(core, id, limits, head, None, Some(entry)))
-            }
+        // What is visible, not what is written: the handle reads its own stream up to there.
+        match entry.and_then(|entry| Some((snapshot.head(&entry)?, entry))) {
+            Some((head, entry)) => Ok(Self::with(core, id, limits, head, None, Some(entry))),
             None if core.volatile.pin().contains_key(&id) => {
                 let kind = ErrorKind::NotMaterialized { stream: id, buffered: None };
                 Err(Error::new(kind, "resume"))
@@ -367,6 +365,8 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        // A commit that failed gives the name back with the events.
+        self.reap();
         self.core.volatile.pin().remove(&self.id);
         if let Some(name) = &self.name {
             self.core.catalog.release_name(name, self.id);

@@ -33,9 +33,9 @@ pub(crate) trait Disk: Send + Sync + Debug {
     fn list(&self, path: &str) -> io::Result<Vec<OsString>>;
     /// Makes a new file, private, for reading and writing. One that is there already is an error.
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens a file for reading only.
+    /// Opens a file for reading only. What is no plain file is [`io::ErrorKind::InvalidInput`].
     fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading and writing. What is no plain file is [`io::ErrorKind::InvalidInput`].
     fn open_write(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Gives a file another name in the same log; an existing one of that name is an error.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;

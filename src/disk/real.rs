@@ -38,11 +38,17 @@ impl RealDisk {
         }
     }
 
+    /// Opens a plain file. Anything else is [`io::ErrorKind::InvalidInput`], and is not even opened: that
+    /// of a pipe would wait for the other side.
     fn open(&self, path: &str, options: &mut OpenOptions) -> io::Result<Arc<dyn DiskFile>> {
-        let file = options.mode(self.file_mode).open(self.path(path))?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"));
-        }
+        let path = self.path(path);
+        let plain = |found: fs::Metadata| match found.is_file() {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file")),
+        };
+        plain(fs::metadata(&path)?)?;
+        let file = options.open(path)?;
+        plain(file.metadata()?)?;
         Ok(Arc::new(RealFile(file)))
     }
 }
@@ -80,7 +86,9 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.open(path, OpenOptions::new().read(true).write(true).create_new(true))
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(self.file_mode);
+        Ok(Arc::new(RealFile(options.open(self.path(path))?)))
     }
 
     fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {

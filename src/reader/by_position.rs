@@ -29,7 +29,6 @@ struct At {
     segment: Arc<Segment>,
     scanner: Scanner,
     offset: u64,
-    limit: u64,
 }
 
 impl LogEvents {
@@ -37,14 +36,17 @@ impl LogEvents {
         Self { snapshot, next: from, at: None, commit: None, batch: None }
     }
 
-    fn enter(&self, segment: &Arc<Segment>) -> At {
+    fn enter(&self, segment: &Arc<Segment>) -> Result<At> {
         let end = self.snapshot.end_in(segment);
         let limit = match segment.seal_state() {
             Some(sealed) => sealed.footer_at.min(end),
-            None => end.min(segment.header.reserved_bytes),
+            None => {
+                let failed = |error| segment.io_error("read", 0, error);
+                end.min(segment.file.len().map_err(failed)?)
+            }
         };
         let scanner = Scanner::new(Arc::clone(segment), limit);
-        At { segment: Arc::clone(segment), scanner, offset: COMMITS_AT, limit }
+        Ok(At { segment: Arc::clone(segment), scanner, offset: COMMITS_AT })
     }
 
     /// Moves to the next commit. `Ok(false)`: there is none.
@@ -54,57 +56,68 @@ impl LogEvents {
                 let Some(segment) = self.snapshot.segments.of_position(self.next) else {
                     return Ok(false);
                 };
-                self.at = Some(self.enter(segment));
+                self.at = Some(self.enter(segment)?);
                 continue;
             };
-            let step = if at.offset < at.limit { at.scanner.step(at.offset)? } else { Step::End };
+            let following = self.snapshot.segments.after(at.segment.number());
+            if following.is_some_and(|segment| segment.first_position == self.next) {
+                // All of this one was read; what stands behind is a witness, a footer or nothing.
+                self.at = None;
+                continue;
+            }
+            let step = match at.scanner.step(at.offset) {
+                Ok(step) => step,
+                Err(error) => {
+                    self.skip(&at);
+                    return Err(error);
+                }
+            };
             match step {
-                Step::Commit(found) if found.head.position >= self.next => {
-                    let lost = self.next..found.head.position;
-                    self.next = found.head.position;
-                    if !lost.is_empty() {
-                        let error = at.segment.error("read", at.offset);
-                        self.at = Some(at);
-                        return Err(error);
-                    }
+                Step::Commit(found) if found.head.position == self.next => {
                     at.offset = record_at(found.end());
                     self.next += 1;
                     self.at = Some(at);
                     self.commit = Some((found, 0));
                     return Ok(true);
                 }
-                Step::Commit(found) => {
+                Step::Commit(found) if found.head.position < self.next => {
                     at.offset = record_at(found.end());
                     self.at = Some(at);
                 }
-                Step::Invalid | Step::Witness(_) if at.offset < at.limit => {
-                    let error = at.segment.error("read", at.offset);
-                    if let Some((offset, _)) = at.scanner.find(at.offset + 1, 0)? {
-                        at.offset = offset;
-                        self.at = Some(at);
-                    } else {
-                        self.leave(&at);
-                    }
-                    return Err(error);
-                }
-                _ => {
-                    if !self.leave(&at) {
-                        return Ok(false);
-                    }
-                }
+                _ => return Err(self.missed(at)),
             }
         }
         Ok(false)
     }
 
-    /// Goes on in the next segment, if there is one.
-    fn leave(&mut self, at: &At) -> bool {
-        let Some(segment) = self.snapshot.segments.after(at.segment.number()) else {
-            self.next = u64::MAX;
-            return false;
-        };
-        self.at = Some(self.enter(segment));
-        true
+    /// The next commit is not where it should be. Goes on behind what is lost.
+    fn missed(&mut self, mut at: At) -> Error {
+        let error = at.segment.error("read", at.offset);
+        let mut from = at.offset;
+        loop {
+            match at.scanner.find(from, self.next) {
+                Ok(Some((offset, Step::Commit(found)))) => {
+                    at.offset = offset;
+                    self.next = found.head.position;
+                    self.at = Some(at);
+                    return error;
+                }
+                Ok(Some((offset, _))) => from = offset + crate::format::ALIGN,
+                Ok(None) => break,
+                Err(unreadable) => {
+                    self.skip(&at);
+                    return unreadable;
+                }
+            }
+        }
+        self.skip(&at);
+        error
+    }
+
+    /// Goes on with the first commit of the next segment, if there is one.
+    fn skip(&mut self, at: &At) {
+        let following = self.snapshot.segments.after(at.segment.number());
+        self.next = following.map_or(u64::MAX, |segment| segment.first_position.max(self.next));
     }
 
     /// Moves to the next batch of events of the commit. `Ok(false)`: there is none.

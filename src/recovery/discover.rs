@@ -3,6 +3,7 @@
 //! Every file in the segments' directory whose name is a segment's is accounted for: a segment, a spare, the
 //! rest of one that was never finished, or something that cannot be used, with the reason.
 
+use std::io::ErrorKind as ErrorKindOfIo;
 use std::sync::Arc;
 
 use super::report::DamageKind;
@@ -10,7 +11,7 @@ use super::scan::{Scanner, Step};
 use crate::disk::{Disk, DiskFile, read_exact_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMITS_AT, HeaderError, SegmentHeader, VERSION, decode_header, header};
-use crate::segment::{DIR, Sealed, Segment, parse_name, path, place};
+use crate::segment::{DIR, Sealed, Segment, Spare, parse_name, path, place};
 
 /// How to open the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +23,6 @@ pub(crate) enum Access {
 /// A file with the name of a segment.
 pub(super) struct Candidate {
     pub(super) number: u32,
-    pub(super) file: Arc<dyn DiskFile>,
     pub(super) bytes: u64,
     pub(super) role: Role,
     /// One of the header's two copies is damaged.
@@ -34,7 +34,7 @@ pub(super) enum Role {
     /// A segment with something in it.
     Segment(Start),
     /// A segment with nothing in it: made ready, and not used.
-    Spare(SegmentHeader),
+    Spare(Spare),
     /// Nothing but zeros behind a header that was never finished.
     Blank,
     /// No segment of this log.
@@ -44,6 +44,7 @@ pub(super) enum Role {
 /// How a segment starts.
 pub(super) struct Start {
     pub(super) header: SegmentHeader,
+    pub(super) file: Arc<dyn DiskFile>,
     pub(super) sealed: Option<Sealed>,
     /// The position of its first commit; `None` when that commit cannot be read.
     pub(super) first: Option<u64>,
@@ -61,7 +62,7 @@ pub(super) struct Discovered {
 pub(super) fn discover(disk: &dyn Disk, access: Access) -> Result<Option<Discovered>> {
     let names = match disk.list(DIR) {
         Ok(names) => names,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
         Err(error) => {
             let place = Place { path: DIR.into(), segment: None, offset: None };
             return Err(Error::io("list", place, error));
@@ -70,15 +71,40 @@ pub(super) fn discover(disk: &dyn Disk, access: Access) -> Result<Option<Discove
     let mut numbers: Vec<u32> =
         names.iter().filter_map(|name| parse_name(name.to_str()?)).collect();
     numbers.sort_unstable();
-    let mut found = Discovered { log_id: None, candidates: Vec::with_capacity(numbers.len()) };
+    let mut opened = Vec::with_capacity(numbers.len());
     for number in numbers {
-        found.look_at(disk, access, number)?;
+        opened.extend(Opened::look_at(disk, access, number)?);
     }
-    Ok(Some(found))
+    let log_id = majority(&opened);
+    let candidates = opened.into_iter().map(|one| one.judge(log_id)).collect::<Result<_>>()?;
+    Ok(Some(Discovered { log_id, candidates }))
 }
 
-impl Discovered {
-    fn look_at(&mut self, disk: &dyn Disk, access: Access, number: u32) -> Result<()> {
+/// A file whose header was read.
+struct Opened {
+    number: u32,
+    /// `None`: a directory, or another thing that is no plain file.
+    file: Option<Arc<dyn DiskFile>>,
+    bytes: u64,
+    header: Result<(SegmentHeader, bool), HeaderError>,
+}
+
+/// Each header names its log. The log is the one that most of them name, so that no single file can
+/// speak for all others; of two with as many, the one that comes first.
+fn majority(all: &[Opened]) -> Option<[u8; 16]> {
+    let ids = || all.iter().filter_map(|one| one.header.ok()).map(|(header, _)| header.log_id);
+    let votes = |id: [u8; 16]| ids().filter(|one| *one == id).count();
+    let mut best: Option<([u8; 16], usize)> = None;
+    for id in ids() {
+        if best.is_none_or(|(leading, most)| leading != id && votes(id) > most) {
+            best = Some((id, votes(id)));
+        }
+    }
+    best.map(|(id, _)| id)
+}
+
+impl Opened {
+    fn look_at(disk: &dyn Disk, access: Access, number: u32) -> Result<Option<Self>> {
         let failed = |error| Error::io("open", place(number, 0), error);
         let opened = match access {
             Access::Read => disk.open_read(&path(number)),
@@ -87,49 +113,53 @@ impl Discovered {
         let file = match opened {
             Ok(file) => file,
             // A spare that a writer in another process has just given back.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
+            // What the disk says of a directory, a pipe or a device.
+            Err(error) if error.kind() == ErrorKindOfIo::InvalidInput => {
+                let header = Err(HeaderError::Damaged);
+                return Ok(Some(Self { number, file: None, bytes: 0, header }));
+            }
             Err(error) => return Err(failed(error)),
         };
         let bytes = file.len().map_err(failed)?;
         let mut block = vec![0; bytes.min(header::BLOCK_BYTES as u64) as usize];
         read_exact_at(&*file, &mut block, 0).map_err(failed)?;
-        let mut header_hurt = false;
-        let role = match decode_header(&block) {
-            Ok((header, whole)) => {
-                header_hurt = !whole;
-                // A header names the log; the first one that can be read is believed.
-                let log_id = *self.log_id.get_or_insert(header.log_id);
-                if header.log_id != log_id {
-                    Role::Unusable(DamageKind::Foreign)
-                } else if header.number != number {
-                    Role::Unusable(DamageKind::Misplaced)
-                } else {
-                    start(header, whole, &file, bytes)?
-                }
+        let header = decode_header(&block);
+        if let Err(HeaderError::Version(found)) = header {
+            let kind = ErrorKind::UnsupportedVersion { found, supported: VERSION };
+            return Err(Error::new(kind, "open").at(place(number, 0)));
+        }
+        Ok(Some(Self { number, file: Some(file), bytes, header }))
+    }
+
+    fn judge(self, log_id: Option<[u8; 16]>) -> Result<Candidate> {
+        let Self { number, file, bytes, header } = self;
+        let header_hurt = matches!(header, Ok((_, false)));
+        let role = match (header, file) {
+            (_, None) => Role::Unusable(DamageKind::Foreign),
+            (Ok((header, _)), _) if Some(header.log_id) != log_id => {
+                Role::Unusable(DamageKind::Foreign)
             }
-            Err(HeaderError::Version(found)) => {
-                let kind = ErrorKind::UnsupportedVersion { found, supported: VERSION };
-                return Err(Error::new(kind, "open").at(place(number, 0)));
+            (Ok((header, _)), _) if header.number != number => {
+                Role::Unusable(DamageKind::Misplaced)
             }
-            Err(HeaderError::Blank | HeaderError::Damaged) if is_blank(number, &*file, bytes)? => {
-                Role::Blank
-            }
-            Err(HeaderError::Blank | HeaderError::Damaged) => Role::Unusable(DamageKind::Header),
+            (Ok((header, whole)), Some(file)) => start(header, whole, file, bytes)?,
+            (Err(_), Some(file)) if is_blank(number, &*file, bytes)? => Role::Blank,
+            (Err(_), Some(_)) => Role::Unusable(DamageKind::Header),
         };
         let header_hurt = header_hurt && matches!(role, Role::Segment(_));
-        self.candidates.push(Candidate { number, file, bytes, role, header_hurt });
-        Ok(())
+        Ok(Candidate { number, bytes, role, header_hurt })
     }
 }
 
-fn start(header: SegmentHeader, whole: bool, file: &Arc<dyn DiskFile>, bytes: u64) -> Result<Role> {
-    let sealed = Sealed::open(&header, &**file)
+fn start(header: SegmentHeader, whole: bool, file: Arc<dyn DiskFile>, bytes: u64) -> Result<Role> {
+    let sealed = Sealed::open(&header, &*file)
         .map_err(|error| Error::io("open", place(header.number, 0), error))?;
     if let Some(sealed) = sealed {
         let (first, durable) = (Some(sealed.first_position), sealed.first_position - 1);
-        return Ok(Role::Segment(Start { header, sealed: Some(sealed), first, durable }));
+        return Ok(Role::Segment(Start { header, file, sealed: Some(sealed), first, durable }));
     }
-    let segment = Arc::new(Segment::active(header, 0, Arc::clone(file)));
+    let segment = Arc::new(Segment::active(header, 0, Arc::clone(&file)));
     let mut scanner = Scanner::new(segment, bytes);
     let here = match scanner.step(COMMITS_AT)? {
         Step::Commit(found) => Some(found.head.position),
@@ -144,12 +174,16 @@ fn start(header: SegmentHeader, whole: bool, file: &Arc<dyn DiskFile>, bytes: u6
             _ if scanner.last_written(COMMITS_AT)?.is_none() => {
                 // Only one that was finished may be used: whole, and as long as it says.
                 let finished = whole && bytes >= header.reserved_bytes;
-                return Ok(if finished { Role::Spare(header) } else { Role::Blank });
+                return Ok(if finished {
+                    Role::Spare(Spare { header, file })
+                } else {
+                    Role::Blank
+                });
             }
             _ => (None, 0),
         },
     };
-    Ok(Role::Segment(Start { header, sealed: None, first, durable }))
+    Ok(Role::Segment(Start { header, file, sealed: None, first, durable }))
 }
 
 /// Whether everything behind the header block is zero.

@@ -6,16 +6,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::discover::{Access, Candidate, Role, Start, discover};
+use super::discover::{Access, Candidate, Role, discover};
 use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, TornTail};
 use super::scan::{Found, Scanner, Step};
 use super::walk::{End, Expectation, Wound, walk};
 use crate::catalog::{Catalog, LogPlace, Watermark};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, SegmentHeader, witness};
+use crate::format::{BatchKind, witness};
 use crate::index::BatchRef;
-use crate::segment::{Sealed, Segment, Spare, place};
+use crate::segment::{Segment, Spare, place};
 use crate::types::{Position, Seq, StreamId};
 
 /// How closely to look.
@@ -89,7 +89,6 @@ impl Later {
 /// A file that is being folded.
 struct File {
     number: u32,
-    file: Arc<dyn DiskFile>,
     bytes: u64,
 }
 
@@ -108,7 +107,7 @@ struct Loader {
 impl Loader {
     /// Folds one file; `before` is the number of the one before it, `later` the next segment.
     fn fold(&mut self, one: Candidate, before: u32, later: Option<Later>) -> Result<()> {
-        let file = File { number: one.number, file: one.file, bytes: one.bytes };
+        let file = File { number: one.number, bytes: one.bytes };
         if one.header_hurt {
             self.damage(DamageKind::HeaderCopy, one.number, 0, 0..0);
         }
@@ -139,25 +138,28 @@ impl Loader {
             }
             self.next = first;
         }
-        let Start { header, sealed, .. } = start;
-        match sealed {
-            Some(sealed) => self.fold_sealed(&file, header, sealed, later),
-            None => self.fold_unsealed(&file, header, later),
+        match start.sealed {
+            Some(sealed) => {
+                let segment = Segment::sealed(start.header, start.file, sealed);
+                self.fold_sealed(&file, &Arc::new(segment), later)
+            }
+            None => {
+                let segment = Segment::active(start.header, self.next, start.file);
+                self.fold_unsealed(&file, Arc::new(segment), later)
+            }
         }
     }
 
     fn fold_sealed(
         &mut self,
         one: &File,
-        header: SegmentHeader,
-        sealed: Sealed,
+        segment: &Arc<Segment>,
         later: Option<Later>,
     ) -> Result<()> {
+        let Some(sealed) = segment.seal_state() else { return Ok(()) };
         let (first, last) = (sealed.first_position, sealed.last_position);
-        let footer_at = sealed.footer_at;
-        let footer = sealed.footer.clone();
-        let segment = Arc::new(Segment::sealed(header, Arc::clone(&one.file), sealed));
-        self.catalog.add_segment(Arc::clone(&segment));
+        let (footer_at, footer) = (sealed.footer_at, sealed.footer.clone());
+        self.catalog.add_segment(Arc::clone(segment));
         self.report(one, first..last + 1, SegmentState::Sealed);
         for (stream, run) in footer.runs() {
             let entries = || run.clone().filter_map(|index| footer.get(index));
@@ -165,11 +167,11 @@ impl Loader {
             let head = footer.get(run.end - 1).map_or(0, |batch| batch.end_seq());
             self.catalog.note_sealed(one.number, stream, first, head);
             for batch in entries().filter(|batch| batch.kind == BatchKind::Catalog) {
-                self.name_from(&segment, batch.offset, footer_at)?;
+                self.name_from(segment, batch.offset, footer_at)?;
             }
         }
         if self.depth == Depth::Full {
-            self.check_sealed(&segment, last, footer_at)?;
+            self.check_sealed(segment, last, footer_at)?;
         }
         self.next = last + 1;
         self.durable = self.durable.max(last);
@@ -225,11 +227,10 @@ impl Loader {
     fn fold_unsealed(
         &mut self,
         one: &File,
-        header: SegmentHeader,
+        segment: Arc<Segment>,
         later: Option<Later>,
     ) -> Result<()> {
-        let first = self.next;
-        let segment = Arc::new(Segment::active(header, first, Arc::clone(&one.file)));
+        let first = segment.first_position;
         self.catalog.add_segment(Arc::clone(&segment));
         // A segment gets its first byte only after the one before it is durable.
         let proved = later.map_or(0, |later| later.durable).max(self.durable);
@@ -269,7 +270,7 @@ impl Loader {
                 self.next = next;
             }
             None => {
-                if one.bytes < header.reserved_bytes && !closed {
+                if one.bytes < segment.header.reserved_bytes && !closed {
                     self.damage(DamageKind::Cut, one.number, one.bytes, end.next..end.next);
                 }
                 self.next = end.next;
@@ -353,13 +354,14 @@ impl Loader {
     fn finish(mut self, log_id: Option<[u8; 16]>, behind: Vec<Candidate>) -> Loaded {
         let (mut spares, mut blanks, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
         for one in behind {
-            let file = File { number: one.number, file: one.file, bytes: one.bytes };
+            let file = File { number: one.number, bytes: one.bytes };
             match one.role {
-                Role::Spare(header) => {
+                Role::Spare(spare) if !one.header_hurt => {
                     self.report(&file, 0..0, SegmentState::Spare);
-                    spares.push(Spare { header, file: file.file });
+                    spares.push(spare);
                 }
-                Role::Blank => {
+                // Making it ready was interrupted.
+                Role::Spare(_) | Role::Blank => {
                     self.report(&file, 0..0, SegmentState::Spare);
                     blanks.push(one.number);
                 }

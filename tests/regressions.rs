@@ -1,0 +1,216 @@
+//! Does any bug that was found once come back?
+//!
+//! Each test opens with the story of its bug: what was done, what went wrong, and why.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{fs, thread};
+
+use amberlog::{
+    CommitOptions, DamageKind, Durability, Error, ErrorKind, Log, Position, Snapshot,
+    StreamOptions, survey,
+};
+use support::segment;
+use tempfile::TempDir;
+
+fn dir() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn small() -> amberlog::Options {
+    Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10)
+}
+
+fn os() -> CommitOptions {
+    CommitOptions::new().durability(Durability::Os)
+}
+
+/// Runs `work` on another thread, and fails when it takes longer than anything here may.
+fn within_seconds<T: Send + 'static>(
+    seconds: u64,
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(work()));
+    match receiver.recv_timeout(Duration::from_secs(seconds)) {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: hangs, or panicked"),
+    }
+}
+
+/// A leader that handed over found a commit in the queue whose ticket nobody waited for yet. It asked the
+/// log's own thread to lead, and noted that it had asked; but there was no such thread yet. Whoever then
+/// awaited or dropped that ticket saw that the thread had been asked already, and started none: the commit
+/// hung until somebody else waited, and so did every later one that was only awaited.
+#[test]
+fn f5_a_ticket_that_was_kept_while_another_group_was_led_can_still_be_dropped() {
+    within_seconds(20, "a dropped ticket behind a full group", || {
+        let dir = dir();
+        let log = Log::open(dir.path()).expect("opens");
+        let mut first = log.stream().expect("a stream");
+        let mut second = log.stream().expect("a stream");
+        // Together they are more than one group takes, so that the second stays in the queue.
+        first.append(vec![1; 5 << 20]).expect("room");
+        second.append(vec![2; 5 << 20]).expect("room");
+        let waited = first.commit();
+        let kept = second.commit();
+        waited.wait().expect("committed");
+        drop(kept);
+        while log.status(second.id()) != amberlog::Status::Durable {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+/// A segment that was full and not sealed yet ends with the witness of its last commit. Reading the whole
+/// log took that witness for damage, although the next segment goes on where this one ends.
+#[test]
+fn p7_reading_by_position_goes_over_a_full_segment_that_is_not_sealed_yet() {
+    let dir = dir();
+    let log = small().open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..40_u64 {
+        stream.append(vec![n as u8; 1000]).expect("room");
+        stream.commit_with(os()).wait().expect("committed");
+        let snapshot = log.snapshot();
+        let all = snapshot.read_all(Position::START).expect("in range");
+        let read: Result<Vec<_>, Error> = all.collect();
+        assert_eq!(read.expect("no damage").len() as u64, n + 1);
+    }
+    // The same for a log that nobody has open: copied while its segments were not sealed.
+    let copy = TempDir::new().expect("a temporary directory");
+    support::write_dir(copy.path(), &support::read_dir(dir.path()));
+    let (snapshot, found) = Snapshot::open(copy.path()).expect("readable");
+    assert!(found.is_sound(), "{found:?}");
+    let all = snapshot.read_all(Position::START).expect("in range");
+    assert_eq!(all.filter(Result::is_ok).count(), 40);
+}
+
+/// A stream was resumed at the head that the writer had noted a moment before readers were shown the
+/// commit. The handle then read its own stream past what was visible, and called the rest damaged.
+#[test]
+fn p8_p12_resuming_a_stream_while_it_is_written_never_sees_damage() {
+    let dir = dir();
+    let log = Log::open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    stream.append(b"first").expect("room");
+    stream.commit().wait().expect("committed");
+    let id = stream.id();
+    let stop = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let (log, stop) = (log.clone(), Arc::clone(&stop));
+        thread::spawn(move || {
+            let mut looks = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                let again = log.resume(id).expect("known");
+                let head = again.head().get();
+                let from = head.saturating_sub(2);
+                let read =
+                    again.events().expect("open").range(from..).collect::<Result<Vec<_>, _>>();
+                let read = read.unwrap_or_else(|error| panic!("head {head}: {error}"));
+                assert_eq!(read.last().map(|event| event.seq().get()), Some(head - 1));
+                looks += 1;
+            }
+            looks
+        })
+    };
+    for n in 0..3_000_u64 {
+        stream.append(n.to_string()).expect("room");
+        stream.commit_with(os()).wait().expect("committed");
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(reader.join().expect("no damage was seen") > 0);
+}
+
+/// The first segment's file said to which log the directory belongs. A file of another log in its place
+/// made all the others foreign: not one event of the log could be read any more.
+#[test]
+fn f17_one_foreign_segment_hides_no_other() {
+    let (ours, theirs) = (dir(), dir());
+    let mut ids = Vec::new();
+    for dir in [&ours, &theirs] {
+        let log = small().open(dir.path()).expect("opens");
+        for n in 0..60_u8 {
+            let mut stream = log.stream().expect("a stream");
+            stream.append(vec![n; 1000]).expect("room");
+            stream.commit_with(os()).wait().expect("committed");
+            ids.push(stream.id());
+        }
+        log.close().expect("closes");
+    }
+    fs::copy(segment(theirs.path(), 1), segment(ours.path(), 1)).expect("copied");
+    let found = survey(ours.path()).expect("readable");
+    assert_eq!(found.damages.len(), 1, "{found:?}");
+    assert_eq!(found.damages[0].kind, DamageKind::Foreign);
+    let (snapshot, _) = Snapshot::open(ours.path()).expect("readable");
+    let last = snapshot.events(ids[59]).expect("known").next();
+    assert_eq!(last.expect("one").expect("whole").payload(), [59; 1000]);
+    for id in &ids[60..] {
+        assert!(snapshot.events(*id).is_err(), "an event of another log");
+    }
+}
+
+/// A commit that named its stream failed, and the stream was dropped: the name was in the commit that
+/// nobody asked about any more, and stayed taken by a stream that was never there.
+#[test]
+fn p5_the_name_of_a_stream_whose_commit_failed_is_free_again() {
+    let dir = dir();
+    let path = dir.path().join("log");
+    let log = Log::open(&path).expect("opens");
+    fs::write(&path, b"in the way").expect("written");
+    let named = StreamOptions::new().name("thread");
+    let mut stream = log.stream_with(&named).expect("a stream");
+    stream.append(b"event").expect("room");
+    stream.commit().wait().expect_err("a plain file is in the way");
+    drop(stream);
+    fs::remove_file(&path).expect("removed");
+    let mut stream = log.stream_with(&named).expect("the name is free");
+    stream.append(b"event").expect("room");
+    stream.commit().wait().expect("committed");
+    assert_eq!(log.snapshot().find("thread"), Some(stream.id()));
+}
+
+/// Streams that had committed everything kept their buffers for the next events, up to a mebibyte each.
+/// Enough of them held the whole memory of the log, and other streams were refused although nothing at all
+/// was buffered.
+#[test]
+fn p10_what_is_committed_holds_no_memory_that_others_need() {
+    let dir = dir();
+    let log = Log::options().memory_bytes_max(4 << 20).open(dir.path()).expect("opens");
+    let mut streams = Vec::new();
+    for n in 0..16_u8 {
+        let mut stream = log.stream().expect("a stream");
+        stream.append(vec![n; 900 << 10]).expect("nothing is buffered anywhere");
+        stream.commit_with(os()).wait().expect("committed");
+        // Only a later call learns that the commit is done, and takes the buffer back.
+        assert_eq!(stream.discard(), 0);
+        streams.push(stream);
+    }
+}
+
+/// A directory with the name of a segment made the whole log unreadable.
+#[test]
+fn f33_a_directory_named_like_a_segment_hides_nothing() {
+    let dir = dir();
+    let log = small().open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    stream.append(b"event").expect("room");
+    stream.commit().wait().expect("committed");
+    let id = stream.id();
+    drop(stream);
+    log.close().expect("closes");
+    fs::create_dir(segment(dir.path(), 7)).expect("made");
+    let (snapshot, found) = Snapshot::open(dir.path()).expect("readable");
+    assert!(!found.is_sound(), "{found:?}");
+    assert_eq!(snapshot.events(id).expect("known").filter(Result::is_ok).count(), 1);
+    let refused = Log::open(dir.path()).expect_err("a later segment would have to go there");
+    assert!(matches!(refused.kind(), ErrorKind::Corrupt { .. }), "{refused}");
+    assert_eq!(amberlog::repair(dir.path()).expect("repaired").set_aside.len(), 1);
+    let log = Log::open(dir.path()).expect("opens");
+    assert_eq!(log.snapshot().events(id).expect("known").filter(Result::is_ok).count(), 1);
+}
