@@ -19,7 +19,6 @@ fn segment_header() -> SegmentHeader {
     SegmentHeader {
         log_id: *b"\x01\x9b\x76\xda\xa8\x00\x7a\x6d\x80\0\0\0\0\0\0\x0a",
         number: 1,
-        first_position: 1,
         reserved_bytes: 256 << 10,
         created_micros: MIDNIGHT_MICROS,
         salt: SALT,
@@ -40,11 +39,9 @@ fn frame(kind: u16, codec: CodecId, at: u64, payload: &[u8]) -> Vec<u8> {
 
 fn commit() -> Vec<u8> {
     let name = encode_name("greeting");
-    let frames = [
-        frame(7, CodecId::RAW, 1_000, b"hello!"),
-        frame(7, CodecId::JSON, 2_000, br#"{"n":2}"#),
-    ]
-    .concat();
+    let frames =
+        [frame(7, CodecId::RAW, 1_000, b"hello!"), frame(7, CodecId::JSON, 2_000, br#"{"n":2}"#)]
+            .concat();
     let batch = |kind, count, bytes: &[u8]| PlannedBatch {
         stream: STREAM,
         first_seq: 0,
@@ -59,10 +56,7 @@ fn commit() -> Vec<u8> {
         acked: 0,
         durable: 0,
         salt: SALT,
-        batches: &[
-            batch(BatchKind::Catalog, 1, &name),
-            batch(BatchKind::Events, 2, &frames),
-        ],
+        batches: &[batch(BatchKind::Catalog, 1, &name), batch(BatchKind::Events, 2, &frames)],
     };
     let mut bytes = Vec::new();
     let (tail, used) = encode_commit(&plan, &mut bytes);
@@ -74,12 +68,8 @@ fn commit() -> Vec<u8> {
 
 /// The start of the only segment of the example, up to the end of its witness.
 fn file() -> Vec<u8> {
-    let witness = Witness {
-        position: 2,
-        durable: 1,
-        time_micros: MIDNIGHT_MICROS + 4_000,
-        clean: false,
-    };
+    let witness =
+        Witness { position: 2, durable: 1, time_micros: MIDNIGHT_MICROS + 4_000, clean: false };
     let mut file = segment_header().encode().to_vec();
     file.extend(commit());
     file.extend(witness.encode(SALT));
@@ -118,9 +108,7 @@ struct Table {
 fn cells(line: &str) -> Vec<String> {
     let inner = line.trim().trim_matches('|');
     let cells = inner.split('|');
-    cells
-        .map(|cell| cell.trim().trim_matches('`').to_owned())
-        .collect()
+    cells.map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
 }
 
 fn tables() -> Vec<Table> {
@@ -137,11 +125,7 @@ fn tables() -> Vec<Table> {
             let mark = std::mem::take(&mut mark);
             let headings = cells(line);
             let rows = Vec::new();
-            tables.push(Table {
-                mark,
-                headings,
-                rows,
-            });
+            tables.push(Table { mark, headings, rows });
         } else if !line.starts_with("|-") {
             let table = tables.last_mut().expect("a row stands in a table");
             table.rows.push(cells(line));
@@ -178,11 +162,7 @@ fn layouts() -> [(&'static str, usize, Fields); 10] {
         ("marker", marker::BYTES, marker::FIELDS),
         ("witness", witness::BYTES, witness::FIELDS),
         ("footer", footer::BYTES, footer::FIELDS),
-        (
-            "footer_entry_layout",
-            footer_entry_layout::BYTES,
-            footer_entry_layout::FIELDS,
-        ),
+        ("footer_entry_layout", footer_entry_layout::BYTES, footer_entry_layout::FIELDS),
         ("trailer", trailer::BYTES, trailer::FIELDS),
     ]
 }
@@ -203,10 +183,7 @@ fn p15_every_field_stands_in_the_page_where_it_stands_on_disk() {
         assert_eq!(says, is, "{name}");
         assert_eq!(fields.last().map(|last| last.1.end), Some(bytes), "{name}");
     }
-    let described = tables()
-        .iter()
-        .filter(|table| table.headings[0] == "Field")
-        .count();
+    let described = tables().iter().filter(|table| table.headings[0] == "Field").count();
     assert_eq!(described, layouts().len(), "a table of fields has no mark");
 }
 
@@ -226,22 +203,13 @@ fn p15_every_constant_of_the_page_has_the_value_that_the_code_has() {
         ("COMMIT_BYTES_MIN", number(COMMIT_BYTES_MIN)),
         ("COMMIT_BYTES_MAX", number(COMMIT_BYTES_MAX)),
         ("BATCH_SEED", format!("0x{BATCH_SEED:08X}")),
-        (
-            "frame_header::TIME_BITS",
-            number(frame_header::TIME_BITS.into()),
-        ),
+        ("frame_header::TIME_BITS", number(frame_header::TIME_BITS.into())),
         ("attribute::TAG_NAME", number(attribute::TAG_NAME.into())),
-        (
-            "attribute::TAG_OPTIONAL",
-            format!("0x{:04X}", attribute::TAG_OPTIONAL),
-        ),
+        ("attribute::TAG_OPTIONAL", format!("0x{:04X}", attribute::TAG_OPTIONAL)),
         ("witness::MAGIC", text(&witness::MAGIC)),
         ("witness::FLAG_CLEAN", number(witness::FLAG_CLEAN.into())),
         ("footer::MAGIC", text(&footer::MAGIC)),
-        (
-            "footer_entry_layout::KIND_SHIFT",
-            number(footer_entry_layout::KIND_SHIFT.into()),
-        ),
+        ("footer_entry_layout::KIND_SHIFT", number(footer_entry_layout::KIND_SHIFT.into())),
         ("trailer::MAGIC", text(&trailer::MAGIC)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -260,24 +228,14 @@ fn p15_the_kinds_of_batches_and_the_codecs_have_the_numbers_that_the_page_gives_
         assert_eq!(row[1], kind, "kind {byte}");
         known.push(byte);
     }
-    let all: Vec<u8> = (0..=u8::MAX)
-        .filter(|byte| BatchKind::from_byte(*byte).is_some())
-        .collect();
+    let all: Vec<u8> = (0..=u8::MAX).filter(|byte| BatchKind::from_byte(*byte).is_some()).collect();
     assert!(all.iter().all(|byte| known.contains(byte)));
-    let codecs: Vec<_> = table("codecs")
-        .rows
-        .into_iter()
-        .map(|row| row[0].clone())
-        .collect();
+    let codecs: Vec<_> = table("codecs").rows.into_iter().map(|row| row[0].clone()).collect();
     let is = [
         CodecId::RAW.0.to_string(),
         CodecId::BINCODE.0.to_string(),
         CodecId::JSON.0.to_string(),
-        format!(
-            "{} to {}",
-            CodecId::JSON.0 + 1,
-            CodecId::FIRST_OF_PROGRAM.0 - 1
-        ),
+        format!("{} to {}", CodecId::JSON.0 + 1, CodecId::FIRST_OF_PROGRAM.0 - 1),
         format!("{} to 255", CodecId::FIRST_OF_PROGRAM.0),
     ];
     assert_eq!(codecs, is);
@@ -303,14 +261,8 @@ fn p15_the_test_vectors_of_the_checksum_hold() {
 fn p15_the_worked_example_is_what_the_encoder_writes() {
     let file = file();
     let is = dump(&file);
-    let example = PAGE
-        .split("```hex\n")
-        .nth(1)
-        .and_then(|rest| rest.split("```").next());
-    assert!(
-        example == Some(is.as_str()),
-        "the example in docs/format.md should be:\n{is}"
-    );
+    let example = PAGE.split("```hex\n").nth(1).and_then(|rest| rest.split("```").next());
+    assert!(example == Some(is.as_str()), "the example in docs/format.md should be:\n{is}");
     for row in table("example").rows {
         let at = usize::from_str_radix(&row[0], 16).expect("an offset in hex");
         let says: Vec<u8> = row[1]
@@ -343,14 +295,7 @@ fn the_worked_example_reads_back() {
         .collect();
     assert_eq!(payloads, [&b"hello!"[..], br#"{"n":2}"#]);
     let marker_at = head.length as usize - marker::BYTES;
-    assert!(marker_is_valid(
-        &bytes[marker_at..][..marker::BYTES],
-        &head,
-        SALT
-    ));
+    assert!(marker_is_valid(&bytes[marker_at..][..marker::BYTES], &head, SALT));
     let witness = decode_witness(&bytes[head.length as usize..], SALT).expect("a witness");
-    assert_eq!(
-        (witness.position, witness.durable, witness.clean),
-        (2, 1, false)
-    );
+    assert_eq!((witness.position, witness.durable, witness.clean), (2, 1, false));
 }
