@@ -1,5 +1,4 @@
-//! An embedded event log: append is a memory copy, and nothing touches the disk until you say `commit`.
-
+#![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod catalog;

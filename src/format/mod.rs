@@ -9,6 +9,8 @@
 
 mod attributes;
 mod commit;
+#[cfg(test)]
+mod example;
 mod frame;
 mod segment;
 
@@ -38,6 +40,10 @@ pub(crate) const ALIGN: u64 = 8;
 macro_rules! layout {
     ($($(#[$doc:meta])* $name:ident = $start:expr, $len:expr;)+) => {
         $($(#[$doc])* pub(crate) const $name: std::ops::Range<usize> = $start..$start + $len;)+
+        /// All fields by name, to be compared with `docs/format.md`.
+        #[cfg(test)]
+        pub(crate) const FIELDS: &[(&str, std::ops::Range<usize>)] =
+            &[$((stringify!($name), $name)),+];
     };
 }
 
