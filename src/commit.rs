@@ -422,8 +422,8 @@ impl<W: Lead + Sync> Serve for Queue<W> {
 
 /// A commit under way. Wait for it, await it on any executor, or drop it: it happens all the same.
 ///
-/// A commit starts when somebody waits for it, awaits it or drops its ticket, or together with another
-/// commit of the same log; a ticket that is merely kept starts nothing.
+/// A commit starts when somebody waits for it, awaits it, drops its ticket or says [`Ticket::start`], or
+/// together with another commit of the same log; a ticket that is merely kept starts nothing.
 #[must_use = "a ticket says whether the commit succeeded"]
 pub struct Ticket {
     pending: Arc<Pending>,
@@ -461,6 +461,15 @@ impl Ticket {
                 state = self.pending.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             state.nudged = false;
+        }
+    }
+
+    /// Lets the log's own thread begin with the commit now, and returns at once.
+    pub fn start(&self) {
+        if let Some(queue) = &self.queue
+            && !self.is_settled()
+        {
+            Arc::clone(queue).ask_server();
         }
     }
 

@@ -1,5 +1,4 @@
-//! An embedded event log: append is a memory copy, and nothing touches the disk until you say `commit`.
-
+#![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod catalog;
@@ -24,6 +23,8 @@ mod writer;
 pub use catalog::{Snapshot, StreamInfo};
 pub use commit::{Commit, Ticket};
 pub use disk::Clock;
+#[cfg(feature = "sim")]
+pub use disk::{Fault, SimDisk};
 pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 pub use log::Log;
 pub use options::{CommitOptions, Options, Overflow, Privacy, StreamOptions};

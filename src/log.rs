@@ -59,6 +59,16 @@ impl Options {
         open_on(Arc::new(disk), self, path.to_owned())
     }
 
+    /// As [`Options::open`], on a simulated disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    #[cfg(feature = "sim")]
+    pub fn open_on(self, disk: &crate::SimDisk) -> Result<Log> {
+        open_on(Arc::new(disk.clone()), self, PathBuf::new())
+    }
+
     fn check(&self) -> Result<()> {
         let wrong = |what| Err(Error::new(ErrorKind::InvalidOption(what), "open"));
         if self.segment_bytes_first < SEGMENT_BYTES_MIN {
@@ -296,5 +306,15 @@ impl Snapshot {
     /// [`ErrorKind::NoLog`] when there is none, [`ErrorKind::UnsupportedVersion`], [`ErrorKind::Io`].
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Survey)> {
         recovery::open_read(&RealDisk::new(path.as_ref(), false))
+    }
+
+    /// As [`Snapshot::open`], on a simulated disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::open`].
+    #[cfg(feature = "sim")]
+    pub fn open_on(disk: &crate::SimDisk) -> Result<(Self, Survey)> {
+        recovery::open_read(disk)
     }
 }

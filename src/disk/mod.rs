@@ -5,6 +5,8 @@
 //! parts; no absolute path is ever kept elsewhere (P14).
 
 mod real;
+#[cfg(feature = "sim")]
+mod sim;
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -13,6 +15,8 @@ use std::sync::Arc;
 
 pub use real::Clock;
 pub(crate) use real::{RealDisk, process_id};
+#[cfg(feature = "sim")]
+pub use sim::{Fault, SimDisk};
 
 /// Bytes that stay where they are for as long as somebody holds them: a mapping, or a buffer.
 pub(crate) type Pin = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -41,6 +45,11 @@ pub(crate) trait Disk: Send + Sync + Debug {
     fn sync_dir(&self, path: &str) -> io::Result<()>;
     /// Takes the lock on a file, which is made if need be. Never waits.
     fn lock(&self, path: &str) -> io::Result<Lock>;
+    /// Whether the log may use this disk from threads of its own. A simulation that is to be repeatable
+    /// says no: then everything happens on the caller's thread.
+    fn allows_threads(&self) -> bool {
+        true
+    }
 }
 
 /// What came of trying to lock.

@@ -1,14 +1,17 @@
 //! The records between a segment's header and its footer: commits and the witness.
 //!
 //! A commit is: header, directory (one batch header each), the batches' bytes, zeros up to the next
-//! multiple of eight, marker. Its checksum is a short chain: the header's covers header and directory,
-//! salted; the directory holds the checksum of every batch's bytes; the marker's covers the header's
-//! checksum, the position and the length. So one damaged batch never hides another, and bytes that
-//! another life of the file left behind never parse.
+//! multiple of eight, marker. Its checksum is a short chain: the header has its own, salted, so that its
+//! length is trusted before it is followed; the marker's covers the header's checksum and the directory; the
+//! directory holds the checksum of every batch's bytes. So one damaged batch never hides another, and
+//! bytes that another life of the file left behind never parse.
+//!
+//! The head of a record lies within one sector: where the next commit is written over the witness, either
+//! the old witness or the new header survives a power cut, and both say what was acknowledged before.
 
 use super::{
-    COMMIT_BYTES_MAX, align_up, batch_header as batch, checksum, commit_header as head, footer,
-    marker, put, take, take_u32, take_u64, witness,
+    COMMIT_BYTES_MAX, SECTOR_BYTES, align_up, batch_header as batch, checksum,
+    commit_header as head, footer, marker, put, take, take_u32, take_u64, witness,
 };
 
 /// What a batch holds. Zero is reserved; forks (4) and rewinds (5) will follow.
@@ -91,13 +94,13 @@ pub(crate) fn encode_commit(plan: &CommitPlan<'_>, out: &mut Vec<u8>) -> ([u8; 1
     put(header, &head::ACKED_LAG, &lag(plan.position, plan.acked));
     put(header, &head::DURABLE_LAG, &lag(plan.position, plan.durable));
     put(header, &head::BATCHES, &(plan.batches.len() as u32).to_le_bytes());
-    let crc = checksum(plan.salt, &[&header[..head::CRC.start], directory]);
-    put(header, &head::CRC, &crc.to_le_bytes());
+    let header_crc = checksum(plan.salt, &[&header[..head::CRC.start]]);
+    put(header, &head::CRC, &header_crc.to_le_bytes());
+    let crc = marker_crc(plan.salt, header_crc, directory, length as u32);
 
     let mut tail = [0; 16];
     let at = tail.len() - marker::BYTES;
     put(&mut tail[at..], &marker::LENGTH, &(length as u32).to_le_bytes());
-    let crc = marker_crc(plan.salt, crc, plan.position, length as u32);
     put(&mut tail[at..], &marker::CRC, &crc.to_le_bytes());
     (tail, marker::BYTES + (align_up(end) - end) as usize)
 }
@@ -107,9 +110,15 @@ fn lag(position: u64, mark: u64) -> [u8; 4] {
     u32::try_from(position.saturating_sub(mark)).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-fn marker_crc(salt: u32, header_crc: u32, position: u64, length: u32) -> u32 {
-    let parts = [&header_crc.to_le_bytes()[..], &position.to_le_bytes(), &length.to_le_bytes()];
-    checksum(salt, &parts)
+fn marker_crc(salt: u32, header_crc: u32, directory: &[u8], length: u32) -> u32 {
+    checksum(salt, &[&header_crc.to_le_bytes(), directory, &length.to_le_bytes()])
+}
+
+/// Where a record may start at or behind `offset`: aligned, and its head within one sector.
+pub(crate) const fn record_at(offset: u64) -> u64 {
+    let offset = align_up(offset);
+    let room = SECTOR_BYTES - offset % SECTOR_BYTES;
+    if room < head::BYTES as u64 { offset + room } else { offset }
 }
 
 /// What the next record seems to be, by its first bytes alone: nothing is verified yet.
@@ -117,8 +126,8 @@ fn marker_crc(salt: u32, header_crc: u32, position: u64, length: u32) -> u32 {
 pub(crate) enum Class {
     /// Zeros: nothing was written here.
     End,
-    /// A commit that says it has this many bytes, this many of them header and directory.
-    Commit { length: u64, head_bytes: u64 },
+    /// A commit that says it has this many bytes.
+    Commit { length: u64 },
     /// A witness.
     Witness,
     /// The footer of a sealed segment.
@@ -155,7 +164,7 @@ pub(crate) fn classify(bytes: &[u8]) -> Class {
         && length == align_up(length)
         && length <= COMMIT_BYTES_MAX
         && head_bytes + marker::BYTES as u64 <= length;
-    if plausible { Class::Commit { length, head_bytes } } else { Class::Invalid }
+    if plausible { Class::Commit { length } } else { Class::Invalid }
 }
 
 /// A commit's header, verified.
@@ -173,17 +182,12 @@ pub(crate) struct CommitHead {
 }
 
 impl CommitHead {
-    /// Verifies and reads header and directory, which `bytes` holds from the record's start on.
-    pub(crate) fn decode(bytes: &[u8], salt: u32) -> Option<(Self, Directory<'_>)> {
-        let Class::Commit { length, head_bytes } = classify(bytes) else {
-            return None;
-        };
-        let whole = bytes.get(..usize::try_from(head_bytes).ok()?)?;
-        let (header, directory) = whole.split_at(head::BYTES);
+    /// Verifies and reads the header at the start of `bytes`.
+    pub(crate) fn decode(bytes: &[u8], salt: u32) -> Option<Self> {
+        let Class::Commit { length } = classify(bytes) else { return None };
+        let header = bytes.get(..head::BYTES)?;
         let crc = take_u32(header, &head::CRC);
-        if crc != checksum(salt, &[&header[..head::CRC.start], directory])
-            || header[head::FLAGS.start] != 0
-        {
+        if crc != checksum(salt, &[&header[..head::CRC.start]]) || header[head::FLAGS.start] != 0 {
             return None;
         }
         let position = take_u64(header, &head::POSITION);
@@ -197,8 +201,24 @@ impl CommitHead {
             batches: take_u32(header, &head::BATCHES),
             crc,
         };
+        (position > 0).then_some(found)
+    }
+
+    /// Verifies the directory by the marker. `head` are the bytes of header and directory, `marker`
+    /// the last ones of the commit.
+    pub(crate) fn directory<'a>(
+        &self,
+        head: &'a [u8],
+        marker: &[u8],
+        salt: u32,
+    ) -> Option<Directory<'a>> {
+        let directory = head.get(head::BYTES..self.head_bytes() as usize)?;
+        let whole = marker.len() == marker::BYTES
+            && u64::from(take_u32(marker, &marker::LENGTH)) == self.length
+            && take_u32(marker, &marker::CRC)
+                == marker_crc(salt, self.crc, directory, self.length as u32);
         let directory = Directory(directory);
-        (position > 0 && directory.fits(length)).then_some((found, directory))
+        (whole && directory.fits(self.length)).then_some(directory)
     }
 
     /// Bytes of header and directory.
@@ -284,13 +304,6 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// Whether `bytes`, the last ones of a commit, are the marker of this header.
-pub(crate) fn marker_is_valid(bytes: &[u8], of: &CommitHead, salt: u32) -> bool {
-    bytes.len() == marker::BYTES
-        && u64::from(take_u32(bytes, &marker::LENGTH)) == of.length
-        && take_u32(bytes, &marker::CRC) == marker_crc(salt, of.crc, of.position, of.length as u32)
-}
-
 /// Whether the bytes between the last batch and the marker are as they were written.
 pub(crate) fn padding_is_zero(bytes: &[u8]) -> bool {
     bytes.len() < 8 && bytes.iter().all(|byte| *byte == 0)
@@ -373,27 +386,39 @@ mod tests {
     }
 
     fn whole(bytes: &[u8]) -> bool {
-        let Some((head, directory)) = CommitHead::decode(bytes, SALT) else {
+        let Some(head) = CommitHead::decode(bytes, SALT) else { return false };
+        let marker_at = head.length as usize - marker::BYTES;
+        let Some(directory) = head.directory(bytes, &bytes[marker_at..], SALT) else {
             return false;
         };
         let last = directory.get(directory.len() - 1).expect("not empty").end as usize;
-        let marker_at = head.length as usize - marker::BYTES;
         directory.iter().all(|batch| {
             batch_crc(&[&bytes[batch.start as usize..batch.end as usize]]) == batch.crc
         }) && padding_is_zero(&bytes[last..marker_at])
-            && marker_is_valid(&bytes[marker_at..], &head, SALT)
     }
 
     #[test]
     fn a_commit_comes_back() {
         let bytes = example();
         assert!(whole(&bytes));
-        let (head, directory) = CommitHead::decode(&bytes, SALT).expect("valid");
+        let head = CommitHead::decode(&bytes, SALT).expect("valid");
         assert_eq!((head.position, head.acked, head.durable), (5, 4, 2));
+        let marker = &bytes[bytes.len() - marker::BYTES..];
+        let directory = head.directory(&bytes, marker, SALT).expect("valid");
         let gap = directory.find(&[1; 16], BatchKind::Gap).expect("there");
         assert_eq!(&bytes[gap.start as usize..gap.end as usize], b"12345678");
         assert!(directory.find(&[1; 16], BatchKind::Catalog).is_none());
         assert!(directory.find(&[2; 16], BatchKind::Events).is_none());
+    }
+
+    #[test]
+    fn a_record_starts_where_its_head_is_within_one_sector() {
+        for offset in 0..2_000 {
+            let at = record_at(offset);
+            assert!(at >= offset && at < offset + 8 + 40 && at.is_multiple_of(8));
+            assert_eq!(at / 512, (at + 39) / 512, "offset {offset}");
+            assert_eq!(record_at(at), at);
+        }
     }
 
     #[test]

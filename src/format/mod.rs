@@ -9,13 +9,15 @@
 
 mod attributes;
 mod commit;
+#[cfg(test)]
+mod example;
 mod frame;
 mod segment;
 
 pub(crate) use attributes::{Attribute, AttributeError, Attributes, encode_name};
 pub(crate) use commit::{
     BatchHead, BatchKind, Class, CommitHead, CommitPlan, PlannedBatch, Witness, classify,
-    decode_witness, encode_commit, marker_is_valid, padding_is_zero,
+    decode_witness, encode_commit, padding_is_zero, record_at,
 };
 pub(crate) use frame::{FrameHead, Frames, frame_crc, frame_head, put_frame_head};
 pub(crate) use segment::{
@@ -27,6 +29,10 @@ pub(crate) use segment::{
 pub(crate) const VERSION: u16 = 1;
 /// CRC-32/ISO-HDLC (polynomial 0x04C11DB7, reflected), as in zip, gzip and PNG.
 pub(crate) const CHECKSUM_CRC32: u8 = 1;
+/// What a disk writes wholly or not at all.
+pub(crate) const SECTOR_BYTES: u64 = 512;
+/// The most that a record's place may lie behind the end of the one before.
+pub(crate) const RECORD_SHIFT_MAX: u64 = 32;
 /// Records start at multiples of this.
 pub(crate) const ALIGN: u64 = 8;
 
@@ -34,6 +40,10 @@ pub(crate) const ALIGN: u64 = 8;
 macro_rules! layout {
     ($($(#[$doc:meta])* $name:ident = $start:expr, $len:expr;)+) => {
         $($(#[$doc])* pub(crate) const $name: std::ops::Range<usize> = $start..$start + $len;)+
+        /// All fields by name, to be compared with `docs/format.md`.
+        #[cfg(test)]
+        pub(crate) const FIELDS: &[(&str, std::ops::Range<usize>)] =
+            &[$((stringify!($name), $name)),+];
     };
 }
 

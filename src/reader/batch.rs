@@ -6,8 +6,8 @@ use super::event::Event;
 use crate::disk::Pin;
 use crate::error::Result;
 use crate::format::{
-    BatchHead, BatchKind, Class, CommitHead, FrameHead, Frames, batch_crc, classify, commit_header,
-    decode_gap, frame_head, frame_header,
+    BatchHead, BatchKind, CommitHead, FrameHead, Frames, batch_crc, commit_header, decode_gap,
+    frame_head, frame_header, marker,
 };
 use crate::index::BatchRef;
 use crate::segment::{Segment, Window};
@@ -164,18 +164,28 @@ impl Loader {
         let damaged = || segment.error("read", at.offset);
         let first = at.offset..at.offset.saturating_add(commit_header::BYTES as u64);
         let window = self.window(segment, first.clone(), end)?;
-        let class = classify(window.get(first).unwrap_or_default());
-        let Class::Commit { head_bytes, length } = class else {
-            return Err(damaged());
-        };
-        if length > end.saturating_sub(at.offset) {
+        let salt = segment.header.salt;
+        let commit = CommitHead::decode(window.get(first).unwrap_or_default(), salt);
+        let commit = commit.ok_or_else(damaged)?;
+        if commit.length > end.saturating_sub(at.offset) {
             return Err(damaged());
         }
-        let whole = at.offset..at.offset + head_bytes;
-        let window = self.window(segment, whole.clone(), end)?;
-        let bytes = window.get(whole).unwrap_or_default();
-        let (commit, directory) =
-            CommitHead::decode(bytes, segment.header.salt).ok_or_else(damaged)?;
+        let close = at.offset + commit.length;
+        let marker_at = close - marker::BYTES as u64..close;
+        let mut marker = [0; marker::BYTES];
+        let mut near = at.offset..close;
+        if commit.length > READ_AHEAD_BYTES {
+            // The marker of a long commit is far away: it is fetched by itself.
+            let far = segment.read(marker_at.clone(), 0, end)?;
+            marker.copy_from_slice(far.get(marker_at).ok_or_else(damaged)?);
+            near.end = at.offset + commit.head_bytes();
+        } else {
+            let window = self.window(segment, near.clone(), end)?;
+            marker.copy_from_slice(window.get(marker_at).ok_or_else(damaged)?);
+        }
+        let window = self.window(segment, near.clone(), end)?;
+        let bytes = window.get(near).unwrap_or_default();
+        let directory = commit.directory(bytes, &marker, salt).ok_or_else(damaged)?;
         let head = directory.find(stream.as_bytes(), at.kind).ok_or_else(damaged)?;
         let same = head.first_seq == at.first_seq && head.count == at.count;
         if same || at.kind == BatchKind::Gap { Ok((commit.position, head)) } else { Err(damaged()) }

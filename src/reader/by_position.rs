@@ -6,7 +6,7 @@ use super::batch::Batch;
 use super::event::Event;
 use crate::catalog::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, COMMITS_AT, decode_gap};
+use crate::format::{BatchKind, COMMITS_AT, decode_gap, record_at};
 use crate::recovery::scan::{Found, Scanner, Step};
 use crate::segment::Segment;
 use crate::types::{Seq, StreamId};
@@ -74,14 +74,14 @@ impl LogEvents {
             };
             match step {
                 Step::Commit(found) if found.head.position == self.next => {
-                    at.offset = found.end();
+                    at.offset = record_at(found.end());
                     self.next += 1;
                     self.at = Some(at);
                     self.commit = Some((found, 0));
                     return Ok(true);
                 }
                 Step::Commit(found) if found.head.position < self.next => {
-                    at.offset = found.end();
+                    at.offset = record_at(found.end());
                     self.at = Some(at);
                 }
                 _ => return Err(self.missed(at)),

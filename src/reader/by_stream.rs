@@ -114,7 +114,10 @@ impl Events {
         }
         let mut walker = match self.front.walker.take() {
             Some(walker) => walker.next(&self.snapshot),
-            None => self.walker_at(self.start).map(|walker| walker.with_gap(&self.snapshot)),
+            None => {
+                let found = self.walker_at(self.start);
+                found.map(|at| at.or_gap_before(&self.snapshot))
+            }
         };
         let mut gap = None;
         while let Some(at) = walker {
@@ -323,12 +326,12 @@ impl Walker {
         Some(Self { entry: Arc::clone(entry), span, here, cursor })
     }
 
-    /// At what stands right before it and belongs to the same commit. A gap and the events behind it start
-    /// at different seqs; who reads forwards begins with the gap.
-    fn with_gap(self, snapshot: &Snapshot) -> Self {
+    /// A gap and the events behind it start at different seqs; who reads forward begins with the gap.
+    fn or_gap_before(self, snapshot: &Snapshot) -> Self {
         let before = self.clone().prev(snapshot);
-        let is_gap = |batch: BatchRef| batch.kind != BatchKind::Events;
-        before.filter(|before| before.batch(snapshot).is_some_and(is_gap)).unwrap_or(self)
+        let not_events =
+            |at: &Self| at.batch(snapshot).is_some_and(|batch| batch.kind != BatchKind::Events);
+        before.filter(not_events).unwrap_or(self)
     }
 
     /// What is here; `None` when the snapshot does not show it.

@@ -143,15 +143,16 @@ impl Opened {
             (Ok((header, _)), _) if header.number != number => {
                 Role::Unusable(DamageKind::Misplaced)
             }
-            (Ok((header, _)), Some(file)) => start(header, file, bytes)?,
+            (Ok((header, whole)), Some(file)) => start(header, whole, file, bytes)?,
             (Err(_), Some(file)) if is_blank(number, &*file, bytes)? => Role::Blank,
             (Err(_), Some(_)) => Role::Unusable(DamageKind::Header),
         };
+        let header_hurt = header_hurt && matches!(role, Role::Segment(_));
         Ok(Candidate { number, bytes, role, header_hurt })
     }
 }
 
-fn start(header: SegmentHeader, file: Arc<dyn DiskFile>, bytes: u64) -> Result<Role> {
+fn start(header: SegmentHeader, whole: bool, file: Arc<dyn DiskFile>, bytes: u64) -> Result<Role> {
     let sealed = Sealed::open(&header, &*file)
         .map_err(|error| Error::io("open", place(header.number, 0), error))?;
     if let Some(sealed) = sealed {
@@ -171,7 +172,13 @@ fn start(header: SegmentHeader, file: Arc<dyn DiskFile>, bytes: u64) -> Result<R
             Some((_, Step::Commit(found))) => (None, found.head.durable),
             Some((_, Step::Witness(witness))) => (None, witness.durable),
             _ if scanner.last_written(COMMITS_AT)?.is_none() => {
-                return Ok(Role::Spare(Spare { header, file }));
+                // Only one that was finished may be used: whole, and as long as it says.
+                let finished = whole && bytes >= header.reserved_bytes;
+                return Ok(if finished {
+                    Role::Spare(Spare { header, file })
+                } else {
+                    Role::Blank
+                });
             }
             _ => (None, 0),
         },

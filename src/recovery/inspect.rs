@@ -8,7 +8,8 @@ use super::scan::{Found, Scanner, Step};
 use crate::disk::{Disk, RealDisk, read_exact_at};
 use crate::error::{Error, Place, Result};
 use crate::format::{
-    BatchKind, COMMITS_AT, Frames, HeaderError, decode_gap, decode_header, header, witness,
+    BatchKind, COMMITS_AT, Frames, HeaderError, decode_gap, decode_header, header, record_at,
+    witness,
 };
 use crate::segment::{DIR, Sealed, Segment, parse_name, path, place};
 use crate::types::{CodecId, EventKind, Position, Seq, StreamId, Timestamp};
@@ -97,6 +98,33 @@ struct At {
     limit: u64,
 }
 
+impl At {
+    /// Looks whether a segment that was not sealed is so now, or has another length. If it has, goes on
+    /// with what it is.
+    fn refresh(&mut self) -> Result<bool> {
+        if self.segment.seal_state().is_some() {
+            return Ok(false);
+        }
+        let (header, file) = (self.segment.header, Arc::clone(&self.segment.file));
+        let failed = |error| Error::io("inspect", place(header.number, 0), error);
+        let sealed = Sealed::open(&header, &*file).map_err(failed)?;
+        let limit = match &sealed {
+            Some(sealed) => sealed.footer_at,
+            None => file.len().map_err(failed)?,
+        };
+        if sealed.is_none() && limit == self.limit {
+            return Ok(false);
+        }
+        self.segment = Arc::new(match sealed {
+            Some(sealed) => Segment::sealed(header, file, sealed),
+            None => Segment::active(header, 0, file),
+        });
+        self.scanner = Scanner::new(Arc::clone(&self.segment), limit);
+        self.limit = limit;
+        Ok(true)
+    }
+}
+
 impl std::fmt::Debug for Inspection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inspection").field("segments_left", &self.numbers).finish_non_exhaustive()
@@ -160,6 +188,17 @@ impl Inspection {
 
     fn advance(&mut self) -> Result<()> {
         let Some(mut at) = self.at.take() else { return Ok(()) };
+        match self.next_record(&mut at) {
+            // A writer may have sealed and cut the segment while it was being read.
+            Err(error) if !at.refresh()? => return Err(error),
+            Ok(true) | Err(_) => self.at = Some(at),
+            Ok(false) => {}
+        }
+        Ok(())
+    }
+
+    /// Reads one record, or what stands in its place. `Ok(false)`: the segment ends here.
+    fn next_record(&mut self, at: &mut At) -> Result<bool> {
         let (number, offset) = (at.segment.number(), at.offset);
         if offset >= at.limit {
             if let Some(sealed) = at.segment.seal_state() {
@@ -170,12 +209,12 @@ impl Inspection {
                     last_position: Position(sealed.last_position),
                 });
             }
-            return Ok(());
+            return Ok(false);
         }
         match at.scanner.step(offset)? {
             Step::Commit(found) => {
                 self.take_apart(number, &at.scanner, &found);
-                at.offset = found.end();
+                at.offset = record_at(found.end()).min(at.limit);
             }
             Step::Witness(witness) => {
                 self.ready.push_back(Item::Witness {
@@ -187,6 +226,7 @@ impl Inspection {
                 });
                 at.offset += witness::BYTES as u64;
             }
+            _ if at.refresh()? => {}
             _ => {
                 let end = at.scanner.find(offset + 1, 0)?.map_or(at.limit, |(next, _)| next);
                 let bytes = end - offset;
@@ -199,8 +239,7 @@ impl Inspection {
                 at.offset = end;
             }
         }
-        self.at = Some(at);
-        Ok(())
+        Ok(true)
     }
 
     fn take_apart(&mut self, number: u32, scanner: &Scanner, found: &Found) {

@@ -141,7 +141,7 @@ impl Loader {
         match start.sealed {
             Some(sealed) => {
                 let segment = Segment::sealed(start.header, start.file, sealed);
-                self.fold_sealed(&file, Arc::new(segment), later)
+                self.fold_sealed(&file, &Arc::new(segment), later)
             }
             None => {
                 let segment = Segment::active(start.header, self.next, start.file);
@@ -153,13 +153,13 @@ impl Loader {
     fn fold_sealed(
         &mut self,
         one: &File,
-        segment: Arc<Segment>,
+        segment: &Arc<Segment>,
         later: Option<Later>,
     ) -> Result<()> {
         let Some(sealed) = segment.seal_state() else { return Ok(()) };
         let (first, last) = (sealed.first_position, sealed.last_position);
         let (footer_at, footer) = (sealed.footer_at, sealed.footer.clone());
-        self.catalog.add_segment(Arc::clone(&segment));
+        self.catalog.add_segment(Arc::clone(segment));
         self.report(one, first..last + 1, SegmentState::Sealed);
         for (stream, run) in footer.runs() {
             let entries = || run.clone().filter_map(|index| footer.get(index));
@@ -167,11 +167,11 @@ impl Loader {
             let head = footer.get(run.end - 1).map_or(0, |batch| batch.end_seq());
             self.catalog.note_sealed(one.number, stream, first, head);
             for batch in entries().filter(|batch| batch.kind == BatchKind::Catalog) {
-                self.name_from(&segment, batch.offset, footer_at)?;
+                self.name_from(segment, batch.offset, footer_at)?;
             }
         }
         if self.depth == Depth::Full {
-            self.check_sealed(&segment, last, footer_at)?;
+            self.check_sealed(segment, last, footer_at)?;
         }
         self.next = last + 1;
         self.durable = self.durable.max(last);

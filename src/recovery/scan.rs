@@ -10,8 +10,7 @@ use crate::disk::Pin;
 use crate::error::Result;
 use crate::format::{
     Attribute, AttributeError, Attributes, BatchHead, BatchKind, Class, CommitHead, Witness,
-    batch_crc, classify, commit_header, decode_witness, marker, marker_is_valid, padding_is_zero,
-    witness,
+    batch_crc, classify, commit_header, decode_witness, marker, padding_is_zero, witness,
 };
 use crate::segment::{Segment, Window};
 use crate::types::StreamId;
@@ -19,7 +18,7 @@ use crate::types::StreamId;
 /// How much is read at once.
 const READ_AHEAD_BYTES: u64 = 1 << 20;
 
-/// A commit whose header and directory are whole.
+/// A commit whose header is whole.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) offset: u64,
@@ -27,7 +26,7 @@ pub(crate) struct Found {
     pub(crate) batches: Vec<BatchHead>,
     /// The batches whose bytes are not what was written, by index.
     pub(crate) bad: Vec<usize>,
-    /// Marker and padding are whole.
+    /// Directory, marker and padding are whole.
     pub(crate) closed: bool,
     /// The streams that this commit names.
     pub(crate) names: Vec<(StreamId, String)>,
@@ -36,6 +35,53 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    fn new(offset: u64, head: CommitHead) -> Self {
+        Self {
+            offset,
+            head,
+            batches: Vec::new(),
+            bad: Vec::new(),
+            closed: false,
+            names: Vec::new(),
+            unknown: false,
+        }
+    }
+
+    /// Checks everything behind the header; `bytes` are the whole commit's. If the marker does not prove
+    /// the directory, nothing of it is believed.
+    fn verify(&mut self, bytes: &[u8], salt: u32) {
+        let Some(marker_at) = bytes.len().checked_sub(marker::BYTES) else { return };
+        let Some(directory) = self.head.directory(bytes, &bytes[marker_at..], salt) else { return };
+        self.batches = directory.iter().collect();
+        let mut last = self.head.head_bytes() as usize;
+        for (index, batch) in self.batches.iter().enumerate() {
+            let body = bytes.get(batch.start as usize..batch.end as usize).unwrap_or_default();
+            last = batch.end as usize;
+            if batch_crc(&[body]) != batch.crc {
+                self.bad.push(index);
+                continue;
+            }
+            match batch.kind {
+                None => self.unknown = true,
+                Some(BatchKind::Gap | BatchKind::Events) => {}
+                Some(BatchKind::Catalog) => {
+                    for attribute in Attributes(body) {
+                        match attribute {
+                            Ok(Attribute::Name(name)) => {
+                                let stream = StreamId::from_bytes(batch.stream);
+                                self.names.push((stream, name.to_owned()));
+                            }
+                            Ok(Attribute::Optional) => {}
+                            Err(AttributeError::Unknown) => self.unknown = true,
+                            Err(AttributeError::Malformed) => self.bad.push(index),
+                        }
+                    }
+                }
+            }
+        }
+        self.closed = bytes.get(last..marker_at).is_some_and(padding_is_zero);
+    }
+
     pub(crate) fn is_sound(&self) -> bool {
         self.closed && self.bad.is_empty()
     }
@@ -62,14 +108,11 @@ pub(crate) struct Scanner {
     segment: Arc<Segment>,
     limit: u64,
     window: Option<Window>,
-    /// Bytes that failed candidates may still cost.
-    search_bytes_left: u64,
 }
 
 impl Scanner {
     pub(crate) fn new(segment: Arc<Segment>, limit: u64) -> Self {
-        let search_bytes_left = limit.saturating_mul(8);
-        Self { segment, limit, window: None, search_bytes_left }
+        Self { segment, limit, window: None }
     }
 
     /// What stands at `offset`.
@@ -86,15 +129,14 @@ impl Scanner {
             Class::Invalid => Step::Invalid,
             Class::Footer => Step::Footer,
             Class::Witness => decode_witness(head, salt).map_or(Step::Invalid, Step::Witness),
-            Class::Commit { length, head_bytes } if length <= room => {
-                let bytes = self.bytes(offset, head_bytes)?;
-                if CommitHead::decode(bytes, salt).is_none() {
-                    return Ok(Step::Invalid);
+            Class::Commit { .. } => {
+                let Some(head) = CommitHead::decode(head, salt) else { return Ok(Step::Invalid) };
+                let mut found = Found::new(offset, head);
+                if head.length <= room {
+                    found.verify(self.bytes(offset, head.length)?, salt);
                 }
-                let bytes = self.bytes(offset, length)?;
-                verify(bytes, offset, salt).map_or(Step::Invalid, Step::Commit)
+                Step::Commit(found)
             }
-            Class::Commit { .. } => Step::Invalid,
         })
     }
 
@@ -111,7 +153,6 @@ impl Scanner {
                 let offset = at + hit as u64;
                 match self.candidate(offset, position)? {
                     Some(step) => return Ok(Some((offset, step))),
-                    None if self.search_bytes_left == 0 => return Ok(None),
                     None => inside = hit + crate::format::ALIGN as usize,
                 }
             }
@@ -124,18 +165,13 @@ impl Scanner {
         let salt = self.segment.header.salt;
         let room = self.limit - offset;
         let head = self.bytes(offset, room.min(commit_header::BYTES as u64))?;
-        let cost = match classify(head) {
-            Class::Commit { length, head_bytes } if length <= room => head_bytes,
-            Class::Witness => {
-                let found = decode_witness(head, salt);
-                return Ok(found.filter(|found| found.position >= position).map(Step::Witness));
-            }
-            _ => return Ok(None),
+        let here = match classify(head) {
+            Class::Witness => decode_witness(head, salt).map(|witness| witness.position),
+            Class::Commit { .. } => CommitHead::decode(head, salt).map(|head| head.position),
+            _ => None,
         };
-        self.search_bytes_left = self.search_bytes_left.saturating_sub(cost);
-        let bytes = self.bytes(offset, cost)?;
-        match CommitHead::decode(bytes, salt) {
-            Some((head, _)) if head.position >= position => Ok(Some(self.step(offset)?)),
+        match here {
+            Some(here) if here >= position => Ok(Some(self.step(offset)?)),
             _ => Ok(None),
         }
     }
@@ -184,47 +220,4 @@ fn next_magic(bytes: &[u8], from: usize) -> Option<usize> {
         word.get(..3).is_some_and(|magic| magic == commit_header::MAGIC || magic == witness::MAGIC)
     };
     words.enumerate().find(|(_, word)| starts(word)).map(|(index, _)| from + index * STEP)
-}
-
-/// Reads a whole commit whose header is valid and checks everything behind it.
-fn verify(bytes: &[u8], offset: u64, salt: u32) -> Option<Found> {
-    let (head, directory) = CommitHead::decode(bytes, salt)?;
-    let mut found = Found {
-        offset,
-        head,
-        batches: directory.iter().collect(),
-        bad: Vec::new(),
-        closed: false,
-        names: Vec::new(),
-        unknown: false,
-    };
-    let mut last = head.head_bytes();
-    for (index, batch) in found.batches.iter().enumerate() {
-        let body = bytes.get(batch.start as usize..batch.end as usize)?;
-        last = batch.end;
-        if batch_crc(&[body]) != batch.crc {
-            found.bad.push(index);
-            continue;
-        }
-        match batch.kind {
-            None => found.unknown = true,
-            Some(BatchKind::Catalog) => {
-                for attribute in Attributes(body) {
-                    match attribute {
-                        Ok(Attribute::Name(name)) => {
-                            found.names.push((StreamId::from_bytes(batch.stream), name.to_owned()));
-                        }
-                        Ok(Attribute::Optional) => {}
-                        Err(AttributeError::Unknown) => found.unknown = true,
-                        Err(AttributeError::Malformed) => found.bad.push(index),
-                    }
-                }
-            }
-            Some(BatchKind::Gap | BatchKind::Events) => {}
-        }
-    }
-    let marker_at = (head.length as usize).checked_sub(marker::BYTES)?;
-    found.closed = padding_is_zero(bytes.get(last as usize..marker_at)?)
-        && marker_is_valid(bytes.get(marker_at..head.length as usize)?, &head, salt);
-    Some(found)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::scan::{Found, Scanner, Step};
 use crate::error::Result;
-use crate::format::{COMMITS_AT, witness};
+use crate::format::{COMMITS_AT, record_at, witness};
 use crate::segment::Segment;
 
 /// What is known before the walk.
@@ -149,7 +149,7 @@ pub(crate) fn walk(
             Step::Commit(found) => {
                 end.durable = end.durable.max(found.head.durable);
                 end.acked = end.acked.max(found.head.acked);
-                offset = found.end();
+                offset = record_at(found.end());
                 let Some(after) = found.head.position.checked_add(1) else {
                     break;
                 };

@@ -94,6 +94,10 @@ impl Keeper {
             self.shared.changed.notify_all();
             return;
         }
+        if !self.shared.ground.disk.allows_threads() {
+            self.shared.work();
+            return;
+        }
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("amberlog-space".into());
         // Without a thread, segments are made when they are needed and sealed at the next opening.
@@ -122,9 +126,27 @@ impl Drop for Gone<'_> {
 impl Shared {
     fn run(&self) {
         let _gone = Gone(self);
+        loop {
+            self.work();
+            let jobs = self.lock();
+            if jobs.wanted.is_some() || !jobs.seals.is_empty() {
+                continue;
+            }
+            if jobs.stopping {
+                return;
+            }
+            drop(self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Does what there is to do.
+    fn work(&self) {
         let mut jobs = self.lock();
         loop {
-            if let Some((number, log_id)) = jobs.wanted.take().filter(|_| !jobs.stopping) {
+            if jobs.stopping {
+                jobs.wanted = None;
+            }
+            if let Some((number, log_id)) = jobs.wanted.take() {
                 jobs.making = true;
                 drop(jobs);
                 let spare = self.make(number, log_id);
@@ -136,10 +158,8 @@ impl Shared {
                 drop(jobs);
                 let _ = full.segment.seal(full.end, full.last_position);
                 jobs = self.lock();
-            } else if jobs.stopping {
-                return;
             } else {
-                jobs = self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+                return;
             }
         }
     }

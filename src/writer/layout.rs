@@ -11,8 +11,8 @@ use crate::catalog::Watermark;
 use crate::commit::{Part, Pending};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BatchKind, COMMIT_BYTES_MAX, CommitPlan, PlannedBatch, batch_crc, encode_commit, encode_gap,
-    encode_name,
+    BatchKind, COMMIT_BYTES_MAX, CommitPlan, PlannedBatch, RECORD_SHIFT_MAX, batch_crc,
+    encode_commit, encode_gap, encode_name, record_at,
 };
 use crate::types::Timestamp;
 
@@ -63,7 +63,7 @@ impl Layout {
                 let kind = ErrorKind::CommitTooLarge { bytes, bytes_max: COMMIT_BYTES_MAX };
                 return Err(Error::new(kind, "commit"));
             }
-            total += bytes;
+            total += bytes + RECORD_SHIFT_MAX;
         }
         Ok(total)
     }
@@ -99,9 +99,13 @@ impl Layout {
             };
             let (tail, used) = encode_commit(&plan, &mut self.scratch);
             self.offsets.push(Some(at));
-            at += CommitPlan::length(&self.batches);
+            let end = at + CommitPlan::length(&self.batches);
+            at = record_at(end);
             self.lay_parts(index, pending.parts());
             self.scratch.extend_from_slice(&tail[tail.len() - used..]);
+            // Zeros up to where the next record may start.
+            let shift = [0; RECORD_SHIFT_MAX as usize];
+            self.scratch.extend_from_slice(&shift[..(at - end) as usize]);
         }
         self.end_made_piece();
         at

@@ -295,9 +295,10 @@ impl Writer {
             return Ok(());
         };
         let (segment, offset) = (Arc::clone(&active.segment), active.offset);
+        // The witness first: a short file without one would say that something was cut off.
         self.write_witness(true)
-            .and_then(|()| segment.file.set_len(offset + witness::BYTES as u64))
             .and_then(|()| segment.file.sync_data())
+            .and_then(|()| segment.file.set_len(offset + witness::BYTES as u64))
             .map_err(|error| segment.io_error("close", offset, error))
     }
 }

@@ -1,2 +1,110 @@
-//! The command line.
-fn main() {}
+//! The command line: what can be asked, and who answers.
+//!
+//! A shell around the library's public API. Results go to standard output; progress, hints and errors to
+//! standard error. Verbs that read take no lock and change nothing, whoever may be writing the log.
+
+mod cat;
+mod dump;
+mod flight;
+mod import;
+mod info;
+mod lines;
+mod list;
+mod output;
+mod reading;
+mod record;
+mod sources;
+mod units;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::{Failure, Form, Out, Outcome, Verdict, complain};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  damage or differences were found; they are listed
+  2  it could not be done, or not all of it
+
+Only a commit puts events on disk. ls, cat, info, verify and dump change
+nothing, take no lock, and work while another process writes the log.";
+
+/// An embedded event log, from the command line.
+#[derive(Debug, Parser)]
+#[command(name = "amberlog", version, after_help = AFTER_HELP)]
+struct Args {
+    /// Print JSON: one object a line from ls, cat and dump, one object from the others
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a stream of each text file, an event of each line
+    Import(import::Args),
+    /// Write the lines of standard input into one stream
+    Record(record::Args),
+    /// List the streams
+    Ls {
+        /// The log's directory
+        log: PathBuf,
+    },
+    /// Print the events of a stream
+    Cat(cat::Args),
+    /// Tell what is known of a log, or of one stream
+    Info {
+        /// The log's directory
+        log: PathBuf,
+        /// A stream: its id, the beginning of its id, or its name
+        stream: Option<String>,
+    },
+    /// Read every byte of a log and report what is damaged; repairs nothing
+    Verify {
+        /// The log's directory
+        log: PathBuf,
+    },
+    /// Take a log apart, record by record, as it lies on disk
+    Dump(dump::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let form = if args.json { Form::Json } else { Form::Text };
+    match run(&args.verb, form) {
+        Ok(Verdict::Done) => ExitCode::SUCCESS,
+        Ok(Verdict::Found) => ExitCode::from(1),
+        Ok(Verdict::Incomplete) => ExitCode::from(2),
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            // Whoever read the output has seen enough.
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(verb: &Verb, form: Form) -> Outcome {
+    let mut out = Out::new(form);
+    let verdict = match verb {
+        Verb::Import(args) => import::run(args, &mut out),
+        Verb::Record(args) => record::run(args, &mut out),
+        Verb::Ls { log } => list::run(log, &mut out),
+        Verb::Cat(args) => cat::run(args, &mut out),
+        Verb::Info { log, stream } => info::run(log, stream.as_deref(), &mut out),
+        Verb::Verify { log } => verify::run(log, &mut out),
+        Verb::Dump(args) => dump::run(args, &mut out),
+    };
+    // What was printed before a failure is worth reading too.
+    let flushed = out.flush();
+    let verdict = verdict?;
+    flushed?;
+    Ok(verdict)
+}

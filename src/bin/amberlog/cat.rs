@@ -1,0 +1,131 @@
+//! `amberlog cat`: the events of a stream, as the lines that they were.
+
+use std::path::PathBuf;
+
+use amberlog::{ErrorKind, Event, Result};
+use serde::Serialize;
+
+use crate::lines::UNENDED;
+use crate::output::{Failure, Out, Outcome, Verdict, in_log, note};
+use crate::reading::{open, resolve};
+use crate::units::{base16, count, rfc3339};
+
+const DETAILS: &str = "\
+An event is printed as its payload and a newline. An imported file comes back
+byte for byte: if its last line had no newline (event kind 1 at the end of a
+stream), none is printed. Gaps and damage are told on standard error, reading
+goes on behind them, and damage gives exit code 1.
+
+With --json an event has seq, position, kind, codec, time, dropped_before (if
+any were), and payload, or payload_base16 if it is no UTF-8.";
+
+/// What can be asked of `cat`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = DETAILS)]
+pub(crate) struct Args {
+    /// The log's directory
+    log: PathBuf,
+    /// The stream: its id, the beginning of its id, or its name
+    stream: String,
+    /// The first event to print, counted from 0
+    #[arg(long, value_name = "SEQ")]
+    from: Option<u64>,
+    /// The event to stop before
+    #[arg(long, value_name = "SEQ")]
+    to: Option<u64>,
+    /// Print the last event first; every event then ends with a newline
+    #[arg(long)]
+    reverse: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Printed<'a> {
+    seq: u64,
+    position: Option<u64>,
+    kind: u16,
+    codec: u8,
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped_before: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base16: Option<String>,
+}
+
+impl<'a> Printed<'a> {
+    fn new(event: &'a Event) -> Self {
+        let dropped = event.dropped_before();
+        let text = std::str::from_utf8(event.payload()).ok();
+        Self {
+            seq: event.seq().get(),
+            position: event.position().map(u64::from),
+            kind: event.kind().0,
+            codec: event.codec().0,
+            time: rfc3339(event.time()),
+            dropped_before: (dropped > 0).then_some(dropped),
+            payload: text,
+            payload_base16: text.is_none().then(|| base16(event.payload())),
+        }
+    }
+}
+
+/// Prints the events of a stream.
+pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
+    let (snapshot, _) = open(&args.log)?;
+    let stream = resolve(&snapshot, &args.log, &args.stream)?;
+    let head = snapshot.stream(stream).map_or(0, |info| info.head.get());
+    let range = args.from.unwrap_or(0)..args.to.unwrap_or(u64::MAX);
+    let events = snapshot.events(stream).map_err(in_log(&args.log))?;
+    let events = events.range(range);
+    if out.is_json() {
+        return if args.reverse {
+            print(args, events.rev(), |event| out.json(&Printed::new(event)))
+        } else {
+            print(args, events, |event| out.json(&Printed::new(event)))
+        };
+    }
+    if args.reverse {
+        return print(args, events.rev(), |event| {
+            tell_gap(event);
+            out.raw(event.payload())?;
+            out.raw(b"\n")
+        });
+    }
+    print(args, events, |event| {
+        tell_gap(event);
+        out.raw(event.payload())?;
+        // Only what ends the stream may lack its newline: other programs have a kind 1 of their own.
+        let ends_stream = event.seq().get() + 1 == head;
+        if event.kind() == UNENDED && ends_stream { Ok(()) } else { out.raw(b"\n") }
+    })
+}
+
+fn print(
+    args: &Args,
+    events: impl Iterator<Item = Result<Event>>,
+    mut each: impl FnMut(&Event) -> std::io::Result<()>,
+) -> Outcome {
+    let mut verdict = Verdict::Done;
+    for event in events {
+        match event {
+            Ok(event) => each(&event)?,
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt { .. }) => {
+                verdict = Verdict::Found;
+                note(error);
+            }
+            Err(error) => {
+                let path = args.log.clone();
+                return Err(Failure::Log { path, error });
+            }
+        }
+    }
+    Ok(verdict)
+}
+
+fn tell_gap(event: &Event) {
+    let dropped = event.dropped_before();
+    if dropped > 0 {
+        note(format_args!("… {} dropped before seq {}", count(dropped, "event"), event.seq()));
+    }
+}

@@ -1,0 +1,263 @@
+//! Does anything that was acknowledged get lost, or anything appear that never was, whatever the disk does?
+//!
+//! Scripts of commits run on a simulated disk that is stopped at some call. What chance leaves of it is opened
+//! again and compared with an oracle: a list of what each stream held after each commit. The oracle shares no
+//! code with the engine. A failure prints the seeds; `AMBERLOG_SIM_SEED` starts from another one, and
+//! `AMBERLOG_SIM_RUNS` makes it longer.
+#![cfg(feature = "sim")]
+
+use std::collections::BTreeMap;
+
+use amberlog::{
+    CommitOptions, Durability, Fault, Log, Overflow, SimDisk, Snapshot, Stream, StreamId,
+    StreamOptions,
+};
+
+/// What every stream holds.
+type State = BTreeMap<StreamId, Vec<Vec<u8>>>;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ (mixed >> 31)) >> 1) % bound
+    }
+}
+
+/// The states that a log went through, and how far they were acknowledged.
+struct Oracle {
+    states: Vec<State>,
+    /// The last state that was acknowledged, and the last that was acknowledged as synced.
+    acked: usize,
+    synced: usize,
+}
+
+impl Oracle {
+    fn new(start: State) -> Self {
+        Self { states: vec![start], acked: 0, synced: 0 }
+    }
+
+    /// Which of the states this is.
+    fn recognise(&self, found: &State, at_least: usize) -> Result<usize, String> {
+        match (at_least..self.states.len()).rev().find(|at| self.states[*at] == *found) {
+            Some(at) => Ok(at),
+            None => {
+                let lengths = |state: &State| state.values().map(Vec::len).collect::<Vec<_>>();
+                Err(format!(
+                    "found {:?}, expected one of {:?} from {at_least} on",
+                    lengths(found),
+                    self.states.iter().map(lengths).collect::<Vec<_>>()
+                ))
+            }
+        }
+    }
+}
+
+fn options() -> amberlog::Options {
+    Log::options().segment_bytes_first(16 << 10).segment_bytes_max(32 << 10)
+}
+
+fn read(snapshot: &Snapshot) -> Result<State, String> {
+    let mut state = State::new();
+    for info in snapshot.streams() {
+        let mut payloads = Vec::new();
+        for event in snapshot.events(info.id).map_err(|error| error.to_string())? {
+            let event = event.map_err(|error| format!("reading {}: {error}", info.id))?;
+            if event.seq().get() != payloads.len() as u64 {
+                return Err(format!("seq {} at {}", event.seq(), payloads.len()));
+            }
+            payloads.push(event.payload().to_vec());
+        }
+        let backwards: Result<Vec<_>, _> = snapshot
+            .events(info.id)
+            .map_err(|error| error.to_string())?
+            .rev()
+            .map(|event| event.map(|event| event.payload().to_vec()))
+            .collect();
+        let mut backwards = backwards.map_err(|error| format!("backwards: {error}"))?;
+        backwards.reverse();
+        if backwards != payloads {
+            return Err("backwards reads something else".into());
+        }
+        state.insert(info.id, payloads);
+    }
+    Ok(state)
+}
+
+/// Runs a script of commits until it ends or the disk stops.
+fn run(log: &Log, oracle: &mut Oracle, random: &mut Random, commits: u64) {
+    let mut current = oracle.states.last().cloned().unwrap_or_default();
+    let mut streams: Vec<Stream> = current.keys().filter_map(|id| log.resume(*id).ok()).collect();
+    for _ in 0..commits {
+        while streams.len() < 2 || (streams.len() < 5 && random.below(4) == 0) {
+            let Ok(stream) = log.stream() else { return };
+            streams.push(stream);
+        }
+        let mut next = current.clone();
+        let some = 1 + random.below(3) as usize;
+        let mut chosen: Vec<usize> = (0..streams.len()).collect();
+        while chosen.len() > some {
+            chosen.remove(random.below(chosen.len() as u64) as usize);
+        }
+        for at in &chosen {
+            for _ in 0..=random.below(3) {
+                let size = if random.below(20) == 0 { 9_000 } else { random.below(700) };
+                let payload = vec![random.below(256) as u8; size as usize];
+                streams[*at].append(&payload).expect("there is room");
+                next.entry(streams[*at].id()).or_default().push(payload);
+            }
+        }
+        let durability = if random.below(3) == 0 { Durability::Os } else { Durability::Disk };
+        let how = CommitOptions::new().durability(durability);
+        let taking = streams.iter_mut().enumerate().filter(|(at, _)| chosen.contains(at));
+        let ticket = log.commit_all_with(taking.map(|(_, stream)| stream), how);
+        oracle.states.push(next.clone());
+        if ticket.wait().is_err() {
+            return;
+        }
+        oracle.acked = oracle.states.len() - 1;
+        if durability == Durability::Disk {
+            oracle.synced = oracle.acked;
+        }
+        current = next;
+    }
+}
+
+/// Opens what is left, compares it with the oracle, and returns what the log holds now.
+fn check(disk: &SimDisk, oracle: &Oracle, at_least: usize) -> Result<State, String> {
+    if let Ok((snapshot, survey)) = Snapshot::open_on(disk) {
+        if !survey.is_sound() {
+            return Err(format!("damage where there is none: {:?}", survey.damages));
+        }
+        oracle.recognise(&read(&snapshot)?, 0)?;
+    }
+    let log = options().open_on(disk).map_err(|error| format!("opening: {error}"))?;
+    if !log.survey().is_sound() {
+        return Err(format!("damage where there is none: {:?}", log.survey().damages));
+    }
+    let found = read(&log.snapshot())?;
+    oracle.recognise(&found, at_least)?;
+    // What recovery returned once, every later one returns, also after another power cut (F27).
+    let calls = disk.calls();
+    for seed in 0..3 {
+        let again = options()
+            .open_on(&disk.after_power_cut(calls + seed))
+            .map_err(|error| format!("opening again: {error}"))?;
+        if read(&again.snapshot())? != found {
+            return Err("a second recovery found something else".into());
+        }
+    }
+    drop(log);
+    Ok(found)
+}
+
+fn from_environment(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+fn p3_p4_p6_what_is_acknowledged_survives_every_crash() {
+    let first = from_environment("AMBERLOG_SIM_SEED", 1);
+    let runs = from_environment("AMBERLOG_SIM_RUNS", 120);
+    let (mut crashes, mut seen) = (0_u64, std::collections::HashSet::new());
+    for seed in first..first + runs {
+        let mut random = Random(seed);
+        let mut disk = SimDisk::new(seed);
+        let mut start = State::new();
+        // One life after another on what the last one left.
+        for life in 0..4 {
+            let mut oracle = Oracle::new(start.clone());
+            let stop = disk.calls() + 1 + random.below(160);
+            disk.fail_at(stop, Fault::Crash);
+            if let Ok(log) = options().open_on(&disk) {
+                run(&log, &mut oracle, &mut random, 1 + seed % 30);
+            }
+            let context = |what: String| format!("seed {seed}, life {life}, call {stop}: {what}");
+            let killed = disk.after_kill();
+            check(&killed, &oracle, oracle.acked).map_err(context).expect("after a kill");
+            for chance in 0..6 {
+                let cut = disk.after_power_cut(chance);
+                seen.insert(cut.fingerprint());
+                check(&cut, &oracle, oracle.synced).map_err(context).expect("after a power cut");
+                crashes += 1;
+            }
+            disk = disk.after_power_cut(random.below(1_000));
+            start = check(&disk, &oracle, oracle.synced).map_err(context).expect("the next life");
+            disk = disk.after_kill();
+        }
+    }
+    println!("{crashes} crashes, {} distinct states", seen.len());
+}
+
+#[test]
+fn every_call_of_a_short_script_is_a_crash_point() {
+    let script = |disk: &SimDisk| {
+        let mut oracle = Oracle::new(State::new());
+        if let Ok(log) = options().open_on(disk) {
+            run(&log, &mut oracle, &mut Random(7), 14);
+        }
+        oracle
+    };
+    let whole = SimDisk::new(7);
+    script(&whole);
+    let calls = whole.calls();
+    for stop in 0..calls {
+        let disk = SimDisk::new(7);
+        disk.fail_at(stop, Fault::Crash);
+        let oracle = script(&disk);
+        for chance in 0..20 {
+            let cut = disk.after_power_cut(chance);
+            check(&cut, &oracle, oracle.synced)
+                .map_err(|what| format!("call {stop}, chance {chance}: {what}"))
+                .expect("after a power cut");
+        }
+    }
+}
+
+#[test]
+fn p5_a_failed_sync_is_never_followed_by_an_acknowledgement() {
+    let whole = SimDisk::new(3);
+    {
+        let log = options().open_on(&whole).expect("opens");
+        run(&log, &mut Oracle::new(State::new()), &mut Random(3), 12);
+    }
+    for call in 0..whole.calls() {
+        for fault in [Fault::LostSync, Fault::Io] {
+            let disk = SimDisk::new(3);
+            disk.fail_at(call, fault);
+            let mut oracle = Oracle::new(State::new());
+            let Ok(log) = options().open_on(&disk) else { continue };
+            let mut random = Random(3);
+            run(&log, &mut oracle, &mut random, 12);
+            // Whatever failed is over: go on as the engine allows, then cut the power.
+            let mut more = log.stream_with(
+                &StreamOptions::new().overflow(Overflow::Reject).ring_bytes_max(4_096),
+            );
+            if let Ok(stream) = &mut more {
+                stream.append(b"more").expect("room");
+                let acked = stream.commit().wait().is_ok();
+                let mut next = oracle.states.last().cloned().unwrap_or_default();
+                if acked {
+                    // The failed commit's events are gone with their handles.
+                    next = oracle.states[oracle.acked].clone();
+                }
+                next.insert(stream.id(), vec![b"more".to_vec()]);
+                oracle.states.push(next);
+                if acked {
+                    oracle.acked = oracle.states.len() - 1;
+                    oracle.synced = oracle.acked;
+                }
+            }
+            for chance in 0..4 {
+                let cut = disk.after_power_cut(chance);
+                check(&cut, &oracle, oracle.synced)
+                    .map_err(|what| format!("{fault:?} at call {call}, chance {chance}: {what}"))
+                    .expect("after a fault and a power cut");
+            }
+        }
+    }
+}
