@@ -257,3 +257,26 @@ fn f22_reading_by_position_tells_that_the_first_segment_is_lost_and_goes_on() {
     let read: Vec<_> = all.collect::<Result<_, _>>().expect("the rest is whole");
     assert_eq!(read.last().expect("some").payload(), [39; 1000]);
 }
+
+/// A file was cut in the middle of a commit. The header was whole, so its length was believed, and the search
+/// went on behind the end of the file: the arithmetic overflowed, or asked for all memory there is.
+#[test]
+fn p13_f29_a_file_that_ends_inside_a_commit_is_no_reason_to_panic() {
+    let dir = dir();
+    let log = small().open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..3_u8 {
+        stream.append([n; 1000]).expect("room");
+        stream.commit().wait().expect("committed");
+    }
+    let id = stream.id();
+    drop(stream);
+    log.close().expect("closes");
+    let file = fs::OpenOptions::new().write(true).open(segment(dir.path(), 1)).expect("there");
+    file.set_len(4096 + 500).expect("cut");
+    assert_eq!(survey(dir.path()).expect("readable").damages[0].kind, DamageKind::Cut);
+    let (snapshot, _) = Snapshot::open(dir.path()).expect("readable");
+    assert!(snapshot.events(id).is_err() && snapshot.read_all(Position::START).is_ok());
+    let log = small().open(dir.path()).expect("opens");
+    assert!(!log.survey().is_sound());
+}
