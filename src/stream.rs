@@ -9,7 +9,7 @@ use crate::commit::{Part, Pending, Ticket};
 use crate::error::{Error, ErrorKind, Refused, RefusedReason, Result};
 use crate::format::{COMMIT_BYTES_MAX, FrameHead};
 use crate::log::Core;
-use crate::options::{Clock, CommitOptions, Overflow, StreamOptions};
+use crate::options::{CommitOptions, Overflow, StreamOptions};
 use crate::reader::{Batch, Events};
 use crate::ring::{Limits, Ring};
 use crate::types::{CodecId, EventKind, Seq, Status, StreamId, Timestamp};
@@ -60,7 +60,6 @@ pub struct Stream {
     ring: Ring,
     /// The seq of the next event.
     next: u64,
-    clock: Clock,
     /// The name that the first commit will write.
     name: Option<Arc<str>>,
     /// Known once the stream is durable.
@@ -116,8 +115,7 @@ impl Stream {
         entry: Option<Arc<StreamEntry>>,
     ) -> Self {
         let ring = Ring::new(limits, Arc::clone(&core.budget));
-        let clock = core.options.clock;
-        Self { id, core, ring, next, clock, name, entry, in_flight: VecDeque::new() }
+        Self { id, core, ring, next, name, entry, in_flight: VecDeque::new() }
     }
 
     /// The stream's id, known from the start.
@@ -178,7 +176,7 @@ impl Stream {
             payload_bytes: payload.len() as u32,
             kind: event.kind,
             codec: event.codec,
-            time: Timestamp::from_micros(self.clock.now_micros()),
+            time: Timestamp::from_micros(self.core.options.clock.now_micros()),
         };
         if self.ring.is_bare() {
             self.reap();
