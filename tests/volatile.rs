@@ -316,9 +316,13 @@ fn p7_f5_sixty_four_threads_commit_and_every_ticket_resolves() {
                 start.wait();
                 let commit = |n| {
                     fill(&mut stream, n, n + 1);
-                    let ticket =
-                        if index.is_multiple_of(4) { stream.commit() } else { stream.commit_with(os) };
-                    let done = if index.is_multiple_of(3) { block_on(ticket) } else { ticket.wait() };
+                    let ticket = if index.is_multiple_of(4) {
+                        stream.commit()
+                    } else {
+                        stream.commit_with(os)
+                    };
+                    let done =
+                        if index.is_multiple_of(3) { block_on(ticket) } else { ticket.wait() };
                     let done = done.expect("committed");
                     assert_eq!(done.seqs.start.get(), n);
                     done.position.get()
