@@ -24,6 +24,9 @@ pub(crate) const DIR: &str = "segments";
 /// The file whose lock the writing process holds, in the log's directory.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// The last segment number that can be: there is always a next one to name.
+pub(crate) const NUMBER_MAX: u32 = u32::MAX - 1;
+
 /// The name of a segment's file, in [`DIR`]. Its number, not its first position, so that the next one
 /// can lie ready, its name durable, before anybody knows what will go into it.
 pub(crate) fn file_name(number: u32) -> String {
@@ -39,7 +42,8 @@ pub(crate) fn path(number: u32) -> String {
 pub(crate) fn parse_name(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".seg")?;
     let strict = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|number| strict && *number > 0)
+    let number = digits.parse().ok()?;
+    (strict && (1..=NUMBER_MAX).contains(&number)).then_some(number)
 }
 
 /// A place in a segment, for an error.

@@ -14,6 +14,8 @@ use crate::reader::{Batch, Events};
 use crate::ring::{Limits, Ring};
 use crate::types::{CodecId, EventKind, Seq, Status, StreamId, Timestamp};
 
+/// No stream gets so long; one whose head says so is damaged.
+const SEQ_MAX: u64 = u64::MAX / 2;
 /// The longest name, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
 
@@ -97,6 +99,11 @@ impl Stream {
         let entry = core.catalog.entry(id);
         // What is visible, not what is written: the handle reads its own stream up to there.
         match entry.and_then(|entry| Some((snapshot.head(&entry)?, entry))) {
+            Some((head, _)) if head > SEQ_MAX => {
+                let seqs = Some(Seq(SEQ_MAX)..Seq(head));
+                let kind = ErrorKind::Corrupt { stream: Some(id), seqs };
+                Err(Error::new(kind, "resume"))
+            }
             Some((head, entry)) => Ok(Self::with(core, id, limits, head, None, Some(entry))),
             None if core.volatile.pin().contains_key(&id) => {
                 let kind = ErrorKind::NotMaterialized { stream: id, buffered: None };

@@ -280,3 +280,49 @@ fn p13_f29_a_file_that_ends_inside_a_commit_is_no_reason_to_panic() {
     let log = small().open(dir.path()).expect("opens");
     assert!(!log.survey().is_sound());
 }
+
+/// A process was killed after it had made a file and before it had synced the file's name. The next one found
+/// the file in the cache, used it, and acknowledged commits in it; the name was never synced, and a power
+/// cut took the file with everything in it. F1: the name is part of what an acknowledgement needs.
+#[cfg(feature = "sim")]
+#[test]
+fn f1_what_a_killed_writer_made_ready_is_synced_before_it_is_used() {
+    use amberlog::{Fault, SimDisk, Stream};
+    let fill = |stream: &mut Stream, commits: u64| {
+        for _ in 0..commits {
+            let full = stream.append([7; 900]).is_err();
+            if full || stream.commit().wait().is_err() {
+                return;
+            }
+        }
+    };
+    let whole = SimDisk::new(1);
+    {
+        let log = small().open_on(&whole).expect("opens");
+        fill(&mut log.stream().expect("a stream"), 30);
+    }
+    for stop in 0..whole.calls() {
+        let disk = SimDisk::new(1);
+        disk.fail_at(stop, Fault::Crash);
+        if let Ok(log) = small().open_on(&disk) {
+            fill(&mut log.stream().expect("a stream"), 30);
+        }
+        let disk = disk.after_kill();
+        let log = small().open_on(&disk).expect("opens after a kill");
+        let mut stream = log.stream().expect("a stream");
+        for n in 0..20 {
+            stream.append([9; 900]).expect("room");
+            stream.commit().wait().expect("committed");
+            // The first ones, and those that use the next segment.
+            for chance in 0..if n < 3 || n > 12 { 4 } else { 0 } {
+                let cut = disk.after_power_cut(chance);
+                let log = small().open_on(&cut).unwrap_or_else(|error| {
+                    panic!("call {stop}, commit {n}, chance {chance}: {error}")
+                });
+                let events = log.snapshot().events(stream.id());
+                let events = events.map_or(0, |events| events.filter(Result::is_ok).count());
+                assert_eq!(events, n + 1, "call {stop}, chance {chance}");
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@
 //! the old witness or the new header survives a power cut, and both say what was acknowledged before.
 
 use super::{
-    COMMIT_BYTES_MAX, SECTOR_BYTES, align_up, batch_header as batch, checksum,
+    COMMIT_BYTES_MAX, POSITION_MAX, SECTOR_BYTES, align_up, batch_header as batch, checksum,
     commit_header as head, footer, marker, put, take, take_u32, take_u64, witness,
 };
 
@@ -201,7 +201,7 @@ impl CommitHead {
             batches: take_u32(header, &head::BATCHES),
             crc,
         };
-        (position > 0).then_some(found)
+        (1..=POSITION_MAX).contains(&position).then_some(found)
     }
 
     /// Verifies the directory by the marker. `head` are the bytes of header and directory, `marker`
@@ -349,7 +349,8 @@ pub(crate) fn decode_witness(bytes: &[u8], salt: u32) -> Option<Witness> {
         && bytes[witness::FLAGS.start] & !witness::FLAG_CLEAN == 0
         && take_u32(bytes, &witness::LENGTH) as usize == witness::BYTES
         && take_u32(bytes, &witness::CRC) == checksum(salt, &[&bytes[..witness::CRC.start]]);
-    (whole && found.position > 0 && found.durable < found.position).then_some(found)
+    let is_position = (1..=POSITION_MAX + 1).contains(&found.position);
+    (whole && is_position && found.durable < found.position).then_some(found)
 }
 
 #[cfg(test)]

@@ -206,6 +206,10 @@ pub(crate) mod attribute {
 pub(crate) const COMMITS_AT: u64 = header::BLOCK_BYTES as u64;
 /// A commit, and so a segment's commits, must be addressable in 29 bits of 8 bytes.
 pub(crate) const COMMIT_BYTES_MAX: u64 = (1 << 32) - (1 << 16);
+/// A segment cannot be longer: places in it have 29 bits of 8 bytes.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 32;
+/// No record says that it is of a later commit: so the next position can always be named.
+pub(crate) const POSITION_MAX: u64 = u64::MAX / 2;
 /// The smallest possible commit: one batch without bytes.
 pub(crate) const COMMIT_BYTES_MIN: u64 =
     (commit_header::BYTES + batch_header::BYTES + marker::BYTES) as u64;

@@ -1,8 +1,8 @@
 //! The frame around the commits of one segment: header in front; footer and trailer behind, once sealed.
 
 use super::{
-    CHECKSUM_CRC32, VERSION, checksum, footer, footer_entry_layout as entry, header, put, take,
-    take_u32, take_u64, trailer,
+    CHECKSUM_CRC32, POSITION_MAX, SEGMENT_BYTES_MAX, VERSION, checksum, footer,
+    footer_entry_layout as entry, header, put, take, take_u32, take_u64, trailer,
 };
 use crate::format::{ALIGN, BatchKind};
 
@@ -91,14 +91,16 @@ fn decode_one(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
     if !known {
         return Err(HeaderError::Version(version.max(VERSION + 1)));
     }
-    Ok(SegmentHeader {
+    let found = SegmentHeader {
         log_id: take(bytes, &header::LOG_ID),
         number: u32::try_from(take_u64(bytes, &header::NUMBER))
             .map_err(|_| HeaderError::Damaged)?,
         reserved_bytes: take_u64(bytes, &header::RESERVED),
         created_micros: take_u64(bytes, &header::CREATED),
         salt: take_u32(bytes, &header::SALT),
-    })
+    };
+    let possible = found.reserved_bytes <= SEGMENT_BYTES_MAX;
+    possible.then_some(found).ok_or(HeaderError::Damaged)
 }
 
 /// One batch of one stream, as the index footer knows it.
@@ -171,7 +173,8 @@ pub(crate) fn decode_trailer(bytes: &[u8], of: &SegmentHeader) -> Option<Trailer
         && found.number == of.number
         && found.first_position > 0
         && found.salt == of.salt
-        && found.last_position.checked_add(1)? >= found.first_position;
+        && found.last_position <= POSITION_MAX
+        && found.last_position + 1 >= found.first_position;
     (whole && same).then_some(found)
 }
 

@@ -62,7 +62,9 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
     let starts: Vec<Option<Later>> = found.candidates.iter().map(Later::of).collect();
     let mut before = 0;
     for (index, one) in found.candidates.into_iter().enumerate() {
-        let later = starts[index + 1..].iter().find_map(|later| *later);
+        // The next segment that can follow; one that repeats positions is none.
+        let follows = |later: &Later| later.first.is_none_or(|first| first >= loader.next);
+        let later = starts[index + 1..].iter().flatten().copied().find(follows);
         let number = one.number;
         loader.fold(one, before, later)?;
         before = number;
@@ -161,6 +163,11 @@ impl Loader {
         let (footer_at, footer) = (sealed.footer_at, sealed.footer.clone());
         self.catalog.add_segment(Arc::clone(segment));
         self.report(one, first..last + 1, SegmentState::Sealed);
+        let known: usize = footer.runs().map(|(_, run)| run.len()).sum();
+        if known != footer.len() as usize {
+            let error = Error::new(ErrorKind::UnsupportedFeature, "open");
+            return Err(error.at(place(one.number, footer_at)));
+        }
         for (stream, run) in footer.runs() {
             let entries = || run.clone().filter_map(|index| footer.get(index));
             let first = entries().next().map_or(0, |batch| batch.first_seq);

@@ -9,10 +9,10 @@ use super::load::Loaded;
 use super::report::{Repair, SegmentState};
 use super::walk::End;
 use crate::disk::{Disk, read_exact_at, write_all_at, write_zeros_at};
-use crate::error::{Error, Place, Result};
-use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, Witness, witness};
+use crate::error::{Error, ErrorKind, Place, Result};
+use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, POSITION_MAX, Witness, witness};
 use crate::options::Options;
-use crate::segment::{DIR, Segment, Spare, Zero, path, place, segment_bytes};
+use crate::segment::{DIR, NUMBER_MAX, Segment, Spare, Zero, path, place, segment_bytes};
 use crate::types::{StreamId, Timestamp};
 
 /// Makes the end of the log certain: what is there above the watermark is written once more (after a
@@ -120,6 +120,9 @@ fn go_on(
     number: u32,
     first_position: u64,
 ) -> Result<()> {
+    if number > NUMBER_MAX || first_position > POSITION_MAX {
+        return Err(Error::new(ErrorKind::StorageFull, "repair").at(place(number, 0)));
+    }
     let failed = |error| Error::io("repair", place(number, 0), error);
     let bytes = segment_bytes(options, number);
     let spare = Spare::create(disk, log_id, number, bytes, Zero::Written).map_err(failed)?;

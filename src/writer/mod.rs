@@ -18,7 +18,7 @@ use crate::catalog::{Catalog, LogPlace, Watermark};
 use crate::commit::{Commit, Lead, Part, Pending};
 use crate::disk::{Disk, LockGuard, process_id, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, COMMIT_BYTES_MAX, Witness, witness};
+use crate::format::{BatchKind, COMMIT_BYTES_MAX, POSITION_MAX, Witness, witness};
 use crate::index::BatchRef;
 use crate::options::Options;
 use crate::segment::{Segment, Spare};
@@ -123,6 +123,9 @@ impl Writer {
     fn write_group(&mut self, group: &[Arc<Pending>]) -> Result<()> {
         if self.process != process_id() {
             return Err(Error::new(ErrorKind::Closed, "commit after fork"));
+        }
+        if self.mark.visible + group.len() as u64 > POSITION_MAX {
+            return Err(Error::new(ErrorKind::StorageFull, "commit"));
         }
         let bytes = self.layout.measure(group)?;
         self.place_for(bytes)?;

@@ -7,10 +7,7 @@ use super::{Active, Writer};
 use crate::disk::{Lock, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMITS_AT, witness};
-use crate::segment::{DIR, LOCK, Segment, Spare, Zero, path, place, segment_bytes};
-
-/// The last segment number that can be.
-const NUMBER_MAX: u32 = u32::MAX - 1;
+use crate::segment::{DIR, LOCK, NUMBER_MAX, Segment, Spare, Zero, path, place, segment_bytes};
 
 impl Writer {
     /// Makes sure that `bytes` of commits fit in the active segment; rolls to the next one if not.
