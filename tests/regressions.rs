@@ -288,9 +288,11 @@ fn p13_f29_a_file_that_ends_inside_a_commit_is_no_reason_to_panic() {
 #[test]
 fn f1_what_a_killed_writer_made_ready_is_synced_before_it_is_used() {
     use amberlog::{Fault, SimDisk, Stream};
+    // Large enough that the next segment is not made ready, and synced, at once.
+    let medium = || Log::options().segment_bytes_first(64 << 10).segment_bytes_max(64 << 10);
     let fill = |stream: &mut Stream, commits: u64| {
         for _ in 0..commits {
-            let full = stream.append([7; 900]).is_err();
+            let full = stream.append([7; 4_000]).is_err();
             if full || stream.commit().wait().is_err() {
                 return;
             }
@@ -298,25 +300,25 @@ fn f1_what_a_killed_writer_made_ready_is_synced_before_it_is_used() {
     };
     let whole = SimDisk::new(1);
     {
-        let log = small().open_on(&whole).expect("opens");
-        fill(&mut log.stream().expect("a stream"), 30);
+        let log = medium().open_on(&whole).expect("opens");
+        fill(&mut log.stream().expect("a stream"), 16);
     }
     for stop in 0..whole.calls() {
         let disk = SimDisk::new(1);
         disk.fail_at(stop, Fault::Crash);
-        if let Ok(log) = small().open_on(&disk) {
-            fill(&mut log.stream().expect("a stream"), 30);
+        if let Ok(log) = medium().open_on(&disk) {
+            fill(&mut log.stream().expect("a stream"), 16);
         }
         let disk = disk.after_kill();
-        let log = small().open_on(&disk).expect("opens after a kill");
+        let log = medium().open_on(&disk).expect("opens after a kill");
         let mut stream = log.stream().expect("a stream");
         for n in 0..20 {
-            stream.append([9; 900]).expect("room");
+            stream.append([9; 4_000]).expect("room");
             stream.commit().wait().expect("committed");
-            // The first ones, and those that use the next segment.
-            for chance in 0..if n < 3 || n > 12 { 4 } else { 0 } {
+            // Where the next segment is used, and the one after it not made ready yet.
+            for chance in 0..if (9..14).contains(&n) { 8 } else { 0 } {
                 let cut = disk.after_power_cut(chance);
-                let log = small().open_on(&cut).unwrap_or_else(|error| {
+                let log = medium().open_on(&cut).unwrap_or_else(|error| {
                     panic!("call {stop}, commit {n}, chance {chance}: {error}")
                 });
                 let events = log.snapshot().events(stream.id());

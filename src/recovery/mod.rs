@@ -23,7 +23,7 @@ use crate::catalog::{Catalog, LogPlace, Snapshot, Watermark};
 use crate::disk::{Disk, LockGuard, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::Options;
-use crate::segment::{Segment, Spare, place, segment_bytes};
+use crate::segment::{DIR, Segment, Spare, place, segment_bytes};
 use crate::types::Position;
 
 /// A log without a lock is read again so often, while what seems damaged keeps changing: then it is a
@@ -131,6 +131,11 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
         }
     }
     repair::sweep(disk, extra)?;
+    if let Some(spare) = &spare {
+        // Whoever made it may have died before it was synced.
+        let synced = spare.file.sync_data().and_then(|()| disk.sync_dir(DIR));
+        synced.map_err(|error| Error::io("open", place(wanted, 0), error))?;
+    }
     let length = segment.file.len().map_err(|error| segment.io_error("open", 0, error))?;
     let mark = Watermark {
         visible: end.next - 1,
