@@ -328,3 +328,33 @@ fn f1_what_a_killed_writer_made_ready_is_synced_before_it_is_used() {
         }
     }
 }
+
+/// A write failed, and what it may have left was overwritten with zeros: the witness of the commit before it
+/// as well. Readers in other processes no longer saw that commit, although it had been acknowledged.
+#[cfg(feature = "sim")]
+#[test]
+fn p5_f12_after_a_failed_write_readers_still_see_all_that_was_acknowledged() {
+    use amberlog::{Fault, SimDisk};
+    for call in 0..120 {
+        let disk = SimDisk::new(5);
+        disk.fail_at(call, Fault::Io);
+        let Ok(log) = small().open_on(&disk) else { continue };
+        let mut stream = log.stream().expect("a stream");
+        let (mut acked, mut failed) = (0, false);
+        for _ in 0..20 {
+            stream.append([7; 900]).expect("room");
+            match stream.commit().wait() {
+                Ok(commit) => acked = commit.position.get(),
+                Err(_) => failed = true,
+            }
+            if failed {
+                break;
+            }
+        }
+        // Where the witness itself could not be written, nothing failed: it is a hint.
+        if let (true, Ok((snapshot, found))) = (failed, Snapshot::open_on(&disk)) {
+            assert!(found.is_sound(), "call {call}: {found:?}");
+            assert_eq!(snapshot.position().get(), acked, "call {call}");
+        }
+    }
+}
