@@ -54,6 +54,13 @@ impl RealDisk {
     }
 }
 
+/// Makes the name of a directory durable, in the one above it.
+fn sync_name(path: &Path) -> io::Result<()> {
+    let Some(above) = path.parent() else { return Ok(()) };
+    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    File::open(above)?.sync_all()
+}
+
 impl Disk for RealDisk {
     fn create_root(&self) -> io::Result<()> {
         let mut missing: Vec<&Path> = self
@@ -61,10 +68,16 @@ impl Disk for RealDisk {
             .ancestors()
             .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
             .collect();
+        // Whoever made the lowest directory that is there may have died before its name was synced. That
+        // of a directory that is none of this program's business may be forbidden.
+        let there = missing.last().map_or(Some(&*self.root), |path| path.parent());
+        match there.map_or(Ok(()), sync_name) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
         while let Some(path) = missing.pop() {
             self.make_dir(path)?;
-            let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-            File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+            sync_name(path)?;
         }
         self.make_dir(&self.root)
     }
