@@ -358,3 +358,47 @@ fn p5_f12_after_a_failed_write_readers_still_see_all_that_was_acknowledged() {
         }
     }
 }
+
+/// The waker of one task panicked as its commit was done. Nobody woke the other tasks and threads of the same
+/// group, and the log's own thread was gone: every later commit that was awaited hung. F37: a panic in a
+/// waiter is its own.
+#[test]
+fn f37_a_waker_that_panics_takes_nobody_with_it() {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker that panics: this message is part of the test");
+        }
+    }
+    struct Unparks(thread::Thread);
+    impl Wake for Unparks {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    within_seconds(20, "a commit beside a waker that panics", || {
+        let dir = dir();
+        let log = Log::open(dir.path()).expect("opens");
+        let mut streams: Vec<_> = (0..3).map(|_| log.stream().expect("a stream")).collect();
+        for _ in 0..20 {
+            let mut tickets = streams.iter_mut().map(|stream| {
+                stream.append(b"event").expect("room");
+                stream.commit()
+            });
+            let (first, second) = (tickets.next().expect("one"), tickets.next().expect("two"));
+            let third = tickets.next().expect("three");
+            let mut first = pin!(first);
+            let _ = first.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Panics))));
+            let mut second = pin!(second);
+            let waker = Waker::from(Arc::new(Unparks(thread::current())));
+            while let Poll::Pending = second.as_mut().poll(&mut Context::from_waker(&waker)) {
+                thread::park();
+            }
+            third.wait().expect("committed");
+        }
+    });
+}
