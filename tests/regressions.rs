@@ -366,7 +366,7 @@ fn p5_f12_after_a_failed_write_readers_still_see_all_that_was_acknowledged() {
 fn f37_a_waker_that_panics_takes_nobody_with_it() {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::{Context, Poll, Wake, Waker};
+    use std::task::{Context, Wake, Waker};
 
     struct Panics;
     impl Wake for Panics {
@@ -395,7 +395,7 @@ fn f37_a_waker_that_panics_takes_nobody_with_it() {
             let _ = first.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Panics))));
             let mut second = pin!(second);
             let waker = Waker::from(Arc::new(Unparks(thread::current())));
-            while let Poll::Pending = second.as_mut().poll(&mut Context::from_waker(&waker)) {
+            while second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
                 thread::park();
             }
             third.wait().expect("committed");
