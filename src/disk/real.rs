@@ -55,17 +55,22 @@ impl RealDisk {
 
 impl Disk for RealDisk {
     fn create_root(&self) -> io::Result<()> {
-        let mut missing: Vec<&Path> = self
-            .root
-            .ancestors()
-            .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
-            .collect();
-        while let Some(path) = missing.pop() {
+        let ancestors = || self.root.ancestors().filter(|path| !path.as_os_str().is_empty());
+        let missing: Vec<&Path> = ancestors().take_while(|path| !path.exists()).collect();
+        for path in missing.iter().rev() {
             self.make_dir(path)?;
-            let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-            File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
         }
-        self.make_dir(&self.root)
+        self.make_dir(&self.root)?;
+        // All of them, also those that were there: an earlier attempt may have died before it came so far.
+        for (depth, path) in ancestors().enumerate() {
+            let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+            match File::open(above.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all()) {
+                // A directory that we may not read, or that cannot be synced, was not made here.
+                Err(_) if depth >= missing.len().max(1) => break,
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     fn root_exists(&self) -> io::Result<bool> {
