@@ -22,12 +22,11 @@ mod writer;
 
 pub use catalog::{Snapshot, StreamInfo};
 pub use commit::{Commit, Ticket};
-pub use disk::Clock;
 #[cfg(feature = "sim")]
 pub use disk::{Fault, SimDisk};
 pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 pub use log::Log;
-pub use options::{CommitOptions, Options, Overflow, Privacy, StreamOptions};
+pub use options::{Clock, CommitOptions, Options, Overflow, Privacy, StreamOptions};
 pub use reader::{Event, Events, LogEvents};
 pub use recovery::{
     Damage, DamageKind, Inspection, Item, Repair, SegmentReport, SegmentState, Survey, TornTail,

@@ -67,7 +67,7 @@ impl Options {
     ///
     /// As [`Options::open`].
     #[cfg(feature = "sim")]
-    pub fn open_on(self, disk: &crate::SimDisk) -> Result<Log> {
+    pub fn open_on(self, disk: &crate::disk::SimDisk) -> Result<Log> {
         open_on(Arc::new(disk.clone()), self, PathBuf::new())
     }
 
@@ -320,7 +320,7 @@ impl Snapshot {
     ///
     /// As [`Snapshot::open`].
     #[cfg(feature = "sim")]
-    pub fn open_on(disk: &crate::SimDisk) -> Result<(Self, Survey)> {
+    pub fn open_on(disk: &crate::disk::SimDisk) -> Result<(Self, Survey)> {
         recovery::open_read(disk)
     }
 }

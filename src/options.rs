@@ -1,6 +1,5 @@
 //! What can be chosen, for a log and for one stream, with each default's cost.
 
-use crate::disk::Clock;
 use crate::types::Durability;
 
 /// What happens when a ring is at its bound (P10).
@@ -18,6 +17,18 @@ pub enum Overflow {
         /// The hard cap, in bytes.
         ring_bytes_cap: usize,
     },
+}
+
+/// Where event times come from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Clock {
+    /// The kernel's tick: a few nanoseconds to read, exact to about 4 ms on Linux. Elsewhere the same
+    /// as [`Clock::Precise`].
+    #[default]
+    Coarse,
+    /// The system's clock: about 20 ns to read, exact to the microsecond.
+    Precise,
 }
 
 /// Who may read the files that a log makes (P14).

@@ -4,6 +4,7 @@
 //! written as they are. A commit takes the buffer away whole; nothing is copied. The ring makes no
 //! system call, takes no lock, and allocates only while it grows. It does not know what a commit is.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,7 +94,7 @@ pub(crate) struct Ring {
     /// Frames written now must end here.
     limit: usize,
     /// `Some(end of the frames at the head)` once the tail has gone around.
-    wrapped: Option<usize>,
+    wrapped: Option<NonZeroUsize>,
     count: u32,
     dropped: u64,
     /// Bytes that this stream's commits in flight hold.
@@ -205,7 +206,7 @@ impl Ring {
         let roomy = need.max(self.buffer.bytes.len() / ROOM_PART);
         while self.limit - self.tail < if self.wrapped.is_some() { roomy } else { need } {
             if self.wrapped.is_none() {
-                self.wrapped = Some(self.tail);
+                self.wrapped = NonZeroUsize::new(self.tail);
                 self.tail = 0;
                 self.limit = self.head;
             } else {
@@ -253,14 +254,14 @@ impl Ring {
     }
 
     fn drop_oldest(&mut self) {
-        let end = self.wrapped.unwrap_or(self.tail);
+        let end = self.wrapped.map_or(self.tail, NonZeroUsize::get);
         let Some(oldest) = frame_head(&self.buffer.bytes[self.head..end]) else {
             return;
         };
         self.head += oldest.frame_bytes();
         self.count -= 1;
         self.dropped += 1;
-        if self.wrapped == Some(self.head) {
+        if self.wrapped.is_some_and(|end| end.get() == self.head) {
             self.wrapped = None;
             self.head = 0;
             self.limit = self.buffer.bytes.len();
@@ -271,7 +272,7 @@ impl Ring {
 
     fn ranges(&self) -> [Range<usize>; 2] {
         match self.wrapped {
-            Some(end) => [self.head..end, 0..self.tail],
+            Some(end) => [self.head..end.get(), 0..self.tail],
             None => [self.head..self.tail, 0..0],
         }
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::catalog::{Snapshot, StreamEntry};
 use crate::commit::{Part, Pending, Ticket};
-use crate::disk::Clock;
 use crate::error::{Error, ErrorKind, Refused, RefusedReason, Result};
 use crate::format::{COMMIT_BYTES_MAX, FrameHead};
 use crate::log::Core;
@@ -63,7 +62,6 @@ pub struct Stream {
     ring: Ring,
     /// The seq of the next event.
     next: u64,
-    clock: Clock,
     /// The name that the first commit will write.
     name: Option<Arc<str>>,
     /// Known once the stream is durable.
@@ -124,8 +122,7 @@ impl Stream {
         entry: Option<Arc<StreamEntry>>,
     ) -> Self {
         let ring = Ring::new(limits, Arc::clone(&core.budget));
-        let clock = core.options.clock;
-        Self { id, core, ring, next, clock, name, entry, in_flight: VecDeque::new() }
+        Self { id, core, ring, next, name, entry, in_flight: VecDeque::new() }
     }
 
     /// The stream's id, known from the start.
@@ -186,7 +183,7 @@ impl Stream {
             payload_bytes: payload.len() as u32,
             kind: event.kind,
             codec: event.codec,
-            time: Timestamp::from_micros(self.clock.now_micros()),
+            time: Timestamp::from_micros(self.core.options.clock.now_micros()),
         };
         if self.ring.is_bare() {
             self.reap();

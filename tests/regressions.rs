@@ -214,3 +214,115 @@ fn f33_a_directory_named_like_a_segment_hides_nothing() {
     let log = Log::open(dir.path()).expect("opens");
     assert_eq!(log.snapshot().events(id).expect("known").filter(Result::is_ok).count(), 1);
 }
+
+/// The name of a stream stands before its first events in the log. Who read a stream of one commit backwards
+/// began at the name, found nothing before it, and called the events damaged; so did who came to such a
+/// commit over damage.
+#[test]
+fn p7_a_named_stream_of_one_commit_is_read_backwards() {
+    let dir = dir();
+    let log = Log::open(dir.path()).expect("opens");
+    let mut stream = log.stream_with(&StreamOptions::new().name("thread")).expect("a stream");
+    for n in 0..3_u8 {
+        stream.append([n]).expect("room");
+    }
+    stream.commit().wait().expect("committed");
+    let snapshot = log.snapshot();
+    for end in 1..=3_u64 {
+        let events = snapshot.events(stream.id()).expect("known").range(..end).rev();
+        let read: Vec<u64> = events.map(|event| event.expect("whole").seq().get()).collect();
+        assert_eq!(read, (0..end).rev().collect::<Vec<_>>());
+    }
+}
+
+/// The first segment of a log was lost. Reading by position found no segment for the first position, and
+/// ended without a word, although all later commits were there.
+#[test]
+fn f22_reading_by_position_tells_that_the_first_segment_is_lost_and_goes_on() {
+    let dir = dir();
+    let log = small().open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..40_u8 {
+        stream.append([n; 1000]).expect("room");
+        stream.commit_with(os()).wait().expect("committed");
+    }
+    drop(stream);
+    log.close().expect("closes");
+    fs::remove_file(segment(dir.path(), 1)).expect("removed");
+    let (snapshot, found) = Snapshot::open(dir.path()).expect("readable");
+    assert!(!found.is_sound());
+    let mut all = snapshot.read_all(Position::START).expect("in range");
+    let error = all.next().expect("something").expect_err("the first is lost");
+    assert!(matches!(error.kind(), ErrorKind::Corrupt { .. }), "{error}");
+    let read: Vec<_> = all.collect::<Result<_, _>>().expect("the rest is whole");
+    assert_eq!(read.last().expect("some").payload(), [39; 1000]);
+}
+
+/// A file was cut in the middle of a commit. The header was whole, so its length was believed, and the search
+/// went on behind the end of the file: the arithmetic overflowed, or asked for all memory there is.
+#[test]
+fn p13_f29_a_file_that_ends_inside_a_commit_is_no_reason_to_panic() {
+    let dir = dir();
+    let log = small().open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..3_u8 {
+        stream.append([n; 1000]).expect("room");
+        stream.commit().wait().expect("committed");
+    }
+    let id = stream.id();
+    drop(stream);
+    log.close().expect("closes");
+    let file = fs::OpenOptions::new().write(true).open(segment(dir.path(), 1)).expect("there");
+    file.set_len(4096 + 500).expect("cut");
+    assert_eq!(survey(dir.path()).expect("readable").damages[0].kind, DamageKind::Cut);
+    let (snapshot, _) = Snapshot::open(dir.path()).expect("readable");
+    assert!(snapshot.events(id).is_err() && snapshot.read_all(Position::START).is_ok());
+    let log = small().open(dir.path()).expect("opens");
+    assert!(!log.survey().is_sound());
+}
+
+/// A process was killed after it had made a file and before it had synced the file's name. The next one found
+/// the file in the cache, used it, and acknowledged commits in it; the name was never synced, and a power
+/// cut took the file with everything in it. F1: the name is part of what an acknowledgement needs.
+#[cfg(feature = "sim")]
+#[test]
+fn f1_what_a_killed_writer_made_ready_is_synced_before_it_is_used() {
+    use amberlog::{Fault, SimDisk, Stream};
+    let fill = |stream: &mut Stream, commits: u64| {
+        for _ in 0..commits {
+            let full = stream.append([7; 900]).is_err();
+            if full || stream.commit().wait().is_err() {
+                return;
+            }
+        }
+    };
+    let whole = SimDisk::new(1);
+    {
+        let log = small().open_on(&whole).expect("opens");
+        fill(&mut log.stream().expect("a stream"), 30);
+    }
+    for stop in 0..whole.calls() {
+        let disk = SimDisk::new(1);
+        disk.fail_at(stop, Fault::Crash);
+        if let Ok(log) = small().open_on(&disk) {
+            fill(&mut log.stream().expect("a stream"), 30);
+        }
+        let disk = disk.after_kill();
+        let log = small().open_on(&disk).expect("opens after a kill");
+        let mut stream = log.stream().expect("a stream");
+        for n in 0..20 {
+            stream.append([9; 900]).expect("room");
+            stream.commit().wait().expect("committed");
+            // The first ones, and those that use the next segment.
+            for chance in 0..if n < 3 || n > 12 { 4 } else { 0 } {
+                let cut = disk.after_power_cut(chance);
+                let log = small().open_on(&cut).unwrap_or_else(|error| {
+                    panic!("call {stop}, commit {n}, chance {chance}: {error}")
+                });
+                let events = log.snapshot().events(stream.id());
+                let events = events.map_or(0, |events| events.filter(Result::is_ok).count());
+                assert_eq!(events, n + 1, "call {stop}, chance {chance}");
+            }
+        }
+    }
+}

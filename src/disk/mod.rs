@@ -13,7 +13,6 @@ use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-pub use real::Clock;
 pub(crate) use real::{RealDisk, process_id};
 #[cfg(feature = "sim")]
 pub use sim::{Fault, SimDisk};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Disk, DiskFile, Lock, Pin};
+use crate::options::Clock;
 
 /// One `pwritev` takes at most this many slices on Linux and macOS (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
@@ -190,18 +191,6 @@ impl DiskFile for RealFile {
 /// This process, as the operating system numbers it.
 pub(crate) fn process_id() -> u32 {
     std::process::id()
-}
-
-/// Where event times come from.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-#[non_exhaustive]
-pub enum Clock {
-    /// The kernel's tick: a few nanoseconds to read, exact to about 4 ms on Linux. Elsewhere the same
-    /// as [`Clock::Precise`].
-    #[default]
-    Coarse,
-    /// The system's clock: about 20 ns to read, exact to the microsecond.
-    Precise,
 }
 
 impl Clock {

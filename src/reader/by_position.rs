@@ -54,7 +54,7 @@ impl LogEvents {
         while self.next <= self.snapshot.position().get() {
             let Some(mut at) = self.at.take() else {
                 let Some(segment) = self.snapshot.segments.of_position(self.next) else {
-                    return Ok(false);
+                    return self.begin();
                 };
                 self.at = Some(self.enter(segment)?);
                 continue;
@@ -88,6 +88,13 @@ impl LogEvents {
             }
         }
         Ok(false)
+    }
+
+    /// No segment holds the next commit: those before the first one that is there are lost.
+    fn begin(&mut self) -> Result<bool> {
+        let first = self.snapshot.segments.after(0).cloned();
+        self.next = first.as_ref().map_or(u64::MAX, |segment| segment.first_position);
+        first.map_or(Ok(false), |segment| Err(segment.error("read", 0)))
     }
 
     /// The next commit is not where it should be. Goes on behind what is lost.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::scan::{Found, Scanner, Step};
 use crate::disk::{Disk, RealDisk, read_exact_at};
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
     BatchKind, COMMITS_AT, Frames, HeaderError, decode_gap, decode_header, header, record_at,
     witness,
@@ -141,7 +141,7 @@ impl Inspection {
         let disk = RealDisk::new(path.as_ref(), false);
         let place = Place { path: DIR.into(), segment: None, offset: None };
         let names = disk.list(DIR).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::new(crate::ErrorKind::NoLog, "inspect"),
+            std::io::ErrorKind::NotFound => Error::new(ErrorKind::NoLog, "inspect"),
             _ => Error::io("inspect", place, error),
         })?;
         let mut numbers: Vec<u32> =

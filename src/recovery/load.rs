@@ -204,31 +204,50 @@ impl Loader {
     fn check_sealed(&mut self, segment: &Arc<Segment>, last: u64, footer_at: u64) -> Result<()> {
         let expect = Expectation { first: segment.first_position, durable: last, limit: footer_at };
         let mut batches = 0_u64;
-        let mut hurt = Vec::new();
-        let mut bad = Vec::new();
-        let end = walk(
-            segment,
-            expect,
-            |found| {
-                batches += found.batches.len() as u64;
-                if !found.is_sound() {
-                    bad.push((found.head.position, lost_events(found)));
-                }
-                Ok(())
-            },
-            |wound| hurt.push(wound),
-        )?;
+        let end = self.replay(segment, expect, |_, found| batches += found.batches.len() as u64)?;
         if end.next <= last {
-            hurt.push(Wound { offset: end.offset, positions: end.next..last + 1 });
-        }
-        for wound in hurt {
-            self.wound(segment.number(), wound, &bad);
+            let wound = Wound { offset: end.offset, positions: end.next..last + 1 };
+            self.wound(segment.number(), wound, &[]);
         }
         let entries = segment.seal_state().map_or(0, |sealed| u64::from(sealed.footer.len()));
         if entries != batches && end.next > last && self.survey.damages.is_empty() {
             self.damage(DamageKind::Footer, segment.number(), footer_at, 0..0);
         }
         Ok(())
+    }
+
+    /// Walks a segment; `note` sees every commit that counts, and damage is reported.
+    fn replay(
+        &mut self,
+        segment: &Arc<Segment>,
+        expect: Expectation,
+        mut note: impl FnMut(&Catalog, &Found),
+    ) -> Result<End> {
+        let (mut hurt, mut bad, mut unknown) = (Vec::new(), Vec::new(), None);
+        let catalog = &self.catalog;
+        let end = walk(
+            segment,
+            expect,
+            |found| {
+                if found.unknown {
+                    unknown = Some(found.offset);
+                }
+                if !found.is_sound() {
+                    bad.push((found.head.position, lost_events(found)));
+                }
+                note(catalog, found);
+                Ok(())
+            },
+            |wound| hurt.push(wound),
+        )?;
+        if let Some(offset) = unknown {
+            let error = Error::new(ErrorKind::UnsupportedFeature, "open");
+            return Err(error.at(place(segment.number(), offset)));
+        }
+        for wound in hurt {
+            self.wound(segment.number(), wound, &bad);
+        }
+        Ok(end)
     }
 
     fn fold_unsealed(
@@ -242,32 +261,7 @@ impl Loader {
         // A segment gets its first byte only after the one before it is durable.
         let proved = later.map_or(0, |later| later.durable).max(self.durable);
         let expect = Expectation { first, durable: proved, limit: one.bytes };
-        let mut hurt = Vec::new();
-        let mut bad = Vec::new();
-        let catalog = &self.catalog;
-        let mut unknown = None;
-        let end = walk(
-            &segment,
-            expect,
-            |found| {
-                if found.unknown {
-                    unknown = Some(found.offset);
-                }
-                if !found.is_sound() {
-                    bad.push((found.head.position, lost_events(found)));
-                }
-                note(catalog, &segment, found);
-                Ok(())
-            },
-            |wound| hurt.push(wound),
-        )?;
-        if let Some(offset) = unknown {
-            let error = Error::new(ErrorKind::UnsupportedFeature, "open");
-            return Err(error.at(place(one.number, offset)));
-        }
-        for wound in hurt {
-            self.wound(one.number, wound, &bad);
-        }
+        let end = self.replay(&segment, expect, |catalog, found| note(catalog, &segment, found))?;
         let limit = end.offset + witness::BYTES as u64;
         let closed = end.witnessed == Some(true) && limit <= one.bytes;
         match later {

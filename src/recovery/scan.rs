@@ -200,7 +200,12 @@ impl Scanner {
         self.window.as_ref()?.pinned(range)
     }
 
+    /// The bytes at `offset`, as many of them as there are before the limit. A whole header may say that its
+    /// commit ends behind the limit, so an offset may lie behind it too.
     fn bytes(&mut self, offset: u64, bytes: u64) -> Result<&[u8]> {
+        if offset >= self.limit {
+            return Ok(&[]);
+        }
         let range = offset..offset.saturating_add(bytes).min(self.limit);
         let held = self.window.as_ref().is_some_and(|window| window.get(range.clone()).is_some());
         if !held {

@@ -5,6 +5,7 @@
 //! it is named, and what follows stays. Something bad above it was never acknowledged as durable: there the
 //! log ends, and the rest is a torn tail.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::scan::{Found, Scanner, Step};
@@ -75,19 +76,6 @@ pub(crate) fn walk(
     mut accept: impl FnMut(&Found) -> Result<()>,
     mut hurt: impl FnMut(Wound),
 ) -> Result<End> {
-    let mut scanner = Scanner::new(Arc::clone(segment), expect.limit);
-    let mut held = std::collections::VecDeque::new();
-    let mut end = End {
-        offset: COMMITS_AT,
-        next: expect.first,
-        durable: expect.durable,
-        acked: 0,
-        unproven: Vec::new(),
-        witnessed: None,
-        witness_durable: 0,
-        torn_to: None,
-        torn_commits: 0,
-    };
     let mut settle = |item: Item| -> Result<()> {
         match item {
             Item::Commit(found) => {
@@ -103,106 +91,139 @@ pub(crate) fn walk(
             }
         }
     };
-    let mut offset = COMMITS_AT;
-    let mut next = expect.first;
-    loop {
-        let step = scanner.step(offset)?;
-        let step = match step {
-            Step::Commit(ref found) if found.head.position == next => step,
-            other => {
-                // Not what should stand here. Is it the end, or is there more behind it?
-                let witness =
-                    if let Step::Witness(witness) = &other { Some(*witness) } else { None };
-                let from = offset + if witness.is_some() { witness::BYTES as u64 } else { 0 };
-                let resumed = match other {
-                    Step::Commit(found) if found.head.position > next => {
-                        Some((offset, Step::Commit(found)))
-                    }
-                    _ => scanner.find(from, next)?,
-                };
-                end.note_witness(witness, offset, next);
-                let Some((at, step)) = resumed else {
-                    if let Some(witness) = witness.filter(|witness| witness.position > next) {
-                        held.push_back(Item::Hole(Wound {
-                            offset,
-                            positions: next..witness.position,
-                        }));
-                        next = witness.position;
-                    }
-                    break;
-                };
-                let found_position = match &step {
-                    Step::Commit(found) => found.head.position,
-                    Step::Witness(witness) => witness.position,
-                    _ => next,
-                };
-                let lost = Wound { offset, positions: next..found_position };
-                if at != offset || found_position != next {
-                    held.push_back(Item::Hole(lost));
-                }
-                offset = at;
-                next = found_position;
-                step
-            }
-        };
-        match step {
-            Step::Commit(found) => {
-                end.durable = end.durable.max(found.head.durable);
-                end.acked = end.acked.max(found.head.acked);
-                offset = record_at(found.end());
-                let Some(after) = found.head.position.checked_add(1) else {
-                    break;
-                };
-                next = after;
-                held.push_back(Item::Commit(found));
-            }
-            // A witness behind a hole: the loop comes back to it and takes it as the end.
-            _ => continue,
-        }
-        while held.front().is_some_and(|item| item.position() <= end.durable) {
-            held.pop_front().map_or(Ok(()), &mut settle)?;
+    let mut walk = Walk::new(segment, expect);
+    while walk.advance()? {
+        while let Some(item) = walk.take_proven() {
+            settle(item)?;
         }
     }
-    finish(&scanner, held, offset, next, end, settle)
+    walk.finish(settle)
 }
 
-/// What is left is above the watermark: it counts up to the first bad record, and is cut there.
-fn finish(
-    scanner: &Scanner,
-    held: std::collections::VecDeque<Item>,
+/// A walk under way.
+struct Walk {
+    scanner: Scanner,
+    /// What was found and is not known to have been synced yet, in order.
+    held: VecDeque<Item>,
+    end: End,
+    /// Where the next record is looked for, and the position that a commit there would have.
     offset: u64,
     next: u64,
-    mut end: End,
-    mut settle: impl FnMut(Item) -> Result<()>,
-) -> Result<End> {
-    end.offset = offset;
-    end.next = next;
-    let mut cut = false;
-    for item in held {
-        if item.position() <= end.durable {
-            settle(item)?;
-            continue;
-        }
-        let (at, sound) = match &item {
-            Item::Commit(found) => (found.offset, found.is_sound()),
-            Item::Hole(wound) => (wound.offset, false),
+}
+
+impl Walk {
+    fn new(segment: &Arc<Segment>, expect: Expectation) -> Self {
+        let end = End {
+            offset: COMMITS_AT,
+            next: expect.first,
+            durable: expect.durable,
+            acked: 0,
+            unproven: Vec::new(),
+            witnessed: None,
+            witness_durable: 0,
+            torn_to: None,
+            torn_commits: 0,
         };
-        let position = item.position();
-        if cut {
-            end.torn_commits += u64::from(sound);
-        } else if sound {
-            end.unproven.push((position, at));
-            settle(item)?;
-        } else {
-            cut = true;
-            end.offset = at;
-            end.next = position;
-            end.witnessed = None;
+        Self {
+            scanner: Scanner::new(Arc::clone(segment), expect.limit),
+            held: VecDeque::new(),
+            end,
+            offset: COMMITS_AT,
+            next: expect.first,
         }
     }
-    let behind = end.offset + if end.witnessed.is_some() { witness::BYTES as u64 } else { 0 };
-    end.torn_to = scanner.last_written(behind)?;
-    Ok(end)
+
+    /// The oldest of what is held, once it is known to have been synced.
+    fn take_proven(&mut self) -> Option<Item> {
+        let proven = self.held.front()?.position() <= self.end.durable;
+        if proven { self.held.pop_front() } else { None }
+    }
+
+    /// Goes over one record. False at the end.
+    fn advance(&mut self) -> Result<bool> {
+        let step = match self.scanner.step(self.offset)? {
+            Step::Commit(found) if found.head.position == self.next => Step::Commit(found),
+            other => match self.resume(other)? {
+                Some(step) => step,
+                None => return Ok(false),
+            },
+        };
+        let Step::Commit(found) = step else {
+            // A witness behind a hole: the next look comes back to it and takes it as the end.
+            return Ok(true);
+        };
+        self.end.durable = self.end.durable.max(found.head.durable);
+        self.end.acked = self.end.acked.max(found.head.acked);
+        self.offset = record_at(found.end());
+        let Some(after) = found.head.position.checked_add(1) else { return Ok(false) };
+        self.next = after;
+        self.held.push_back(Item::Commit(found));
+        Ok(true)
+    }
+
+    /// `other` is not what should stand here. Is it the end, or is there more behind it?
+    fn resume(&mut self, other: Step) -> Result<Option<Step>> {
+        let (offset, next) = (self.offset, self.next);
+        let witness = if let Step::Witness(witness) = &other { Some(*witness) } else { None };
+        let from = offset + if witness.is_some() { witness::BYTES as u64 } else { 0 };
+        let resumed = match other {
+            Step::Commit(found) if found.head.position > next => {
+                Some((offset, Step::Commit(found)))
+            }
+            _ => self.scanner.find(from, next)?,
+        };
+        self.end.note_witness(witness, offset, next);
+        let Some((at, step)) = resumed else {
+            if let Some(witness) = witness.filter(|witness| witness.position > next) {
+                let positions = next..witness.position;
+                self.held.push_back(Item::Hole(Wound { offset, positions }));
+                self.next = witness.position;
+            }
+            return Ok(None);
+        };
+        let found_position = match &step {
+            Step::Commit(found) => found.head.position,
+            Step::Witness(witness) => witness.position,
+            _ => next,
+        };
+        if at != offset || found_position != next {
+            self.held.push_back(Item::Hole(Wound { offset, positions: next..found_position }));
+        }
+        (self.offset, self.next) = (at, found_position);
+        Ok(Some(step))
+    }
+
+    /// What is left is above the watermark: it counts up to the first bad record, and is cut there.
+    fn finish(self, mut settle: impl FnMut(Item) -> Result<()>) -> Result<End> {
+        let Self { scanner, held, mut end, offset, next } = self;
+        (end.offset, end.next) = (offset, next);
+        let mut cut = false;
+        for item in held {
+            if item.position() <= end.durable {
+                settle(item)?;
+                continue;
+            }
+            let (at, sound) = match &item {
+                Item::Commit(found) => (found.offset, found.is_sound()),
+                Item::Hole(wound) => (wound.offset, false),
+            };
+            let position = item.position();
+            if cut {
+                end.torn_commits += u64::from(sound);
+            } else if sound {
+                end.unproven.push((position, at));
+                settle(item)?;
+            } else {
+                cut = true;
+                end.offset = at;
+                end.next = position;
+                end.witnessed = None;
+            }
+        }
+        let behind = end.offset + if end.witnessed.is_some() { witness::BYTES as u64 } else { 0 };
+        end.torn_to = scanner.last_written(behind)?;
+        Ok(end)
+    }
 }
 
 impl End {
