@@ -314,7 +314,7 @@ fn f1_what_a_killed_writer_made_ready_is_synced_before_it_is_used() {
             stream.append([9; 900]).expect("room");
             stream.commit().wait().expect("committed");
             // The first ones, and those that use the next segment.
-            for chance in 0..if n < 3 || n > 12 { 4 } else { 0 } {
+            for chance in 0..if (3..=12).contains(&n) { 0 } else { 4 } {
                 let cut = disk.after_power_cut(chance);
                 let log = small().open_on(&cut).unwrap_or_else(|error| {
                     panic!("call {stop}, commit {n}, chance {chance}: {error}")
