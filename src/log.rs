@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::catalog::{Catalog, Snapshot};
 use crate::commit::{Queue, Ticket};
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, RealDisk, process_id};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::{CommitOptions, Options, Privacy, StreamOptions};
 use crate::recovery::{self, Survey};
@@ -36,6 +36,8 @@ pub(crate) struct Core {
     /// Streams with a living handle and nothing on disk.
     pub(crate) volatile: papaya::HashMap<StreamId, ()>,
     closed: AtomicBool,
+    /// The process that opened it: in a fork of it the log is closed.
+    process: u32,
     survey: Survey,
     path: PathBuf,
 }
@@ -125,6 +127,7 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
         options,
         volatile: papaya::HashMap::new(),
         closed: AtomicBool::new(false),
+        process: process_id(),
         survey,
         path,
     })))
@@ -283,6 +286,9 @@ impl Core {
 
     fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Relaxed);
+        if self.process != process_id() {
+            return Err(Error::new(ErrorKind::Closed, "close after fork"));
+        }
         match self.queue.close() {
             Some(writer) => writer.close(),
             None => Ok(()),

@@ -80,7 +80,8 @@ impl Options {
     }
 
     /// The bound of each ring, in bytes. Default 64 MiB; a ring takes memory only as it fills.
-    /// What is being committed counts until its ticket resolves.
+    /// What is being committed counts until its ticket resolves; an overwriting ring may hold as much
+    /// again while a commit is under way.
     #[must_use]
     pub fn ring_bytes_max(mut self, bytes: usize) -> Self {
         self.ring_bytes_max = bytes;

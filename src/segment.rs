@@ -24,6 +24,8 @@ pub(crate) const DIR: &str = "segments";
 /// The file whose lock the writing process holds, in the log's directory.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// A read of at most so many bytes is tried without asking how long the file is.
+const READ_UNCHECKED_BYTES_MAX: u64 = 4 << 20;
 /// The last segment number that can be: there is always a next one to name.
 pub(crate) const NUMBER_MAX: u32 = u32::MAX - 1;
 
@@ -138,6 +140,13 @@ impl Segment {
             return Ok(Window { pin: Arc::clone(&sealed.pin), start: 0, end: bytes });
         }
         let until = range.end.max(range.start.saturating_add(ahead).min(end));
+        if until - range.start > READ_UNCHECKED_BYTES_MAX {
+            // Nothing that a damaged length says is allocated before the file is known to be so long.
+            let failed = |error| self.io_error("read", range.start, error);
+            if range.end > self.file.len().map_err(failed)? {
+                return Err(self.error("read", range.start));
+            }
+        }
         let mut buffer = vec![0; (until - range.start) as usize];
         let read = read_at_most(&*self.file, &mut buffer, range.start)
             .map_err(|error| self.io_error("read", range.start, error))?;

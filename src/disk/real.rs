@@ -54,32 +54,24 @@ impl RealDisk {
     }
 }
 
-/// Makes the name of a directory durable, in the one above it.
-fn sync_name(path: &Path) -> io::Result<()> {
-    let Some(above) = path.parent() else { return Ok(()) };
-    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-    File::open(above)?.sync_all()
-}
-
 impl Disk for RealDisk {
     fn create_root(&self) -> io::Result<()> {
-        let mut missing: Vec<&Path> = self
-            .root
-            .ancestors()
-            .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
-            .collect();
-        // Whoever made the lowest directory that is there may have died before its name was synced. That
-        // of a directory that is none of this program's business may be forbidden.
-        let there = missing.last().map_or(Some(&*self.root), |path| path.parent());
-        match there.map_or(Ok(()), sync_name) {
-            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
-            _ => {}
-        }
-        while let Some(path) = missing.pop() {
+        let ancestors = || self.root.ancestors().filter(|path| !path.as_os_str().is_empty());
+        let missing: Vec<&Path> = ancestors().take_while(|path| !path.exists()).collect();
+        for path in missing.iter().rev() {
             self.make_dir(path)?;
-            sync_name(path)?;
         }
-        self.make_dir(&self.root)
+        self.make_dir(&self.root)?;
+        // All of them, also those that were there: an earlier attempt may have died before it came so far.
+        for (depth, path) in ancestors().enumerate() {
+            let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+            match File::open(above.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all()) {
+                // A directory that we may not read, or that cannot be synced, was not made here.
+                Err(_) if depth >= missing.len().max(1) => break,
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     fn root_exists(&self) -> io::Result<bool> {

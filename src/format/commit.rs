@@ -6,8 +6,8 @@
 //! directory holds the checksum of every batch's bytes. So one damaged batch never hides another, and
 //! bytes that another life of the file left behind never parse.
 //!
-//! The head of a record lies within one sector: where the next commit is written over the witness, either
-//! the old witness or the new header survives a power cut, and both say what was acknowledged before.
+//! The head of a record lies within one sector, so a power cut leaves all of it or nothing: of a torn commit
+//! the header can still be believed, and it says what was acknowledged before.
 
 use super::{
     COMMIT_BYTES_MAX, POSITION_MAX, SECTOR_BYTES, align_up, batch_header as batch, checksum,
@@ -178,6 +178,8 @@ pub(crate) struct CommitHead {
     /// Every position up to here was synced when this commit was written.
     pub(crate) durable: u64,
     pub(crate) batches: u32,
+    /// It has no flag that this version does not know.
+    pub(crate) is_known: bool,
     crc: u32,
 }
 
@@ -187,7 +189,7 @@ impl CommitHead {
         let Class::Commit { length } = classify(bytes) else { return None };
         let header = bytes.get(..head::BYTES)?;
         let crc = take_u32(header, &head::CRC);
-        if crc != checksum(salt, &[&header[..head::CRC.start]]) || header[head::FLAGS.start] != 0 {
+        if crc != checksum(salt, &[&header[..head::CRC.start]]) {
             return None;
         }
         let position = take_u64(header, &head::POSITION);
@@ -199,6 +201,7 @@ impl CommitHead {
             acked: behind(&head::ACKED_LAG),
             durable: behind(&head::DURABLE_LAG),
             batches: take_u32(header, &head::BATCHES),
+            is_known: header[head::FLAGS.start] == 0,
             crc,
         };
         (1..=POSITION_MAX).contains(&position).then_some(found)
@@ -237,7 +240,7 @@ pub(crate) struct BatchHead {
     pub(crate) stream: [u8; 16],
     pub(crate) first_seq: u64,
     pub(crate) count: u32,
-    /// `None`: a kind that this version does not know.
+    /// `None`: a kind, or a generation, that this version does not know.
     pub(crate) kind: Option<BatchKind>,
     pub(crate) start: u64,
     pub(crate) end: u64,
@@ -255,7 +258,8 @@ impl<'a> Directory<'a> {
             stream: take(bytes, &batch::STREAM),
             first_seq: take_u64(bytes, &batch::FIRST_SEQ),
             count: take_u32(bytes, &batch::COUNT),
-            kind: BatchKind::from_byte(bytes[batch::KIND.start]),
+            kind: BatchKind::from_byte(bytes[batch::KIND.start])
+                .filter(|_| bytes[batch::GENERATION] == [0; 3]),
             start: match index {
                 0 => (head::BYTES + self.0.len()) as u64,
                 _ => self.end(index - 1)?,
@@ -346,7 +350,6 @@ pub(crate) fn decode_witness(bytes: &[u8], salt: u32) -> Option<Witness> {
         clean: bytes[witness::FLAGS.start] & witness::FLAG_CLEAN != 0,
     };
     let whole = bytes[witness::MAGIC_AT] == witness::MAGIC
-        && bytes[witness::FLAGS.start] & !witness::FLAG_CLEAN == 0
         && take_u32(bytes, &witness::LENGTH) as usize == witness::BYTES
         && take_u32(bytes, &witness::CRC) == checksum(salt, &[&bytes[..witness::CRC.start]]);
     let is_position = (1..=POSITION_MAX + 1).contains(&found.position);

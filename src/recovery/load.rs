@@ -3,6 +3,7 @@
 //! It reads and never writes. Sealed segments are taken by their footers; the active one, and one that a
 //! crash left without a footer, are replayed. Whatever is damaged is reported and stepped around.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -168,14 +169,18 @@ impl Loader {
             let error = Error::new(ErrorKind::UnsupportedFeature, "open");
             return Err(error.at(place(one.number, footer_at)));
         }
+        let mut naming = BTreeSet::new();
         for (stream, run) in footer.runs() {
             let entries = || run.clone().filter_map(|index| footer.get(index));
             let first = entries().next().map_or(0, |batch| batch.first_seq);
             let head = footer.get(run.end - 1).map_or(0, |batch| batch.end_seq());
             self.catalog.note_sealed(one.number, stream, first, head);
-            for batch in entries().filter(|batch| batch.kind == BatchKind::Catalog) {
-                self.name_from(segment, batch.offset, footer_at)?;
-            }
+            let catalog = entries().filter(|batch| batch.kind == BatchKind::Catalog);
+            naming.extend(catalog.map(|batch| batch.offset));
+        }
+        // One commit may name thousands of streams: each is read once.
+        for offset in naming {
+            self.name_from(segment, offset, footer_at)?;
         }
         if self.depth == Depth::Full {
             self.check_sealed(segment, last, footer_at)?;
@@ -261,7 +266,9 @@ impl Loader {
         // A segment gets its first byte only after the one before it is durable.
         let proved = later.map_or(0, |later| later.durable).max(self.durable);
         let expect = Expectation { first, durable: proved, limit: one.bytes };
+        let known = self.survey.damages.len();
         let end = self.replay(&segment, expect, |catalog, found| note(catalog, &segment, found))?;
+        let whole = self.survey.damages.len() == known;
         let limit = end.offset + witness::BYTES as u64;
         let closed = end.witnessed == Some(true) && limit <= one.bytes;
         match later {
@@ -277,7 +284,10 @@ impl Loader {
                 self.next = end.next;
             }
             Some(_) => {
-                self.unsealed.push((Arc::clone(&segment), end.offset, end.next - 1));
+                // A footer would hide what is damaged in front of it.
+                if whole {
+                    self.unsealed.push((Arc::clone(&segment), end.offset, end.next - 1));
+                }
                 self.next = end.next;
             }
         }

@@ -23,7 +23,7 @@ use crate::catalog::{Catalog, LogPlace, Snapshot, Watermark};
 use crate::disk::{Disk, LockGuard, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::Options;
-use crate::segment::{DIR, Segment, Spare, place, segment_bytes};
+use crate::segment::{Segment, Spare, place, segment_bytes};
 use crate::types::Position;
 
 /// A log without a lock is read again so often, while what seems damaged keeps changing: then it is a
@@ -75,6 +75,10 @@ pub fn survey(path: impl AsRef<Path>) -> Result<Survey> {
 /// As [`survey`], and [`ErrorKind::Locked`] when somebody writes the log.
 pub fn repair(path: impl AsRef<Path>) -> Result<Repair> {
     let disk = RealDisk::new(path.as_ref(), false);
+    let names = disk.list("").unwrap_or_default();
+    if !names.iter().any(|name| name == crate::segment::DIR) {
+        return Err(Error::new(ErrorKind::NoLog, "repair"));
+    }
     let guard = lock(&disk)?;
     let loaded = load(&disk, Access::Write, Depth::Full)?;
     let loaded = loaded.ok_or_else(|| Error::new(ErrorKind::NoLog, "repair"))?;
@@ -131,10 +135,11 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
         }
     }
     repair::sweep(disk, extra)?;
-    if let Some(spare) = &spare {
-        // Whoever made it may have died before it was synced.
-        let synced = spare.file.sync_data().and_then(|()| disk.sync_dir(DIR));
-        synced.map_err(|error| Error::io("open", place(wanted, 0), error))?;
+    if let Some(one) = &spare {
+        // Whoever made it may have died before it, or its name, was durable.
+        let failed = |error| Error::io("open", place(wanted, 0), error);
+        one.file.sync_data().map_err(failed)?;
+        disk.sync_dir(crate::segment::DIR).map_err(failed)?;
     }
     let length = segment.file.len().map_err(|error| segment.io_error("open", 0, error))?;
     let mark = Watermark {

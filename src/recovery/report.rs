@@ -94,7 +94,7 @@ pub enum DamageKind {
     Hole,
     /// The file is shorter than it was.
     Cut,
-    /// The footer of a sealed segment. Its commits were replayed instead.
+    /// The footer of a sealed segment does not list the batches that are there.
     Footer,
     /// A segment is missing.
     Missing,

@@ -43,7 +43,7 @@ impl Found {
             bad: Vec::new(),
             closed: false,
             names: Vec::new(),
-            unknown: false,
+            unknown: !head.is_known,
         }
     }
 

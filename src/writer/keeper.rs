@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Ground;
+use crate::disk::process_id;
 use crate::segment::{Segment, Spare, Zero, segment_bytes};
 
 /// A segment that takes no more commits and has no footer yet.
@@ -21,6 +22,8 @@ pub(crate) struct Full {
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// The process whose thread that is: a fork of it has none.
+    process: u32,
 }
 
 struct Shared {
@@ -45,7 +48,7 @@ struct Jobs {
 impl Keeper {
     pub(super) fn new(ground: Arc<Ground>) -> Self {
         let shared = Shared { ground, jobs: Mutex::default(), changed: Condvar::new() };
-        Self { shared: Arc::new(shared), thread: None }
+        Self { shared: Arc::new(shared), thread: None, process: process_id() }
     }
 
     /// Asks for the next segment. Does nothing if it is there or on its way.
@@ -79,6 +82,10 @@ impl Keeper {
 
     /// Finishes what was begun and gives unused space back.
     pub(super) fn stop(&mut self) {
+        if self.process != process_id() {
+            std::mem::forget(self.thread.take());
+            return;
+        }
         self.shared.lock().stopping = true;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {

@@ -111,7 +111,9 @@ impl Writer {
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
             result => result,
         };
-        if let Err(error) = zeroed.and_then(|()| segment.file.sync_data()) {
+        // The witness stood where the commit was to go.
+        let witnessed = zeroed.and_then(|()| self.write_witness(false));
+        if let Err(error) = witnessed.and_then(|()| segment.file.sync_data()) {
             self.poisoned = Some(segment.io_error("scrub", from, error));
         }
     }
