@@ -102,7 +102,8 @@ impl Options {
         self
     }
 
-    /// What all rings of the log may take together, in bytes. Default 1 GiB.
+    /// What all rings of the log may take together, in bytes. Default 1 GiB. At most half of it is kept by rings
+    /// with nothing in them.
     #[must_use]
     pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
         self.memory_bytes_max = bytes;

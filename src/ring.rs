@@ -6,8 +6,8 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::error::RefusedReason;
 use crate::format::{FrameHead, frame_crc, frame_head, frame_header, put_frame_head};
@@ -35,6 +35,11 @@ impl Budget {
     /// Bytes that rings, and commits in flight, hold now.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// More than half is used: then nothing is kept for later.
+    fn is_scarce(&self) -> bool {
+        self.used() > self.bytes_max / 2
     }
 
     fn take(&self, bytes: usize) -> bool {
@@ -105,7 +110,9 @@ pub(crate) struct Ring {
 /// What a commit took: frames in up to two slices of a buffer that nobody writes to any more.
 #[derive(Debug)]
 pub(crate) struct Filled {
-    buffer: Buffer,
+    /// Empty once the frames are committed and the memory was given up.
+    buffer: RwLock<Buffer>,
+    buffer_bytes: usize,
     slices: [Range<usize>; 2],
     pub(crate) count: u32,
     /// Events dropped before the first of these.
@@ -113,8 +120,20 @@ pub(crate) struct Filled {
 }
 
 impl Filled {
-    pub(crate) fn slices(&self) -> [&[u8]; 2] {
-        self.slices.clone().map(|range| &self.buffer.bytes[range])
+    /// The frames, where they are; nobody gives them up meanwhile.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        let buffer = self.buffer.read().unwrap_or_else(PoisonError::into_inner);
+        Held { buffer, slices: &self.slices }
+    }
+
+    /// The frames are committed. Their stream may be idle for a long time: if memory is scarce, it is given
+    /// up here, unless somebody holds the frames just now.
+    pub(crate) fn give_up_if_scarce(&self) {
+        if let Ok(mut buffer) = self.buffer.try_write()
+            && buffer.budget.is_scarce()
+        {
+            *buffer = Buffer::empty(Arc::clone(&buffer.budget));
+        }
     }
 
     pub(crate) fn frame_bytes(&self) -> usize {
@@ -122,11 +141,28 @@ impl Filled {
     }
 
     pub(crate) fn buffer_bytes(&self) -> usize {
-        self.buffer.bytes.len()
+        self.buffer_bytes
     }
 
     pub(crate) fn crc(&self) -> u32 {
-        frame_crc(self.slices())
+        frame_crc(self.hold().slices())
+    }
+}
+
+/// Frames that stay where they are for as long as this lives.
+pub(crate) struct Held<'a> {
+    buffer: RwLockReadGuard<'a, Buffer>,
+    slices: &'a [Range<usize>; 2],
+}
+
+impl Held<'_> {
+    pub(crate) fn slices(&self) -> [&[u8]; 2] {
+        self.slices.clone().map(|range| self.buffer.bytes.get(range).unwrap_or_default())
+    }
+
+    /// Their memory was given up, because they are committed.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.buffer.bytes.is_empty()
     }
 }
 
@@ -288,9 +324,10 @@ impl Ring {
             return None;
         }
         let slices = self.ranges();
-        let empty = Buffer::empty(Arc::clone(&self.buffer.budget));
+        let empty = self.no_buffer();
         let filled = Filled {
-            buffer: std::mem::replace(&mut self.buffer, empty),
+            buffer_bytes: self.buffer.bytes.len(),
+            buffer: RwLock::new(std::mem::replace(&mut self.buffer, empty)),
             slices,
             count: self.count,
             dropped: self.dropped,
@@ -313,20 +350,30 @@ impl Ring {
     pub(crate) fn discard(&mut self) -> u64 {
         let count = u64::from(self.count) + self.dropped;
         self.dropped = 0;
-        self.reset();
+        let empty = self.no_buffer();
+        let buffer = std::mem::replace(&mut self.buffer, empty);
+        self.keep(buffer);
         count
     }
 
-    /// Takes a buffer back whose events are committed. The ring uses it again if it has none, unless memory
-    /// grows scarce: half of the budget is for what is buffered, and never held by empty rings.
+    /// Takes a buffer back whose events are committed. The ring uses it again if it has none.
     pub(crate) fn recycle(&mut self, filled: Filled) {
         self.in_flight -= filled.buffer_bytes();
-        let budget = &self.buffer.budget;
-        let plenty = budget.used() <= budget.bytes_max / 2;
-        if self.buffer.bytes.is_empty() && filled.buffer_bytes() <= SPARE_BYTES_MAX && plenty {
-            self.buffer = filled.buffer;
-            self.reset();
+        if self.buffer.bytes.is_empty() {
+            self.keep(filled.buffer.into_inner().unwrap_or_else(PoisonError::into_inner));
         }
+    }
+
+    /// Keeps a buffer for the next events, unless it is large or memory is scarce: half of the budget is for
+    /// what is buffered, and never held by empty rings.
+    fn keep(&mut self, buffer: Buffer) {
+        let fine = buffer.bytes.len() <= SPARE_BYTES_MAX && !buffer.budget.is_scarce();
+        self.buffer = if fine { buffer } else { self.no_buffer() };
+        self.reset();
+    }
+
+    fn no_buffer(&self) -> Buffer {
+        Buffer::empty(Arc::clone(&self.buffer.budget))
     }
 
     /// Notes that a buffer was committed that somebody else still holds.
@@ -346,9 +393,10 @@ impl Ring {
         // The events were within the budget before; they must find room again whatever it says now.
         all.budget.used.fetch_add(older + newer, Ordering::Relaxed);
         all.bytes.reserve_exact(older + newer);
-        for slice in failed.iter().flat_map(|filled| filled.slices()).chain(self.slices()) {
-            all.bytes.extend_from_slice(slice);
+        for filled in failed {
+            filled.hold().slices().into_iter().for_each(|slice| all.bytes.extend_from_slice(slice));
         }
+        self.slices().into_iter().for_each(|slice| all.bytes.extend_from_slice(slice));
         for filled in failed {
             self.in_flight -= filled.buffer_bytes();
         }

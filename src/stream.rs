@@ -283,13 +283,14 @@ impl Stream {
         let mut volatile = Vec::new();
         for pending in self.in_flight.iter().filter(|pending| !committed(pending)) {
             for part in pending.parts().iter().filter(|part| part.stream == self.id) {
-                let count = u64::from(part.filled.count);
-                volatile.push(self.batch(
-                    part.first_seq,
-                    count,
-                    part.filled.dropped,
-                    part.filled.slices(),
-                ));
+                let (held, count) = (part.filled.hold(), u64::from(part.filled.count));
+                if held.is_gone() {
+                    // Committed a moment ago, and so is everything before it.
+                    volatile.clear();
+                    continue;
+                }
+                let dropped = part.filled.dropped;
+                volatile.push(self.batch(part.first_seq, count, dropped, held.slices()));
             }
         }
         let count = u64::from(self.ring.count());

@@ -120,15 +120,17 @@ impl Layout {
         if let [Piece::Made(all)] = self.pieces.as_slice() {
             return with(&mut [IoSlice::new(&self.scratch[all.clone()])]);
         }
-        let lent = |pending: usize, part: usize| group[pending].parts()[part].filled.slices();
+        let hold = |piece: &Piece| match piece {
+            Piece::Made(_) => None,
+            Piece::Lent { pending, part } => Some(group[*pending].parts()[*part].filled.hold()),
+        };
+        let held: Vec<_> = self.pieces.iter().map(hold).collect();
         let mut slices = Vec::with_capacity(self.pieces.len() * 2);
-        for piece in &self.pieces {
-            match piece {
-                Piece::Made(range) => slices.push(IoSlice::new(&self.scratch[range.clone()])),
-                Piece::Lent { pending, part } => {
-                    slices.extend(lent(*pending, *part).map(IoSlice::new));
-                }
+        for (piece, held) in self.pieces.iter().zip(&held) {
+            if let Piece::Made(range) = piece {
+                slices.push(IoSlice::new(&self.scratch[range.clone()]));
             }
+            slices.extend(held.iter().flat_map(|held| held.slices()).map(IoSlice::new));
         }
         with(&mut slices)
     }
@@ -178,7 +180,7 @@ impl Layout {
                 self.scratch.extend_from_slice(&encode_gap(part.filled.dropped));
             }
             if part.filled.frame_bytes() <= COPY_BYTES_MAX {
-                for slice in part.filled.slices() {
+                for slice in part.filled.hold().slices() {
                     self.scratch.extend_from_slice(slice);
                 }
             } else {

@@ -233,6 +233,7 @@ impl Writer {
                 time,
                 durability: pending.durability,
             }));
+            pending.parts().iter().for_each(|part| part.filled.give_up_if_scarce());
         }
     }
 
