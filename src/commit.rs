@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -293,7 +294,9 @@ impl<W: Lead> Queue<W> {
         }
         drop(inner);
         for pending in &group {
-            pending.wake();
+            // A waker is the program's code. If it panics, the others of the group still have to be woken,
+            // and whoever leads goes on: the panic is the waker's, not the commit's.
+            let _ = catch_unwind(AssertUnwindSafe(|| pending.wake()));
         }
         group.clear();
         self.lock().spare_group = group;

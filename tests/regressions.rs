@@ -288,9 +288,11 @@ fn p13_f29_a_file_that_ends_inside_a_commit_is_no_reason_to_panic() {
 #[test]
 fn f1_what_a_killed_writer_made_ready_is_synced_before_it_is_used() {
     use amberlog::{Fault, SimDisk, Stream};
+    // Large enough that the next segment is not made ready, and synced, at once.
+    let medium = || Log::options().segment_bytes_first(64 << 10).segment_bytes_max(64 << 10);
     let fill = |stream: &mut Stream, commits: u64| {
         for _ in 0..commits {
-            let full = stream.append([7; 900]).is_err();
+            let full = stream.append([7; 4_000]).is_err();
             if full || stream.commit().wait().is_err() {
                 return;
             }
@@ -298,25 +300,25 @@ fn f1_what_a_killed_writer_made_ready_is_synced_before_it_is_used() {
     };
     let whole = SimDisk::new(1);
     {
-        let log = small().open_on(&whole).expect("opens");
-        fill(&mut log.stream().expect("a stream"), 30);
+        let log = medium().open_on(&whole).expect("opens");
+        fill(&mut log.stream().expect("a stream"), 16);
     }
     for stop in 0..whole.calls() {
         let disk = SimDisk::new(1);
         disk.fail_at(stop, Fault::Crash);
-        if let Ok(log) = small().open_on(&disk) {
-            fill(&mut log.stream().expect("a stream"), 30);
+        if let Ok(log) = medium().open_on(&disk) {
+            fill(&mut log.stream().expect("a stream"), 16);
         }
         let disk = disk.after_kill();
-        let log = small().open_on(&disk).expect("opens after a kill");
+        let log = medium().open_on(&disk).expect("opens after a kill");
         let mut stream = log.stream().expect("a stream");
         for n in 0..20 {
-            stream.append([9; 900]).expect("room");
+            stream.append([9; 4_000]).expect("room");
             stream.commit().wait().expect("committed");
-            // The first ones, and those that use the next segment.
-            for chance in 0..if (3..=12).contains(&n) { 0 } else { 4 } {
+            // Where the next segment is used, and the one after it not made ready yet.
+            for chance in 0..if (9..14).contains(&n) { 8 } else { 0 } {
                 let cut = disk.after_power_cut(chance);
-                let log = small().open_on(&cut).unwrap_or_else(|error| {
+                let log = medium().open_on(&cut).unwrap_or_else(|error| {
                     panic!("call {stop}, commit {n}, chance {chance}: {error}")
                 });
                 let events = log.snapshot().events(stream.id());
@@ -325,4 +327,78 @@ fn f1_what_a_killed_writer_made_ready_is_synced_before_it_is_used() {
             }
         }
     }
+}
+
+/// A write failed, and what it may have left was overwritten with zeros: the witness of the commit before it
+/// as well. Readers in other processes no longer saw that commit, although it had been acknowledged.
+#[cfg(feature = "sim")]
+#[test]
+fn p5_f12_after_a_failed_write_readers_still_see_all_that_was_acknowledged() {
+    use amberlog::{Fault, SimDisk};
+    for call in 0..120 {
+        let disk = SimDisk::new(5);
+        disk.fail_at(call, Fault::Io);
+        let Ok(log) = small().open_on(&disk) else { continue };
+        let mut stream = log.stream().expect("a stream");
+        let (mut acked, mut failed) = (0, false);
+        for _ in 0..20 {
+            stream.append([7; 900]).expect("room");
+            match stream.commit().wait() {
+                Ok(commit) => acked = commit.position.get(),
+                Err(_) => failed = true,
+            }
+            if failed {
+                break;
+            }
+        }
+        // Where the witness itself could not be written, nothing failed: it is a hint.
+        if let (true, Ok((snapshot, found))) = (failed, Snapshot::open_on(&disk)) {
+            assert!(found.is_sound(), "call {call}: {found:?}");
+            assert_eq!(snapshot.position().get(), acked, "call {call}");
+        }
+    }
+}
+
+/// The waker of one task panicked as its commit was done. Nobody woke the other tasks and threads of the same
+/// group, and the log's own thread was gone: every later commit that was awaited hung. F37: a panic in a
+/// waiter is its own.
+#[test]
+fn f37_a_waker_that_panics_takes_nobody_with_it() {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Wake, Waker};
+
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker that panics: this message is part of the test");
+        }
+    }
+    struct Unparks(thread::Thread);
+    impl Wake for Unparks {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    within_seconds(20, "a commit beside a waker that panics", || {
+        let dir = dir();
+        let log = Log::open(dir.path()).expect("opens");
+        let mut streams: Vec<_> = (0..3).map(|_| log.stream().expect("a stream")).collect();
+        for _ in 0..20 {
+            let mut tickets = streams.iter_mut().map(|stream| {
+                stream.append(b"event").expect("room");
+                stream.commit()
+            });
+            let (first, second) = (tickets.next().expect("one"), tickets.next().expect("two"));
+            let third = tickets.next().expect("three");
+            let mut first = pin!(first);
+            let _ = first.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Panics))));
+            let mut second = pin!(second);
+            let waker = Waker::from(Arc::new(Unparks(thread::current())));
+            while second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                thread::park();
+            }
+            third.wait().expect("committed");
+        }
+    });
 }

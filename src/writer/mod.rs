@@ -137,6 +137,8 @@ impl Writer {
         let end = self.layout.encode(group, segment.header.salt, offset, mark, time);
         if let Err(error) = self.write(&segment, offset, group) {
             self.scrub(&segment, offset, end);
+            // It stood where the write began, and readers in other processes go by it.
+            let _ = self.write_witness(false);
             return Err(error);
         }
         let synced = group.iter().any(|pending| pending.durability == Durability::Disk);
