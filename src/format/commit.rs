@@ -281,7 +281,9 @@ impl<'a> Directory<'a> {
             let at = self.0.chunks_exact(batch::BYTES).nth(middle)?;
             let key = (&at[batch::STREAM], at[batch::KIND.start]);
             match key.cmp(&(&stream[..], kind as u8)) {
-                std::cmp::Ordering::Equal => return self.get(middle),
+                std::cmp::Ordering::Equal => {
+                    return self.get(middle).filter(|found| found.kind.is_some());
+                }
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
             }
