@@ -25,6 +25,9 @@ pub use commit::{Commit, Ticket};
 #[cfg(feature = "sim")]
 pub use disk::{Fault, SimDisk};
 pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use format::fuzzing;
 pub use log::Log;
 pub use options::{Clock, CommitOptions, Options, Overflow, Privacy, StreamOptions};
 pub use reader::{Event, Events, LogEvents};

@@ -11,7 +11,7 @@
 
 use super::{
     COMMIT_BYTES_MAX, POSITION_MAX, SECTOR_BYTES, align_up, batch_header as batch, checksum,
-    commit_header as head, footer, marker, put, take, take_u32, take_u64, witness,
+    commit_header as head, footer, is_zero, marker, put, take, take_u32, take_u64, witness,
 };
 
 /// What a batch holds. Zero is reserved; forks (4) and rewinds (5) will follow.
@@ -139,7 +139,7 @@ pub(crate) enum Class {
 /// Looks at the start of a record. `bytes` may be shorter than a record only at the end of a file.
 pub(crate) fn classify(bytes: &[u8]) -> Class {
     let looked_at = &bytes[..bytes.len().min(head::BYTES)];
-    if looked_at.iter().all(|byte| *byte == 0) {
+    if is_zero(looked_at) {
         return Class::End;
     }
     let Some(magic) = looked_at.get(head::MAGIC_AT) else {
@@ -281,7 +281,9 @@ impl<'a> Directory<'a> {
             let at = self.0.chunks_exact(batch::BYTES).nth(middle)?;
             let key = (&at[batch::STREAM], at[batch::KIND.start]);
             match key.cmp(&(&stream[..], kind as u8)) {
-                std::cmp::Ordering::Equal => return self.get(middle),
+                std::cmp::Ordering::Equal => {
+                    return self.get(middle).filter(|found| found.kind.is_some());
+                }
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
             }
@@ -310,7 +312,7 @@ impl<'a> Directory<'a> {
 
 /// Whether the bytes between the last batch and the marker are as they were written.
 pub(crate) fn padding_is_zero(bytes: &[u8]) -> bool {
-    bytes.len() < 8 && bytes.iter().all(|byte| *byte == 0)
+    bytes.len() < 8 && is_zero(bytes)
 }
 
 /// The watermark, written behind the last commit.

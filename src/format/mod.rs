@@ -12,6 +12,8 @@ mod commit;
 #[cfg(test)]
 mod example;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod segment;
 
 pub(crate) use attributes::{Attribute, AttributeError, Attributes, encode_name};
@@ -236,6 +238,13 @@ pub(crate) const fn align_up(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGN)
 }
 
+/// Whether nothing was ever written here. Blocks at a time: opening looks at all the space kept ready.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    let is_zero = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) == 0;
+    blocks.iter().all(|block| is_zero(block)) && is_zero(rest)
+}
+
 #[inline]
 fn put(bytes: &mut [u8], field: &std::ops::Range<usize>, value: &[u8]) {
     bytes[field.clone()].copy_from_slice(value);
@@ -277,6 +286,17 @@ mod tests {
         assert_eq!(checksum(0, &[b"123456789"]), 0xCBF4_3926);
         assert_eq!(checksum(0, &[b"1234", b"56789"]), 0xCBF4_3926);
         assert_eq!(checksum(checksum(0, &[b"1234"]), &[b"56789"]), 0xCBF4_3926);
+    }
+
+    #[test]
+    fn one_bit_anywhere_is_not_zero() {
+        let mut bytes = [0; 200];
+        assert!(is_zero(&bytes) && is_zero(&[]));
+        for at in 0..bytes.len() {
+            bytes[at] = 0x80;
+            assert!(!is_zero(&bytes), "byte {at}");
+            bytes[at] = 0;
+        }
     }
 
     #[test]

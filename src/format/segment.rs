@@ -2,7 +2,7 @@
 
 use super::{
     CHECKSUM_CRC32, POSITION_MAX, SEGMENT_BYTES_MAX, VERSION, checksum, footer,
-    footer_entry_layout as entry, header, put, take, take_u32, take_u64, trailer,
+    footer_entry_layout as entry, header, is_zero, put, take, take_u32, take_u64, trailer,
 };
 use crate::format::{ALIGN, BatchKind};
 
@@ -53,18 +53,18 @@ impl SegmentHeader {
 /// Reads a header block; a damaged header is replaced by its twin. Says whether both were whole.
 pub(crate) fn decode_header(block: &[u8]) -> Result<(SegmentHeader, bool), HeaderError> {
     let Some(block) = block.get(..header::BLOCK_BYTES) else {
-        let blank = block.iter().all(|byte| *byte == 0);
+        let blank = is_zero(block);
         return Err(if blank { HeaderError::Blank } else { HeaderError::Damaged });
     };
-    if block.iter().all(|byte| *byte == 0) {
+    if is_zero(block) {
         return Err(HeaderError::Blank);
     }
     let first = decode_one(&block[..header::BYTES]);
     let twin = decode_one(&block[header::TWIN..header::TWIN + header::BYTES]);
     match (first, twin) {
         (Ok(first), twin) => {
-            let rest_is_zero = block[header::BYTES..header::TWIN].iter().all(|byte| *byte == 0)
-                && block[header::TWIN + header::BYTES..].iter().all(|byte| *byte == 0);
+            let rest_is_zero = is_zero(&block[header::BYTES..header::TWIN])
+                && is_zero(&block[header::TWIN + header::BYTES..]);
             Ok((first, twin == Ok(first) && rest_is_zero))
         }
         (Err(_), Ok(twin)) => Ok((twin, false)),

@@ -10,7 +10,9 @@ use super::report::DamageKind;
 use super::scan::{Scanner, Step};
 use crate::disk::{Disk, DiskFile, read_exact_at};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{COMMITS_AT, HeaderError, SegmentHeader, VERSION, decode_header, header};
+use crate::format::{
+    COMMITS_AT, HeaderError, SegmentHeader, VERSION, decode_header, header, is_zero,
+};
 use crate::segment::{DIR, Sealed, Segment, Spare, parse_name, path, place};
 
 /// How to open the files.
@@ -195,7 +197,7 @@ fn is_blank(number: u32, file: &dyn DiskFile, bytes: u64) -> Result<bool> {
         let part = &mut piece[..PIECE_BYTES.min(bytes - at) as usize];
         read_exact_at(file, part, at)
             .map_err(|error| Error::io("read", place(number, at), error))?;
-        if part.iter().any(|byte| *byte != 0) {
+        if !is_zero(part) {
             return Ok(false);
         }
         at += part.len() as u64;

@@ -57,6 +57,7 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
         durable: 0,
         last: None,
         unsealed: Vec::new(),
+        stranded: Vec::new(),
     };
     let last = found.candidates.iter().rposition(|one| matches!(one.role, Role::Segment(_)));
     let behind = found.candidates.split_off(last.map_or(0, |at| at + 1));
@@ -105,6 +106,8 @@ struct Loader {
     durable: u64,
     last: Option<(Arc<Segment>, End)>,
     unsealed: Vec<(Arc<Segment>, u64, u64)>,
+    /// Unusable files behind the last segment that was folded.
+    stranded: Vec<u32>,
 }
 
 impl Loader {
@@ -141,6 +144,7 @@ impl Loader {
             }
             self.next = first;
         }
+        self.stranded.clear();
         match start.sealed {
             Some(sealed) => {
                 let segment = Segment::sealed(start.header, start.file, sealed);
@@ -320,6 +324,7 @@ impl Loader {
     }
 
     fn unusable(&mut self, one: &File, kind: DamageKind, later: Option<Later>) {
+        self.stranded.push(one.number);
         let end = later.and_then(|later| later.first).unwrap_or(self.next).max(self.next);
         self.damage(kind, one.number, 0, self.next..end);
         self.report(one, 0..0, SegmentState::Unusable);
@@ -363,7 +368,7 @@ impl Loader {
 
     /// Sorts out what lies behind the last segment: spares, or something that is in the way.
     fn finish(mut self, log_id: Option<[u8; 16]>, behind: Vec<Candidate>) -> Loaded {
-        let (mut spares, mut blanks, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut spares, mut blanks) = (Vec::new(), Vec::new());
         for one in behind {
             let file = File { number: one.number, bytes: one.bytes };
             match one.role {
@@ -376,10 +381,7 @@ impl Loader {
                     self.report(&file, 0..0, SegmentState::Spare);
                     blanks.push(one.number);
                 }
-                Role::Unusable(kind) => {
-                    self.unusable(&file, kind, None);
-                    in_the_way.push(one.number);
-                }
+                Role::Unusable(kind) => self.unusable(&file, kind, None),
                 Role::Segment(_) => {}
             }
         }
@@ -395,7 +397,7 @@ impl Loader {
             unsealed: self.unsealed,
             spares,
             blanks,
-            in_the_way,
+            in_the_way: self.stranded,
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
 fn rewrite(segment: &Segment, from: u64, to: u64) -> std::io::Result<()> {
     const PIECE_BYTES: u64 = 1 << 20;
     let mut piece = vec![0; PIECE_BYTES.min(to.saturating_sub(from)) as usize];
+    // Where the next record may start can lie behind the end of a file that was cut.
+    let to = to.min(segment.file.len()?);
     let mut at = from;
     while at < to {
         let bytes = &mut piece[..PIECE_BYTES.min(to - at) as usize];

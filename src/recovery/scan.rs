@@ -10,7 +10,7 @@ use crate::disk::Pin;
 use crate::error::Result;
 use crate::format::{
     Attribute, AttributeError, Attributes, BatchHead, BatchKind, Class, CommitHead, Witness,
-    batch_crc, classify, commit_header, decode_witness, marker, padding_is_zero, witness,
+    batch_crc, classify, commit_header, decode_witness, is_zero, marker, padding_is_zero, witness,
 };
 use crate::segment::{Segment, Window};
 use crate::types::StreamId;
@@ -148,7 +148,7 @@ impl Scanner {
             let until = self.limit.min(at + READ_AHEAD_BYTES);
             let window = self.segment.read(at..until, 0, until)?;
             let bytes = window.get(at..until).unwrap_or_default();
-            let mut inside = 0;
+            let mut inside = if is_zero(bytes) { bytes.len() } else { 0 };
             while let Some(hit) = next_magic(bytes, inside) {
                 let offset = at + hit as u64;
                 match self.candidate(offset, position)? {
@@ -183,7 +183,7 @@ impl Scanner {
             let start = at.saturating_sub(READ_AHEAD_BYTES).max(from);
             let window = self.segment.read(start..at, 0, at)?;
             let bytes = window.get(start..at).unwrap_or_default();
-            if bytes.iter().any(|byte| *byte != 0) {
+            if !is_zero(bytes) {
                 let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
                 return Ok(Some(start + last as u64 + 1));
             }

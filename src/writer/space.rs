@@ -106,13 +106,14 @@ impl Writer {
 
     /// After a failed write: makes sure that nothing of it can ever be taken for a commit.
     pub(super) fn scrub(&mut self, segment: &Segment, from: u64, to: u64) {
-        let zeroed = match write_zeros_at(&*segment.file, from, to) {
-            // What could not be overwritten could not have been written either, piece after piece.
+        // What could not be overwritten could not have been written either, piece after piece.
+        let unless_full = |result: std::io::Result<()>| match result {
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
             result => result,
         };
+        let zeroed = unless_full(write_zeros_at(&*segment.file, from, to));
         // The witness stood where the commit was to go.
-        let witnessed = zeroed.and_then(|()| self.write_witness(false));
+        let witnessed = zeroed.and_then(|()| unless_full(self.write_witness(false)));
         if let Err(error) = witnessed.and_then(|()| segment.file.sync_data()) {
             self.poisoned = Some(segment.io_error("scrub", from, error));
         }
