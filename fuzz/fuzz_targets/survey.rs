@@ -375,8 +375,8 @@ fn go_on(path: &Path, must_open: bool) {
 /// Repairs, and sees that a second repair finds nothing to do. False: it could not.
 fn mend(path: &Path) -> bool {
     match repair(path) {
-        Ok(_) => {
-            let again = repair(path).expect("repaired before");
+        Ok(first) => {
+            let again = repair(path).unwrap_or_else(|error| panic!("{error:?} after {first:?}"));
             assert!(
                 again.set_aside.is_empty() && again.removed.is_empty(),
                 "{again:?}"

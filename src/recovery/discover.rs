@@ -50,8 +50,6 @@ pub(super) struct Start {
     pub(super) sealed: Option<Sealed>,
     /// The position of its first commit; `None` when that commit cannot be read.
     pub(super) first: Option<u64>,
-    /// Everything up to here was synced before the first record that can be read was written.
-    pub(super) durable: u64,
 }
 
 /// The files of a log, by number. `None`: there is no log.
@@ -158,34 +156,22 @@ fn start(header: SegmentHeader, whole: bool, file: Arc<dyn DiskFile>, bytes: u64
     let sealed = Sealed::open(&header, &*file)
         .map_err(|error| Error::io("open", place(header.number, 0), error))?;
     if let Some(sealed) = sealed {
-        let (first, durable) = (Some(sealed.first_position), sealed.first_position - 1);
-        return Ok(Role::Segment(Start { header, file, sealed: Some(sealed), first, durable }));
+        let first = Some(sealed.first_position);
+        return Ok(Role::Segment(Start { header, file, sealed: Some(sealed), first }));
     }
     let segment = Arc::new(Segment::active(header, 0, Arc::clone(&file)));
     let mut scanner = Scanner::new(segment, bytes);
-    let here = match scanner.step(COMMITS_AT)? {
+    let first = match scanner.step(COMMITS_AT)? {
         Step::Commit(found) => Some(found.head.position),
         Step::Witness(witness) => Some(witness.position),
+        _ if scanner.last_written(COMMITS_AT)?.is_none() => {
+            // Only one that was finished may be used: whole, and as long as it says.
+            let finished = whole && bytes >= header.reserved_bytes;
+            return Ok(if finished { Role::Spare(Spare { header, file }) } else { Role::Blank });
+        }
         _ => None,
     };
-    let (first, durable) = match here {
-        Some(position) => (Some(position), position - 1),
-        None => match scanner.find(COMMITS_AT, 0)? {
-            Some((_, Step::Commit(found))) => (None, found.head.durable),
-            Some((_, Step::Witness(witness))) => (None, witness.durable),
-            _ if scanner.last_written(COMMITS_AT)?.is_none() => {
-                // Only one that was finished may be used: whole, and as long as it says.
-                let finished = whole && bytes >= header.reserved_bytes;
-                return Ok(if finished {
-                    Role::Spare(Spare { header, file })
-                } else {
-                    Role::Blank
-                });
-            }
-            _ => (None, 0),
-        },
-    };
-    Ok(Role::Segment(Start { header, file, sealed: None, first, durable }))
+    Ok(Role::Segment(Start { header, file, sealed: None, first }))
 }
 
 /// Whether everything behind the header block is zero.

@@ -14,7 +14,7 @@ use super::walk::{End, Expectation, Wound, walk};
 use crate::catalog::{Catalog, LogPlace, Watermark};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, witness};
+use crate::format::{BatchKind, POSITION_MAX, witness};
 use crate::index::BatchRef;
 use crate::segment::{Segment, Spare, place};
 use crate::types::{Position, Seq, StreamId};
@@ -78,13 +78,12 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
 #[derive(Clone, Copy)]
 struct Later {
     first: Option<u64>,
-    durable: u64,
 }
 
 impl Later {
     fn of(candidate: &Candidate) -> Option<Self> {
         match &candidate.role {
-            Role::Segment(start) => Some(Self { first: start.first, durable: start.durable }),
+            Role::Segment(start) => Some(Self { first: start.first }),
             _ => None,
         }
     }
@@ -238,7 +237,7 @@ impl Loader {
             segment,
             expect,
             |found| {
-                if found.unknown {
+                if found.unknown && found.is_sound() {
                     unknown = Some(found.offset);
                 }
                 if !found.is_sound() {
@@ -267,8 +266,8 @@ impl Loader {
     ) -> Result<()> {
         let first = segment.first_position;
         self.catalog.add_segment(Arc::clone(&segment));
-        // A segment gets its first byte only after the one before it is durable.
-        let proved = later.map_or(0, |later| later.durable).max(self.durable);
+        // A segment gets its first byte only after the one before it is durable: in that one nothing is torn.
+        let proved = if later.is_some() { POSITION_MAX } else { self.durable };
         let expect = Expectation { first, durable: proved, limit: one.bytes };
         let known = self.survey.damages.len();
         let end = self.replay(&segment, expect, |catalog, found| note(catalog, &segment, found))?;
@@ -276,7 +275,7 @@ impl Loader {
         let limit = end.offset + witness::BYTES as u64;
         let closed = end.witnessed == Some(true) && limit <= one.bytes;
         match later {
-            Some(Later { first: Some(next), .. }) if end.next < next => {
+            Some(Later { first: Some(next) }) if end.next < next => {
                 let lost = Wound { offset: end.offset, positions: end.next..next };
                 self.wound(one.number, lost, &[]);
                 self.next = next;
