@@ -365,8 +365,10 @@ fn go_on(path: &Path, must_open: bool) {
     };
     ours(&log.snapshot());
     drop(stream);
+    let before = log.survey().clone();
     log.close().expect("closes");
-    let (snapshot, _) = Snapshot::open(path).expect("readable");
+    let (snapshot, _) = Snapshot::open(path)
+        .unwrap_or_else(|error| panic!("{error:?} after going on behind {before:?}"));
     ours(&snapshot);
     let log = options().open(path).expect("opens again");
     ours(&log.snapshot());

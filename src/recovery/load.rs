@@ -312,7 +312,7 @@ impl Loader {
     }
 
     fn learn(&mut self, found: &Found, segment: &Segment) -> Result<()> {
-        if found.unknown {
+        if found.unknown && found.is_sound() {
             let error = Error::new(ErrorKind::UnsupportedFeature, "open");
             return Err(error.at(place(segment.number(), found.offset)));
         }
