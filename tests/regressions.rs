@@ -190,9 +190,17 @@ fn p10_what_is_committed_or_discarded_holds_no_memory_that_others_need() {
         stream.append(vec![n; 300 << 10]).expect("nothing is buffered anywhere");
         other.append(vec![n; 300 << 10]).expect("nothing is buffered anywhere");
         match n % 4 {
-            0 => drop((stream.commit_with(os()).wait().expect("committed"), other.discard())),
-            1 => drop(log.commit_all_with([&mut stream, &mut other], os()).wait().expect("done")),
-            2 => drop((stream.discard(), other.discard())),
+            0 => {
+                stream.commit_with(os()).wait().expect("committed");
+                other.discard();
+            }
+            1 => {
+                log.commit_all_with([&mut stream, &mut other], os()).wait().expect("committed");
+            }
+            2 => {
+                stream.discard();
+                other.discard();
+            }
             _ => {
                 stream.commit_with(os()).wait().expect("committed");
                 other.commit_with(os()).wait().expect("committed");
