@@ -194,8 +194,13 @@ fn p10_what_is_committed_or_discarded_holds_no_memory_that_others_need() {
                 stream.commit_with(os()).wait().expect("committed");
                 other.discard();
             }
-            1 => drop(log.commit_all_with([&mut stream, &mut other], os()).wait().expect("done")),
-            2 => drop((stream.discard(), other.discard())),
+            1 => {
+                log.commit_all_with([&mut stream, &mut other], os()).wait().expect("committed");
+            }
+            2 => {
+                stream.discard();
+                other.discard();
+            }
             _ => {
                 stream.commit_with(os()).wait().expect("committed");
                 other.commit_with(os()).wait().expect("committed");
