@@ -93,7 +93,8 @@ pub(super) fn repair(disk: &dyn Disk, loaded: Loaded, options: &Options) -> Resu
         // Positions that may have been given are never given again: the new segment starts behind all
         // that the lost one could have held.
         let lost_bytes = lost_bytes.max(options.segment_bytes_max);
-        let first = report.before.position.get() + 1 + lost_bytes / COMMIT_BYTES_MIN;
+        let seen = loaded.last.as_ref().map_or(0, |(_, end)| end.seen);
+        let first = seen.max(report.before.position.get() + 1) + lost_bytes / COMMIT_BYTES_MIN;
         let log_id = loaded.log_id.unwrap_or(*StreamId::new().as_bytes());
         go_on(disk, options, log_id, highest + 1, first)?;
     }

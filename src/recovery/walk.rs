@@ -52,6 +52,8 @@ pub(crate) struct End {
     pub(crate) torn_to: Option<u64>,
     /// Whole commits among what was cut off.
     pub(crate) torn_commits: u64,
+    /// Behind every position that any record here names, also what was cut off.
+    pub(crate) seen: u64,
 }
 
 enum Item {
@@ -123,6 +125,7 @@ impl Walk {
             witness_durable: 0,
             torn_to: None,
             torn_commits: 0,
+            seen: expect.first,
         };
         Self {
             scanner: Scanner::new(Arc::clone(segment), expect.limit),
@@ -196,7 +199,7 @@ impl Walk {
     /// What is left is above the watermark: it counts up to the first bad record, and is cut there.
     fn finish(self, mut settle: impl FnMut(Item) -> Result<()>) -> Result<End> {
         let Self { scanner, held, mut end, offset, next } = self;
-        (end.offset, end.next) = (offset, next);
+        (end.offset, end.next, end.seen) = (offset, next, next);
         let mut cut = false;
         for item in held {
             if item.position() <= end.durable {
