@@ -83,10 +83,8 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         _ => (amberlog::fuzzing::log(rest), None),
     };
     let bytes: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
-    ALLOCATION_BYTES_MAX.store(
-        ALLOCATION_BYTES_BASE + ALLOCATION_FACTOR * bytes,
-        Ordering::Relaxed,
-    );
+    ALLOCATION_BYTES_MAX
+        .store(ALLOCATION_BYTES_BASE + ALLOCATION_FACTOR * bytes, Ordering::Relaxed);
     let dir = write(&files);
     let path = dir.path();
     let sound = look(path, bytes, truth);
@@ -95,10 +93,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         go_on(path, sound && truth.is_some());
     }
     // A repair makes a segment as large as its number says: behind a high one, 64 MiB of zeros.
-    if files
-        .iter()
-        .all(|(number, _)| *number <= REPAIRED_NUMBER_MAX)
-    {
+    if files.iter().all(|(number, _)| *number <= REPAIRED_NUMBER_MAX) {
         let mended = mend(path);
         go_on(path, mended);
     }
@@ -161,19 +156,12 @@ fn sound() -> &'static (Files, Contents) {
 }
 
 fn keep(event: &Event) -> ((StreamId, u64), Vec<u8>) {
-    (
-        (event.stream(), event.seq().get()),
-        event.payload().to_vec(),
-    )
+    ((event.stream(), event.seq().get()), event.payload().to_vec())
 }
 
 fn write(files: &[(u32, Vec<u8>)]) -> TempDir {
     let memory = Path::new("/dev/shm");
-    let dir = if memory.is_dir() {
-        TempDir::new_in(memory)
-    } else {
-        TempDir::new()
-    };
+    let dir = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
     let dir = dir.expect("a temporary directory");
     fs::create_dir(dir.path().join("segments")).expect("writable");
     fs::write(dir.path().join("LOCK"), b"").expect("writable");
@@ -259,22 +247,14 @@ fn refusal(error: &Error) {
 fn read_streams(snapshot: &Snapshot, items_max: usize) -> (Contents, bool) {
     let (mut contents, mut fine) = (Contents::new(), true);
     for info in snapshot.streams() {
-        let events = || {
-            snapshot
-                .events(info.id)
-                .expect("listed")
-                .take(items_max + 1)
-        };
+        let events = || snapshot.events(info.id).expect("listed").take(items_max + 1);
         let mut forward = Vec::new();
         for event in events() {
             forward.extend(event.as_ref().ok().map(keep));
             fine &= event.is_ok();
         }
         assert!(forward.len() <= items_max);
-        assert!(
-            forward.windows(2).all(|two| two[0].0 < two[1].0),
-            "in order"
-        );
+        assert!(forward.windows(2).all(|two| two[0].0 < two[1].0), "in order");
         let mut backward = Vec::new();
         let mut backward_fine = true;
         let events = snapshot.events(info.id).expect("listed").rev();
@@ -283,10 +263,7 @@ fn read_streams(snapshot: &Snapshot, items_max: usize) -> (Contents, bool) {
             backward_fine &= event.is_ok();
         }
         assert!(backward.len() <= items_max);
-        assert!(
-            backward.windows(2).all(|two| two[0].0 > two[1].0),
-            "in order"
-        );
+        assert!(backward.windows(2).all(|two| two[0].0 > two[1].0), "in order");
         if fine && backward_fine {
             backward.reverse();
             assert_eq!(forward, backward);
@@ -313,11 +290,7 @@ fn read_all(snapshot: &Snapshot, items_max: usize) -> (Contents, bool) {
 
 /// Opens for writing, commits something new, and finds it again.
 fn go_on(path: &Path, must_open: bool) {
-    let options = || {
-        Log::options()
-            .segment_bytes_first(16 << 10)
-            .segment_bytes_max(16 << 10)
-    };
+    let options = || Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10);
     let log = match options().open(path) {
         Ok(log) => log,
         Err(error) => {
@@ -343,12 +316,7 @@ fn go_on(path: &Path, must_open: bool) {
             return;
         }
     }
-    let known: Vec<StreamId> = log
-        .snapshot()
-        .streams()
-        .iter()
-        .map(|info| info.id)
-        .collect();
+    let known: Vec<StreamId> = log.snapshot().streams().iter().map(|info| info.id).collect();
     for old in known.into_iter().filter(|one| *one != id).take(4) {
         // A head that no writer reached is refused as damage.
         if let Ok(mut old) = log.resume(old) {
@@ -358,9 +326,8 @@ fn go_on(path: &Path, must_open: bool) {
     }
     let ours = |snapshot: &Snapshot| {
         let events = snapshot.events(id).expect("committed");
-        let payloads: Vec<_> = events
-            .map(|event| event.expect("sound").payload().to_vec())
-            .collect();
+        let payloads: Vec<_> =
+            events.map(|event| event.expect("sound").payload().to_vec()).collect();
         assert_eq!(payloads, [vec![0; 100], vec![1; 100], vec![2; 100]]);
     };
     ours(&log.snapshot());
@@ -379,10 +346,7 @@ fn mend(path: &Path) -> bool {
     match repair(path) {
         Ok(first) => {
             let again = repair(path).unwrap_or_else(|error| panic!("{error:?} after {first:?}"));
-            assert!(
-                again.set_aside.is_empty() && again.removed.is_empty(),
-                "{again:?}"
-            );
+            assert!(again.set_aside.is_empty() && again.removed.is_empty(), "{again:?}");
             assert_eq!(again.cleared_bytes, 0, "{again:?}");
             true
         }

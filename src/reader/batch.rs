@@ -6,15 +6,17 @@ use super::event::Event;
 use crate::disk::Pin;
 use crate::error::Result;
 use crate::format::{
-    BatchHead, BatchKind, CommitHead, FrameHead, Frames, batch_crc, commit_header, decode_gap,
-    frame_head, frame_header, marker,
+    BatchHead, BatchKind, COMMITS_AT, CommitHead, FrameHead, Frames, batch_crc, commit_header,
+    decode_gap, frame_head, frame_header, marker,
 };
 use crate::index::BatchRef;
 use crate::segment::{Segment, Window};
 use crate::types::StreamId;
 
-/// How much of an active segment is read at once.
-const READ_AHEAD_BYTES: u64 = 256 << 10;
+/// How much of an active segment is read at once: a little where batches lie far from each other, since
+/// those of other streams lie between; twice as much each time one read follows the other.
+const READ_AHEAD_BYTES_FIRST: u64 = 8 << 10;
+const READ_AHEAD_BYTES_MAX: u64 = 256 << 10;
 
 /// The frames of one batch of one stream.
 #[derive(Clone)]
@@ -111,9 +113,18 @@ impl Batch {
 }
 
 /// Reads batches of segments, and keeps what it read last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Loader {
     window: Option<(u32, Window)>,
+    ahead: u64,
+    /// The length of the commit that was looked at last.
+    usual: u64,
+}
+
+impl Default for Loader {
+    fn default() -> Self {
+        Self { window: None, ahead: READ_AHEAD_BYTES_FIRST, usual: 0 }
+    }
 }
 
 impl Loader {
@@ -170,11 +181,12 @@ impl Loader {
         if commit.length > end.saturating_sub(at.offset) {
             return Err(damaged());
         }
+        self.usual = commit.length.min(READ_AHEAD_BYTES_MAX);
         let close = at.offset + commit.length;
         let marker_at = close - marker::BYTES as u64..close;
         let mut marker = [0; marker::BYTES];
         let mut near = at.offset..close;
-        if commit.length > READ_AHEAD_BYTES {
+        if commit.length > READ_AHEAD_BYTES_MAX {
             // The marker of a long commit is far away: it is fetched by itself.
             let far = segment.read(marker_at.clone(), 0, end)?;
             marker.copy_from_slice(far.get(marker_at).ok_or_else(damaged)?);
@@ -196,8 +208,18 @@ impl Loader {
             *number == segment.number() && window.get(range.clone()).is_some()
         });
         if !held {
-            self.window = None;
-            let window = segment.read(range, READ_AHEAD_BYTES, end)?;
+            let last = self.window.take().filter(|(number, _)| *number == segment.number());
+            let last = last.map_or(0..0, |(_, window)| window.start..window.end);
+            let onward = range.start >= last.start && range.start <= last.end + self.ahead;
+            let backward = range.start < last.start && range.end + self.ahead >= last.start;
+            let follows = !last.is_empty() && (onward || backward);
+            let more = (self.ahead * 2).min(READ_AHEAD_BYTES_MAX);
+            self.ahead = if follows { more } else { READ_AHEAD_BYTES_FIRST };
+            // Who reads backwards wants what stands before.
+            let before = if backward { self.ahead } else { 0 };
+            let start = range.start.min(range.start.saturating_sub(before).max(COMMITS_AT));
+            let ahead = if backward { range.start - start + 2 * self.usual } else { self.ahead };
+            let window = segment.read(start..range.end, ahead, end)?;
             self.window = Some((segment.number(), window));
         }
         match &self.window {

@@ -71,7 +71,7 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
         loader.fold(one, before, later)?;
         before = number;
     }
-    Ok(Some(loader.finish(found.log_id, behind)))
+    Ok(Some(loader.finish(found.log_id, before, behind)))
 }
 
 /// What the next segment says of the one before it.
@@ -366,11 +366,16 @@ impl Loader {
     }
 
     /// Sorts out what lies behind the last segment: spares, or something that is in the way.
-    fn finish(mut self, log_id: Option<[u8; 16]>, behind: Vec<Candidate>) -> Loaded {
+    fn finish(mut self, log_id: Option<[u8; 16]>, last: u32, behind: Vec<Candidate>) -> Loaded {
         let (mut spares, mut blanks) = (Vec::new(), Vec::new());
         for one in behind {
             let file = File { number: one.number, bytes: one.bytes };
             match one.role {
+                // A writer makes one segment ready, and the one before that may have lost what was not
+                // synced. Where there are more, they were used.
+                Role::Spare(_) | Role::Blank if one.number - last > 2 => {
+                    self.unusable(&file, DamageKind::Hole, None);
+                }
                 Role::Spare(spare) if !one.header_hurt => {
                     self.report(&file, 0..0, SegmentState::Spare);
                     spares.push(spare);
