@@ -18,7 +18,7 @@ use crate::catalog::{Catalog, LogPlace, Watermark};
 use crate::commit::{Commit, Lead, Part, Pending};
 use crate::disk::{Disk, LockGuard, process_id, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, COMMIT_BYTES_MAX, POSITION_MAX, Witness, witness};
+use crate::format::{BatchKind, COMMIT_BYTES_MAX, COMMITS_AT, POSITION_MAX, Witness, witness};
 use crate::index::BatchRef;
 use crate::options::Options;
 use crate::segment::{Segment, Spare};
@@ -150,6 +150,9 @@ impl Writer {
             self.sync()?;
         }
         self.publish(group, &segment, end, synced);
+        if synced {
+            self.seal_full();
+        }
         self.settle_group(group, time);
         self.keep_ahead();
         Ok(())
@@ -176,10 +179,17 @@ impl Writer {
             self.poisoned = Some(error.clone());
             return Err(error);
         }
-        if let Some(full) = self.full.take() {
+        Ok(())
+    }
+
+    /// Lets the keeper seal the segment before this one: only now that this one holds something durable,
+    /// and its witness says so.
+    fn seal_full(&mut self) {
+        if self.active.as_ref().is_some_and(|active| active.offset > COMMITS_AT)
+            && let Some(full) = self.full.take()
+        {
             self.keeper.seal(full);
         }
-        Ok(())
     }
 
     /// Notes the batches, writes the witness, and raises the wall.
@@ -286,7 +296,7 @@ impl Writer {
         }
         let synced = match self.poisoned.take() {
             Some(cause) => Err(Error::new(ErrorKind::Poisoned, "close").because(cause)),
-            None => self.sync(),
+            None => self.sync().map(|()| self.note_synced()),
         };
         self.keeper.stop();
         if let Some(spare) = self.ready.take().filter(|_| self.wrote) {
@@ -337,7 +347,7 @@ impl Writer {
         let disk = group.iter().any(|pending| pending.durability == Durability::Disk);
         let synced = if disk { self.sync() } else { Ok(()) };
         if synced.is_ok() && disk {
-            self.mark.durable = self.mark.visible;
+            self.note_synced();
             self.ground.catalog.raise(self.mark);
         }
         let position = Position(self.mark.visible);

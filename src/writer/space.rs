@@ -7,7 +7,7 @@ use super::{Active, Writer};
 use crate::disk::{Lock, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMITS_AT, witness};
-use crate::segment::{DIR, LOCK, NUMBER_MAX, Segment, Spare, Zero, path, place, segment_bytes};
+use crate::segment::{DIR, LOCK, NUMBER_MAX, Segment, Spare, Zero, place, segment_bytes};
 
 impl Writer {
     /// Makes sure that `bytes` of commits fit in the active segment; rolls to the next one if not.
@@ -19,12 +19,22 @@ impl Writer {
         let segment = Arc::clone(&active.segment);
         let reserved = segment.header.reserved_bytes;
         if active.offset + bytes + witness::BYTES as u64 > reserved {
+            if active.offset == COMMITS_AT {
+                // It is the first in here, and an earlier one that was to be failed: made to fit, as below.
+                let bytes = COMMITS_AT + bytes + witness::BYTES as u64;
+                let failed = |error| segment.io_error("reserve", bytes, error);
+                segment.file.set_len(bytes).map_err(failed)?;
+                segment.file.sync_data().map_err(failed)?;
+                active.is_reserved = true;
+                return Ok(());
+            }
             let number = segment.number() + 1;
             if number > NUMBER_MAX {
                 return Err(Error::new(ErrorKind::StorageFull, "roll"));
             }
             // A segment gets its first byte only after the one before it is durable.
             self.sync()?;
+            self.note_synced();
             return self.roll_to(number, bytes);
         }
         if !active.is_reserved {
@@ -36,6 +46,15 @@ impl Writer {
             active.is_reserved = true;
         }
         Ok(())
+    }
+
+    /// Everything that was written is synced: says so on disk, and lets go of the segment before.
+    pub(super) fn note_synced(&mut self) {
+        self.mark.durable = self.mark.visible;
+        if self.full.is_some() {
+            let _ = self.write_witness(false);
+            self.seal_full();
+        }
     }
 
     /// The first commit of a log: its directories, its lock, and their names, all durable.
@@ -69,12 +88,15 @@ impl Writer {
         let needed = COMMITS_AT + bytes + witness::BYTES as u64;
         let disk = &*self.ground.disk;
         let failed = |error| Error::io("create", place(number, 0), error);
-        let mut spare = self.ready.take().or_else(|| self.keeper.take_spare(number));
-        if let Some(small) = spare.take_if(|spare| spare.header.reserved_bytes < needed) {
-            disk.remove(&path(number)).map_err(failed)?;
-            drop(small);
-        }
-        let spare = match spare {
+        let spare = match self.ready.take().or_else(|| self.keeper.take_spare(number)) {
+            Some(small) if small.header.reserved_bytes < needed => {
+                // Made to fit: a file may be longer than its header says.
+                if let Err(error) = small.file.set_len(needed) {
+                    self.ready = Some(small);
+                    return Err(failed(error));
+                }
+                small
+            }
             Some(spare) => spare,
             None => {
                 let usual = segment_bytes(&self.ground.options, number);
