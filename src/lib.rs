@@ -15,11 +15,13 @@ mod ring;
 mod segment;
 mod stream;
 #[cfg(feature = "tokio")]
-pub mod tokio;
+mod tokio;
 mod typed;
 mod types;
 mod writer;
 
+#[cfg(feature = "tokio")]
+pub use self::tokio::{AsyncEvents, blocking};
 pub use catalog::{Snapshot, StreamInfo};
 pub use commit::{Commit, Ticket};
 #[cfg(feature = "sim")]
