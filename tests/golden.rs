@@ -1,0 +1,125 @@
+//! Does what an earlier version wrote still open, and hold what it held (P15)?
+//!
+//! `tests/golden/v1/` has logs that must open for ever: `closed` was closed cleanly, `killed` was copied while it
+//! was written. Beside each, `.txt` says what it holds. `AMBERLOG_GOLDEN_WRITE=DIR` makes new ones; those that are
+//! there are never made again.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use amberlog::{
+    CodecId, CommitOptions, Durability, EventKind, Log, NewEvent, Overflow, Position, Snapshot,
+    StreamOptions, survey,
+};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to.join("segments")).expect("a directory");
+    for entry in fs::read_dir(from.join("segments")).expect("segments") {
+        let entry = entry.expect("a file");
+        fs::copy(entry.path(), to.join("segments").join(entry.file_name())).expect("copied");
+    }
+}
+
+/// What a log holds, in words.
+fn tell(path: &Path) -> String {
+    let (snapshot, _) = Snapshot::open(path).expect("opens");
+    let mut text = format!("position {}\n", snapshot.position());
+    for info in snapshot.streams() {
+        let _ = writeln!(text, "stream {} {:?} head {}", info.id, info.name, info.head);
+        for event in snapshot.events(info.id).expect("known") {
+            let event = event.expect("sound");
+            let payload = String::from_utf8_lossy(event.payload()).into_owned();
+            let _ = writeln!(
+                text,
+                "{} at {:?} kind {} codec {} time {} dropped {} {payload:?}",
+                event.seq(),
+                event.position().map(Position::get),
+                event.kind().0,
+                event.codec().0,
+                event.time().as_micros(),
+                event.dropped_before(),
+            );
+        }
+    }
+    text
+}
+
+/// Names, gaps, codecs, several streams in a commit, several segments, an event larger than a segment.
+fn write(path: &Path) -> Log {
+    let log = Log::options()
+        .segment_bytes_first(16 << 10)
+        .segment_bytes_max(16 << 10)
+        .open(path)
+        .expect("opens");
+    let mut named = log.stream_with(&StreamOptions::new().name("Grüße, 世界")).expect("a stream");
+    let mut plain = log.stream().expect("a stream");
+    let ring = StreamOptions::new().overflow(Overflow::OverwriteOldest).ring_bytes_max(200);
+    let mut recorder = log.stream_with(&ring).expect("a stream");
+    for n in 0..60_u16 {
+        let json = NewEvent::new(EventKind(n), format!("{{\"n\":{n}}}")).codec(CodecId::JSON);
+        named.append(json).expect("room");
+        plain.append("x".repeat(usize::from(n) * 13)).expect("room");
+        recorder.append(n.to_string()).expect("always room");
+        let os = CommitOptions::new().durability(Durability::Os);
+        match n % 20 {
+            3 => drop(named.commit().wait().expect("committed")),
+            7 => drop(plain.commit_with(os).wait().expect("committed")),
+            13 => drop(log.commit_all([&mut named, &mut plain]).wait().expect("committed")),
+            19 => drop(recorder.commit().wait().expect("committed")),
+            _ => {}
+        }
+    }
+    plain.append("y".repeat(20_000)).expect("room");
+    log.commit_all([&mut named, &mut plain, &mut recorder]).wait().expect("committed");
+    log
+}
+
+#[test]
+fn p15_logs_of_version_1_open_and_hold_what_they_held() {
+    for name in ["closed", "killed"] {
+        let path = golden(name);
+        let is = fs::read_to_string(golden(&format!("{name}.txt"))).expect("what it holds");
+        assert_eq!(tell(&path), is, "{name}");
+        let found = survey(&path).expect("readable");
+        assert!(found.is_sound(), "{name}: {found:?}");
+        assert_eq!(found.closed_cleanly, name == "closed");
+        // And the log goes on.
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        copy(&path, dir.path());
+        let log = Log::open(dir.path()).expect("opens for writing");
+        let id = log.snapshot().find("Grüße, 世界").expect("its name");
+        let mut stream = log.resume(id).expect("known");
+        stream.append("more").expect("room");
+        stream.commit().wait().expect("committed");
+        drop(stream);
+        log.close().expect("closes");
+        let now = tell(dir.path());
+        assert!(now.contains("\"more\"") && now.len() > is.len());
+        assert!(survey(dir.path()).expect("readable").is_sound());
+    }
+}
+
+#[test]
+fn golden_logs_are_made_on_demand() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let to = std::env::var_os("AMBERLOG_GOLDEN_WRITE").map(PathBuf::from);
+    let to = to.unwrap_or_else(|| dir.path().join("golden"));
+    assert!(!to.exists(), "{} is there already: golden logs are never made again", to.display());
+    let work = dir.path().join("log");
+    let log = write(&work);
+    copy(&work, &to.join("killed"));
+    log.close().expect("closes");
+    copy(&work, &to.join("closed"));
+    for name in ["closed", "killed"] {
+        fs::write(to.join(format!("{name}.txt")), tell(&to.join(name))).expect("written");
+    }
+    // A copy of a log that is being written holds what was acknowledged.
+    let [closed, killed] =
+        ["closed", "killed"].map(|name| fs::read_to_string(to.join(format!("{name}.txt"))));
+    assert_eq!(closed.expect("written"), killed.expect("written"));
+}
