@@ -8,10 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use amberlog::{
-    CommitOptions, Durability, Fault, Log, Overflow, SimDisk, Snapshot, Stream, StreamId,
-    StreamOptions,
-};
+use amberlog::{CommitOptions, Durability, Fault, Log, SimDisk, Snapshot, Stream, StreamId};
 
 /// What every stream holds.
 type State = BTreeMap<StreamId, Vec<Vec<u8>>>;
@@ -91,49 +88,90 @@ fn read(snapshot: &Snapshot) -> Result<State, String> {
     Ok(state)
 }
 
-/// Runs a script of commits until it ends or the disk stops.
-fn run(log: &Log, oracle: &mut Oracle, random: &mut Random, commits: u64) {
-    // Commits of one size, so that what an earlier life left behind lies where a record may start.
-    let uniform = random.below(3) == 0;
+/// What a script is like.
+#[derive(Clone, Copy)]
+enum Style {
+    /// Events of all sizes, over several streams.
+    Mixed,
+    /// Commits of one event of one size, so that what an earlier life left behind lies where a record may
+    /// start.
+    Uniform,
+}
+
+impl Style {
+    fn of(random: &mut Random) -> Self {
+        if random.below(3) == 0 { Self::Uniform } else { Self::Mixed }
+    }
+
+    fn payload(self, random: &mut Random) -> Vec<u8> {
+        let size = match (self, random.below(20)) {
+            (Self::Uniform, _) => 600,
+            (Self::Mixed, 0) => 9_000,
+            (Self::Mixed, _) => random.below(700),
+        };
+        vec![random.below(256) as u8; size as usize]
+    }
+}
+
+/// Runs a script of commits, several of them in a group, until it ends or the disk stops.
+fn run(log: &Log, oracle: &mut Oracle, random: &mut Random, commits: u64, style: Style) {
     let mut current = oracle.states.last().cloned().unwrap_or_default();
     let mut streams: Vec<Stream> = current.keys().filter_map(|id| log.resume(*id).ok()).collect();
-    for _ in 0..commits {
+    let mut left = commits;
+    while left > 0 {
         while streams.len() < 2 || (streams.len() < 5 && random.below(4) == 0) {
             let Ok(stream) = log.stream() else { return };
             streams.push(stream);
         }
-        let mut next = current.clone();
-        let some = if uniform { 1 } else { 1 + random.below(3) as usize };
-        let mut chosen: Vec<usize> = (0..streams.len()).collect();
-        while chosen.len() > some {
-            chosen.remove(random.below(chosen.len() as u64) as usize);
+        // Tickets that are merely kept form a group, which the first to be waited for leads.
+        let usual = 1 + random.below(4);
+        let group = left.min(if matches!(style, Style::Uniform) { 4 } else { usual });
+        left -= group;
+        let mut tickets = Vec::new();
+        for _ in 0..group {
+            let durability = if random.below(3) == 0 { Durability::Os } else { Durability::Disk };
+            let ticket = commit(log, &mut streams, &mut current, random, style, durability);
+            oracle.states.push(current.clone());
+            tickets.push((ticket, durability, oracle.states.len() - 1));
         }
-        for at in &chosen {
-            for _ in 0..=if uniform { 0 } else { random.below(3) } {
-                let size = match random.below(20) {
-                    _ if uniform => 600,
-                    0 => 9_000,
-                    _ => random.below(700),
-                };
-                let payload = vec![random.below(256) as u8; size as usize];
-                streams[*at].append(&payload).expect("there is room");
-                next.entry(streams[*at].id()).or_default().push(payload);
+        for (ticket, durability, state) in tickets {
+            if ticket.wait().is_err() {
+                return;
+            }
+            oracle.acked = state;
+            if durability == Durability::Disk {
+                oracle.synced = state;
             }
         }
-        let durability = if random.below(3) == 0 { Durability::Os } else { Durability::Disk };
-        let how = CommitOptions::new().durability(durability);
-        let taking = streams.iter_mut().enumerate().filter(|(at, _)| chosen.contains(at));
-        let ticket = log.commit_all_with(taking.map(|(_, stream)| stream), how);
-        oracle.states.push(next.clone());
-        if ticket.wait().is_err() {
-            return;
-        }
-        oracle.acked = oracle.states.len() - 1;
-        if durability == Durability::Disk {
-            oracle.synced = oracle.acked;
-        }
-        current = next;
     }
+}
+
+fn commit(
+    log: &Log,
+    streams: &mut [Stream],
+    state: &mut State,
+    random: &mut Random,
+    style: Style,
+    durability: Durability,
+) -> amberlog::Ticket {
+    let (some, events) = match style {
+        Style::Uniform => (1, 1),
+        Style::Mixed => (1 + random.below(3), 1 + random.below(3)),
+    };
+    let mut chosen: Vec<usize> = (0..streams.len()).collect();
+    while chosen.len() as u64 > some {
+        chosen.remove(random.below(chosen.len() as u64) as usize);
+    }
+    for at in &chosen {
+        for _ in 0..events {
+            let payload = style.payload(random);
+            streams[*at].append(&payload).expect("there is room");
+            state.entry(streams[*at].id()).or_default().push(payload);
+        }
+    }
+    let taking = streams.iter_mut().enumerate().filter(|(at, _)| chosen.contains(at));
+    let how = CommitOptions::new().durability(durability);
+    log.commit_all_with(taking.map(|(_, stream)| stream), how)
 }
 
 /// Opens what is left, compares it with the oracle, and returns what the log holds now.
@@ -188,7 +226,10 @@ fn p3_p4_p6_what_is_acknowledged_survives_every_crash() {
             let stop = disk.calls() + 1 + random.below(160);
             disk.fail_at(stop, Fault::Crash);
             match options().open_on(&disk) {
-                Ok(log) => run(&log, &mut oracle, &mut random, 1 + seed % 30),
+                Ok(log) => {
+                    let style = Style::of(&mut random);
+                    run(&log, &mut oracle, &mut random, 1 + seed % 30, style);
+                }
                 // Stopped while it opened: what may be there is what might have been there before.
                 Err(_) => oracle = before,
             }
@@ -225,7 +266,7 @@ fn every_call_of_a_short_script_is_a_crash_point() {
     let script = |disk: &SimDisk| {
         let mut oracle = Oracle::new(State::new());
         if let Ok(log) = options().open_on(disk) {
-            run(&log, &mut oracle, &mut Random(7), 14);
+            run(&log, &mut oracle, &mut Random(7), 20, Style::Mixed);
         }
         oracle
     };
@@ -246,45 +287,53 @@ fn every_call_of_a_short_script_is_a_crash_point() {
 }
 
 #[test]
-fn p5_a_failed_sync_is_never_followed_by_an_acknowledgement() {
+fn p5_what_failed_is_never_acknowledged_later_and_never_comes_back() {
+    let script = |log: &Log, oracle: &mut Oracle| {
+        run(log, oracle, &mut Random(3), 16, Style::Uniform);
+    };
     let whole = SimDisk::new(3);
     {
         let log = options().open_on(&whole).expect("opens");
-        run(&log, &mut Oracle::new(State::new()), &mut Random(3), 12);
+        script(&log, &mut Oracle::new(State::new()));
     }
-    for call in 0..whole.calls() {
+    for (call, seed) in (0..whole.calls()).flat_map(|call| (0..6).map(move |seed| (call, seed))) {
         for fault in [Fault::LostSync, Fault::Io] {
-            let disk = SimDisk::new(3);
+            let disk = SimDisk::new(3 + seed);
             disk.fail_at(call, fault);
             let mut oracle = Oracle::new(State::new());
             let Ok(log) = options().open_on(&disk) else { continue };
-            let mut random = Random(3);
-            run(&log, &mut oracle, &mut random, 12);
-            // Whatever failed is over: go on as the engine allows, then cut the power.
-            let mut more = log.stream_with(
-                &StreamOptions::new().overflow(Overflow::Reject).ring_bytes_max(4_096),
-            );
-            if let Ok(stream) = &mut more {
-                stream.append(b"more").expect("room");
-                let acked = stream.commit().wait().is_ok();
-                let mut next = oracle.states.last().cloned().unwrap_or_default();
-                if acked {
-                    // The failed commit's events are gone with their handles.
-                    next = oracle.states[oracle.acked].clone();
-                }
-                next.insert(stream.id(), vec![b"more".to_vec()]);
-                oracle.states.push(next);
-                if acked {
-                    oracle.acked = oracle.states.len() - 1;
-                    oracle.synced = oracle.acked;
-                }
-            }
-            for chance in 0..4 {
+            script(&log, &mut oracle);
+            // Whatever failed is over: go on as the engine allows, with commits of the same size.
+            go_on(&log, &mut oracle);
+            let context = |what: String| format!("{fault:?} at call {call}, seed {seed}: {what}");
+            check(&disk.after_kill(), &oracle, oracle.acked).map_err(context).expect("a kill");
+            for chance in 0..3 {
                 let cut = disk.after_power_cut(chance);
-                check(&cut, &oracle, oracle.synced)
-                    .map_err(|what| format!("{fault:?} at call {call}, chance {chance}: {what}"))
-                    .expect("after a fault and a power cut");
+                check(&cut, &oracle, oracle.synced).map_err(context).expect("a power cut");
             }
+        }
+    }
+}
+
+/// Two more commits. When they succeed, what had failed is gone for good: its handles are dropped.
+fn go_on(log: &Log, oracle: &mut Oracle) {
+    for _ in 0..2 {
+        let Ok(mut stream) = log.stream() else { return };
+        let payload = vec![b'm'; 600];
+        stream.append(&payload).expect("room");
+        let acked = stream.commit().wait().is_ok();
+        let mut next = oracle.states[oracle.acked].clone();
+        next.insert(stream.id(), vec![payload]);
+        if acked {
+            // What came before and failed can be seen no more.
+            oracle.states.truncate(oracle.acked + 1);
+            oracle.states.push(next);
+            oracle.acked = oracle.states.len() - 1;
+            oracle.synced = oracle.acked;
+        } else {
+            let mut with_failed = oracle.states.last().cloned().unwrap_or_default();
+            with_failed.insert(stream.id(), vec![vec![b'm'; 600]]);
+            oracle.states.push(with_failed);
         }
     }
 }

@@ -403,9 +403,10 @@ impl DiskFile for SimFile {
         let fault = world.call()?;
         let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         if fault.is_some() {
-            // A part may have been written.
+            // A part may have been written, or even all.
             let part = world.chance() as usize % (bytes.len() + 1);
-            bytes.truncate(part);
+            let all = world.chance().is_multiple_of(4);
+            bytes.truncate(if all { bytes.len() } else { part });
         }
         let room = world.capacity.saturating_sub(world.used()) as usize / SECTOR;
         let file = world.file(self.id)?;
