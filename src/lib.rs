@@ -3,6 +3,7 @@
 
 mod catalog;
 mod commit;
+mod core;
 mod disk;
 mod error;
 mod format;

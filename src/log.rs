@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::catalog::{Catalog, Snapshot};
-use crate::commit::{Queue, Ticket};
-use crate::disk::{Disk, RealDisk, process_id};
+use crate::commit::Ticket;
+use crate::core::Core;
+use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::{CommitOptions, Options, Privacy, StreamOptions};
 use crate::recovery::{self, Survey};
-use crate::ring::Budget;
 use crate::segment::{DIR, LOCK};
 use crate::stream::Stream;
 use crate::types::{Status, StreamId};
@@ -25,22 +24,6 @@ const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 /// it and of its streams is gone, or by [`Log::close`], which also tells whether that went well.
 #[derive(Clone, Debug)]
 pub struct Log(Arc<Core>);
-
-/// What all handles of a log share.
-#[derive(Debug)]
-pub(crate) struct Core {
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) queue: Arc<Queue<Writer>>,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) options: Options,
-    /// Streams with a living handle and nothing on disk.
-    pub(crate) volatile: papaya::HashMap<StreamId, ()>,
-    closed: AtomicBool,
-    /// The process that opened it: in a fork of it the log is closed.
-    process: u32,
-    survey: Survey,
-    path: PathBuf,
-}
 
 impl Options {
     /// Opens the log at `path` for writing. A log that is not there yet is made by its first commit;
@@ -114,23 +97,12 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
         }
     }
     let catalog = Arc::new(catalog);
-    let budget = Arc::new(Budget::new(options.memory_bytes_max));
     let ground = Ground { disk, catalog: Arc::clone(&catalog), options: options.clone() };
     let writer = match resumed {
         None => Writer::fresh(Arc::new(ground)),
         Some((tail, lock)) => Writer::resumed(Arc::new(ground), resume(tail, lock)),
     };
-    Ok(Log(Arc::new(Core {
-        catalog,
-        queue: Queue::new(Box::new(writer)),
-        budget,
-        options,
-        volatile: papaya::HashMap::new(),
-        closed: AtomicBool::new(false),
-        process: process_id(),
-        survey,
-        path,
-    })))
+    Ok(Log(Arc::new(Core::new(catalog, writer, options, survey, path))))
 }
 
 fn resume(tail: recovery::Tail, lock: crate::disk::LockGuard) -> Resumed {
@@ -271,35 +243,6 @@ impl Log {
     /// an earlier one had. The log is closed in any case.
     pub fn close(self) -> Result<()> {
         self.0.close()
-    }
-}
-
-impl Core {
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
-        if self.is_closed() { Err(Error::new(ErrorKind::Closed, operation)) } else { Ok(()) }
-    }
-
-    fn close(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Relaxed);
-        if self.process != process_id() {
-            return Err(Error::new(ErrorKind::Closed, "close after fork"));
-        }
-        match self.queue.close() {
-            Some(writer) => writer.close(),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        // Errors can only be told by `Log::close`; nothing that was acknowledged depends on this.
-        let _ = self.close();
     }
 }
 

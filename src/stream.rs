@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::catalog::{Snapshot, StreamEntry};
 use crate::commit::{Part, Pending, Ticket};
+use crate::core::Core;
 use crate::error::{Error, ErrorKind, Refused, RefusedReason, Result};
 use crate::format::{COMMIT_BYTES_MAX, FrameHead};
-use crate::log::Core;
+
 use crate::options::{CommitOptions, Overflow, StreamOptions};
 use crate::reader::{Batch, Events};
 use crate::ring::{Limits, Ring};

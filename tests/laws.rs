@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 9] = [
     &["recovery", "ring", "commit"],
     &["writer", "reader"],
     &["tail", "fold"],
-    &["log", "stream"],
+    &["core", "log", "stream"],
     &["lib", "typed", "tokio", "bin"],
 ];
 

@@ -1,0 +1,82 @@
+//! What all handles of one open log share, and how it ends. The last handle closes it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::catalog::Catalog;
+use crate::commit::Queue;
+use crate::disk::process_id;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::Options;
+use crate::recovery::Survey;
+use crate::ring::Budget;
+use crate::types::StreamId;
+use crate::writer::Writer;
+
+/// What all handles of a log share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) queue: Arc<Queue<Writer>>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) options: Options,
+    /// Streams with a living handle and nothing on disk.
+    pub(crate) volatile: papaya::HashMap<StreamId, ()>,
+    closed: AtomicBool,
+    /// The process that opened it: in a fork of it the log is closed.
+    process: u32,
+    /// What was found when the log was opened, and where.
+    pub(crate) survey: Survey,
+    pub(crate) path: PathBuf,
+}
+
+impl Core {
+    pub(crate) fn new(
+        catalog: Arc<Catalog>,
+        writer: Writer,
+        options: Options,
+        survey: Survey,
+        path: PathBuf,
+    ) -> Self {
+        Self {
+            catalog,
+            queue: Queue::new(Box::new(writer)),
+            budget: Arc::new(Budget::new(options.memory_bytes_max)),
+            options,
+            volatile: papaya::HashMap::new(),
+            closed: AtomicBool::new(false),
+            process: process_id(),
+            survey,
+            path,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.is_closed() { Err(Error::new(ErrorKind::Closed, operation)) } else { Ok(()) }
+    }
+
+    /// Finishes what was asked for and ends the log; the first to call it is told how that went.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Relaxed);
+        if self.process != process_id() {
+            return Err(Error::new(ErrorKind::Closed, "close after fork"));
+        }
+        match self.queue.close() {
+            Some(writer) => writer.close(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Errors can only be told by `Log::close`; nothing that was acknowledged depends on this.
+        let _ = self.close();
+    }
+}
