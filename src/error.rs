@@ -119,6 +119,8 @@ pub enum ErrorKind {
     Codec,
     /// An option has a value that cannot work.
     InvalidOption(&'static str),
+    /// An event was refused at append; see [`Refused`].
+    Refused(RefusedReason),
     /// The position lies beyond what the log holds.
     PositionOutOfRange {
         /// What was asked for.
@@ -217,6 +219,9 @@ impl std::error::Error for Error {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.as_os_str().is_empty() {
+            return f.write_str("the log's directory");
+        }
         write!(f, "{}", self.path.display())?;
         match self.offset {
             Some(offset) => write!(f, " at byte {offset}"),
@@ -282,6 +287,7 @@ impl fmt::Display for ErrorKind {
             }
             Self::Codec => f.write_str("the codec refused"),
             Self::InvalidOption(which) => write!(f, "{which}"),
+            Self::Refused(reason) => reason.fmt(f),
             Self::PositionOutOfRange { asked, last } => {
                 write!(f, "position {asked} is beyond the last commit, {last}")
             }
@@ -347,3 +353,10 @@ impl<E> fmt::Display for Refused<E> {
 }
 
 impl<E: fmt::Debug> std::error::Error for Refused<E> {}
+
+impl<E> From<Refused<E>> for Error {
+    /// For `?` where the event need not come back.
+    fn from(refused: Refused<E>) -> Self {
+        Self::new(ErrorKind::Refused(refused.reason), "append")
+    }
+}

@@ -116,6 +116,15 @@ impl fmt::Display for TypedRefused {
     }
 }
 
+impl From<TypedRefused> for Error {
+    fn from(refused: TypedRefused) -> Self {
+        match refused {
+            TypedRefused::Codec(error) => error,
+            TypedRefused::Refused(refused) => refused.into(),
+        }
+    }
+}
+
 impl std::error::Error for TypedRefused {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {

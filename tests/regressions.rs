@@ -297,8 +297,42 @@ fn p13_f29_a_file_that_ends_inside_a_commit_is_no_reason_to_panic() {
     assert_eq!(survey(dir.path()).expect("readable").damages[0].kind, DamageKind::Cut);
     let (snapshot, _) = Snapshot::open(dir.path()).expect("readable");
     assert!(snapshot.events(id).is_err() && snapshot.read_all(Position::START).is_ok());
+    assert!(small().open(dir.path()).is_err(), "not before it is repaired");
+}
+
+/// A closed log was cut by a hundred bytes. The next writer took what was left for a torn tail, cleared it, and
+/// gave the positions of what had been acknowledged to other commits; from then on the log read as sound.
+#[test]
+fn p6_f14_positions_that_a_cut_took_are_never_given_again() {
+    let dir = dir();
     let log = small().open(dir.path()).expect("opens");
-    assert!(!log.survey().is_sound());
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..5_u8 {
+        stream.append([n; 300]).expect("room");
+        stream.commit().wait().expect("committed");
+    }
+    let id = stream.id();
+    drop(stream);
+    log.close().expect("closes");
+    let path = segment(dir.path(), 1);
+    let file = fs::OpenOptions::new().write(true).open(&path).expect("there");
+    file.set_len(fs::metadata(&path).expect("there").len() - 100).expect("cut");
+    let before = fs::read(&path).expect("readable");
+    let error = small().open(dir.path()).expect_err("what was cut off may have been acknowledged");
+    assert!(matches!(error.kind(), ErrorKind::Corrupt { .. }), "{error}");
+    let report = amberlog::repair(dir.path()).expect("repaired");
+    assert!(report.went_on && report.cleared_bytes == 0, "{report:?}");
+    assert_eq!(fs::read(&path).expect("readable"), before, "no byte of it was touched");
+    assert!(amberlog::repair(dir.path()).expect("again").changed_nothing());
+    let log = small().open(dir.path()).expect("opens now");
+    let mut stream = log.resume(id).expect("known");
+    stream.append("on").expect("room");
+    let commit = stream.commit().wait().expect("committed");
+    assert!(commit.position.get() > 6, "{commit:?}");
+    drop(stream);
+    log.close().expect("closes");
+    let found = survey(dir.path()).expect("readable");
+    assert!(!found.is_sound(), "what is lost stays told: {found:?}");
 }
 
 /// A process was killed after it had made a file and before it had synced the file's name. The next one found

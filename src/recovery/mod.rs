@@ -113,11 +113,16 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
         return Ok(None);
     }
     let refuse = |number: u32| {
-        Error::corrupt("open", place(number, 0))
-            .because("the log cannot go on behind this file; read it, or repair it")
+        Error::corrupt("open", place(number, 0)).because(
+            "the log cannot go on behind this file; read it, or repair it (`amberlog repair`)",
+        )
     };
     if let Some(number) = loaded.in_the_way.first() {
         return Err(refuse(*number));
+    }
+    if let Some(cut) = loaded.survey.damages.iter().find(|one| one.kind == DamageKind::Cut) {
+        // What was cut off may have been acknowledged; its positions must not be given again.
+        return Err(refuse(cut.place.segment.unwrap_or(0)));
     }
     let Some((segment, end)) = loaded.last else {
         let number = loaded.survey.segments.iter().map(|one| one.number).max().unwrap_or(0);

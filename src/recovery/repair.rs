@@ -6,7 +6,7 @@
 use std::io::IoSlice;
 
 use super::load::Loaded;
-use super::report::{Repair, SegmentState};
+use super::report::{DamageKind, Repair, SegmentState};
 use super::walk::End;
 use crate::disk::{Disk, read_exact_at, write_all_at, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
@@ -75,8 +75,10 @@ pub(super) fn repair(disk: &dyn Disk, loaded: Loaded, options: &Options) -> Resu
         lost_bytes += bytes_of(&report, *number);
         report.set_aside.push(set_aside(disk, *number)?);
     }
+    let is_cut = report.before.damages.iter().any(|one| one.kind == DamageKind::Cut);
     if let Some((segment, end)) = &loaded.last
         && loaded.in_the_way.is_empty()
+        && !is_cut
     {
         report.cleared_bytes = clear_tail(segment, end)?;
     }
@@ -89,7 +91,8 @@ pub(super) fn repair(disk: &dyn Disk, loaded: Loaded, options: &Options) -> Resu
         .segments
         .iter()
         .any(|one| !matches!(one.state, SegmentState::Spare | SegmentState::Unusable));
-    if any && (loaded.last.is_none() || !loaded.in_the_way.is_empty()) {
+    if any && (loaded.last.is_none() || is_cut || !loaded.in_the_way.is_empty()) {
+        report.went_on = true;
         // Positions that may have been given are never given again: the new segment starts behind all
         // that the lost one could have held.
         let lost_bytes = lost_bytes.max(options.segment_bytes_max);

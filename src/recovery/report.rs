@@ -160,12 +160,18 @@ pub struct Repair {
     pub set_aside: Vec<Place>,
     /// Spare files that were removed.
     pub removed: Vec<Place>,
+    /// A new segment was begun behind one that was lost or cut. Positions that may have been given before
+    /// are left out, and missing in every later survey.
+    pub went_on: bool,
 }
 
 impl Repair {
     /// Nothing had to be done.
     #[must_use]
     pub fn changed_nothing(&self) -> bool {
-        self.cleared_bytes == 0 && self.set_aside.is_empty() && self.removed.is_empty()
+        self.cleared_bytes == 0
+            && self.set_aside.is_empty()
+            && self.removed.is_empty()
+            && !self.went_on
     }
 }

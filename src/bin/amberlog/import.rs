@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::flight::{Crash, Flight};
 use crate::lines::Lines;
 use crate::output::{Out, Outcome, Verdict, in_log, note};
+use crate::reading::tell_damage;
 use crate::sources::{LINE_BYTES_MAX, Source, Sources, open};
 use crate::units::{count, printable};
 
@@ -149,10 +150,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
     let sources = Sources::find(&args.paths, &args.log)?;
     let options = Options::new().ring_bytes_max(RING_BYTES);
     let log = options.open(&args.log).map_err(in_log(&args.log))?;
-    if !log.survey().is_sound() {
-        let path = args.log.display();
-        note(format_args!("the log is damaged; `amberlog verify {path}` tells where"));
-    }
+    let sound = tell_damage(log.survey(), &args.log);
     let mut import = Import::new(&log, args.commit_every, &sources);
     let crashed = import.all(&sources.files);
     import.bar.finish_and_clear();
@@ -162,7 +160,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
     if let Some(error) = crashed.or(closed.err()) {
         return Err(in_log(&args.log)(error));
     }
-    Ok(verdict)
+    Ok(if sound || verdict != Verdict::Done { verdict } else { Verdict::Found })
 }
 
 struct Import<'a> {

@@ -13,6 +13,7 @@ mod list;
 mod output;
 mod reading;
 mod record;
+mod repair;
 mod sources;
 mod units;
 mod verify;
@@ -69,6 +70,11 @@ enum Verb {
         /// The log's directory
         log: PathBuf,
     },
+    /// Clear a torn tail, and set aside what keeps a log from going on; drops nothing that may count
+    Repair {
+        /// The log's directory
+        log: PathBuf,
+    },
     /// Take a log apart, record by record, as it lies on disk
     Dump(dump::Args),
 }
@@ -100,6 +106,7 @@ fn run(verb: &Verb, form: Form) -> Outcome {
         Verb::Cat(args) => cat::run(args, &mut out),
         Verb::Info { log, stream } => info::run(log, stream.as_deref(), &mut out),
         Verb::Verify { log } => verify::run(log, &mut out),
+        Verb::Repair { log } => repair::run(log, &mut out),
         Verb::Dump(args) => dump::run(args, &mut out),
     };
     // What was printed before a failure is worth reading too.

@@ -18,6 +18,12 @@ pub(crate) fn open(path: &Path) -> Result<(Snapshot, Survey), Failure> {
             count(hidden, "commit")
         ));
     }
+    tell_damage(&survey, path);
+    Ok((snapshot, survey))
+}
+
+/// Says on standard error that a log is damaged, and returns whether it is sound.
+pub(crate) fn tell_damage(survey: &Survey, path: &Path) -> bool {
     if !survey.is_sound() {
         note(format_args!(
             "the log is damaged in {}; `amberlog verify {}` tells where",
@@ -25,7 +31,7 @@ pub(crate) fn open(path: &Path) -> Result<(Snapshot, Survey), Failure> {
             path.display()
         ));
     }
-    Ok((snapshot, survey))
+    survey.is_sound()
 }
 
 /// The stream that `text` names.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::flight::Flight;
 use crate::lines::{Content, Lines};
 use crate::output::{Failure, Out, Outcome, Verdict, in_log, note};
+use crate::reading::tell_damage;
 use crate::sources::LINE_BYTES_MAX;
 use crate::units::{count, parse_bytes};
 
@@ -67,6 +68,7 @@ struct Summary {
 pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
     let failed = in_log(&args.log);
     let log = options(args).open(&args.log).map_err(&failed)?;
+    let sound = tell_damage(log.survey(), &args.log);
     let stream = stream(&log, args).map_err(&failed)?;
     let mut recorder = Recorder {
         args,
@@ -79,13 +81,13 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
     let input = BufReader::with_capacity(READ_BYTES, std::io::stdin().lock());
     let recorded = recorder.all(input);
     let finished = recorder.finish(recorded.is_ok());
-    print(&recorder.summary(finished.as_ref().copied().unwrap_or(0)), out)?;
+    print(&recorder.summary(finished.as_ref().ok().copied()), out)?;
     drop(recorder);
     let closed = log.close().map_err(&failed);
     recorded?;
     finished?;
     closed?;
-    Ok(Verdict::Done)
+    Ok(if sound { Verdict::Done } else { Verdict::Found })
 }
 
 fn options(args: &Args) -> Options {
@@ -156,9 +158,11 @@ impl Recorder<'_> {
         }
         if let Some(refused) = refused {
             let line = lines.number();
+            let too_large = matches!(refused.reason, RefusedReason::EventTooLarge { .. });
+            let or = if too_large { "" } else { ", commit earlier, or --keep-last" };
             return Err(Failure::Said(format!(
-                "line {line}: {refused}; give more with --ring, commit earlier, or --keep-last. \
-                 Recording ends here; what was committed is in the log"
+                "line {line}: {refused}; give more with --ring{or}. Recording ends here; what was \
+                 committed is in the log"
             )));
         }
         self.lines += 1;
@@ -190,7 +194,9 @@ impl Recorder<'_> {
         self.land()?;
         let left = self.stream.discard();
         if left > 0 {
-            let why = if is_end_of_input {
+            let why = if is_end_of_input && self.flight.commits() == 0 {
+                "no line matched"
+            } else if is_end_of_input {
                 "nothing behind the last match is"
             } else {
                 "no commit had been due"
@@ -200,15 +206,19 @@ impl Recorder<'_> {
         Ok(left)
     }
 
-    fn summary(&self, not_committed: u64) -> Summary {
+    /// `left`: events that were there at the end and not committed, when everything went well.
+    fn summary(&self, left: Option<u64>) -> Summary {
         let committed = self.flight.events();
+        let rest = self.lines.saturating_sub(committed);
+        // Only an overwriting ring drops anything; whatever else is missing was not committed.
+        let not_committed = left.filter(|_| self.args.keep_last).unwrap_or(rest).min(rest);
         Summary {
             id: (self.stream.status() == Status::Durable).then(|| self.stream.id().to_string()),
             name: self.args.name.clone(),
             lines: self.lines,
             committed,
             commits: self.flight.commits(),
-            dropped: self.lines.saturating_sub(committed + not_committed),
+            dropped: rest - not_committed,
             not_committed,
         }
     }

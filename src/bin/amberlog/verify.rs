@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use amberlog::{Damage, SegmentReport, Survey, TornTail};
+use amberlog::{Damage, DamageKind, SegmentReport, Survey, TornTail};
 use serde::Serialize;
 
 use crate::output::{Out, Outcome, Verdict, in_log};
@@ -137,8 +137,14 @@ fn print(survey: &Survey, out: &mut Out) -> std::io::Result<()> {
         }
     }
     if let Some(torn) = &survey.torn_tail {
+        let is_cut = survey.damages.iter().any(|damage| damage.kind == DamageKind::Cut);
+        let what = if is_cut {
+            "in the file that was cut: it may have been acknowledged"
+        } else {
+            "never acknowledged as durable, no damage"
+        };
         out.line(format_args!(
-            "torn tail: {} in {}, {} in it; never acknowledged as durable, no damage",
+            "torn tail: {} in {}, {} in it; {what}",
             bytes_text(torn.bytes),
             torn.place,
             count(torn.commits, "whole commit")
