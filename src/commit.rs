@@ -275,7 +275,7 @@ impl<W: Lead> Queue<W> {
             }
             group.extend(inner.forming.pop_front());
         }
-        Some(Leading { queue: self, writer: Some(writer), group })
+        Some(Leading { queue: self, writer: Some(writer), group, finished: false })
     }
 
     /// Gives the writer back, lets the next leader start, and wakes whoever the group was for.
@@ -310,7 +310,8 @@ impl<W: Lead> Queue<W> {
                 inner.asked = false;
                 drop(inner);
                 while let Some(leading) = self.try_lead() {
-                    leading.run();
+                    // A panic has poisoned the log by now; those who come later have to be told so.
+                    let _ = catch_unwind(AssertUnwindSafe(|| leading.run()));
                 }
                 inner = self.lock();
             } else if inner.closed {
@@ -361,6 +362,8 @@ struct Leading<'a, W: Lead> {
     queue: &'a Queue<W>,
     writer: Option<Box<W>>,
     group: Vec<Arc<Pending>>,
+    /// The writer came back. (A thread that unwinds for another reason may lead as well.)
+    finished: bool,
 }
 
 impl<W: Lead> Leading<'_, W> {
@@ -368,6 +371,7 @@ impl<W: Lead> Leading<'_, W> {
         if let Some(writer) = &mut self.writer {
             writer.commit_group(&self.group);
         }
+        self.finished = true;
     }
 }
 
@@ -376,7 +380,7 @@ impl<W: Lead> Drop for Leading<'_, W> {
         let Some(mut writer) = self.writer.take() else {
             return;
         };
-        if std::thread::panicking() {
+        if !self.finished {
             writer.poison();
             for pending in &self.group {
                 pending.settle(Err(Error::new(ErrorKind::Poisoned, "commit")));
@@ -487,15 +491,15 @@ impl Future for Ticket {
     type Output = Result<Commit>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // Wakers are somebody else's code: none of it runs under the lock.
+        let waker = context.waker().clone();
         let mut state = self.pending.lock();
         if let Some(outcome) = &state.outcome {
             return Poll::Ready(outcome.clone());
         }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
+        let old = state.waker.replace(waker);
         drop(state);
+        drop(old);
         if let Some(queue) = &self.queue {
             Arc::clone(queue).ask_server();
         }

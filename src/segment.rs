@@ -348,7 +348,14 @@ impl Spare {
             created_micros: Timestamp::now().as_micros(),
             salt: salt(),
         };
-        let file = disk.create(&path(number))?;
+        let file = match disk.create(&path(number)) {
+            // What a failed attempt left behind; the number is behind every one that was used.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                disk.remove(&path(number))?;
+                disk.create(&path(number))?
+            }
+            result => result?,
+        };
         let fill = || {
             match zero {
                 Zero::Written => write_zeros_at(&*file, 0, reserved_bytes)?,

@@ -456,3 +456,61 @@ fn f37_a_waker_that_panics_takes_nobody_with_it() {
         }
     });
 }
+
+/// A commit whose directory was damaged had no batches that could be believed, and reading by position passed
+/// over it as if it had been empty.
+#[test]
+fn p6_f22_reading_by_position_tells_of_a_damaged_directory() {
+    let dir = dir();
+    let log = small().open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..3_u8 {
+        stream.append([n; 100]).expect("room");
+        stream.commit().wait().expect("committed");
+    }
+    drop(stream);
+    log.close().expect("closes");
+    let offset = amberlog::Inspection::open(dir.path())
+        .expect("readable")
+        .filter_map(|item| match item.expect("readable") {
+            amberlog::Item::Commit { offset, .. } => Some(offset),
+            _ => None,
+        })
+        .nth(1)
+        .expect("the second");
+    let path = segment(dir.path(), 1);
+    let mut bytes = fs::read(&path).expect("readable");
+    bytes[offset as usize + 40 + 5] ^= 1;
+    fs::write(&path, bytes).expect("written");
+    let (snapshot, found) = Snapshot::open(dir.path()).expect("readable");
+    assert!(!found.is_sound());
+    let all: Vec<_> = snapshot.read_all(Position::START).expect("in range").collect();
+    assert_eq!(all.len(), 3);
+    assert!(all[0].is_ok() && all[1].is_err() && all[2].is_ok(), "{all:?}");
+}
+
+/// A flight recorder commits while its thread unwinds. The leader looked whether its thread was panicking, took
+/// itself for the reason, and poisoned the log for everybody.
+#[test]
+fn p5_a_commit_made_while_a_thread_unwinds_is_a_commit_like_every_other() {
+    struct Recorder(amberlog::Stream);
+    impl Drop for Recorder {
+        fn drop(&mut self) {
+            self.0.append("the last words").expect("room");
+            self.0.commit().wait().expect("committed");
+        }
+    }
+    let dir = dir();
+    let log = small().open(dir.path()).expect("opens");
+    let recorder = Recorder(log.stream().expect("a stream"));
+    let id = recorder.0.id();
+    let thread = std::thread::spawn(move || {
+        let _recorder = recorder;
+        std::panic::resume_unwind(Box::new("something else"));
+    });
+    assert!(thread.join().is_err());
+    assert_eq!(log.snapshot().events(id).expect("committed").count(), 1);
+    let mut other = log.stream().expect("a stream");
+    other.append("goes on").expect("room");
+    other.commit().wait().expect("the log is not poisoned");
+}

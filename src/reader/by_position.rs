@@ -76,7 +76,13 @@ impl LogEvents {
                 Step::Commit(found) if found.head.position == self.next => {
                     at.offset = record_at(found.end());
                     self.next += 1;
+                    let unknown = found.batches.is_empty();
+                    let error = at.segment.error("read", found.offset);
                     self.at = Some(at);
+                    if unknown {
+                        // Its directory is damaged: nobody knows what was in it.
+                        return Err(error);
+                    }
                     self.commit = Some((found, 0));
                     return Ok(true);
                 }

@@ -6,7 +6,7 @@ use super::keeper::Full;
 use super::{Active, Writer};
 use crate::disk::{Lock, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{COMMITS_AT, witness};
+use crate::format::{COMMITS_AT, is_zero, witness};
 use crate::segment::{DIR, LOCK, NUMBER_MAX, Segment, Spare, Zero, place, segment_bytes};
 
 impl Writer {
@@ -24,9 +24,10 @@ impl Writer {
                 let bytes = COMMITS_AT + bytes + witness::BYTES as u64;
                 let failed = |error| segment.io_error("reserve", bytes, error);
                 segment.file.set_len(bytes).map_err(failed)?;
-                segment.file.sync_data().map_err(failed)?;
                 active.is_reserved = true;
-                return Ok(());
+                return segment.file.sync_data().map_err(failed).inspect_err(|error| {
+                    self.poisoned = Some(error.clone());
+                });
             }
             let number = segment.number() + 1;
             if number > NUMBER_MAX {
@@ -42,8 +43,10 @@ impl Writer {
             // the length has to be durable before the clean witness is overwritten.
             let failed = |error| segment.io_error("reserve", reserved, error);
             segment.file.set_len(reserved).map_err(failed)?;
-            segment.file.sync_data().map_err(failed)?;
             active.is_reserved = true;
+            return segment.file.sync_data().map_err(failed).inspect_err(|error| {
+                self.poisoned = Some(error.clone());
+            });
         }
         Ok(())
     }
@@ -128,12 +131,21 @@ impl Writer {
 
     /// After a failed write: makes sure that nothing of it can ever be taken for a commit.
     pub(super) fn scrub(&mut self, segment: &Segment, from: u64, to: u64) {
-        // What could not be overwritten could not have been written either, piece after piece.
         let unless_full = |result: std::io::Result<()>| match result {
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
             result => result,
         };
-        let zeroed = unless_full(write_zeros_at(&*segment.file, from, to));
+        // On a full disk what could not be overwritten was not written either, unless the file system
+        // writes elsewhere what it overwrites: so it is looked at.
+        let zeroed = match write_zeros_at(&*segment.file, from, to) {
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                let length = segment.file.len().map_or(to, |length| length.min(to));
+                let left = segment.read(from..length.max(from), 0, length.max(from));
+                let window = left.as_ref().ok().and_then(|window| window.get(from..length));
+                if length <= from || window.is_some_and(is_zero) { Ok(()) } else { Err(error) }
+            }
+            result => result,
+        };
         // The witness stood where the commit was to go.
         let witnessed = zeroed.and_then(|()| unless_full(self.write_witness(false)));
         if let Err(error) = witnessed.and_then(|()| segment.file.sync_data()) {
