@@ -227,3 +227,39 @@ fn a_commit_larger_than_a_segment_gets_one_made_to_fit() {
     let id = snapshot.streams()[0].id;
     assert!(payloads(snapshot.events(id).expect("known")) == [large, b"small".to_vec()]);
 }
+
+#[test]
+fn p14_files_are_private_and_the_directory_can_be_moved() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = dir();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let log = Log::open(&old).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    fill(&mut stream, 0, 3);
+    stream.commit().wait().expect("committed");
+    let mode =
+        |path: &str| std::fs::metadata(old.join(path)).expect("there").permissions().mode() & 0o777;
+    let modes = ["", "segments", "segments/0000000001.seg", "LOCK"].map(mode);
+    assert_eq!(modes, [0o700, 0o700, 0o600, 0o600]);
+    let id = stream.id();
+    drop(stream);
+    log.close().expect("closes");
+    std::fs::rename(&old, &new).expect("moved");
+    let log = Log::open(&new).expect("opens where it is now");
+    assert_eq!(payloads(log.snapshot().events(id).expect("known")), numbers(0, 3));
+}
+
+#[test]
+fn p11_event_time_is_append_time() {
+    let dir = dir();
+    let log = Log::options().clock(amberlog::Clock::Precise).open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    let before = amberlog::Timestamp::now();
+    fill(&mut stream, 0, 1);
+    let after = amberlog::Timestamp::now();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let commit = stream.commit().wait().expect("committed");
+    let mut events = log.snapshot().events(stream.id()).expect("known");
+    let event = events.next().expect("one").expect("readable");
+    assert!(before <= event.time() && event.time() <= after && after < commit.time);
+}

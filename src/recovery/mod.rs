@@ -64,8 +64,9 @@ pub fn survey(path: impl AsRef<Path>) -> Result<Survey> {
     Ok(look(&disk, Depth::Full)?.survey)
 }
 
-/// Repairs a log: clears a torn tail, and sets files aside that keep the log from going on. It drops no
-/// byte that may have been acknowledged: such files get another name and stay. Damage inside segments is
+/// Repairs a log: clears a torn tail, sets files aside that keep the log from going on, and begins a new
+/// segment behind one that was lost or cut. It drops no byte that may have been acknowledged: files set
+/// aside get another name and stay, and one that was cut stays as it is. Damage inside segments is
 /// reported and left as it is; the events there read as [`ErrorKind::Corrupt`].
 ///
 /// Takes the writer's lock. Running it twice changes nothing more.
@@ -198,9 +199,8 @@ fn look(disk: &dyn Disk, depth: Depth) -> Result<Loaded> {
     load(disk, Access::Read, depth)?.ok_or_else(|| Error::new(ErrorKind::NoLog, "open"))
 }
 
-/// The position of the first commit that a survey says is not readable, for messages.
 impl Survey {
-    /// Where the first damage is.
+    /// The position of the first damage, for messages.
     #[must_use]
     pub fn first_damaged(&self) -> Option<Position> {
         self.damages.iter().map(|damage| damage.positions.start).min()
