@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use self::cut::{Choice, random};
 use self::world::{World, injected};
 use super::{Disk, DiskFile, Lock, Pin};
+use crate::sabotage::{Sabotage, broken};
 
 /// A simulated disk that holds one log. Clones are the same disk.
 ///
@@ -267,7 +268,7 @@ impl Disk for SimDisk {
         if !world.names.contains_key("") {
             return Err(io::ErrorKind::NotFound.into());
         }
-        if world.locked {
+        if world.locked && !broken(Sabotage::ShareLock) {
             return Ok(Lock::Busy(None));
         }
         world.locked = true;
