@@ -99,10 +99,25 @@ impl SimDisk {
         self.world().capacity = bytes;
     }
 
+    /// How many bytes of file data the disk can hold; [`u64::MAX`] unless it was said, or made full.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.world().capacity
+    }
+
     /// Lets the log use threads of its own on this disk, as it does on a real one. Then the numbers of calls
     /// depend on the scheduler. Without this everything happens on the threads that call.
     pub fn allow_threads(&self) {
         self.world().threads = true;
+    }
+
+    /// A copy of the disk as any process sees it now. What goes wrong with one does not go wrong with the other,
+    /// and the lock is free.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut world = self.world().clone();
+        world.reset();
+        Self::with(world)
     }
 
     /// The disk as a new process finds it after this one was killed: everything that was written is
