@@ -487,3 +487,42 @@ impl DiskFile for SimFile {
         Ok(Arc::new(world.file(self.id)?.cache.clone()))
     }
 }
+
+/// The disk as bytes, for whoever damages a log by hand. Calls are not counted.
+impl SimDisk {
+    /// Every file: its path in the log's directory, with `/` between its parts, and its bytes.
+    #[must_use]
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let world = self.world();
+        let file = |id: &Option<u64>| Some(world.files.get(&(*id)?)?.cache.clone());
+        world.names.iter().filter_map(|(name, id)| Some((name.clone(), file(id)?))).collect()
+    }
+
+    /// Puts a file there, as if it had always been: its directories, its name and its bytes are durable.
+    pub fn write_file(&self, path: &str, bytes: &[u8]) {
+        let mut world = self.world();
+        let dirs = path.match_indices('/').map(|(at, _)| &path[..at]);
+        let dirs: Vec<String> = std::iter::once("").chain(dirs).map(str::to_owned).collect();
+        let id = world.next_file;
+        world.next_file += 1;
+        let file = File {
+            cache: bytes.to_vec(),
+            platter: bytes.to_vec(),
+            allocated: (0..bytes.len().div_ceil(SECTOR)).collect(),
+            ..File::default()
+        };
+        world.files.insert(id, file);
+        for (name, file) in dirs.into_iter().map(|dir| (dir, None)).chain([(path.into(), Some(id))])
+        {
+            world.names.insert(name.clone(), file);
+            world.durable_names.insert(name, file);
+        }
+    }
+
+    /// Takes a file away, for good.
+    pub fn remove_file(&self, path: &str) {
+        let mut world = self.world();
+        world.names.remove(path);
+        world.durable_names.remove(path);
+    }
+}
