@@ -289,7 +289,8 @@ impl Attack {
                 *slot = None;
             }
         }
-        if gone > 0 && !had_dropped && all <= SMALL_RING_BYTES {
+        let alone = handle.flying.is_empty();
+        if gone > 0 && !had_dropped && alone && all <= SMALL_RING_BYTES {
             return Err(format!("{gone} events were dropped though there was room (P10)"));
         }
         if handle.ring.last().is_some_and(Option::is_none) {
@@ -365,7 +366,7 @@ impl Attack {
                 Ok(_) if moved => return Err("a stream that had moved was written (P8)".into()),
                 Ok(commit) => {
                     self.check_commit(&commit, durability, &changes)?;
-                    self.land(&changes);
+                    self.land(&changes, &handles);
                     if !changes.is_empty() {
                         self.stats.commits += 1;
                         self.oracle.succeeded(changes.clone());
@@ -436,13 +437,14 @@ impl Attack {
     }
 
     /// Events of a commit that succeeded are not the handle's any more.
-    fn land(&mut self, changes: &Changes) {
+    fn land(&mut self, changes: &Changes, handles: &[u64]) {
         for change in changes {
-            for handle in self.handles.iter_mut().filter(|handle| handle.id == change.stream) {
-                if handle.first == change.at && handle.flying.len() >= change.slots.len() {
-                    handle.first += change.slots.len() as u64;
-                    handle.flying.drain(..change.slots.len());
-                }
+            let theirs = |handle: &&mut Handle| {
+                handle.id == change.stream && handles.contains(&handle.number)
+            };
+            if let Some(handle) = self.handles.iter_mut().find(theirs) {
+                handle.first += change.slots.len() as u64;
+                handle.flying.drain(..change.slots.len());
             }
         }
     }
