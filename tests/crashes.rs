@@ -14,6 +14,9 @@ mod support;
 use attack::{Attack, Op, Stats, decode};
 use support::{Rng, env_or};
 
+/// In how many ways each power cut is looked at.
+const CUTS: u64 = 8;
+
 /// The script of this number: of chance, but some are of one kind, for what chance alone never brings.
 fn script(number: u64) -> Vec<Op> {
     let mut rng = Rng::new(number);
@@ -42,18 +45,31 @@ fn attack(number: u64, cuts: u64) -> Result<Stats, String> {
     Attack::script(number, cuts, &script(number))
 }
 
+/// Runs one script and says what happens: before each operation, the number of the disk's next call.
+fn replay(number: u64) {
+    let mut attack = Attack::new(number, CUTS).expect("opens");
+    for (at, op) in script(number).into_iter().enumerate() {
+        println!("{at:4} call {:5} {op:?}", attack.calls());
+        let step = attack.step(op);
+        if step.is_err() {
+            println!("the disk: {:#?}", amberlog::survey_on(&attack.disk().copy()));
+        }
+        step.expect("no finding");
+    }
+    attack.step(Op::PowerCut { seed: 0 }).expect("no finding at the end");
+}
+
 #[test]
 fn p3_p4_p5_p6_whatever_the_disk_does() {
     if let Ok(number) = std::env::var("AMBERLOG_REPLAY") {
         let number = number.parse().expect("the number of a script");
-        script(number).iter().enumerate().for_each(|(at, op)| println!("{at:4} {op:?}"));
-        attack(number, 8).expect("no finding");
+        replay(number);
         return;
     }
     let first = env_or("AMBERLOG_SCRIPTS_FROM", 1);
     let mut total = Stats::default();
     for number in first..first + env_or("AMBERLOG_SCRIPTS", 100) {
-        let found = attack(number, 8);
+        let found = attack(number, CUTS);
         total.add(found.unwrap_or_else(|what| panic!("AMBERLOG_REPLAY={number}: {what}")));
     }
     println!(

@@ -13,7 +13,7 @@ impl Attack {
     /// Kills the process, or cuts the power, compares what is left, and goes on with it.
     pub(super) fn crash(&mut self, power_cut: Option<u64>) -> Result<(), String> {
         let (next, at_least) = match power_cut {
-            None => (self.disk.after_kill(), AtLeast::Acknowledged),
+            None => (self.disk.after_kill(), self.in_memory()),
             Some(seed) => {
                 for way in 1..self.cuts {
                     let cut = self.disk.after_power_cut(seed.wrapping_mul(1_000) + way);
@@ -34,6 +34,15 @@ impl Attack {
         }
         self.check(&disk, at_least)?;
         self.go_on(&disk, at_least)
+    }
+
+    /// What a process that dies leaves to the system's memory: everything, unless a failed sync has
+    /// thrown it away (F9).
+    fn in_memory(&self) -> AtLeast {
+        match self.lost_at {
+            Some(call) if self.disk.calls() > call => AtLeast::Synced,
+            _ => AtLeast::Acknowledged,
+        }
     }
 
     /// Every way, or so many of them, in which a power cut could leave the disk now. Says whether those
@@ -83,7 +92,7 @@ impl Attack {
         }
         let next = self.disk.after_kill();
         self.forget_handles();
-        self.go_on(&next, AtLeast::Acknowledged)
+        self.go_on(&next, self.in_memory())
     }
 
     /// Opens what is left for good.
@@ -97,7 +106,8 @@ impl Attack {
         self.disk = disk.clone();
         self.log = Some(log);
         self.fired = self.disk.faults_fired();
-        (self.full, self.poisoned, self.crash_at) = (false, false, None);
+        (self.full, self.poisoned) = (false, false);
+        (self.crash_at, self.lost_at) = (None, None);
         Ok(())
     }
 

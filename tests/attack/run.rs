@@ -62,8 +62,10 @@ pub(super) struct Queued {
     ticket: Ticket,
     durability: Durability,
     changes: Changes,
-    /// The handle of each change, and of those that took part with nothing to commit.
+    /// The handles that took part, also with nothing to commit.
     handles: Vec<u64>,
+    /// Those of the changes.
+    owners: Vec<u64>,
 }
 
 /// A log under attack.
@@ -85,6 +87,8 @@ pub struct Attack {
     /// Calls that went wrong before this life.
     pub(super) fired: u64,
     pub(super) crash_at: Option<u64>,
+    /// The first call of this life that loses what it should sync.
+    pub(super) lost_at: Option<u64>,
 }
 
 pub(super) fn options() -> Options {
@@ -113,6 +117,7 @@ impl Attack {
             poisoned: false,
             fired: 0,
             crash_at: None,
+            lost_at: None,
         };
         attack.log = Some(options().open_on(&attack.disk).map_err(|error| error.to_string())?);
         Ok(attack)
@@ -131,6 +136,11 @@ impl Attack {
     /// The calls that the disk has seen.
     pub fn calls(&self) -> u64 {
         self.disk.calls()
+    }
+
+    /// The disk as it is.
+    pub fn disk(&self) -> &SimDisk {
+        &self.disk
     }
 
     /// The machine has stopped; only a crash leads on.
@@ -306,13 +316,14 @@ impl Attack {
         durability: Durability,
         then: Then,
     ) -> Result<(), String> {
-        let (mut changes, mut handles) = (Vec::new(), Vec::new());
+        let (mut changes, mut handles, mut owners) = (Vec::new(), Vec::new(), Vec::new());
         for at in some {
             let handle = &mut self.handles[*at];
             handles.push(handle.number);
             if handle.ring.is_empty() {
                 continue;
             }
+            owners.push(handle.number);
             let at = handle.first + handle.flying.len() as u64;
             let slots = std::mem::take(&mut handle.ring);
             handle.flying.extend(slots.iter().cloned());
@@ -330,7 +341,7 @@ impl Attack {
                 _ => return Ok(()),
             }
         };
-        self.queued.push(Queued { ticket, durability, changes, handles });
+        self.queued.push(Queued { ticket, durability, changes, handles, owners });
         match then {
             Then::Wait => self.settle(),
             Then::Keep => Ok(()),
@@ -345,15 +356,15 @@ impl Attack {
         let outcomes: Vec<_> = queued
             .into_iter()
             .map(|one| {
-                let Queued { ticket, durability, changes, handles } = one;
-                (ticket.wait(), durability, changes, handles)
+                let Queued { ticket, durability, changes, handles, owners } = one;
+                (ticket.wait(), durability, changes, handles, owners)
             })
             .collect();
         self.full = self.disk.capacity() < u64::MAX;
         let excused = self.disk.faults_fired() > fired || self.full;
         let mut heads = self.oracle.now();
         let (mut failed, mut group) = (BTreeSet::new(), Vec::new());
-        for (outcome, durability, changes, handles) in outcomes {
+        for (outcome, durability, changes, handles, owners) in outcomes {
             let behind = handles.iter().any(|handle| failed.contains(handle));
             let moved = changes.iter().any(|change| {
                 heads.get(&change.stream).map_or(0, |content| content.slots.len()) as u64
@@ -366,7 +377,7 @@ impl Attack {
                 Ok(_) if moved => return Err("a stream that had moved was written (P8)".into()),
                 Ok(commit) => {
                     self.check_commit(&commit, durability, &changes)?;
-                    self.land(&changes, &handles);
+                    self.land(&changes, &owners);
                     if !changes.is_empty() {
                         self.stats.commits += 1;
                         self.oracle.succeeded(changes.clone());
@@ -377,8 +388,8 @@ impl Attack {
                     add(&mut heads, &changes);
                 }
                 Err(error) => {
-                    self.return_names(&changes, &handles);
-                    failed.extend(handles);
+                    self.return_names(&changes, &owners);
+                    failed.extend(owners);
                     self.check_failure(&error, behind, moved, excused)?;
                     let refused =
                         matches!(error.kind(), ErrorKind::Conflict { .. } | ErrorKind::Poisoned);
@@ -437,10 +448,10 @@ impl Attack {
     }
 
     /// Events of a commit that succeeded are not the handle's any more.
-    fn land(&mut self, changes: &Changes, handles: &[u64]) {
+    fn land(&mut self, changes: &Changes, owners: &[u64]) {
         for change in changes {
             let theirs = |handle: &&mut Handle| {
-                handle.id == change.stream && handles.contains(&handle.number)
+                handle.id == change.stream && owners.contains(&handle.number)
             };
             if let Some(handle) = self.handles.iter_mut().find(theirs) {
                 handle.first += change.slots.len() as u64;
@@ -449,12 +460,12 @@ impl Attack {
         }
     }
 
-    fn return_names(&mut self, changes: &Changes, handles: &[u64]) {
+    fn return_names(&mut self, changes: &Changes, owners: &[u64]) {
         for change in changes.iter().filter(|change| change.name.is_some()) {
             let owner = self
                 .handles
                 .iter_mut()
-                .find(|handle| handle.id == change.stream && handles.contains(&handle.number));
+                .find(|handle| handle.id == change.stream && owners.contains(&handle.number));
             if let Some(owner) = owner {
                 owner.name.clone_from(&change.name);
             }
@@ -594,6 +605,9 @@ impl Attack {
                 return;
             }
             self.crash_at = Some(call);
+        }
+        if fault == amberlog::Fault::LostSync {
+            self.lost_at = Some(self.lost_at.map_or(call, |at| at.min(call)));
         }
         self.disk.fail_at(call, fault);
     }
