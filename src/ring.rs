@@ -260,7 +260,13 @@ impl Ring {
         if self.wrapped.is_none() && self.grow(need) {
             return Ok(());
         }
-        let memory_full = self.buffer.bytes.len() < self.bound().min(self.tail + need);
+        // Growing was tried and was not granted.
+        let wanted = match self.limits.overflow {
+            Overflow::OverwriteOldest => self.bound().min(self.tail + need),
+            _ => self.tail + need,
+        };
+        let memory_full =
+            self.wrapped.is_none() && (self.buffer.bytes.len() < wanted && wanted <= self.bound());
         let overwrites =
             self.limits.overflow == Overflow::OverwriteOldest && room == Room::ByDropping;
         if !overwrites || need > self.buffer.bytes.len() {

@@ -109,7 +109,13 @@ pub fn repair_on(disk: &crate::disk::SimDisk) -> Result<Repair> {
 
 fn mend(disk: &dyn Disk) -> Result<Repair> {
     let none = || Error::new(ErrorKind::NoLog, "repair");
-    let names = disk.list("").unwrap_or_default();
+    let names = match disk.list("") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(none()),
+        result => result.map_err(|error| {
+            let place = Place { path: "".into(), segment: None, offset: None };
+            Error::io("repair", place, error)
+        })?,
+    };
     if !names.iter().any(|name| name == crate::segment::DIR) {
         return Err(none());
     }

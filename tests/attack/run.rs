@@ -282,25 +282,23 @@ impl Attack {
         if handle.ring_kind != RingKind::Overwriting {
             return Ok(());
         }
-        let from = handle.first + handle.flying.len() as u64;
         let events = handle.stream.events().map_err(|error| error.to_string())?;
         let mut kept = BTreeSet::new();
-        for event in events.range(from..) {
+        for event in events.range(handle.first..) {
             let event = event.map_err(|error| error.to_string())?;
             kept.insert(event.seq().get());
         }
-        let all: usize =
-            handle.ring.iter().flatten().map(|bytes| bytes.len() + FRAME_BYTES_MAX).sum();
-        let had_dropped = handle.ring.iter().any(Option::is_none);
+        let slots = || handle.flying.iter().chain(&handle.ring);
+        let bytes: usize = slots().flatten().map(|bytes| bytes.len() + FRAME_BYTES_MAX).sum();
+        let had_room = bytes <= SMALL_RING_BYTES && slots().all(Option::is_some);
         let mut gone = 0;
-        for (seq, slot) in (from..).zip(&mut handle.ring) {
+        for (seq, slot) in (handle.first..).zip(handle.flying.iter_mut().chain(&mut handle.ring)) {
             if !kept.contains(&seq) {
                 gone += u64::from(slot.is_some());
                 *slot = None;
             }
         }
-        let alone = handle.flying.is_empty();
-        if gone > 0 && !had_dropped && alone && all <= SMALL_RING_BYTES {
+        if gone > 0 && had_room {
             return Err(format!("{gone} events were dropped though there was room (P10)"));
         }
         if handle.ring.last().is_some_and(Option::is_none) {
@@ -316,19 +314,6 @@ impl Attack {
         durability: Durability,
         then: Then,
     ) -> Result<(), String> {
-        let (mut changes, mut handles, mut owners) = (Vec::new(), Vec::new(), Vec::new());
-        for at in some {
-            let handle = &mut self.handles[*at];
-            handles.push(handle.number);
-            if handle.ring.is_empty() {
-                continue;
-            }
-            owners.push(handle.number);
-            let at = handle.first + handle.flying.len() as u64;
-            let slots = std::mem::take(&mut handle.ring);
-            handle.flying.extend(slots.iter().cloned());
-            changes.push(Change { stream: handle.id, at, slots, name: handle.name.take() });
-        }
         let how = CommitOptions::new().durability(durability);
         let log = self.log.clone().ok_or("the log is not open")?;
         let ticket = if together {
@@ -341,6 +326,22 @@ impl Attack {
                 _ => return Ok(()),
             }
         };
+        let (mut changes, mut handles, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for at in some {
+            // Events that came back from a failed commit were put in front just now, and the oldest may have had
+            // to go.
+            self.note_dropped(*at)?;
+            let handle = &mut self.handles[*at];
+            handles.push(handle.number);
+            if handle.ring.is_empty() {
+                continue;
+            }
+            owners.push(handle.number);
+            let at = handle.first + handle.flying.len() as u64;
+            let slots = std::mem::take(&mut handle.ring);
+            handle.flying.extend(slots.iter().cloned());
+            changes.push(Change { stream: handle.id, at, slots, name: handle.name.take() });
+        }
         self.queued.push(Queued { ticket, durability, changes, handles, owners });
         match then {
             Then::Wait => self.settle(),
