@@ -12,6 +12,7 @@ mod ops;
 mod oracle;
 mod reading;
 mod run;
+pub mod short;
 
 pub use ops::{Op, decode};
 pub use run::{Attack, Stats};
