@@ -97,22 +97,58 @@ pub fn every_crash(script: &[Op], most: u64) -> Result<(Stats, u64, u64), String
     Ok((total, all, calls))
 }
 
-/// Lets every call of a script go wrong, then goes on with commits as far as the log lets it, and cuts the power.
-pub fn every_fault(script: &[Op], cuts: u64) -> Result<Stats, String> {
+/// Kills the process at every call of a script; what it left, nothing of it synced, is gone on with, over
+/// the next roll, and then the power fails.
+pub fn every_kill(script: &[Op], most: u64) -> Result<Stats, String> {
     let mut total = Stats::default();
-    let faults = [Fault::Io, Fault::LostSync, Fault::Full, Fault::Short, Fault::Interrupted];
-    for (call, fault) in (0..calls(script)?).flat_map(|call| faults.map(|fault| (call, fault))) {
-        let mut attack = Attack::new(call, cuts)?;
-        attack.fail(call, fault);
-        let mut ops = script.to_vec();
-        ops.extend([Op::Look, Op::Space]);
-        ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Look]);
-        ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::LookAgain]);
-        ops.push(Op::PowerCut { seed: call as u8 });
-        for op in ops {
-            attack.step(op).map_err(|what| format!("{fault:?} at call {call}, {op:?}: {what}"))?;
-        }
+    let rest = [
+        vec![Op::Create { ring: RingKind::Usual, name: 0 }],
+        [append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(3),
+    ]
+    .concat();
+    for call in 0..calls(script)? {
+        let mut attack = Attack::new(call, 1)?;
+        attack.fail(call, Fault::Crash);
+        let mut after_kill = || {
+            attack.until_stopped(script)?;
+            attack.step(Op::Kill)?;
+            for op in &rest {
+                attack.step(*op)?;
+                attack.every_cut(most)?;
+            }
+            Ok::<_, String>(())
+        };
+        after_kill().map_err(|what| format!("call {call}: {what}"))?;
         total.add(attack.stats());
+    }
+    Ok(total)
+}
+
+/// Lets every call of a script go wrong, goes on with commits as far as the log lets it, and cuts the power:
+/// once with the same handles, once with others, whose commits have the size of those that failed.
+pub fn every_fault(script: &[Op], cuts: u64) -> Result<Stats, String> {
+    const SEEDS: u64 = 4;
+    let mut total = Stats::default();
+    let more = [append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Look].repeat(2);
+    let others = [vec![Op::Drop { handle: 0 }; 8], more.clone()].concat();
+    let faults = [Fault::Io, Fault::LostSync, Fault::Full, Fault::Short, Fault::Interrupted];
+    let ways = faults.iter().flat_map(|fault| [(fault, &more), (fault, &others)]);
+    let ways: Vec<_> = ways.collect();
+    for (call, (fault, more)) in
+        (0..calls(script)?).flat_map(|call| ways.iter().map(move |way| (call, *way)))
+    {
+        for seed in 0..SEEDS {
+            let mut attack = Attack::new(call * SEEDS + seed, cuts)?;
+            attack.fail(call, *fault);
+            let last = [Op::LookAgain, Op::PowerCut { seed: call as u8 }];
+            let ops = [script, &[Op::Look, Op::Space], more, &last].concat();
+            for op in ops {
+                attack.step(op).map_err(|what| {
+                    format!("{fault:?} at call {call}, seed {seed}, {op:?}: {what}")
+                })?;
+            }
+            total.add(attack.stats());
+        }
     }
     Ok(total)
 }
