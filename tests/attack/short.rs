@@ -9,6 +9,7 @@ use super::run::{Attack, Stats};
 const DISK: Durability = Durability::Disk;
 const SMALL: u8 = 3;
 const SECTOR_OR_SO: u8 = 10;
+const MIDDLING: u8 = 13;
 const LARGE: u8 = 14;
 const LARGER_THAN_A_SEGMENT: u8 = 15;
 
@@ -31,13 +32,9 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             "several streams at once",
             vec![create, named, append(0, SECTOR_OR_SO), append(1, SECTOR_OR_SO), together],
         ),
-        ("a group", {
-            let mut ops = vec![create, create, create];
-            for handle in 0..3 {
-                ops.extend([append(handle, SECTOR_OR_SO), commit(handle, DISK, Then::Keep)]);
-            }
-            ops.extend([Op::Settle, append(0, SMALL), commit(0, DISK, Then::Wait)]);
-            ops
+        ("a group", group()),
+        ("a group and a commit", {
+            [group(), vec![append(0, SMALL), commit(0, DISK, Then::Wait)]].concat()
         }),
         ("an unsynced commit before a synced one", {
             let os = Durability::Os;
@@ -46,6 +43,7 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
             ops
         }),
+        ("a segment made ready", { vec![create, append(0, LARGE), commit(0, DISK, Then::Wait)] }),
         ("a roll", {
             let mut ops = vec![create];
             for _ in 0..4 {
@@ -75,6 +73,15 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
     ]
 }
 
+fn group() -> Vec<Op> {
+    let mut ops = vec![Op::Create { ring: RingKind::Usual, name: 0 }; 3];
+    for handle in 0..3 {
+        ops.extend([append(handle, SECTOR_OR_SO), commit(handle, DISK, Then::Keep)]);
+    }
+    ops.push(Op::Settle);
+    ops
+}
+
 /// How many calls a script makes when nothing goes wrong.
 fn calls(script: &[Op]) -> Result<u64, String> {
     let mut attack = Attack::new(1, 1)?;
@@ -101,8 +108,11 @@ pub fn every_crash(script: &[Op], most: u64) -> Result<(Stats, u64, u64), String
 /// the next roll, and then the power fails.
 pub fn every_kill(script: &[Op], most: u64) -> Result<Stats, String> {
     let mut total = Stats::default();
+    // As much as does not fit behind a large commit any more, and too little to ask for the next segment.
+    let roll = [append(0, MIDDLING); 3];
     let rest = [
         vec![Op::Create { ring: RingKind::Usual, name: 0 }],
+        [&roll[..], &[commit(0, DISK, Then::Wait)]].concat(),
         [append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(3),
     ]
     .concat();
