@@ -49,7 +49,7 @@ fn attack() -> Result<(), String> {
     damage()?;
     for (what, script) in short::scripts() {
         short::every_crash(&script, 64).map_err(|found| format!("{what}: {found}"))?;
-        short::every_fault(&script, 3).map_err(|found| format!("{what}: {found}"))?;
+        short::every_fault(&script, 16).map_err(|found| format!("{what}: {found}"))?;
         short::every_kill(&script, 64).map_err(|found| format!("{what}, killed: {found}"))?;
     }
     for number in 1..=SCRIPTS {
