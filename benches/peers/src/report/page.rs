@@ -61,8 +61,8 @@ fn conditions(text: &mut String, results: &Results, raced: &[(&Scenario, &Raced)
     }
     text.push_str(
         "The rule: a commit returns after its data was synced to the device, or its owner takes no part \
-         ([counted](#system-calls-of-a-commit)). Each has the defaults that its documentation shows, and \
-         the cheapest use of its interface that we found ([how](#how-each-is-used)). A cell is the median \
+         ([counted](#system-calls-of-a-commit)). Each has its defaults, but files as large as they get with time, \
+         and the cheapest use of its interface that we found ([how](#how-each-is-used)). A cell is the median \
          of the runs, in brackets the least and the greatest. Floors, in italics, do the least that the \
          same work can cost, and are no stores.\n\n",
     );

@@ -64,7 +64,11 @@ const RATE: &[Column] = &[
     less("p99_us", "p99, µs"),
     less("p99.9_us", "p99.9, µs"),
 ];
-const SCAN: &[Column] = &[more("gb_per_s", "GB/s"), less("event_ns", "ns an event")];
+const SCAN: &[Column] = &[
+    more("gb_per_s", "GB/s"),
+    less("event_ns", "ns an event"),
+    less("disk_per_payload", "bytes on disk per byte"),
+];
 const OPEN: &[Column] = &[
     less("first_read_ms", "open and read one stream, ms"),
     less("open_ms", "open, ms"),

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::EVENT_BYTES;
 use crate::contestant::{Contestant, Purpose, Sink, Store};
 use crate::measure::{Figures, payload};
-use crate::race::{Outcome, Plan, in_turns};
+use crate::race::{Outcome, Plan, disk_bytes, in_turns, sync_files};
 
 const STREAMS: u64 = 16;
 const COMMIT_EVENTS: usize = 32;
@@ -29,11 +29,14 @@ pub(super) fn race(plan: &Plan, contestants: &[&dyn Contestant], order: Order) -
         let store = contestant.open(dir.path(), Purpose::Keep);
         fill(&*store, rounds);
         store.close();
-        dir
+        sync_files(dir.path());
+        let ratio = disk_bytes(dir.path()) as f64 / (events * EVENT_BYTES as u64) as f64;
+        (dir, ratio)
     });
-    let dirs: Vec<_> = prepared.collect();
+    let prepared: Vec<_> = prepared.collect();
     in_turns(plan, contestants, |at, contestant| {
-        let store = contestant.open(dirs[at].path(), Purpose::Keep);
+        let (dir, ratio) = &prepared[at];
+        let store = contestant.open(dir.path(), Purpose::Keep);
         pass(&*store, order, events);
         let mut times: Vec<f64> = Vec::new();
         let begun = Instant::now();
@@ -44,7 +47,7 @@ pub(super) fn race(plan: &Plan, contestants: &[&dyn Contestant], order: Order) -
         }
         store.close();
         let (seconds, _, _) = crate::measure::median(&times).expect("one pass at least");
-        figures(seconds, events)
+        figures(seconds, events, *ratio)
     })
 }
 
@@ -74,11 +77,12 @@ fn pass(store: &dyn Store, order: Order, events: u64) {
     assert_eq!(sink.bytes, events * EVENT_BYTES as u64, "and nothing else");
 }
 
-fn figures(seconds: f64, events: u64) -> Figures {
+fn figures(seconds: f64, events: u64, disk_per_payload: f64) -> Figures {
     let bytes = events as f64 * EVENT_BYTES as f64;
     [
         ("gb_per_s".to_owned(), bytes / seconds / 1e9),
         ("event_ns".to_owned(), seconds * 1e9 / events as f64),
+        ("disk_per_payload".to_owned(), disk_per_payload),
     ]
     .into()
 }
