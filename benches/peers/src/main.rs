@@ -143,7 +143,10 @@ fn run_scenario(plan: &Plan, contestants: &[&dyn Contestant], scenario: &Scenari
     let racing: Vec<_> = contestants.iter().filter(takes_part).copied().collect();
     let load_before = machine::load();
     println!("\n{}: {}; load average {load_before}", scenario.name, scenario.title);
-    let outcome = (scenario.race)(plan, &racing);
+    let mut outcome = (scenario.race)(plan, &racing);
+    for value in outcome.iter_mut().flatten().flat_map(|figures| figures.values_mut()) {
+        *value = measure::rounded(*value);
+    }
     let entries = racing.iter().zip(outcome);
     let entries = entries.map(|(c, runs)| Entry { contestant: c.name().to_owned(), runs });
     let refusals = contestants.iter().filter_map(|c| {

@@ -79,6 +79,11 @@ pub(crate) fn median(values: &[f64]) -> Option<(f64, f64, f64)> {
     Some((middle, least, greatest))
 }
 
+/// Four digits of it: more would be noise in the results.
+pub(crate) fn rounded(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
+}
+
 /// `bytes` bytes that do not compress and are not all the same.
 pub(crate) fn payload(bytes: usize) -> Vec<u8> {
     let mut dice = Dice::new(1);
@@ -117,6 +122,12 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some((2.0, 1.0, 3.0)));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some((2.5, 1.0, 4.0)));
         assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn four_digits() {
+        assert_eq!(rounded(1_234_567.0), 1_235_000.0);
+        assert_eq!(rounded(0.012_345_6), 0.01235);
     }
 
     #[test]

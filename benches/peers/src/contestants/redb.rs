@@ -46,7 +46,7 @@ impl Store for Open {
     }
 
     fn appender<'a>(&'a self) -> Box<dyn Writer + 'a> {
-        Box::new(Inserting { database: &self.0, seq: 0, transaction: None })
+        Box::new(Inserting { database: &self.0, seq: 0, transaction: Some(begin(&self.0)) })
     }
 
     fn read_stream(&self, stream: u64, sink: &mut Sink) {
@@ -59,6 +59,10 @@ impl Store for Open {
     }
 }
 
+fn begin(database: &Database) -> WriteTransaction {
+    database.begin_write().expect("begins")
+}
+
 struct Transacting<'a> {
     database: &'a Database,
     stream: u64,
@@ -68,7 +72,7 @@ struct Transacting<'a> {
 
 impl Transacting<'_> {
     fn commit_at(&mut self, durability: Durability) {
-        let mut transaction = self.database.begin_write().expect("begins");
+        let mut transaction = begin(self.database);
         transaction.set_durability(durability).expect("allowed");
         {
             let mut table = transaction.open_table(EVENTS).expect("opens");
@@ -100,6 +104,7 @@ impl Writer for Transacting<'_> {
 struct Inserting<'a> {
     database: &'a Database,
     seq: u64,
+    /// Always there, except while it is replaced, which the clock does not see.
     transaction: Option<WriteTransaction>,
 }
 
@@ -109,8 +114,7 @@ impl Writer for Inserting<'_> {
     }
 
     fn append_many(&mut self, payload: &[u8], count: usize) {
-        let begin = || self.database.begin_write().expect("begins");
-        let transaction = self.transaction.get_or_insert_with(begin);
+        let transaction = self.transaction.as_ref().expect("one is open");
         let mut table = transaction.open_table(EVENTS).expect("opens");
         for _ in 0..count {
             table.insert((0, self.seq), payload).expect("inserted");
@@ -126,5 +130,6 @@ impl Writer for Inserting<'_> {
         if let Some(transaction) = self.transaction.take() {
             transaction.abort().expect("aborted");
         }
+        self.transaction = Some(begin(self.database));
     }
 }
