@@ -20,7 +20,7 @@ impl Contestant for Fjall {
     }
 
     fn setup(&self) -> &'static str {
-        "one keyspace of (stream, seq), a batch for each commit, `PersistMode::SyncData`; append is an \
+        "built without compression; one keyspace of (stream, seq), a batch for each commit, `PersistMode::SyncData`; append is an \
          insert into a batch"
     }
 
