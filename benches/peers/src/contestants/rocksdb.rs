@@ -70,7 +70,7 @@ impl Batching<'_> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         let batch = std::mem::take(&mut self.batch);
-        self.database.write_opt(&batch, &options).expect("committed");
+        self.database.write_opt(batch, &options).expect("committed");
     }
 }
 

@@ -181,13 +181,7 @@ fn lines(
     for writers in writers {
         let x = across(writers);
         drawing.grid((x, TOP), (x, BOTTOM));
-        drawing.text(
-            x,
-            BOTTOM + 16.0,
-            Anchor::Middle,
-            "label",
-            &number(writers).replace(".00", ""),
-        );
+        drawing.text(x, BOTTOM + 16.0, Anchor::Middle, "label", &whole(writers));
     }
     let middle = (LEFT + RIGHT) / 2.0;
     let below = "writers at once, a stream each (threads; tasks on two threads)";
