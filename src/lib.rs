@@ -13,6 +13,7 @@ mod options;
 mod reader;
 mod recovery;
 mod ring;
+mod sabotage;
 mod segment;
 mod stream;
 #[cfg(feature = "tokio")]
@@ -38,6 +39,8 @@ pub use recovery::{
     Damage, DamageKind, Inspection, Item, Repair, SegmentReport, SegmentState, Survey, TornTail,
     repair, survey,
 };
+#[cfg(amberlog_sabotage)]
+pub use sabotage::{Sabotage, Sabotaged, sabotage};
 pub use stream::{NewEvent, Stream};
 #[cfg(feature = "bincode")]
 pub use typed::Bincode;

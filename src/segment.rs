@@ -17,6 +17,7 @@ use crate::format::{
 };
 use crate::index::{ActiveIndex, BatchRef, FooterIndex, NONE, StreamBatches, pack};
 use crate::options::Options;
+use crate::sabotage::{Sabotage, broken};
 use crate::types::{StreamId, Timestamp};
 
 /// The directory of the segments, in the log's.
@@ -148,8 +149,10 @@ impl Segment {
             }
         }
         let mut buffer = vec![0; (until - range.start) as usize];
-        let read = read_at_most(&*self.file, &mut buffer, range.start)
-            .map_err(|error| self.io_error("read", range.start, error))?;
+        let read = match read_at_most(&*self.file, &mut buffer, range.start) {
+            Err(_) if broken(Sabotage::ReadErrorIsEnd) => buffer.len(),
+            result => result.map_err(|error| self.io_error("read", range.start, error))?,
+        };
         if (read as u64) < range.end - range.start {
             return Err(self.error("read", range.start + read as u64));
         }
@@ -362,8 +365,10 @@ impl Spare {
                 Zero::Unwritten => file.set_len(reserved_bytes)?,
             }
             write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0)?;
-            file.sync_data()?;
-            disk.sync_dir(DIR)
+            if !broken(Sabotage::SkipHeaderSync) {
+                file.sync_data()?;
+            }
+            if broken(Sabotage::SkipDirSync) { Ok(()) } else { disk.sync_dir(DIR) }
         };
         match fill() {
             Ok(()) => Ok(Self { header, file }),
@@ -389,6 +394,9 @@ pub(crate) fn segment_bytes(options: &Options, number: u32) -> u64 {
 
 /// Tells one life of a file's bytes from another. Random, and never zero.
 fn salt() -> u32 {
+    if broken(Sabotage::SkipSalt) {
+        return 1;
+    }
     let [.., a, b, c, d] = *StreamId::new().as_bytes();
     [a, b, c, d].iter().fold(0, |salt, byte| salt << 8 | u32::from(*byte)).max(1)
 }

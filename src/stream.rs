@@ -13,6 +13,7 @@ use crate::format::{COMMIT_BYTES_MAX, FrameHead};
 use crate::options::{CommitOptions, Overflow, StreamOptions};
 use crate::reader::{Batch, Events};
 use crate::ring::{Limits, Ring};
+use crate::sabotage::{Sabotage, broken};
 use crate::types::{CodecId, EventKind, Seq, Status, StreamId, Timestamp};
 
 /// No stream gets so long; one whose head says so is damaged.
@@ -357,6 +358,10 @@ impl Stream {
             self.name =
                 self.name.take().or_else(|| parts.iter().find_map(|part| part.name.clone()));
             let filled: Vec<_> = parts.iter().map(|part| &part.filled).collect();
+            if broken(Sabotage::LoseFailedEvents) {
+                filled.iter().for_each(|one| self.ring.forget(one));
+                return;
+            }
             self.ring.give_back(&filled);
         }
     }

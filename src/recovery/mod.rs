@@ -23,6 +23,7 @@ use crate::catalog::{Catalog, LogPlace, Snapshot, Watermark};
 use crate::disk::{Disk, LockGuard, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::Options;
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare, place, segment_bytes};
 use crate::types::Position;
 
@@ -141,7 +142,9 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
         }
     }
     repair::sweep(disk, extra)?;
-    if let Some(one) = &spare {
+    if let Some(one) = &spare
+        && !broken(Sabotage::AdoptUnsynced)
+    {
         // Whoever made it may have died before it, or its name, was durable.
         let failed = |error| Error::io("open", place(wanted, 0), error);
         one.file.sync_data().map_err(failed)?;
