@@ -321,9 +321,15 @@ fn is_between(found: &State, at_least: &State, at_most: &State) {
 fn survive(call: u64, fault: Fault, seed: u64) {
     let disk = SimDisk::new(seed);
     disk.fail_at(call, fault);
-    let mut program = Program::new(&disk);
+    survive_on(&disk, fault);
+}
+
+/// The same on a disk that will fail. Returns whether it did.
+fn survive_on(disk: &SimDisk, fault: Fault) -> bool {
+    let (mut program, mut failed) = (Program::new(disk), false);
     for step in SCRIPT {
         let Err(error) = program.run(step) else { continue };
+        failed = true;
         assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull), "F10: {error:?}");
         assert!(error.place().is_some() && error.source().is_some(), "F10: {error:?}");
         program.check_after_failure();
@@ -338,12 +344,12 @@ fn survive(call: u64, fault: Fault, seed: u64) {
         }
         assert_ne!(error.operation(), "sync", "F8: acknowledged after a failed sync");
     }
-    let log_is_open = program.log.is_some();
-    assert!(!log_is_open);
+    assert!(program.log.is_none(), "the script ends with a close");
     check_left(&disk.after_kill(), &program.synced, &program.whole);
     for chance in 0..cuts() {
         check_left(&disk.after_power_cut(chance), &program.synced, &program.whole);
     }
+    failed
 }
 
 #[test]
@@ -372,6 +378,22 @@ fn p5_f12_f13_the_disk_is_full_at_every_call() {
     }
 }
 
+/// F12, F13: for every size of a disk, until all of the script fits.
+#[test]
+fn p5_f12_f13_disks_of_every_size_fill_up() {
+    let mut sectors = 0;
+    loop {
+        let disk = SimDisk::new(sectors / 2);
+        disk.set_capacity(sectors * 512);
+        if !survive_on(&disk, Fault::Full) {
+            break;
+        }
+        sectors += 1;
+    }
+    println!("{sectors} sectors are enough");
+    assert!(sectors > 5 * 32, "five segments did not fit in {sectors} sectors");
+}
+
 /// F11: nothing of this is an error, and nothing is lost.
 #[test]
 fn f11_interrupted_and_short_calls_are_nobodys_business() {
@@ -386,5 +408,33 @@ fn f11_interrupted_and_short_calls_are_nobodys_business() {
             }
             assert_eq!(open_and_read(&disk.after_power_cut(call)), program.whole);
         }
+    }
+}
+
+/// F40: each of these breaks what the tests above are about, and they notice.
+#[cfg(amberlog_sabotage)]
+#[test]
+fn control_an_engine_that_mistreats_failures_is_noticed() {
+    use amberlog::{Sabotage, sabotage};
+    for (what, faults) in [
+        (Sabotage::GoOnAfterFailedSync, &[Fault::LostSync][..]),
+        (Sabotage::TrustPageCache, &[Fault::LostSync]),
+        (Sabotage::SkipScrub, &[Fault::Io]),
+        (Sabotage::LoseFailedEvents, &[Fault::Full]),
+        (Sabotage::ReadErrorIsEnd, &[Fault::Io]),
+        (Sabotage::SkipSync, &[Fault::Io]),
+    ] {
+        let notices = |call, fault, seed| {
+            let broken = std::panic::catch_unwind(|| {
+                let _broken = sabotage(what);
+                survive(call, fault, seed);
+            });
+            broken.is_err()
+        };
+        let mut tries = (0..8).flat_map(|seed| (0..200).map(move |call| (call, seed)));
+        let noticed =
+            tries.find(|(call, seed)| faults.iter().any(|f| notices(*call, *f, call + 100 * seed)));
+        assert!(noticed.is_some(), "{what:?} was not noticed");
+        println!("{what:?}: noticed at call and seed {noticed:?}");
     }
 }
