@@ -36,9 +36,11 @@ pub use log::Log;
 pub use options::{Clock, CommitOptions, Options, Overflow, Privacy, StreamOptions};
 pub use reader::{Event, Events, LogEvents};
 pub use recovery::{
-    Damage, DamageKind, Inspection, Item, Repair, SegmentReport, SegmentState, Survey, TornTail,
-    repair, survey,
+    Damage, DamageKind, Inspection, Item, NewSegment, Repair, SegmentReport, SegmentState, Survey,
+    TornTail, repair, survey,
 };
+#[cfg(feature = "sim")]
+pub use recovery::{repair_on, survey_on};
 #[cfg(amberlog_sabotage)]
 pub use sabotage::{Sabotage, Sabotaged, sabotage};
 pub use stream::{NewEvent, Stream};

@@ -25,6 +25,9 @@ pub(crate) const DIR: &str = "segments";
 /// The file whose lock the writing process holds, in the log's directory.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// Behind the name of a file that is not finished.
+pub(crate) const UNFINISHED: &str = ".new";
+
 /// A read of at most so many bytes is tried without asking how long the file is.
 const READ_UNCHECKED_BYTES_MAX: u64 = 4 << 20;
 /// The last segment number that can be: there is always a next one to name.
@@ -39,6 +42,27 @@ pub(crate) fn file_name(number: u32) -> String {
 /// The path of a segment's file.
 pub(crate) fn path(number: u32) -> String {
     format!("{DIR}/{}", file_name(number))
+}
+
+/// What a segment's file is called before its header is durable.
+pub(crate) fn unfinished_path(number: u32) -> String {
+    format!("{}{UNFINISHED}", path(number))
+}
+
+/// Whether this is the name of a file that was never finished.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(UNFINISHED).is_some_and(|name| parse_name(name).is_some())
+}
+
+/// Makes a new file, in place of what an interrupted attempt may have left.
+pub(crate) fn create_anew(disk: &dyn Disk, path: &str) -> std::io::Result<Arc<dyn DiskFile>> {
+    match disk.create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            disk.remove(path)?;
+            disk.create(path)
+        }
+        result => result,
+    }
 }
 
 /// The number in a segment's file name; strict, so that no foreign file is taken for one.
@@ -336,8 +360,34 @@ pub(crate) struct Spare {
 }
 
 impl Spare {
-    /// Makes one. What is left of a failed attempt is swept when the log is next opened for writing.
+    /// Makes one, durable under its name. What is left of a failed attempt is swept when the log is next opened
+    /// for writing.
     pub(crate) fn create(
+        disk: &dyn Disk,
+        log_id: [u8; 16],
+        number: u32,
+        reserved_bytes: u64,
+        zero: Zero,
+    ) -> std::io::Result<Self> {
+        let spare = Self::prepare(disk, log_id, number, reserved_bytes, zero)?;
+        let named = match spare.publish(disk) {
+            // One that could not be removed; the number is behind every one that was used.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                disk.remove(&path(number)).and_then(|()| spare.publish(disk))
+            }
+            result => result,
+        };
+        match named {
+            Ok(()) => Ok(spare),
+            Err(error) => {
+                let _ = disk.remove(&path(number));
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the file, durable but for its name: that of a segment is given only to what has a header.
+    pub(crate) fn prepare(
         disk: &dyn Disk,
         log_id: [u8; 16],
         number: u32,
@@ -351,32 +401,30 @@ impl Spare {
             created_micros: Timestamp::now().as_micros(),
             salt: salt(),
         };
-        let file = match disk.create(&path(number)) {
-            // What a failed attempt left behind; the number is behind every one that was used.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                disk.remove(&path(number))?;
-                disk.create(&path(number))?
-            }
-            result => result?,
-        };
+        let unfinished = unfinished_path(number);
+        let file = create_anew(disk, &unfinished)?;
         let fill = || {
             match zero {
                 Zero::Written => write_zeros_at(&*file, 0, reserved_bytes)?,
                 Zero::Unwritten => file.set_len(reserved_bytes)?,
             }
             write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0)?;
-            if !broken(Sabotage::SkipHeaderSync) {
-                file.sync_data()?;
-            }
-            if broken(Sabotage::SkipDirSync) { Ok(()) } else { disk.sync_dir(DIR) }
+            if broken(Sabotage::SkipHeaderSync) { Ok(()) } else { file.sync_data() }
         };
         match fill() {
             Ok(()) => Ok(Self { header, file }),
             Err(error) => {
-                let _ = disk.remove(&path(number));
+                let _ = disk.remove(&unfinished);
                 Err(error)
             }
         }
+    }
+
+    /// Gives a prepared file its name, durably. One of that name that is there already is an error.
+    pub(crate) fn publish(&self, disk: &dyn Disk) -> std::io::Result<()> {
+        let number = self.header.number;
+        disk.rename(&unfinished_path(number), &path(number))?;
+        if broken(Sabotage::SkipDirSync) { Ok(()) } else { disk.sync_dir(DIR) }
     }
 
     /// Gives the space back; one that cannot be removed is swept at the next opening.

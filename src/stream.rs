@@ -190,13 +190,9 @@ impl Stream {
         if self.ring.is_bare() {
             self.reap();
         }
-        if let Err(reason) = self.ring.push(&head, payload) {
-            // What commits have finished with may be room enough.
-            if !self.in_flight.iter().any(|one| one.failed().is_some()) {
-                return Err(reason);
-            }
+        if self.ring.push(&head, payload).is_err() {
             self.reap();
-            self.ring.push(&head, payload)?;
+            self.ring.push_over(&head, payload)?;
         }
         let seq = self.next;
         self.next += 1;

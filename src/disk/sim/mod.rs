@@ -8,6 +8,7 @@
 mod cut;
 mod world;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,10 +100,25 @@ impl SimDisk {
         self.world().capacity = bytes;
     }
 
+    /// How many bytes of file data the disk can hold; [`u64::MAX`] unless it was said, or made full.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.world().capacity
+    }
+
     /// Lets the log use threads of its own on this disk, as it does on a real one. Then the numbers of calls
     /// depend on the scheduler. Without this everything happens on the threads that call.
     pub fn allow_threads(&self) {
         self.world().threads = true;
+    }
+
+    /// A copy of the disk as any process sees it now. What goes wrong with one does not go wrong with the other,
+    /// and the lock is free.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut world = self.world().clone();
+        world.reset();
+        Self::with(world)
     }
 
     /// The disk as a new process finds it after this one was killed: everything that was written is
@@ -372,5 +388,39 @@ impl DiskFile for SimFile {
         world.plain_call()?;
         let bytes: Arc<Vec<u8>> = Arc::clone(&world.file(self.id)?.cache);
         Ok(bytes)
+    }
+}
+
+/// The disk as bytes, for whoever damages a log by hand. Calls are not counted.
+impl SimDisk {
+    /// Every file: its path in the log's directory, with `/` between its parts, and its bytes.
+    #[must_use]
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let world = self.world();
+        let file = |id: &Option<u64>| Some(world.files.get(&(*id)?)?.cache.as_ref().clone());
+        world.names.iter().filter_map(|(name, id)| Some((name.clone(), file(id)?))).collect()
+    }
+
+    /// Puts a file there, as if it had always been: its directories, its name and its bytes are durable.
+    pub fn write_file(&self, path: &str, bytes: &[u8]) {
+        let mut world = self.world();
+        let dirs = path.match_indices('/').map(|(at, _)| path[..at].to_owned());
+        for dir in std::iter::once(String::new()).chain(dirs) {
+            world.names.insert(dir.clone(), None);
+            world.durable_names.insert(dir, None);
+        }
+        let id = world.new_file(path);
+        world.durable_names.insert(path.into(), Some(id));
+        if let Ok(file) = world.file(id) {
+            file.write(bytes, 0, usize::MAX);
+            file.sync();
+        }
+    }
+
+    /// Takes a file away, for good.
+    pub fn remove_file(&self, path: &str) {
+        let mut world = self.world();
+        world.names.remove(path);
+        world.durable_names.remove(path);
     }
 }

@@ -70,11 +70,16 @@ impl World {
         }
     }
 
-    /// A new process: nothing is locked, nothing fails. What a failed sync forgot may have left the cache.
-    pub(super) fn restart(&mut self) {
+    /// Nothing is locked, nothing fails.
+    pub(super) fn reset(&mut self) {
         self.locked = false;
         self.stopped = false;
         self.faults.clear();
+    }
+
+    /// A new process: nothing is locked, nothing fails. What a failed sync forgot may have left the cache.
+    pub(super) fn restart(&mut self) {
+        self.reset();
         for file in self.files.values_mut().filter(|file| !file.forgotten.is_empty()) {
             if random(&mut self.random).is_multiple_of(2) {
                 Arc::make_mut(file).evict();
