@@ -234,8 +234,8 @@ impl ReservedName {
 impl Drop for ReservedName {
     fn drop(&mut self) {
         if self.catalog.entry(self.stream).is_none_or(|entry| entry.name.get().is_none()) {
-            let ours = |_: &Box<str>, holder: &StreamId| *holder == self.stream;
-            let _ = self.catalog.names.pin().remove_if(&*self.name, ours);
+            let names = self.catalog.names.pin();
+            let _ = names.remove_if(&*self.name, |_, holder| *holder == self.stream);
         }
     }
 }

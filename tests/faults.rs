@@ -419,7 +419,6 @@ fn control_an_engine_that_mistreats_failures_is_noticed() {
     for (what, faults) in [
         (Sabotage::GoOnAfterFailedSync, &[Fault::LostSync][..]),
         (Sabotage::TrustPageCache, &[Fault::LostSync]),
-        (Sabotage::SkipScrub, &[Fault::Io]),
         (Sabotage::LoseFailedEvents, &[Fault::Full]),
         (Sabotage::ReadErrorIsEnd, &[Fault::Io]),
         (Sabotage::SkipSync, &[Fault::Io]),

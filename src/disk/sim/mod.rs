@@ -412,7 +412,7 @@ impl SimDisk {
         let id = world.new_file(path);
         world.durable_names.insert(path.into(), Some(id));
         if let Ok(file) = world.file(id) {
-            file.write(bytes, 0, usize::MAX);
+            file.write(bytes, 0, usize::MAX, world::SECTOR);
             file.sync();
         }
     }
