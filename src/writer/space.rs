@@ -72,20 +72,22 @@ impl Writer {
             return Ok(());
         }
         let disk = &*self.ground.disk;
+        let place = |path: &str| Place { path: path.into(), segment: None, offset: None };
         let failed = |path: &str| {
-            let place = Place { path: path.into(), segment: None, offset: None };
+            let place = place(path);
             move |error| Error::io("create", place, error)
         };
+        let refused = |kind, path| Err(Error::new(kind, "create").at(place(path)));
         disk.create_root().map_err(failed(""))?;
         let lock = match disk.lock(LOCK).map_err(failed(LOCK))? {
             Lock::Held(lock) => lock,
-            Lock::Busy(holder) => return Err(Error::new(ErrorKind::Locked { holder }, "create")),
+            Lock::Busy(holder) => return refused(ErrorKind::Locked { holder }, LOCK),
         };
         disk.create_dir(DIR).map_err(failed(DIR))?;
         let names = disk.list(DIR).map_err(failed(DIR))?;
         if names.iter().any(|name| name.to_str().is_some_and(|name| name.ends_with(".seg"))) {
             // Another process made a log here since this one was opened.
-            return Err(Error::new(ErrorKind::NotThisLog, "create"));
+            return refused(ErrorKind::NotThisLog, DIR);
         }
         disk.sync_dir("").map_err(failed(""))?;
         self.lock = Some(lock);
