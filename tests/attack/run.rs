@@ -148,8 +148,34 @@ impl Attack {
         self.crash_at.is_some_and(|call| self.disk.calls() > call)
     }
 
-    /// Does one operation.
+    /// What it amounted to so far.
+    pub fn stats(&mut self) -> Stats {
+        std::mem::take(&mut self.stats)
+    }
+
+    /// Does one operation. A machine that stops is switched on again after a power cut.
     pub fn step(&mut self, op: Op) -> Result<(), String> {
+        let calls = self.disk.calls();
+        self.apply(op)?;
+        if self.is_stopped() {
+            return self.crash(Some(calls));
+        }
+        self.look_at_handles()
+    }
+
+    /// Runs a script as far as the machine lets it.
+    pub fn until_stopped(&mut self, ops: &[Op]) -> Result<(), String> {
+        for op in ops {
+            self.apply(*op)?;
+            if self.is_stopped() {
+                return Ok(());
+            }
+            self.look_at_handles()?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, op: Op) -> Result<(), String> {
         self.stats.operations += 1;
         let (calls, before) = (self.disk.calls(), self.disk.faults_fired());
         match op {
@@ -184,10 +210,7 @@ impl Attack {
             Op::PowerCut { seed } => self.crash(Some(u64::from(seed)))?,
         }
         self.full = self.disk.capacity() < u64::MAX;
-        if self.is_stopped() {
-            return self.crash(Some(calls));
-        }
-        self.look_at_handles()
+        Ok(())
     }
 
     pub(super) fn log(&self) -> Result<&Log, String> {
@@ -600,7 +623,8 @@ impl Attack {
         }
     }
 
-    fn fail(&mut self, call: u64, fault: amberlog::Fault) {
+    /// Lets the call of this number go wrong.
+    pub fn fail(&mut self, call: u64, fault: amberlog::Fault) {
         if fault == amberlog::Fault::Crash {
             if self.crash_at.is_some_and(|at| at <= call) {
                 return;
