@@ -13,8 +13,8 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use amberlog::{
     CommitOptions, Durability, Error, ErrorKind, Event, Log, Options, Position, SegmentReport,

@@ -127,7 +127,7 @@ lives() {
 # lies TYPE OPTIONS: the negative control. A writer that acknowledges before the sync is found out.
 lies() {
     local round status
-    for ((round = 1; round <= 8; round++)); do
+    for ((round = 1; round <= 20; round++)); do
         rm -rf "$known" && mkdir "$known"
         made "$1"
         mounted "$1" "$2"
