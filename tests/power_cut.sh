@@ -40,7 +40,7 @@ finish() {
     # A loop device goes with its mount; one that was left behind is let go here.
     losetup --associated "$image" --noheadings --output NAME 2>/dev/null |
         while read -r device; do losetup --detach "$device" || true; done
-    rm -rf "$scratch"
+    rm -rf --one-file-system "$scratch"
     exit "$status"
 }
 trap finish EXIT
@@ -107,9 +107,12 @@ honest() {
 # lives TYPE OPTIONS: lives of writers in one log, each ended by a cut.
 lives() {
     local round acknowledged=0 gone=0 words
-    rm -rf "$known" && mkdir "$known"
-    made "$1"
     for ((round = 1; round <= rounds; round++)); do
+        if [ $((round % 15)) -eq 1 ]; then
+            # A new log, before this one fills the image.
+            rm -rf "$known" && mkdir "$known"
+            made "$1"
+        fi
         honest "$1" "$2" life "$((seed + round))"
         honest "$1" "$2" check "$((seed + round))"
         read -ra words <<<"$(said | grep ' acknowledged, ')"
