@@ -8,6 +8,7 @@ default:
 fmt:
     cargo fmt
     if [ -f fuzz/Cargo.toml ]; then cargo fmt --manifest-path fuzz/Cargo.toml; fi
+    cargo fmt --manifest-path benches/peers/Cargo.toml
 
 # Everything that judges the source without running it
 lint:
@@ -27,6 +28,10 @@ docs:
 # Measure; further words go to `cargo bench`
 bench *args:
     cargo bench --all-features --benches {{ args }}
+
+# Race the peers and write docs/benchmarks; further words choose scenarios and contestants
+race *args:
+    cd benches/peers && cargo run --release --locked -- all {{ args }}
 
 # Fuzz one target; what it learns is added to fuzz/corpus/
 fuzz target seconds="60":

@@ -49,7 +49,7 @@ fn attack() -> Result<(), String> {
     damage()?;
     for (what, script) in short::scripts() {
         short::every_crash(&script, 64).map_err(|found| format!("{what}: {found}"))?;
-        short::every_fault(&script, 3).map_err(|found| format!("{what}: {found}"))?;
+        short::every_fault(&script, 16).map_err(|found| format!("{what}: {found}"))?;
         short::every_kill(&script, 64).map_err(|found| format!("{what}, killed: {found}"))?;
     }
     for number in 1..=SCRIPTS {
@@ -129,13 +129,21 @@ fn read(disk: &SimDisk) -> Result<(Events, bool), String> {
 /// and nothing wrong is read.
 fn damage() -> Result<(), String> {
     let (disk, other) = (SimDisk::new(1), SimDisk::new(2));
-    write(&open(&disk)?, 60, 0)?;
+    let log = open(&disk)?;
+    write(&log, 60, 0)?;
+    let killed = disk.copy();
+    drop(log);
     write(&open(&other)?, 60, 0x55)?;
+    damage_to(&disk, &other)?;
+    damage_to(&killed, &other).map_err(|what| format!("killed: {what}"))
+}
+
+fn damage_to(disk: &SimDisk, other: &SimDisk) -> Result<(), String> {
     let (whole, _) = read(&disk.copy())?;
     let segments = |disk: &SimDisk| -> Vec<_> {
         disk.files().into_iter().filter(|(path, _)| path.ends_with(".seg")).collect()
     };
-    for ((path, bytes), (_, foreign)) in segments(&disk).into_iter().zip(segments(&other)) {
+    for ((path, bytes), (_, foreign)) in segments(disk).into_iter().zip(segments(other)) {
         let missing = disk.copy();
         missing.remove_file(&path);
         judge(&whole, &missing, &format!("without {path}"))?;

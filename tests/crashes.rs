@@ -103,7 +103,7 @@ fn p3_p6_killed_at_every_call_and_then_the_power_fails() {
 fn p5_every_call_goes_wrong_in_every_way() {
     let mut total = Stats::default();
     for (what, script) in short::scripts() {
-        let stats = short::every_fault(&script, 3);
+        let stats = short::every_fault(&script, 16);
         total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
     }
     tell("every fault", &total);

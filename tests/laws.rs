@@ -315,7 +315,9 @@ fn files(root: &str) -> Vec<PathBuf> {
         for entry in fs::read_dir(dir).into_iter().flatten() {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
-                left.push(path);
+                if !path.ends_with("target") {
+                    left.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 found.push(path);
             }

@@ -9,6 +9,9 @@ use super::run::{Attack, Stats};
 const DISK: Durability = Durability::Disk;
 const SMALL: u8 = 3;
 const SECTOR_OR_SO: u8 = 10;
+/// What chance decides is decided anew so often.
+const SEEDS: u64 = 4;
+const MIDDLING: u8 = 13;
 const LARGE: u8 = 14;
 const LARGER_THAN_A_SEGMENT: u8 = 15;
 
@@ -31,13 +34,9 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             "several streams at once",
             vec![create, named, append(0, SECTOR_OR_SO), append(1, SECTOR_OR_SO), together],
         ),
-        ("a group", {
-            let mut ops = vec![create, create, create];
-            for handle in 0..3 {
-                ops.extend([append(handle, SECTOR_OR_SO), commit(handle, DISK, Then::Keep)]);
-            }
-            ops.extend([Op::Settle, append(0, SMALL), commit(0, DISK, Then::Wait)]);
-            ops
+        ("a group", group()),
+        ("a group and a commit", {
+            [group(), vec![append(0, SMALL), commit(0, DISK, Then::Wait)]].concat()
         }),
         ("an unsynced commit before a synced one", {
             let os = Durability::Os;
@@ -46,6 +45,7 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
             ops
         }),
+        ("a segment made ready", { vec![create, append(0, LARGE), commit(0, DISK, Then::Wait)] }),
         ("a roll", {
             let mut ops = vec![create];
             for _ in 0..4 {
@@ -66,6 +66,12 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Close]);
             ops
         }),
+        ("a life after a clean close that was written back", {
+            let mut ops = vec![create, append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)];
+            ops.extend([Op::Close, Op::WriteBack, Op::Resume { stream: 0 }]);
+            ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
+            ops
+        }),
         ("a life after a kill", {
             let mut ops = vec![create, append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)];
             ops.extend([Op::Kill, Op::Resume { stream: 0 }]);
@@ -73,6 +79,15 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops
         }),
     ]
+}
+
+fn group() -> Vec<Op> {
+    let mut ops = vec![Op::Create { ring: RingKind::Usual, name: 0 }; 3];
+    for handle in 0..3 {
+        ops.extend([append(handle, SECTOR_OR_SO), commit(handle, DISK, Then::Keep)]);
+    }
+    ops.push(Op::Settle);
+    ops
 }
 
 /// How many calls a script makes when nothing goes wrong.
@@ -101,13 +116,18 @@ pub fn every_crash(script: &[Op], most: u64) -> Result<(Stats, u64, u64), String
 /// the next roll, and then the power fails.
 pub fn every_kill(script: &[Op], most: u64) -> Result<Stats, String> {
     let mut total = Stats::default();
+    let os = Durability::Os;
+    // As much as does not fit behind a large commit any more, and too little to ask for the next segment.
+    let roll = [append(0, MIDDLING); 3];
     let rest = [
         vec![Op::Create { ring: RingKind::Usual, name: 0 }],
+        vec![append(0, SMALL), commit(0, os, Then::Wait)],
+        [&roll[..], &[commit(0, DISK, Then::Wait)]].concat(),
         [append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(3),
     ]
     .concat();
-    for call in 0..calls(script)? {
-        let mut attack = Attack::new(call, 1)?;
+    for (call, seed) in (0..calls(script)?).flat_map(|call| (0..SEEDS).map(move |n| (call, n))) {
+        let mut attack = Attack::new(call * SEEDS + seed, 1)?;
         attack.fail(call, Fault::Crash);
         let mut after_kill = || {
             attack.until_stopped(script)?;
@@ -118,37 +138,46 @@ pub fn every_kill(script: &[Op], most: u64) -> Result<Stats, String> {
             }
             Ok::<_, String>(())
         };
-        after_kill().map_err(|what| format!("call {call}: {what}"))?;
+        after_kill()
+            .map_err(|what| format!("call {call}, seed {}: {what}", call * SEEDS + seed))?;
         total.add(attack.stats());
     }
     Ok(total)
 }
 
-/// Lets every call of a script go wrong, goes on with commits as far as the log lets it, and cuts the power:
-/// once with the same handles, once with others, whose commits have the size of those that failed.
-pub fn every_fault(script: &[Op], cuts: u64) -> Result<Stats, String> {
-    const SEEDS: u64 = 4;
+/// Lets every call of a script go wrong, goes on with commits as far as the log lets it, once with the same
+/// handles, once with others, whose commits have the size of those that failed; after each of them the power
+/// fails in every way there is, or in so many.
+pub fn every_fault(script: &[Op], most: u64) -> Result<Stats, String> {
+    const FAULTS: [Fault; 5] =
+        [Fault::Io, Fault::LostSync, Fault::Full, Fault::Short, Fault::Interrupted];
     let mut total = Stats::default();
     let more = [append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Look].repeat(2);
     let others = [vec![Op::Drop { handle: 0 }; 8], more.clone()].concat();
-    let faults = [Fault::Io, Fault::LostSync, Fault::Full, Fault::Short, Fault::Interrupted];
-    let ways = faults.iter().flat_map(|fault| [(fault, &more), (fault, &others)]);
-    let ways: Vec<_> = ways.collect();
-    for (call, (fault, more)) in
-        (0..calls(script)?).flat_map(|call| ways.iter().map(move |way| (call, *way)))
-    {
-        for seed in 0..SEEDS {
-            let mut attack = Attack::new(call * SEEDS + seed, cuts)?;
-            attack.fail(call, *fault);
-            let last = [Op::LookAgain, Op::PowerCut { seed: call as u8 }];
-            let ops = [script, &[Op::Look, Op::Space], more, &last].concat();
-            for op in ops {
-                attack.step(op).map_err(|what| {
-                    format!("{fault:?} at call {call}, seed {seed}, {op:?}: {what}")
-                })?;
-            }
+    for call in 0..calls(script)? {
+        for (fault, seed) in FAULTS.iter().flat_map(|fault| (0..SEEDS).map(move |n| (*fault, n))) {
+            let rest = if seed % 2 == 0 { &others } else { &more };
+            let mut attack = Attack::new(call * SEEDS + seed, 1)?;
+            attack.fail(call, fault);
+            with_fault(&mut attack, script, rest, most).map_err(|what| {
+                format!("{fault:?} at call {call}, seed {}: {what}", call * SEEDS + seed)
+            })?;
             total.add(attack.stats());
         }
     }
     Ok(total)
+}
+
+fn with_fault(attack: &mut Attack, script: &[Op], rest: &[Op], most: u64) -> Result<(), String> {
+    for op in [script, &[Op::Look, Op::Space]].concat() {
+        attack.step(op)?;
+    }
+    for op in rest {
+        attack.step(*op)?;
+        if matches!(op, Op::Commit { .. }) {
+            attack.every_cut(most)?;
+        }
+    }
+    attack.step(Op::LookAgain)?;
+    attack.step(Op::PowerCut { seed: 0 })
 }
