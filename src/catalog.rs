@@ -201,22 +201,48 @@ impl Catalog {
     }
 
     /// Reserves a name for a stream that may never be committed. `Err`: who has it.
-    pub(crate) fn reserve_name(&self, name: &str, stream: StreamId) -> Result<(), StreamId> {
+    pub(crate) fn reserve_name(
+        self: &Arc<Self>,
+        name: &str,
+        stream: StreamId,
+    ) -> Result<ReservedName, StreamId> {
         match self.names.pin().try_insert(name.into(), stream) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(ReservedName { catalog: Arc::clone(self), name: name.into(), stream }),
             Err(taken) => Err(*taken.current),
-        }
-    }
-
-    /// Frees a name whose stream was never committed.
-    pub(crate) fn release_name(&self, name: &str, stream: StreamId) {
-        if self.entry(stream).is_none_or(|entry| entry.name.get().is_none()) {
-            let _ = self.names.pin().remove_if(name, |_, holder| *holder == stream);
         }
     }
 
     fn span_segment(&self, span: u32) -> u32 {
         self.spans.value(span, SPAN_PLACE) as u32
+    }
+}
+
+/// A name that no other stream can take. It is free again when nobody holds this any more, neither the
+/// stream's handle nor a commit that is to write it, and it was not committed.
+pub(crate) struct ReservedName {
+    catalog: Arc<Catalog>,
+    name: Box<str>,
+    stream: StreamId,
+}
+
+impl ReservedName {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for ReservedName {
+    fn drop(&mut self) {
+        if self.catalog.entry(self.stream).is_none_or(|entry| entry.name.get().is_none()) {
+            let names = self.catalog.names.pin();
+            let _ = names.remove_if(&*self.name, |_, holder| *holder == self.stream);
+        }
+    }
+}
+
+impl fmt::Debug for ReservedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
     }
 }
 

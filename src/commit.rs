@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 
-use crate::catalog::StreamEntry;
+use crate::catalog::{ReservedName, StreamEntry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::Filled;
 use crate::types::{Durability, Position, Seq, StreamId, Timestamp};
@@ -48,7 +48,7 @@ pub(crate) struct Part {
     pub(crate) first_seq: u64,
     pub(crate) crc: u32,
     /// The name that this commit gives the stream.
-    pub(crate) name: Option<Arc<str>>,
+    pub(crate) name: Option<Arc<ReservedName>>,
 }
 
 /// A commit that was asked for.

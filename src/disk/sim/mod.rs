@@ -349,7 +349,7 @@ impl DiskFile for SimFile {
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         let mut world = self.disk.world();
         let fault = world.call()?;
-        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let mut bytes = slices.iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
         match fault {
             Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
             Some(Fault::Short) => bytes.truncate(bytes.len().div_ceil(2)),
@@ -361,8 +361,8 @@ impl DiskFile for SimFile {
             }
             _ => {}
         }
-        let room = world.room();
-        let written = world.file(self.id)?.write(&bytes, offset as usize, room);
+        let (room, unit) = (world.room(), world.unit);
+        let written = world.file(self.id)?.write(&bytes, offset as usize, room, unit);
         match fault {
             Some(Fault::Io | Fault::LostSync) => Err(injected()),
             _ if written == 0 && !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
@@ -423,7 +423,7 @@ impl SimDisk {
         let id = world.new_file(path);
         world.durable_names.insert(path.into(), Some(id));
         if let Ok(file) = world.file(id) {
-            file.write(bytes, 0, usize::MAX);
+            file.write(bytes, 0, usize::MAX, world::SECTOR);
             file.sync();
         }
     }
