@@ -15,6 +15,7 @@ mod recovery;
 mod ring;
 mod segment;
 mod stream;
+mod sync;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod typed;
@@ -39,6 +40,9 @@ pub use recovery::{
     repair, survey,
 };
 pub use stream::{NewEvent, Stream};
+#[cfg(amberlog_shuttle)]
+#[doc(hidden)]
+pub use sync::{Slip, make_slips};
 #[cfg(feature = "bincode")]
 pub use typed::Bincode;
 #[cfg(feature = "json")]
