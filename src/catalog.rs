@@ -14,9 +14,9 @@ use arc_swap::ArcSwap;
 
 use crate::format::ALIGN;
 use crate::index::{BatchRef, Chain, NONE, StreamBatches};
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, SegmentSet};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Slip, slips};
 use crate::types::{Position, Seq, StreamId, Timestamp};
 
 /// Words of a span: which segment and the stream's first node there; its last node there.
@@ -101,7 +101,7 @@ impl<const SLOTS: usize> Wall<SLOTS> {
             let slot = &self.slots[at as usize % SLOTS];
             let [visible, durable, end] = [0, 1, 2].map(|word| slot[word].load(Ordering::Acquire));
             if self.current.load(Ordering::Acquire) - at < SLOTS as u64 - 1
-                || slips(Slip::ReaderLooksOnce)
+                || broken(Sabotage::LookOnce)
             {
                 return Watermark { visible, durable, end: LogPlace(end) };
             }

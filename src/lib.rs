@@ -13,6 +13,7 @@ mod options;
 mod reader;
 mod recovery;
 mod ring;
+mod sabotage;
 mod segment;
 mod stream;
 mod sync;
@@ -36,13 +37,14 @@ pub use log::Log;
 pub use options::{Clock, CommitOptions, Options, Overflow, Privacy, StreamOptions};
 pub use reader::{Event, Events, LogEvents};
 pub use recovery::{
-    Damage, DamageKind, Inspection, Item, Repair, SegmentReport, SegmentState, Survey, TornTail,
-    repair, survey,
+    Damage, DamageKind, Inspection, Item, NewSegment, Repair, SegmentReport, SegmentState, Survey,
+    TornTail, repair, survey,
 };
+#[cfg(feature = "sim")]
+pub use recovery::{repair_on, survey_on};
+#[cfg(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle))]
+pub use sabotage::{Sabotage, Sabotaged, sabotage};
 pub use stream::{NewEvent, Stream};
-#[cfg(amberlog_shuttle)]
-#[doc(hidden)]
-pub use sync::{Slip, make_slips};
 #[cfg(feature = "bincode")]
 pub use typed::Bincode;
 #[cfg(feature = "json")]

@@ -17,6 +17,7 @@ use crate::format::{
 };
 use crate::index::{ActiveIndex, BatchRef, FooterIndex, NONE, StreamBatches, pack};
 use crate::options::Options;
+use crate::sabotage::{Sabotage, broken};
 use crate::sync::Mutex;
 use crate::types::{StreamId, Timestamp};
 
@@ -24,6 +25,9 @@ use crate::types::{StreamId, Timestamp};
 pub(crate) const DIR: &str = "segments";
 /// The file whose lock the writing process holds, in the log's directory.
 pub(crate) const LOCK: &str = "LOCK";
+
+/// Behind the name of a file that is not finished.
+pub(crate) const UNFINISHED: &str = ".new";
 
 /// A read of at most so many bytes is tried without asking how long the file is.
 const READ_UNCHECKED_BYTES_MAX: u64 = 4 << 20;
@@ -39,6 +43,27 @@ pub(crate) fn file_name(number: u32) -> String {
 /// The path of a segment's file.
 pub(crate) fn path(number: u32) -> String {
     format!("{DIR}/{}", file_name(number))
+}
+
+/// What a segment's file is called before its header is durable.
+pub(crate) fn unfinished_path(number: u32) -> String {
+    format!("{}{UNFINISHED}", path(number))
+}
+
+/// Whether this is the name of a file that was never finished.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(UNFINISHED).is_some_and(|name| parse_name(name).is_some())
+}
+
+/// Makes a new file, in place of what an interrupted attempt may have left.
+pub(crate) fn create_anew(disk: &dyn Disk, path: &str) -> std::io::Result<Arc<dyn DiskFile>> {
+    match disk.create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            disk.remove(path)?;
+            disk.create(path)
+        }
+        result => result,
+    }
 }
 
 /// The number in a segment's file name; strict, so that no foreign file is taken for one.
@@ -149,8 +174,10 @@ impl Segment {
             }
         }
         let mut buffer = vec![0; (until - range.start) as usize];
-        let read = read_at_most(&*self.file, &mut buffer, range.start)
-            .map_err(|error| self.io_error("read", range.start, error))?;
+        let read = match read_at_most(&*self.file, &mut buffer, range.start) {
+            Err(_) if broken(Sabotage::ReadErrorIsEnd) => buffer.len(),
+            result => result.map_err(|error| self.io_error("read", range.start, error))?,
+        };
         if (read as u64) < range.end - range.start {
             return Err(self.error("read", range.start + read as u64));
         }
@@ -334,8 +361,34 @@ pub(crate) struct Spare {
 }
 
 impl Spare {
-    /// Makes one. What is left of a failed attempt is swept when the log is next opened for writing.
+    /// Makes one, durable under its name. What is left of a failed attempt is swept when the log is next opened
+    /// for writing.
     pub(crate) fn create(
+        disk: &dyn Disk,
+        log_id: [u8; 16],
+        number: u32,
+        reserved_bytes: u64,
+        zero: Zero,
+    ) -> std::io::Result<Self> {
+        let spare = Self::prepare(disk, log_id, number, reserved_bytes, zero)?;
+        let named = match spare.publish(disk) {
+            // One that could not be removed; the number is behind every one that was used.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                disk.remove(&path(number)).and_then(|()| spare.publish(disk))
+            }
+            result => result,
+        };
+        match named {
+            Ok(()) => Ok(spare),
+            Err(error) => {
+                let _ = disk.remove(&path(number));
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the file, durable but for its name: that of a segment is given only to what has a header.
+    pub(crate) fn prepare(
         disk: &dyn Disk,
         log_id: [u8; 16],
         number: u32,
@@ -349,30 +402,30 @@ impl Spare {
             created_micros: Timestamp::now().as_micros(),
             salt: salt(),
         };
-        let file = match disk.create(&path(number)) {
-            // What a failed attempt left behind; the number is behind every one that was used.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                disk.remove(&path(number))?;
-                disk.create(&path(number))?
-            }
-            result => result?,
-        };
+        let unfinished = unfinished_path(number);
+        let file = create_anew(disk, &unfinished)?;
         let fill = || {
             match zero {
                 Zero::Written => write_zeros_at(&*file, 0, reserved_bytes)?,
                 Zero::Unwritten => file.set_len(reserved_bytes)?,
             }
             write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0)?;
-            file.sync_data()?;
-            disk.sync_dir(DIR)
+            if broken(Sabotage::SkipHeaderSync) { Ok(()) } else { file.sync_data() }
         };
         match fill() {
             Ok(()) => Ok(Self { header, file }),
             Err(error) => {
-                let _ = disk.remove(&path(number));
+                let _ = disk.remove(&unfinished);
                 Err(error)
             }
         }
+    }
+
+    /// Gives a prepared file its name, durably. One of that name that is there already is an error.
+    pub(crate) fn publish(&self, disk: &dyn Disk) -> std::io::Result<()> {
+        let number = self.header.number;
+        disk.rename(&unfinished_path(number), &path(number))?;
+        if broken(Sabotage::SkipDirSync) { Ok(()) } else { disk.sync_dir(DIR) }
     }
 
     /// Gives the space back; one that cannot be removed is swept at the next opening.
@@ -390,6 +443,9 @@ pub(crate) fn segment_bytes(options: &Options, number: u32) -> u64 {
 
 /// Tells one life of a file's bytes from another. Random, and never zero.
 fn salt() -> u32 {
+    if broken(Sabotage::SkipSalt) {
+        return 1;
+    }
     let [.., a, b, c, d] = *StreamId::new().as_bytes();
     [a, b, c, d].iter().fold(0, |salt, byte| salt << 8 | u32::from(*byte)).max(1)
 }

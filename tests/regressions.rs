@@ -230,7 +230,7 @@ fn f33_a_directory_named_like_a_segment_hides_nothing() {
     assert_eq!(snapshot.events(id).expect("known").filter(Result::is_ok).count(), 1);
     let refused = Log::open(dir.path()).expect_err("a later segment would have to go there");
     assert!(matches!(refused.kind(), ErrorKind::Corrupt { .. }), "{refused}");
-    assert_eq!(amberlog::repair(dir.path()).expect("repaired").set_aside.len(), 1);
+    assert!(amberlog::repair(dir.path()).expect("repaired").went_on.is_some());
     let log = Log::open(dir.path()).expect("opens");
     assert_eq!(log.snapshot().events(id).expect("known").filter(Result::is_ok).count(), 1);
 }
@@ -321,7 +321,7 @@ fn p6_f14_positions_that_a_cut_took_are_never_given_again() {
     let error = small().open(dir.path()).expect_err("what was cut off may have been acknowledged");
     assert!(matches!(error.kind(), ErrorKind::Corrupt { .. }), "{error}");
     let report = amberlog::repair(dir.path()).expect("repaired");
-    assert!(report.went_on && report.cleared_bytes == 0, "{report:?}");
+    assert!(report.went_on.is_some() && report.cleared_bytes == 0, "{report:?}");
     assert_eq!(fs::read(&path).expect("readable"), before, "no byte of it was touched");
     assert!(amberlog::repair(dir.path()).expect("again").changed_nothing());
     let log = small().open(dir.path()).expect("opens now");

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::{Catalog, LogPlace, Wall, Watermark};
 use crate::index::NONE;
+use crate::sabotage::Sabotage;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Slip, model, thread};
+use crate::sync::{model, thread};
 use crate::types::StreamId;
 
 fn mark(position: u64) -> Watermark {
@@ -44,18 +45,18 @@ fn watermark(readers: usize, last: u64) {
 
 #[test]
 fn p7_watermark() {
-    model(&[], Some(3), || watermark(1, 4));
+    model(None, Some(3), || watermark(1, 4));
 }
 
 #[test]
 fn p7_watermark_of_two_readers() {
-    model(&[], Some(1), || watermark(2, 3));
+    model(None, Some(1), || watermark(2, 3));
 }
 
 #[test]
 #[should_panic(expected = "torn")]
 fn p7_watermark_is_noticed() {
-    model(&[Slip::ReaderLooksOnce], Some(2), || watermark(1, 4));
+    model(Some(Sabotage::LookOnce), Some(2), || watermark(1, 4));
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,11 +101,11 @@ fn noted_before_shown(first: First) {
 
 #[test]
 fn f6_watermark_shows_what_was_noted() {
-    model(&[], None, || noted_before_shown(First::Note));
+    model(None, None, || noted_before_shown(First::Note));
 }
 
 #[test]
 #[should_panic(expected = "a hole")]
 fn f6_watermark_shows_what_was_noted_is_noticed() {
-    model(&[], Some(2), || noted_before_shown(First::Show));
+    model(None, Some(2), || noted_before_shown(First::Show));
 }

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::{Commit, Lead, Pending, Queue, Ticket};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::{Condvar, Mutex, Slip, model, thread};
+use crate::sabotage::Sabotage;
+use crate::sync::{Condvar, Mutex, model, thread};
 use crate::types::{Durability, Position, Seq, Timestamp};
 
 /// A writer that keeps its log in memory.
@@ -181,18 +182,18 @@ fn lost_wake_up(waiters: usize) {
 
 #[test]
 fn f5_lost_wake_up() {
-    model(&[], None, || lost_wake_up(2));
+    model(None, None, || lost_wake_up(2));
 }
 
 #[test]
 fn f5_lost_wake_up_of_three() {
-    model(&[], Some(4), || lost_wake_up(3));
+    model(None, Some(4), || lost_wake_up(3));
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn f5_lost_wake_up_is_noticed() {
-    model(&[Slip::HandOverTellsNobody], None, || lost_wake_up(2));
+    model(Some(Sabotage::TellNobody), None, || lost_wake_up(2));
 }
 
 /// A ticket that is dropped while another leads is led for by the log's own thread, if nobody else does; one
@@ -212,13 +213,13 @@ fn dropped_leader() {
 
 #[test]
 fn f37_dropped_leader() {
-    model(&[], Some(4), dropped_leader);
+    model(None, Some(4), dropped_leader);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn f37_dropped_leader_is_noticed() {
-    model(&[Slip::HandOverTellsNobody], Some(2), dropped_leader);
+    model(Some(Sabotage::TellNobody), Some(2), dropped_leader);
 }
 
 /// The log's own thread cannot be started, and somebody else leads just then: who awaits must not be
@@ -234,19 +235,19 @@ fn no_thread_to_be_had() {
 
 #[test]
 fn f5_no_thread_to_be_had() {
-    model(&[Slip::NoThread], None, no_thread_to_be_had);
+    model(Some(Sabotage::NoThread), None, no_thread_to_be_had);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn f5_no_thread_to_be_had_is_noticed() {
-    model(&[Slip::NoThread, Slip::AskingIsForgotten], None, no_thread_to_be_had);
+    model(Some(Sabotage::ForgetWhoAsked), None, no_thread_to_be_had);
 }
 
 /// The same, and the leader panics.
 #[test]
 fn f37_no_thread_to_be_had_and_a_panic_in_the_leader() {
-    model(&[Slip::NoThread], None, || {
+    model(Some(Sabotage::NoThread), None, || {
         let queue = queue();
         let falls = on_a_thread(&queue, {
             let queue = Arc::clone(&queue);
@@ -287,13 +288,13 @@ fn panic_in_the_leader() {
 
 #[test]
 fn f37_panic_in_the_leader() {
-    model(&[], None, panic_in_the_leader);
+    model(None, None, panic_in_the_leader);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn f37_panic_in_the_leader_is_noticed() {
-    model(&[Slip::PanicLeavesGroup], None, panic_in_the_leader);
+    model(Some(Sabotage::LeaveGroup), None, panic_in_the_leader);
 }
 
 /// A sync fails while others wait: all of its group and of every later group are told, each once.
@@ -309,20 +310,20 @@ fn poison_during_wait(failure: Failure) {
 
 #[test]
 fn f5_f8_poison_during_wait() {
-    model(&[], Some(4), || poison_during_wait(Failure::Sync));
+    model(None, Some(4), || poison_during_wait(Failure::Sync));
 }
 
 #[test]
 #[should_panic(expected = "poisoned")]
 fn f5_f8_poison_during_wait_is_noticed() {
-    model(&[], Some(2), || poison_during_wait(Failure::SyncForgotten));
+    model(None, Some(2), || poison_during_wait(Failure::SyncForgotten));
 }
 
 /// A write fails: what stands behind it in the same stream fails too, in whatever group it is, and nothing
 /// else does (P5).
 #[test]
 fn p5_failure_of_the_commit_before() {
-    model(&[], Some(4), || {
+    model(None, Some(4), || {
         let queue = queue_of(Scribe { failure: Failure::Write, ..Scribe::default() });
         let first = pending();
         let before = queue.submit(Arc::clone(&first));
@@ -361,13 +362,13 @@ fn close_during_commit() {
 
 #[test]
 fn f37_close_during_commit() {
-    model(&[], Some(4), close_during_commit);
+    model(None, Some(4), close_during_commit);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn f37_close_during_commit_is_noticed() {
-    model(&[Slip::CloseLeavesQueue], Some(2), close_during_commit);
+    model(Some(Sabotage::LeaveQueue), Some(2), close_during_commit);
 }
 
 /// A ticket moves to another task while it is settled: the waker that was left last is woken.
@@ -386,19 +387,19 @@ fn waker_replaced() {
 
 #[test]
 fn f5_waker_replaced() {
-    model(&[], None, waker_replaced);
+    model(None, None, waker_replaced);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn f5_waker_replaced_is_noticed() {
-    model(&[Slip::WakerComesLate], None, waker_replaced);
+    model(Some(Sabotage::LateWaker), None, waker_replaced);
 }
 
 /// Threads and tasks at once: one waits, one awaits, one drops.
 #[test]
 fn f5_waiting_awaiting_and_dropping_at_once() {
-    model(&[], Some(3), || {
+    model(None, Some(3), || {
         let queue = queue();
         let waits = on_a_thread(&queue, Ticket::wait);
         let drops = on_a_thread(&queue, drop);

@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError};
 
 use super::{Lead, Pending, Ticket};
 use crate::error::{Error, ErrorKind};
-use crate::sync::{Condvar, JoinHandle, Mutex, MutexGuard, Slip, slips, spawn, thread};
+use crate::sabotage::{Sabotage, broken};
+use crate::sync::{Condvar, JoinHandle, Mutex, MutexGuard, spawn, thread};
 
 /// A group stops growing at so many bytes, so that the first of it does not wait for the last.
 const GROUP_BYTES_MAX: u64 = 8 << 20;
@@ -93,7 +94,7 @@ impl<W: Lead> Queue<W> {
     fn hand_over(&self, writer: Box<W>, mut group: Vec<Arc<Pending>>) -> bool {
         let mut inner = self.lock();
         inner.writer = Some(writer);
-        let more = !inner.forming.is_empty() && !slips(Slip::HandOverTellsNobody);
+        let more = !inner.forming.is_empty() && !broken(Sabotage::TellNobody);
         let left = more && !inner.forming.iter().any(|pending| pending.nudge());
         let served = inner.server.is_some();
         if left && served {
@@ -152,7 +153,7 @@ impl<W: Lead> Queue<W> {
             let _ = server.join();
         }
         loop {
-            while !slips(Slip::CloseLeavesQueue)
+            while !broken(Sabotage::LeaveQueue)
                 && let Some(leading) = self.try_lead()
             {
                 leading.run();
@@ -161,7 +162,7 @@ impl<W: Lead> Queue<W> {
             while inner.writer.is_none() && !inner.ended {
                 inner = self.writer_back.wait(inner).unwrap_or_else(PoisonError::into_inner);
             }
-            if inner.ended || inner.forming.is_empty() || slips(Slip::CloseLeavesQueue) {
+            if inner.ended || inner.forming.is_empty() || broken(Sabotage::LeaveQueue) {
                 inner.ended = true;
                 self.writer_back.notify_all();
                 return inner.writer.take();
@@ -202,7 +203,7 @@ impl<W: Lead> Leading<'_, W> {
         };
         if !self.finished {
             writer.poison();
-            for pending in self.group.iter().filter(|_| !slips(Slip::PanicLeavesGroup)) {
+            for pending in self.group.iter().filter(|_| !broken(Sabotage::LeaveGroup)) {
                 pending.settle(Err(Error::new(ErrorKind::Poisoned, "commit")));
             }
         }
@@ -250,7 +251,7 @@ impl<W: Lead + Sync> Serve for Queue<W> {
             Err(_) => {
                 // No thread to be had. If somebody leads, they go on with this; if nobody does, better to
                 // make this one wait than to leave the commit undone.
-                inner.asked = !slips(Slip::AskingIsForgotten);
+                inner.asked = !broken(Sabotage::ForgetWhoAsked);
                 drop(inner);
                 self.lead_here();
             }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use super::queue::Serve;
 use super::{Commit, Pending};
 use crate::error::Result;
-use crate::sync::{Slip, slips};
+use crate::sabotage::{Sabotage, broken};
 
 /// A commit under way. Wait for it, await it on any executor, or drop it: it happens all the same.
 ///
@@ -84,7 +84,7 @@ impl Future for Ticket {
         if let Some(outcome) = &state.outcome {
             return Poll::Ready(outcome.clone());
         }
-        if slips(Slip::WakerComesLate) {
+        if broken(Sabotage::LateWaker) {
             drop(state);
             state = self.pending.lock();
         }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +26,16 @@ impl RealDisk {
     pub(crate) fn new(root: &Path, shared: bool) -> Self {
         let (dir_mode, file_mode) = if shared { (0o755, 0o644) } else { (0o700, 0o600) };
         Self { root: root.to_owned(), dir_mode, file_mode }
+    }
+
+    /// The log's directory; what is made there can be read by those who can read `dir` in it.
+    pub(crate) fn alike(root: &Path, dir: &str) -> io::Result<Self> {
+        let mode = match fs::metadata(root.join(dir)) {
+            Ok(found) => found.permissions().mode() & 0o777,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0o700,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { root: root.to_owned(), dir_mode: mode, file_mode: mode & 0o666 })
     }
 
     fn path(&self, path: &str) -> PathBuf {

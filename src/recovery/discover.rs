@@ -1,7 +1,7 @@
 //! What files there are, and what each of them is.
 //!
-//! Every file in the segments' directory whose name is a segment's is accounted for: a segment, a spare, the
-//! rest of one that was never finished, or something that cannot be used, with the reason.
+//! Every file in the segments' directory whose name is a segment's is accounted for: a segment, a spare, or
+//! something that cannot be used, with the reason. One that was never finished has another name.
 
 use std::io::ErrorKind as ErrorKindOfIo;
 use std::sync::Arc;
@@ -10,10 +10,8 @@ use super::report::DamageKind;
 use super::scan::{Scanner, Step};
 use crate::disk::{Disk, DiskFile, read_exact_at};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{
-    COMMITS_AT, HeaderError, SegmentHeader, VERSION, decode_header, header, is_zero,
-};
-use crate::segment::{DIR, Sealed, Segment, Spare, parse_name, path, place};
+use crate::format::{COMMITS_AT, HeaderError, SegmentHeader, VERSION, decode_header, header};
+use crate::segment::{DIR, Sealed, Segment, Spare, is_unfinished, parse_name, path, place};
 
 /// How to open the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,8 +35,6 @@ pub(super) enum Role {
     Segment(Start),
     /// A segment with nothing in it: made ready, and not used.
     Spare(Spare),
-    /// Nothing but zeros behind a header that was never finished.
-    Blank,
     /// No segment of this log.
     Unusable(DamageKind),
 }
@@ -56,6 +52,8 @@ pub(super) struct Start {
 pub(super) struct Discovered {
     pub(super) log_id: Option<[u8; 16]>,
     pub(super) candidates: Vec<Candidate>,
+    /// Paths of files that were never finished.
+    pub(super) unfinished: Vec<String>,
 }
 
 /// Looks at every file.
@@ -77,7 +75,10 @@ pub(super) fn discover(disk: &dyn Disk, access: Access) -> Result<Option<Discove
     }
     let log_id = majority(&opened);
     let candidates = opened.into_iter().map(|one| one.judge(log_id)).collect::<Result<_>>()?;
-    Ok(Some(Discovered { log_id, candidates }))
+    let leftovers =
+        names.iter().filter_map(|name| name.to_str()).filter(|name| is_unfinished(name));
+    let unfinished = leftovers.map(|name| format!("{DIR}/{name}")).collect();
+    Ok(Some(Discovered { log_id, candidates, unfinished }))
 }
 
 /// A file whose header was read.
@@ -143,16 +144,15 @@ impl Opened {
             (Ok((header, _)), _) if header.number != number => {
                 Role::Unusable(DamageKind::Misplaced)
             }
-            (Ok((header, whole)), Some(file)) => start(header, whole, file, bytes)?,
-            (Err(_), Some(file)) if is_blank(number, &*file, bytes)? => Role::Blank,
+            (Ok((header, _)), Some(file)) => start(header, file, bytes)?,
+            // A file gets its name after its header is durable: zeros are damage as anything else is.
             (Err(_), Some(_)) => Role::Unusable(DamageKind::Header),
         };
-        let header_hurt = header_hurt && matches!(role, Role::Segment(_));
         Ok(Candidate { number, bytes, role, header_hurt })
     }
 }
 
-fn start(header: SegmentHeader, whole: bool, file: Arc<dyn DiskFile>, bytes: u64) -> Result<Role> {
+fn start(header: SegmentHeader, file: Arc<dyn DiskFile>, bytes: u64) -> Result<Role> {
     let sealed = Sealed::open(&header, &*file)
         .map_err(|error| Error::io("open", place(header.number, 0), error))?;
     if let Some(sealed) = sealed {
@@ -164,29 +164,11 @@ fn start(header: SegmentHeader, whole: bool, file: Arc<dyn DiskFile>, bytes: u64
     let first = match scanner.step(COMMITS_AT)? {
         Step::Commit(found) => Some(found.head.position),
         Step::Witness(witness) => Some(witness.position),
-        _ if scanner.last_written(COMMITS_AT)?.is_none() => {
-            // Only one that was finished may be used: whole, and as long as it says.
-            let finished = whole && bytes >= header.reserved_bytes;
-            return Ok(if finished { Role::Spare(Spare { header, file }) } else { Role::Blank });
+        // A spare is as long as its header says before it gets its name; what is shorter was cut.
+        _ if bytes >= header.reserved_bytes && scanner.last_written(COMMITS_AT)?.is_none() => {
+            return Ok(Role::Spare(Spare { header, file }));
         }
         _ => None,
     };
     Ok(Role::Segment(Start { header, file, sealed: None, first }))
-}
-
-/// Whether everything behind the header block is zero.
-fn is_blank(number: u32, file: &dyn DiskFile, bytes: u64) -> Result<bool> {
-    const PIECE_BYTES: u64 = 1 << 20;
-    let mut piece = vec![0; PIECE_BYTES.min(bytes) as usize];
-    let mut at = COMMITS_AT;
-    while at < bytes {
-        let part = &mut piece[..PIECE_BYTES.min(bytes - at) as usize];
-        read_exact_at(file, part, at)
-            .map_err(|error| Error::io("read", place(number, at), error))?;
-        if !is_zero(part) {
-            return Ok(false);
-        }
-        at += part.len() as u64;
-    }
-    Ok(true)
 }

@@ -84,7 +84,7 @@ pub enum Item {
 
 /// Iterates over everything in a log's segments.
 pub struct Inspection {
-    disk: RealDisk,
+    disk: Box<dyn Disk>,
     numbers: VecDeque<u32>,
     at: Option<At>,
     ready: VecDeque<Item>,
@@ -138,7 +138,20 @@ impl Inspection {
     ///
     /// [`crate::ErrorKind::NoLog`] or [`crate::ErrorKind::Io`] when the directory cannot be listed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let disk = RealDisk::new(path.as_ref(), false);
+        Self::start(Box::new(RealDisk::new(path.as_ref(), false)))
+    }
+
+    /// As [`Inspection::open`], on a simulated disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inspection::open`].
+    #[cfg(feature = "sim")]
+    pub fn open_on(disk: &crate::disk::SimDisk) -> Result<Self> {
+        Self::start(Box::new(disk.clone()))
+    }
+
+    fn start(disk: Box<dyn Disk>) -> Result<Self> {
         let place = Place { path: DIR.into(), segment: None, offset: None };
         let names = disk.list(DIR).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::new(ErrorKind::NoLog, "inspect"),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::discover::{Access, Candidate, Role, discover};
+use super::discover::{Access, Candidate, Discovered, Role, discover};
 use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, TornTail};
 use super::scan::{Found, Scanner, Step};
 use super::walk::{End, Expectation, Wound, walk};
@@ -16,6 +16,7 @@ use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, POSITION_MAX, witness};
 use crate::index::BatchRef;
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare, place};
 use crate::types::{Position, Seq, StreamId};
 
@@ -39,8 +40,10 @@ pub(crate) struct Loaded {
     pub(crate) unsealed: Vec<(Arc<Segment>, u64, u64)>,
     /// Segments without commits behind the last one.
     pub(crate) spares: Vec<Spare>,
-    /// Files that were never finished.
-    pub(crate) blanks: Vec<u32>,
+    /// Spares with a damaged header.
+    pub(crate) worn: Vec<u32>,
+    /// Paths of files that were never finished.
+    pub(crate) unfinished: Vec<String>,
     /// Files behind the last usable segment that hold something: the log cannot go on behind them.
     pub(crate) in_the_way: Vec<u32>,
 }
@@ -63,7 +66,7 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
     let behind = found.candidates.split_off(last.map_or(0, |at| at + 1));
     let starts: Vec<Option<Later>> = found.candidates.iter().map(Later::of).collect();
     let mut before = 0;
-    for (index, one) in found.candidates.into_iter().enumerate() {
+    for (index, one) in std::mem::take(&mut found.candidates).into_iter().enumerate() {
         // The next segment that can follow; one that repeats positions is none.
         let follows = |later: &Later| later.first.is_none_or(|first| first >= loader.next);
         let later = starts[index + 1..].iter().flatten().copied().find(follows);
@@ -71,7 +74,7 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
         loader.fold(one, before, later)?;
         before = number;
     }
-    Ok(Some(loader.finish(found.log_id, before, behind)))
+    Ok(Some(loader.finish(found, before, behind)))
 }
 
 /// What the next segment says of the one before it.
@@ -113,13 +116,10 @@ impl Loader {
     /// Folds one file; `before` is the number of the one before it, `later` the next segment.
     fn fold(&mut self, one: Candidate, before: u32, later: Option<Later>) -> Result<()> {
         let file = File { number: one.number, bytes: one.bytes };
-        if one.header_hurt {
-            self.damage(DamageKind::HeaderCopy, one.number, 0, 0..0);
-        }
         let start = match one.role {
             Role::Segment(start) => start,
             // Later segments were written, so this one was too, once.
-            Role::Spare(_) | Role::Blank => {
+            Role::Spare(_) => {
                 self.unusable(&file, DamageKind::Hole, later);
                 return Ok(());
             }
@@ -128,12 +128,15 @@ impl Loader {
                 return Ok(());
             }
         };
+        if one.header_hurt {
+            self.damage(DamageKind::HeaderCopy, one.number, 0, 0..0);
+        }
         let first = start.first.unwrap_or(self.next);
         if first < self.next {
             self.unusable(&file, DamageKind::Misplaced, later);
             return Ok(());
         }
-        if first > self.next || one.number != before + 1 {
+        if (first > self.next || one.number != before + 1) && !broken(Sabotage::SkipContinuity) {
             let lost = self.next..first;
             let reported = self.survey.damages.iter().any(|damage| {
                 damage.positions.end.get() == first && damage.positions.start.get() <= lost.start
@@ -366,24 +369,23 @@ impl Loader {
     }
 
     /// Sorts out what lies behind the last segment: spares, or something that is in the way.
-    fn finish(mut self, log_id: Option<[u8; 16]>, last: u32, behind: Vec<Candidate>) -> Loaded {
-        let (mut spares, mut blanks) = (Vec::new(), Vec::new());
+    fn finish(mut self, found: Discovered, last: u32, behind: Vec<Candidate>) -> Loaded {
+        let (mut spares, mut worn) = (Vec::new(), Vec::new());
         for one in behind {
             let file = File { number: one.number, bytes: one.bytes };
             match one.role {
                 // A writer makes one segment ready, and the one before that may have lost what was not
                 // synced. Where there are more, they were used.
-                Role::Spare(_) | Role::Blank if one.number - last > 2 => {
+                Role::Spare(_) if one.number - last > 2 => {
                     self.unusable(&file, DamageKind::Hole, None);
                 }
                 Role::Spare(spare) if !one.header_hurt => {
                     self.report(&file, 0..0, SegmentState::Spare);
                     spares.push(spare);
                 }
-                // Making it ready was interrupted.
-                Role::Spare(_) | Role::Blank => {
+                Role::Spare(_) => {
                     self.report(&file, 0..0, SegmentState::Spare);
-                    blanks.push(one.number);
+                    worn.push(one.number);
                 }
                 Role::Unusable(kind) => self.unusable(&file, kind, None),
                 Role::Segment(_) => {}
@@ -394,13 +396,14 @@ impl Loader {
         self.survey.acknowledged = Position(self.acked.max(self.durable));
         self.survey.streams = self.catalog.streams_len();
         Loaded {
-            log_id,
+            log_id: found.log_id,
             catalog: self.catalog,
             survey: self.survey,
             last: self.last,
             unsealed: self.unsealed,
             spares,
-            blanks,
+            worn,
+            unfinished: found.unfinished,
             in_the_way: self.stranded,
         }
     }

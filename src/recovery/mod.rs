@@ -3,6 +3,7 @@
 //! Opening is one line read backwards once: discover, account, fold, judge, and then the one repair that a
 //! torn tail needs. Everything else waits for somebody to say so.
 
+mod aside;
 mod discover;
 mod inspect;
 mod load;
@@ -15,7 +16,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use inspect::{Inspection, Item};
-pub use report::{Damage, DamageKind, Repair, SegmentReport, SegmentState, Survey, TornTail};
+pub use report::{
+    Damage, DamageKind, NewSegment, Repair, SegmentReport, SegmentState, Survey, TornTail,
+};
 
 use self::discover::Access;
 use self::load::{Depth, Loaded, load};
@@ -23,6 +26,7 @@ use crate::catalog::{Catalog, LogPlace, Snapshot, Watermark};
 use crate::disk::{Disk, LockGuard, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::Options;
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare, place, segment_bytes};
 use crate::types::Position;
 
@@ -64,27 +68,64 @@ pub fn survey(path: impl AsRef<Path>) -> Result<Survey> {
     Ok(look(&disk, Depth::Full)?.survey)
 }
 
-/// Repairs a log: clears a torn tail, sets files aside that keep the log from going on, and begins a new
-/// segment behind one that was lost or cut. It drops no byte that may have been acknowledged: files set
-/// aside get another name and stay, and one that was cut stays as it is. Damage inside segments is
-/// reported and left as it is; the events there read as [`ErrorKind::Corrupt`].
-///
-/// Takes the writer's lock. Running it twice changes nothing more.
+/// As [`survey`], on a simulated disk.
 ///
 /// # Errors
 ///
-/// As [`survey`], and [`ErrorKind::Locked`] when somebody writes the log.
+/// As [`survey`].
+#[cfg(feature = "sim")]
+pub fn survey_on(disk: &crate::disk::SimDisk) -> Result<Survey> {
+    Ok(look(disk, Depth::Full)?.survey)
+}
+
+/// Repairs a log: clears a torn tail, and begins a new segment behind a file that the log cannot go on in or
+/// behind. It drops no byte: what a torn tail held, and spares that were in the way, are kept beside the
+/// segments; files that are damaged stay as they are, are reported, and what is lost in them reads as
+/// [`ErrorKind::Corrupt`].
+///
+/// Takes the writer's lock. It may be cut anywhere and run again. Running it twice changes nothing more. The
+/// files it makes can be read by those who may read the log's directory.
+///
+/// # Errors
+///
+/// As [`survey`], and [`ErrorKind::Locked`] when somebody writes the log; [`ErrorKind::StorageFull`], also when
+/// there is no number left for another segment.
 pub fn repair(path: impl AsRef<Path>) -> Result<Repair> {
-    let disk = RealDisk::new(path.as_ref(), false);
-    let names = disk.list("").unwrap_or_default();
+    let place = || Place { path: crate::segment::DIR.into(), segment: None, offset: None };
+    let disk = RealDisk::alike(path.as_ref(), crate::segment::DIR)
+        .map_err(|error| Error::io("repair", place(), error))?;
+    mend(&disk)
+}
+
+/// As [`repair`], on a simulated disk.
+///
+/// # Errors
+///
+/// As [`repair`].
+#[cfg(feature = "sim")]
+pub fn repair_on(disk: &crate::disk::SimDisk) -> Result<Repair> {
+    mend(disk)
+}
+
+fn mend(disk: &dyn Disk) -> Result<Repair> {
+    let none = || Error::new(ErrorKind::NoLog, "repair");
+    let names = match disk.list("") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(none()),
+        result => result.map_err(|error| {
+            let place = Place { path: "".into(), segment: None, offset: None };
+            Error::io("repair", place, error)
+        })?,
+    };
     if !names.iter().any(|name| name == crate::segment::DIR) {
-        return Err(Error::new(ErrorKind::NoLog, "repair"));
+        return Err(none());
     }
-    let guard = lock(&disk)?;
-    let loaded = load(&disk, Access::Write, Depth::Full)?;
-    let loaded = loaded.ok_or_else(|| Error::new(ErrorKind::NoLog, "repair"))?;
-    let report = repair::repair(&disk, loaded, &Options::default())?;
-    drop(guard);
+    let _guard = lock(disk)?;
+    let loaded = load(disk, Access::Write, Depth::Full)?.ok_or_else(none)?;
+    let mut report = repair::repair(disk, loaded)?;
+    report.after = match report.changed_nothing() {
+        true => report.before.clone(),
+        false => load(disk, Access::Read, Depth::Full)?.ok_or_else(none)?.survey,
+    };
     Ok(report)
 }
 
@@ -108,9 +149,9 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
     let Some(loaded) = load(disk, Access::Write, Depth::Quick)? else {
         return Ok(None);
     };
-    let sweepable = loaded.spares.iter().map(|spare| spare.header.number);
     if loaded.survey.segments.iter().all(|one| one.state == SegmentState::Spare) {
-        repair::sweep(disk, sweepable.chain(loaded.blanks.iter().copied()))?;
+        let spares = loaded.spares.iter().map(|spare| spare.header.number);
+        repair::sweep(disk, &loaded.unfinished, spares.chain(loaded.worn))?;
         return Ok(None);
     }
     let refuse = |number: u32| {
@@ -132,7 +173,7 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
     repair::clear_tail(&segment, &end)?;
     let wanted = segment.number() + 1;
     let usual = segment_bytes(options, wanted);
-    let (mut spare, mut extra) = (None, loaded.blanks);
+    let (mut spare, mut extra) = (None, loaded.worn);
     for one in loaded.spares {
         if one.header.number == wanted && one.header.reserved_bytes >= usual {
             spare = Some(one);
@@ -140,8 +181,10 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
             extra.push(one.header.number);
         }
     }
-    repair::sweep(disk, extra)?;
-    if let Some(one) = &spare {
+    repair::sweep(disk, &loaded.unfinished, extra)?;
+    if let Some(one) = &spare
+        && !broken(Sabotage::AdoptUnsynced)
+    {
         // Whoever made it may have died before it, or its name, was durable.
         let failed = |error| Error::io("open", place(wanted, 0), error);
         one.file.sync_data().map_err(failed)?;

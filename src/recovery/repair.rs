@@ -1,19 +1,27 @@
-//! Changing the disk: clearing a torn tail, and setting files aside.
+//! Changing the disk: clearing a torn tail, and going on behind what is damaged.
 //!
 //! Nothing that may have been acknowledged is dropped, and every step may be cut: what is done is done
 //! again the same way.
 
 use std::io::IoSlice;
 
+use super::aside::{keep_bytes, set_aside};
 use super::load::Loaded;
-use super::report::{DamageKind, Repair, SegmentState};
+use super::report::{DamageKind, NewSegment, Repair, SegmentReport, SegmentState};
 use super::walk::End;
 use crate::disk::{Disk, read_exact_at, write_all_at, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, POSITION_MAX, Witness, witness};
-use crate::options::Options;
-use crate::segment::{DIR, NUMBER_MAX, Segment, Spare, Zero, path, place, segment_bytes};
-use crate::types::{StreamId, Timestamp};
+use crate::sabotage::{Sabotage, broken};
+use crate::segment::{NUMBER_MAX, Segment, Spare, Zero, path, place};
+use crate::types::{Position, StreamId, Timestamp};
+
+/// How large the segment is that a repair begins.
+const NEW_BYTES_MIN: u64 = 16 << 10;
+const NEW_BYTES_MAX: u64 = 256 << 10;
+/// How much a lost segment may have held: what segments usually grow to, and what they can.
+const LOST_BYTES_MIN: u64 = 64 << 20;
+const LOST_BYTES_MAX: u64 = 4 << 30;
 
 /// Makes the end of the log certain: what is there above the watermark is written once more (after a
 /// failed sync the page cache is no evidence), what is behind it becomes zeros, and a witness says so.
@@ -25,9 +33,13 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
     }
     let file = &*segment.file;
     let write = || -> std::io::Result<()> {
-        rewrite(segment, end.offset_behind(end.durable), end.offset)?;
-        let cleared_to = end.torn_to.unwrap_or(end.offset);
-        write_zeros_at(file, end.offset, cleared_to)?;
+        if !broken(Sabotage::TrustPageCache) {
+            rewrite(segment, end.offset_behind(end.durable), end.offset)?;
+        }
+        if !broken(Sabotage::LeaveTornTail) {
+            let cleared_to = end.torn_to.unwrap_or(end.offset);
+            write_zeros_at(file, end.offset, cleared_to)?;
+        }
         file.sync_data()?;
         let bytes = Witness {
             position: end.next,
@@ -58,90 +70,84 @@ fn rewrite(segment: &Segment, from: u64, to: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes files of zeros that an earlier writer had made ready.
-pub(super) fn sweep(disk: &dyn Disk, numbers: impl IntoIterator<Item = u32>) -> Result<()> {
-    for number in numbers {
+/// Removes spares, and what was never finished.
+pub(super) fn sweep(
+    disk: &dyn Disk,
+    unfinished: &[String],
+    spares: impl IntoIterator<Item = u32>,
+) -> Result<()> {
+    for path in unfinished {
+        let place = Place { path: path.into(), segment: None, offset: None };
+        disk.remove(path).map_err(|error| Error::io("sweep", place, error))?;
+    }
+    for number in spares {
         disk.remove(&path(number)).map_err(|error| Error::io("sweep", place(number, 0), error))?;
     }
     Ok(())
 }
 
-/// The explicit repair.
-pub(super) fn repair(disk: &dyn Disk, loaded: Loaded, options: &Options) -> Result<Repair> {
-    let mut report = Repair { before: loaded.survey, ..Repair::default() };
-    let highest = report.before.segments.iter().map(|one| one.number).max().unwrap_or(0);
-    let mut lost_bytes = 0;
-    for number in &loaded.in_the_way {
-        lost_bytes += bytes_of(&report, *number);
-        report.set_aside.push(set_aside(disk, *number)?);
-    }
+/// The explicit repair. No byte of a damaged file is touched, and none that is touched is lost.
+pub(super) fn repair(disk: &dyn Disk, loaded: Loaded) -> Result<Repair> {
+    let mut report = Repair { before: loaded.survey.clone(), ..Repair::default() };
     let is_cut = report.before.damages.iter().any(|one| one.kind == DamageKind::Cut);
-    if let Some((segment, end)) = &loaded.last
-        && loaded.in_the_way.is_empty()
-        && !is_cut
-    {
-        report.cleared_bytes = clear_tail(segment, end)?;
-    }
-    let mut extra: Vec<u32> = loaded.spares.iter().map(|spare| spare.header.number).collect();
-    extra.extend(&loaded.blanks);
-    sweep(disk, extra.iter().copied())?;
-    report.removed = extra.into_iter().map(|number| place(number, 0)).collect();
-    let any = report
-        .before
-        .segments
-        .iter()
-        .any(|one| !matches!(one.state, SegmentState::Spare | SegmentState::Unusable));
-    if any && (loaded.last.is_none() || is_cut || !loaded.in_the_way.is_empty()) {
-        report.went_on = true;
-        // Positions that may have been given are never given again: the new segment starts behind all
-        // that the lost one could have held.
-        let lost_bytes = lost_bytes.max(options.segment_bytes_max);
-        let seen = loaded.last.as_ref().map_or(0, |(_, end)| end.seen);
-        let first = seen.max(report.before.position.get() + 1) + lost_bytes / COMMIT_BYTES_MIN;
-        let log_id = loaded.log_id.unwrap_or(*StreamId::new().as_bytes());
-        go_on(disk, options, log_id, highest + 1, first)?;
+    let used = |one: &&SegmentReport| one.state != SegmentState::Spare;
+    let highest = report.before.segments.iter().filter(used).map(|one| one.number).max();
+    match (&loaded.last, highest) {
+        (Some((segment, end)), _) if !is_cut && loaded.in_the_way.is_empty() => {
+            if let Some(torn_to) = end.torn_to {
+                let kept_to = torn_to.max(end.offset + witness::BYTES as u64);
+                let range = end.offset..kept_to;
+                report.set_aside.push(keep_bytes(disk, segment, range)?);
+                report.cleared_bytes = clear_tail(segment, end)?;
+            }
+        }
+        (_, Some(highest)) => {
+            let spares = loaded.spares.iter().map(|spare| spare.header.number);
+            for number in spares.chain(loaded.worn.iter().copied()) {
+                report.set_aside.push(set_aside(disk, number)?);
+            }
+            report.went_on = Some(go_on(disk, &loaded, highest)?);
+        }
+        // Nothing was ever committed.
+        (_, None) => {}
     }
     Ok(report)
 }
 
-fn bytes_of(report: &Repair, number: u32) -> u64 {
-    let found = report.before.segments.iter().find(|one| one.number == number);
-    found.map_or(0, |one| one.bytes)
-}
-
-/// Gives a file another name, under which it is no segment any more.
-fn set_aside(disk: &dyn Disk, number: u32) -> Result<Place> {
-    let aside = format!("{}.damaged", path(number));
-    let failed = |error| Error::io("set aside", place(number, 0), error);
-    disk.rename(&path(number), &aside).map_err(failed)?;
-    disk.sync_dir(DIR).map_err(failed)?;
-    Ok(Place { path: aside.into(), segment: Some(number), offset: None })
-}
-
-/// Makes an empty segment behind what was lost; its witness says at which position it starts.
-fn go_on(
-    disk: &dyn Disk,
-    options: &Options,
-    log_id: [u8; 16],
-    number: u32,
-    first_position: u64,
-) -> Result<()> {
-    if number > NUMBER_MAX || first_position > POSITION_MAX {
+/// Makes an empty segment behind all others; its witness says at which position it starts. Positions that may
+/// have been given are never given again: it starts behind all that what was lost could have held.
+fn go_on(disk: &dyn Disk, loaded: &Loaded, highest: u32) -> Result<NewSegment> {
+    let number = highest + 1;
+    let survey = &loaded.survey;
+    let reserved = loaded.last.as_ref().map_or(0, |(segment, _)| segment.header.reserved_bytes);
+    let largest = survey.segments.iter().map(|one| one.bytes).max().unwrap_or(0).max(reserved);
+    let damaged = survey.segments.iter().filter(|one| loaded.in_the_way.contains(&one.number));
+    // What is missing altogether may have been twice as large as the largest that is there.
+    let lost_bytes = damaged.map(|one| one.bytes).sum::<u64>();
+    let lost_bytes =
+        lost_bytes.max(largest.saturating_mul(2)).clamp(LOST_BYTES_MIN, LOST_BYTES_MAX);
+    let seen = loaded.last.as_ref().map_or(0, |(_, end)| end.seen);
+    let first = seen.max(survey.position.get() + 1) + lost_bytes / COMMIT_BYTES_MIN;
+    if number > NUMBER_MAX || first > POSITION_MAX {
         return Err(Error::new(ErrorKind::StorageFull, "repair").at(place(number, 0)));
     }
-    let failed = |error| Error::io("repair", place(number, 0), error);
-    let bytes = segment_bytes(options, number);
-    let spare = Spare::create(disk, log_id, number, bytes, Zero::Written).map_err(failed)?;
-    let witness = Witness {
-        position: first_position,
-        durable: first_position - 1,
-        time_micros: spare.header.created_micros,
-        clean: false,
+    let log_id = loaded.log_id.unwrap_or(*StreamId::new().as_bytes());
+    let bytes = reserved.clamp(NEW_BYTES_MIN, NEW_BYTES_MAX);
+    let make = || {
+        let spare = Spare::prepare(disk, log_id, number, bytes, Zero::Written)?;
+        let witness = Witness {
+            position: first,
+            durable: first - 1,
+            time_micros: spare.header.created_micros,
+            clean: false,
+        };
+        let bytes = witness.encode(spare.header.salt);
+        write_all_at(&*spare.file, &mut [IoSlice::new(&bytes)], COMMITS_AT)?;
+        spare.file.sync_data()?;
+        spare.publish(disk)
     };
-    let bytes = witness.encode(spare.header.salt);
-    write_all_at(&*spare.file, &mut [IoSlice::new(&bytes)], COMMITS_AT)
-        .and_then(|()| spare.file.sync_data())
-        .map_err(failed)
+    make().map_err(|error| Error::io("repair", place(number, 0), error))?;
+    Ok(NewSegment { place: place(number, 0), first: Position(first) })
 }
 
 const _: () = assert!(witness::BYTES as u64 <= COMMIT_BYTES_MIN);

@@ -74,7 +74,8 @@ pub struct Damage {
     pub kind: DamageKind,
     /// Where.
     pub place: Place,
-    /// The commits that are lost or hurt. Empty when none is, as far as can be known.
+    /// The commits that are lost or hurt; behind a repair also the positions that it left out. Empty when none
+    /// is, as far as can be known.
     pub positions: Range<Position>,
     /// The events that are lost, by stream, as far as they can be named.
     pub events: Vec<(StreamId, Range<Seq>)>,
@@ -148,30 +149,38 @@ pub struct TornTail {
     pub commits: u64,
 }
 
-/// What a repair did.
+/// What a repair did. Whatever it took away can be put back: see `docs/format.md`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Repair {
     /// What the survey before the repair found.
     pub before: Survey,
+    /// What a survey finds now: the losses that stay are named here.
+    pub after: Survey,
     /// Bytes of a torn tail that were cleared.
     pub cleared_bytes: u64,
-    /// Files that were set aside, under their new names, because the log could not go on behind them.
+    /// Files beside the segments that keep what is no longer part of the log, byte for byte. With an offset: the
+    /// bytes that stood there. Without: a whole file, under another name.
     pub set_aside: Vec<Place>,
-    /// Spare files that were removed.
-    pub removed: Vec<Place>,
-    /// A new segment was begun behind one that was lost or cut. Positions that may have been given before
-    /// are left out, and missing in every later survey.
-    pub went_on: bool,
+    /// A new segment, begun behind one that was lost or cut.
+    pub went_on: Option<NewSegment>,
+}
+
+/// Where a repaired log goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct NewSegment {
+    /// The file.
+    pub place: Place,
+    /// The position that its first commit will get. Those before it may have been given; they are left out, and
+    /// missing in every later survey.
+    pub first: Position,
 }
 
 impl Repair {
-    /// Nothing had to be done.
+    /// Nothing had to be done, and nothing on disk was changed.
     #[must_use]
     pub fn changed_nothing(&self) -> bool {
-        self.cleared_bytes == 0
-            && self.set_aside.is_empty()
-            && self.removed.is_empty()
-            && !self.went_on
+        self.cleared_bytes == 0 && self.set_aside.is_empty() && self.went_on.is_none()
     }
 }

@@ -89,16 +89,16 @@ fn ring_hand_over(memory_bytes_max: usize, give_up: GiveUp) {
 
 #[test]
 fn p10_ring_hand_over() {
-    model(&[], None, || ring_hand_over(1 << 20, GiveUp::Settled));
+    model(None, None, || ring_hand_over(1 << 20, GiveUp::Settled));
 }
 
 #[test]
 fn p10_ring_hand_over_when_memory_is_scarce() {
-    model(&[], None, || ring_hand_over(900, GiveUp::Settled));
+    model(None, None, || ring_hand_over(900, GiveUp::Settled));
 }
 
 #[test]
 #[should_panic(expected = "lost")]
 fn p10_ring_hand_over_is_noticed() {
-    model(&[], None, || ring_hand_over(900, GiveUp::Written));
+    model(None, None, || ring_hand_over(900, GiveUp::Written));
 }

@@ -10,25 +10,31 @@ use crate::units::bytes_text;
 #[derive(Debug, Serialize)]
 struct Report {
     damages_before: usize,
+    damages_after: usize,
     cleared_bytes: u64,
     set_aside: Vec<String>,
-    removed: Vec<String>,
-    went_on: bool,
+    went_on: Option<WentOn>,
     changed: bool,
 }
 
-/// Repairs the log and reports. Exit code 1 when there is damage that no repair can undo.
+#[derive(Debug, Serialize)]
+struct WentOn {
+    path: String,
+    first: u64,
+}
+
+/// Repairs the log and reports. Exit code 1 when there was damage; what is lost stays lost.
 pub(crate) fn run(log: &Path, out: &mut Out) -> Outcome {
     let repair = amberlog::repair(log).map_err(in_log(log))?;
-    let paths = |places: &[amberlog::Place]| -> Vec<String> {
-        places.iter().map(|place| place.path.display().to_string()).collect()
-    };
     let report = Report {
         damages_before: repair.before.damages.len(),
+        damages_after: repair.after.damages.len(),
         cleared_bytes: repair.cleared_bytes,
-        set_aside: paths(&repair.set_aside),
-        removed: paths(&repair.removed),
-        went_on: repair.went_on,
+        set_aside: repair.set_aside.iter().map(|one| one.path.display().to_string()).collect(),
+        went_on: repair.went_on.as_ref().map(|new| WentOn {
+            path: new.place.path.display().to_string(),
+            first: new.first.get(),
+        }),
         changed: !repair.changed_nothing(),
     };
     if out.is_json() {
@@ -46,17 +52,17 @@ fn print(report: &Report, out: &mut Out) -> std::io::Result<()> {
     for path in &report.set_aside {
         out.line(format_args!("set aside: {path}"))?;
     }
-    for path in &report.removed {
-        out.line(format_args!("removed: {path}, which held nothing"))?;
-    }
-    if report.went_on {
-        out.line("went on: in a new segment, behind every position that may have been given")?;
+    if let Some(new) = &report.went_on {
+        out.line(format_args!(
+            "went on: in {}, from position {}, behind every one that may have been given",
+            new.path, new.first
+        ))?;
     }
     if !report.changed {
         out.line("nothing to do")?;
     }
-    if report.damages_before > 0 {
-        out.line("what was damaged stays as it is and is told by `verify`; the rest can be used")?;
+    if report.damages_after > 0 {
+        out.line("what is damaged stays as it is and is told by `verify`; the rest can be used")?;
     }
     Ok(())
 }
