@@ -86,6 +86,18 @@ fn p3_p4_p6_every_way_of_every_power_cut() {
     }
 }
 
+/// F1, F27: what a process that is killed leaves to the next one is in memory only.
+#[test]
+fn p3_p6_killed_at_every_call_and_then_the_power_fails() {
+    let most = env_or("AMBERLOG_WAYS", 256) / 16;
+    let mut total = Stats::default();
+    for (what, script) in short::scripts() {
+        let stats = short::every_kill(&script, most);
+        total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
+    }
+    tell("every kill", &total);
+}
+
 /// F5, F8, F9, F10, F11, F12: whatever goes wrong, once, at any call.
 #[test]
 fn p5_every_call_goes_wrong_in_every_way() {

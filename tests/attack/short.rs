@@ -9,6 +9,7 @@ use super::run::{Attack, Stats};
 const DISK: Durability = Durability::Disk;
 const SMALL: u8 = 3;
 const SECTOR_OR_SO: u8 = 10;
+const MIDDLING: u8 = 13;
 const LARGE: u8 = 14;
 const LARGER_THAN_A_SEGMENT: u8 = 15;
 
@@ -31,13 +32,9 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             "several streams at once",
             vec![create, named, append(0, SECTOR_OR_SO), append(1, SECTOR_OR_SO), together],
         ),
-        ("a group", {
-            let mut ops = vec![create, create, create];
-            for handle in 0..3 {
-                ops.extend([append(handle, SECTOR_OR_SO), commit(handle, DISK, Then::Keep)]);
-            }
-            ops.extend([Op::Settle, append(0, SMALL), commit(0, DISK, Then::Wait)]);
-            ops
+        ("a group", group()),
+        ("a group and a commit", {
+            [group(), vec![append(0, SMALL), commit(0, DISK, Then::Wait)]].concat()
         }),
         ("an unsynced commit before a synced one", {
             let os = Durability::Os;
@@ -46,6 +43,7 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
             ops
         }),
+        ("a segment made ready", { vec![create, append(0, LARGE), commit(0, DISK, Then::Wait)] }),
         ("a roll", {
             let mut ops = vec![create];
             for _ in 0..4 {
@@ -75,6 +73,15 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
     ]
 }
 
+fn group() -> Vec<Op> {
+    let mut ops = vec![Op::Create { ring: RingKind::Usual, name: 0 }; 3];
+    for handle in 0..3 {
+        ops.extend([append(handle, SECTOR_OR_SO), commit(handle, DISK, Then::Keep)]);
+    }
+    ops.push(Op::Settle);
+    ops
+}
+
 /// How many calls a script makes when nothing goes wrong.
 fn calls(script: &[Op]) -> Result<u64, String> {
     let mut attack = Attack::new(1, 1)?;
@@ -97,22 +104,61 @@ pub fn every_crash(script: &[Op], most: u64) -> Result<(Stats, u64, u64), String
     Ok((total, all, calls))
 }
 
-/// Lets every call of a script go wrong, then goes on with commits as far as the log lets it, and cuts the power.
-pub fn every_fault(script: &[Op], cuts: u64) -> Result<Stats, String> {
+/// Kills the process at every call of a script; what it left, nothing of it synced, is gone on with, over
+/// the next roll, and then the power fails.
+pub fn every_kill(script: &[Op], most: u64) -> Result<Stats, String> {
     let mut total = Stats::default();
-    let faults = [Fault::Io, Fault::LostSync, Fault::Full, Fault::Short, Fault::Interrupted];
-    for (call, fault) in (0..calls(script)?).flat_map(|call| faults.map(|fault| (call, fault))) {
-        let mut attack = Attack::new(call, cuts)?;
-        attack.fail(call, fault);
-        let mut ops = script.to_vec();
-        ops.extend([Op::Look, Op::Space]);
-        ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Look]);
-        ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::LookAgain]);
-        ops.push(Op::PowerCut { seed: call as u8 });
-        for op in ops {
-            attack.step(op).map_err(|what| format!("{fault:?} at call {call}, {op:?}: {what}"))?;
-        }
+    // As much as does not fit behind a large commit any more, and too little to ask for the next segment.
+    let roll = [append(0, MIDDLING); 3];
+    let rest = [
+        vec![Op::Create { ring: RingKind::Usual, name: 0 }],
+        [&roll[..], &[commit(0, DISK, Then::Wait)]].concat(),
+        [append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(3),
+    ]
+    .concat();
+    for call in 0..calls(script)? {
+        let mut attack = Attack::new(call, 1)?;
+        attack.fail(call, Fault::Crash);
+        let mut after_kill = || {
+            attack.until_stopped(script)?;
+            attack.step(Op::Kill)?;
+            for op in &rest {
+                attack.step(*op)?;
+                attack.every_cut(most)?;
+            }
+            Ok::<_, String>(())
+        };
+        after_kill().map_err(|what| format!("call {call}: {what}"))?;
         total.add(attack.stats());
+    }
+    Ok(total)
+}
+
+/// Lets every call of a script go wrong, goes on with commits as far as the log lets it, and cuts the power:
+/// once with the same handles, once with others, whose commits have the size of those that failed.
+pub fn every_fault(script: &[Op], cuts: u64) -> Result<Stats, String> {
+    const SEEDS: u64 = 4;
+    let mut total = Stats::default();
+    let more = [append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Look].repeat(2);
+    let others = [vec![Op::Drop { handle: 0 }; 8], more.clone()].concat();
+    let faults = [Fault::Io, Fault::LostSync, Fault::Full, Fault::Short, Fault::Interrupted];
+    let ways = faults.iter().flat_map(|fault| [(fault, &more), (fault, &others)]);
+    let ways: Vec<_> = ways.collect();
+    for (call, (fault, more)) in
+        (0..calls(script)?).flat_map(|call| ways.iter().map(move |way| (call, *way)))
+    {
+        for seed in 0..SEEDS {
+            let mut attack = Attack::new(call * SEEDS + seed, cuts)?;
+            attack.fail(call, *fault);
+            let last = [Op::LookAgain, Op::PowerCut { seed: call as u8 }];
+            let ops = [script, &[Op::Look, Op::Space], more, &last].concat();
+            for op in ops {
+                attack.step(op).map_err(|what| {
+                    format!("{fault:?} at call {call}, seed {seed}, {op:?}: {what}")
+                })?;
+            }
+            total.add(attack.stats());
+        }
     }
     Ok(total)
 }

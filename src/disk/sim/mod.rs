@@ -346,7 +346,7 @@ impl DiskFile for SimFile {
             Some(Fault::Io | Fault::LostSync) => {
                 // A part may have been written, or even all.
                 let part = random(&mut world.random) as usize % (bytes.len() + 1);
-                let all = random(&mut world.random).is_multiple_of(4);
+                let all = random(&mut world.random).is_multiple_of(2);
                 bytes.truncate(if all { bytes.len() } else { part });
             }
             _ => {}
