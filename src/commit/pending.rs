@@ -36,6 +36,10 @@ pub(crate) struct Pending {
 }
 
 #[derive(Debug)]
+#[cfg_attr(
+    amberlog_shuttle,
+    allow(clippy::large_enum_variant, reason = "shuttle's locks are large")
+)]
 enum Parts {
     None,
     One(Part),
