@@ -49,8 +49,8 @@ fn attack() -> Result<(), String> {
     damage()?;
     for (what, script) in short::scripts() {
         short::every_crash(&script, 64).map_err(|found| format!("{what}: {found}"))?;
-        short::every_fault(&script, 16).map_err(|found| format!("{what}: {found}"))?;
-        short::every_kill(&script, 64).map_err(|found| format!("{what}, killed: {found}"))?;
+        short::every_fault(&script, 4, 16).map_err(|found| format!("{what}: {found}"))?;
+        short::every_kill(&script, 4, 64).map_err(|found| format!("{what}, killed: {found}"))?;
     }
     for number in 1..=SCRIPTS {
         let bytes = script(number);
