@@ -107,15 +107,16 @@ impl Attack {
                 self.planned.iter().any(|(call, fault)| *call < disk.calls() && *fault == what)
             };
             match opened {
-                Ok(log) => break log,
+                Ok(log) if !went_wrong(Fault::Crash) => break log,
                 Err(error) if disk.faults_fired() == fired => {
                     return Err(format!("opening: {error}"));
                 }
-                Err(_) if went_wrong(Fault::Crash) => {
+                // Sealing may fail and be done another time, so a machine that stops there is noticed later.
+                _ if went_wrong(Fault::Crash) => {
                     at_least = AtLeast::Synced;
                     disk = disk.after_power_cut(disk.calls());
                 }
-                Err(_) => {
+                _ => {
                     if went_wrong(Fault::LostSync) {
                         at_least = AtLeast::Synced;
                     }
