@@ -21,6 +21,15 @@ lint:
 test *args:
     cargo test --all-features {{ args }}
 
+# The commit path, the ring and the watermark, in every order of their threads
+models *args:
+    RUSTFLAGS="--cfg amberlog_loom" CARGO_TARGET_DIR=target/loom cargo test --release --lib models:: {{ args }}
+
+# The whole engine, in many orders of its threads; `runs` multiplies them
+interleavings runs="1" *args:
+    RUSTFLAGS="--cfg amberlog_shuttle" CARGO_TARGET_DIR=target/shuttle AMBERLOG_SHUTTLE_RUNS={{ runs }} \
+        cargo test --release --features sim --test interleavings -- --show-output {{ args }}
+
 # The API documentation, warnings refused
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features

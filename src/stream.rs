@@ -330,18 +330,7 @@ impl Stream {
                 return;
             };
             self.note_durable();
-            match Arc::try_unwrap(done) {
-                Ok(alone) => {
-                    for part in alone.into_parts().filter(|part| part.stream == self.id) {
-                        self.ring.recycle(part.filled);
-                    }
-                }
-                Err(shared) => {
-                    for part in shared.parts().iter().filter(|part| part.stream == self.id) {
-                        self.ring.forget(&part.filled);
-                    }
-                }
-            }
+            done.reclaim(self.id, &mut self.ring);
         }
         let all_failed = self.in_flight.iter().all(|one| one.failed() == Some(true));
         if all_failed && !self.in_flight.is_empty() {

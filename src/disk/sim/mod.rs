@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use self::cut::{Choice, random};
 use self::world::{World, injected};
 use super::{Disk, DiskFile, Lock, Pin};
 use crate::sabotage::{Sabotage, broken};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A simulated disk that holds one log. Clones are the same disk.
 ///
