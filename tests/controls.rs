@@ -18,7 +18,7 @@ use support::Rng;
 /// So many scripts of chance are run at most.
 const SCRIPTS: u64 = 600;
 
-const ALL: [Sabotage; 22] = [
+const ALL: [Sabotage; 25] = [
     Sabotage::SkipSync,
     Sabotage::SkipDirSync,
     Sabotage::SkipHeaderSync,
@@ -41,6 +41,9 @@ const ALL: [Sabotage; 22] = [
     Sabotage::SkipContinuity,
     Sabotage::ReadErrorIsEnd,
     Sabotage::ShareLock,
+    Sabotage::StopAtShortWrite,
+    Sabotage::RewriteOnOpen,
+    Sabotage::CommitUnasked,
 ];
 
 /// Runs the attacks, the quickest first, until one of them finds something.
