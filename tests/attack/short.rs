@@ -147,8 +147,14 @@ pub fn every_kill(script: &[Op], seeds: u64, most: u64) -> Result<Stats, String>
 /// handles, once with others, whose commits have the size of those that failed; after each of them the power
 /// fails in every way there is, or in so many.
 pub fn every_fault(script: &[Op], seeds: u64, most: u64) -> Result<Stats, String> {
-    const FAULTS: [Fault; 5] =
-        [Fault::Io, Fault::LostSync, Fault::Full, Fault::Short, Fault::Interrupted];
+    const FAULTS: [Fault; 6] = [
+        Fault::Io,
+        Fault::DoneAndFailed,
+        Fault::LostSync,
+        Fault::Full,
+        Fault::Short,
+        Fault::Interrupted,
+    ];
     let mut total = Stats::default();
     let more = [append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Look].repeat(2);
     let others = [vec![Op::Drop { handle: 0 }; 8], more.clone()].concat();
