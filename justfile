@@ -30,6 +30,15 @@ interleavings runs="1" *args:
     RUSTFLAGS="--cfg amberlog_shuttle" CARGO_TARGET_DIR=target/shuttle AMBERLOG_SHUTTLE_RUNS={{ runs }} \
         cargo test --release --features sim --test interleavings -- --show-output {{ args }}
 
+# Crashes, faults and power cuts on the simulated disk; the gate makes an effort of 32
+crashes effort="32" *args:
+    AMBERLOG_EFFORT={{ effort }} cargo test --release --all-features --test crashes -- --nocapture {{ args }}
+
+# The engine broken on purpose, in one way after the other: each has to be noticed
+controls *args:
+    RUSTFLAGS="--cfg amberlog_sabotage" CARGO_TARGET_DIR=target/sabotage \
+        cargo test --release --features sim --test controls -- --nocapture {{ args }}
+
 # The API documentation, warnings refused
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
