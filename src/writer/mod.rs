@@ -109,13 +109,19 @@ impl Writer {
     /// The writer of a log that was opened.
     pub(crate) fn resumed(ground: Arc<Ground>, at: Resumed) -> Self {
         let mut writer = Self::fresh(ground);
+        let (number, is_empty) = (at.active.segment.number(), at.active.offset == COMMITS_AT);
         writer.log_id = at.log_id;
         writer.active = Some(at.active);
         writer.mark = at.mark;
         writer.lock = Some(at.lock);
         writer.ready = at.ready;
         for full in at.unsealed {
-            writer.keeper.seal(full);
+            // What a witness alone says of an empty segment may be in memory only.
+            if is_empty && full.segment.number() + 1 == number {
+                writer.full = Some(full);
+            } else {
+                writer.keeper.seal(full);
+            }
         }
         writer
     }
