@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::discover::{Access, Candidate, Discovered, Role, discover};
 use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, TornTail};
 use super::scan::{Found, Scanner, Step};
+use super::sealed::{self, LostEvents, Verdict, lost_events};
 use super::walk::{End, Expectation, Wound, walk};
 use crate::catalog::{Catalog, LogPlace, Watermark};
 use crate::disk::Disk;
@@ -17,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, POSITION_MAX, witness};
 use crate::index::BatchRef;
 use crate::segment::{Segment, Spare, place};
-use crate::types::{Position, Seq, StreamId};
+use crate::types::{Position, StreamId};
 
 /// How closely to look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,16 +213,27 @@ impl Loader {
     }
 
     fn check_sealed(&mut self, segment: &Arc<Segment>, last: u64, footer_at: u64) -> Result<()> {
+        match sealed::check(segment)? {
+            Verdict::Listed(losses) => {
+                for loss in losses {
+                    self.damage(loss.kind, segment.number(), loss.offset, loss.positions);
+                    if let Some(damage) = self.survey.damages.last_mut() {
+                        damage.events = loss.events;
+                    }
+                }
+                return Ok(());
+            }
+            Verdict::Unknown(offset) => {
+                let error = Error::new(ErrorKind::UnsupportedFeature, "open");
+                return Err(error.at(place(segment.number(), offset)));
+            }
+            Verdict::Unlisted => self.damage(DamageKind::Footer, segment.number(), footer_at, 0..0),
+        }
         let expect = Expectation { first: segment.first_position, durable: last, limit: footer_at };
-        let mut batches = 0_u64;
-        let end = self.replay(segment, expect, |_, found| batches += found.batches.len() as u64)?;
+        let end = self.replay(segment, expect, |_, _| {})?;
         if end.next <= last {
             let wound = Wound { offset: end.offset, positions: end.next..last + 1 };
             self.wound(segment.number(), wound, &[]);
-        }
-        let entries = segment.seal_state().map_or(0, |sealed| u64::from(sealed.footer.len()));
-        if entries != batches && end.next > last && self.survey.damages.is_empty() {
-            self.damage(DamageKind::Footer, segment.number(), footer_at, 0..0);
         }
         Ok(())
     }
@@ -304,8 +316,8 @@ impl Loader {
         if later.is_none() {
             self.survey.closed_cleanly = closed && end.torn_to.is_none();
             self.survey.torn_tail = end.torn_to.map(|to| TornTail {
-                place: place(one.number, end.offset),
-                bytes: to - end.offset,
+                place: place(one.number, end.torn_from()),
+                bytes: to - end.torn_from(),
                 commits: end.torn_commits,
             });
             self.last = Some((segment, end));
@@ -332,10 +344,8 @@ impl Loader {
     }
 
     fn wound(&mut self, number: u32, wound: Wound, bad: &[(u64, LostEvents)]) {
-        let of_commit = bad.iter().find(|(position, events)| {
-            *position == wound.positions.start
-                && wound.positions.end == position + 1
-                && !events.is_empty()
+        let of_commit = bad.iter().find(|(position, _)| {
+            *position == wound.positions.start && wound.positions.end == position + 1
         });
         let kind = if of_commit.is_some() { DamageKind::Commit } else { DamageKind::Hole };
         self.damage(kind, number, wound.offset, wound.positions);
@@ -408,8 +418,6 @@ impl Loader {
     }
 }
 
-type LostEvents = Vec<(StreamId, Range<Seq>)>;
-
 fn note(catalog: &Catalog, segment: &Segment, found: &Found) {
     for batch in &found.batches {
         let Some(kind) = batch.kind else { continue };
@@ -420,14 +428,4 @@ fn note(catalog: &Catalog, segment: &Segment, found: &Found) {
     for (stream, name) in &found.names {
         catalog.note_name(*stream, name);
     }
-}
-
-/// The events of the batches of a commit that are not what was written.
-fn lost_events(found: &Found) -> LostEvents {
-    let bad = found.bad.iter().filter_map(|index| found.batches.get(*index));
-    bad.map(|batch| {
-        let end = batch.first_seq.saturating_add(u64::from(batch.count));
-        (StreamId::from_bytes(batch.stream), Seq(batch.first_seq)..Seq(end))
-    })
-    .collect()
 }

@@ -10,6 +10,7 @@ mod load;
 mod repair;
 mod report;
 pub(crate) mod scan;
+mod sealed;
 mod walk;
 
 use std::path::Path;

@@ -32,6 +32,11 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
     }
     let file = &*segment.file;
     let write = || -> std::io::Result<()> {
+        if certain {
+            // The witness stays: if it is that of a clean close, it excuses a short file.
+            write_zeros_at(file, end.torn_from(), end.torn_to.unwrap_or(0))?;
+            return file.sync_data();
+        }
         rewrite(segment, end.offset_behind(end.durable), end.offset)?;
         let cleared_to = end.torn_to.unwrap_or(end.offset);
         write_zeros_at(file, end.offset, cleared_to)?;
@@ -47,7 +52,7 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
         file.sync_data()
     };
     write().map_err(|error| segment.io_error("repair", end.offset, error))?;
-    Ok(end.torn_to.map_or(0, |to| to - end.offset))
+    Ok(end.torn_to.map_or(0, |to| to - end.torn_from()))
 }
 
 fn rewrite(segment: &Segment, from: u64, to: u64) -> std::io::Result<()> {

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::scan::{Found, Scanner, Step};
+use super::scan::{Found, Scanner, Step, Wanted};
 use crate::error::Result;
 use crate::format::{COMMITS_AT, record_at, witness};
 use crate::segment::Segment;
@@ -111,6 +111,8 @@ struct Walk {
     /// Where the next record is looked for, and the position that a commit there would have.
     offset: u64,
     next: u64,
+    /// A commit was found: from there on it is known where the next one starts.
+    found_any: bool,
 }
 
 impl Walk {
@@ -133,6 +135,7 @@ impl Walk {
             end,
             offset: COMMITS_AT,
             next: expect.first,
+            found_any: false,
         }
     }
 
@@ -160,6 +163,7 @@ impl Walk {
         self.offset = record_at(found.end());
         let Some(after) = found.head.position.checked_add(1) else { return Ok(false) };
         self.next = after;
+        self.found_any = true;
         self.held.push_back(Item::Commit(found));
         Ok(true)
     }
@@ -169,12 +173,8 @@ impl Walk {
         let (offset, next) = (self.offset, self.next);
         let witness = if let Step::Witness(witness) = &other { Some(*witness) } else { None };
         let from = offset + if witness.is_some() { witness::BYTES as u64 } else { 0 };
-        let resumed = match other {
-            Step::Commit(found) if found.head.position > next => {
-                Some((offset, Step::Commit(found)))
-            }
-            _ => self.scanner.find(from, next)?,
-        };
+        let started = self.found_any.then_some(offset);
+        let resumed = self.scanner.find(from, Wanted { position: next, started })?;
         self.end.note_witness(witness, offset, next);
         let Some((at, step)) = resumed else {
             if let Some(witness) = witness.filter(|witness| witness.position > next) {
@@ -198,7 +198,7 @@ impl Walk {
 
     /// What is left is above the watermark: it counts up to the first bad record, and is cut there.
     fn finish(self, mut settle: impl FnMut(Item) -> Result<()>) -> Result<End> {
-        let Self { scanner, held, mut end, offset, next } = self;
+        let Self { scanner, held, mut end, offset, next, .. } = self;
         (end.offset, end.next, end.seen) = (offset, next, next);
         let mut cut = false;
         for item in held {
@@ -223,13 +223,17 @@ impl Walk {
                 end.witnessed = None;
             }
         }
-        let behind = end.offset + if end.witnessed.is_some() { witness::BYTES as u64 } else { 0 };
-        end.torn_to = scanner.last_written(behind)?;
+        end.torn_to = scanner.last_written(end.torn_from())?;
         Ok(end)
     }
 }
 
 impl End {
+    /// Where a torn tail would start: behind the witness, if there is one.
+    pub(crate) fn torn_from(&self) -> u64 {
+        self.offset + if self.witnessed.is_some() { witness::BYTES as u64 } else { 0 }
+    }
+
     /// Where the commits end that were acknowledged up to `position`.
     pub(crate) fn offset_behind(&self, position: u64) -> u64 {
         let later = self.unproven.iter().find(|(one, _)| *one > position);

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 
+#[cfg(feature = "sim")]
+pub(crate) mod oracle;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
