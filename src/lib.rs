@@ -13,6 +13,7 @@ mod options;
 mod reader;
 mod recovery;
 mod ring;
+mod sabotage;
 mod segment;
 mod stream;
 #[cfg(feature = "tokio")]
@@ -40,6 +41,8 @@ pub use recovery::{
 };
 #[cfg(feature = "sim")]
 pub use recovery::{repair_on, survey_on};
+#[cfg(amberlog_sabotage)]
+pub use sabotage::{Sabotage, Sabotaged, sabotage};
 pub use stream::{NewEvent, Stream};
 #[cfg(feature = "bincode")]
 pub use typed::Bincode;

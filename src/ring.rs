@@ -88,6 +88,15 @@ pub(crate) struct Limits {
     pub(crate) overflow: Overflow,
 }
 
+/// How an overwriting ring may make room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// By growing alone.
+    AsItIs,
+    /// By dropping its oldest events as well.
+    ByDropping,
+}
+
 /// The ring.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -189,13 +198,35 @@ impl Ring {
         self.dropped
     }
 
-    /// Puts an event behind the others.
+    /// Puts an event behind the others. While something is in flight an overwriting ring drops nothing here:
+    /// what commits have finished with may be room enough. When it is not, there is [`Ring::push_over`].
     #[inline]
     pub(crate) fn push(&mut self, head: &FrameHead, payload: &[u8]) -> Result<(), RefusedReason> {
         let need = frame_header::BYTES + payload.len();
         if need > self.limit - self.tail {
-            self.make_room(need)?;
+            let when = if self.in_flight == 0 { Room::ByDropping } else { Room::AsItIs };
+            self.make_room(need, when)?;
         }
+        self.put(need, head, payload);
+        Ok(())
+    }
+
+    /// Puts an event behind the others; an overwriting ring drops its oldest ones for it.
+    pub(crate) fn push_over(
+        &mut self,
+        head: &FrameHead,
+        payload: &[u8],
+    ) -> Result<(), RefusedReason> {
+        let need = frame_header::BYTES + payload.len();
+        if need > self.limit - self.tail {
+            self.make_room(need, Room::ByDropping)?;
+        }
+        self.put(need, head, payload);
+        Ok(())
+    }
+
+    #[inline]
+    fn put(&mut self, need: usize, head: &FrameHead, payload: &[u8]) {
         let frame = &mut self.buffer.bytes[self.tail..self.tail + need];
         if let Some((front, back)) = frame.split_first_chunk_mut() {
             put_frame_head(front, head);
@@ -203,7 +234,6 @@ impl Ring {
         }
         self.tail += need;
         self.count += 1;
-        Ok(())
     }
 
     /// Whether the ring has no buffer: a commit took it, or nothing was appended yet.
@@ -223,15 +253,23 @@ impl Ring {
     }
 
     #[cold]
-    fn make_room(&mut self, need: usize) -> Result<(), RefusedReason> {
+    fn make_room(&mut self, need: usize, room: Room) -> Result<(), RefusedReason> {
         if self.count == u32::MAX {
             return Err(RefusedReason::RingFull { ring_bytes_max: self.limits.ring_bytes_max });
         }
         if self.wrapped.is_none() && self.grow(need) {
             return Ok(());
         }
-        let memory_full = self.buffer.bytes.len() < self.bound().min(self.tail + need);
-        if self.limits.overflow != Overflow::OverwriteOldest || need > self.buffer.bytes.len() {
+        // Growing was tried and was not granted.
+        let wanted = match self.limits.overflow {
+            Overflow::OverwriteOldest => self.bound().min(self.tail + need),
+            _ => self.tail + need,
+        };
+        let memory_full =
+            self.wrapped.is_none() && (self.buffer.bytes.len() < wanted && wanted <= self.bound());
+        let overwrites =
+            self.limits.overflow == Overflow::OverwriteOldest && room == Room::ByDropping;
+        if !overwrites || need > self.buffer.bytes.len() {
             return Err(if memory_full {
                 RefusedReason::MemoryFull { memory_bytes_max: self.buffer.budget.bytes_max }
             } else {
@@ -443,7 +481,7 @@ mod tests {
             codec: CodecId::RAW,
             time: Timestamp::from_micros(1),
         };
-        ring.push(&head, payload)
+        ring.push(&head, payload).or_else(|_| ring.push_over(&head, payload))
     }
 
     fn payloads(slices: [&[u8]; 2]) -> Vec<Vec<u8>> {

@@ -17,6 +17,7 @@ use crate::format::{
 };
 use crate::index::{ActiveIndex, BatchRef, FooterIndex, NONE, StreamBatches, pack};
 use crate::options::Options;
+use crate::sabotage::{Sabotage, broken};
 use crate::types::{StreamId, Timestamp};
 
 /// The directory of the segments, in the log's.
@@ -172,8 +173,10 @@ impl Segment {
             }
         }
         let mut buffer = vec![0; (until - range.start) as usize];
-        let read = read_at_most(&*self.file, &mut buffer, range.start)
-            .map_err(|error| self.io_error("read", range.start, error))?;
+        let read = match read_at_most(&*self.file, &mut buffer, range.start) {
+            Err(_) if broken(Sabotage::ReadErrorIsEnd) => buffer.len(),
+            result => result.map_err(|error| self.io_error("read", range.start, error))?,
+        };
         if (read as u64) < range.end - range.start {
             return Err(self.error("read", range.start + read as u64));
         }
@@ -406,7 +409,7 @@ impl Spare {
                 Zero::Unwritten => file.set_len(reserved_bytes)?,
             }
             write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0)?;
-            file.sync_data()
+            if broken(Sabotage::SkipHeaderSync) { Ok(()) } else { file.sync_data() }
         };
         match fill() {
             Ok(()) => Ok(Self { header, file }),
@@ -421,7 +424,7 @@ impl Spare {
     pub(crate) fn publish(&self, disk: &dyn Disk) -> std::io::Result<()> {
         let number = self.header.number;
         disk.rename(&unfinished_path(number), &path(number))?;
-        disk.sync_dir(DIR)
+        if broken(Sabotage::SkipDirSync) { Ok(()) } else { disk.sync_dir(DIR) }
     }
 
     /// Gives the space back; one that cannot be removed is swept at the next opening.
@@ -439,6 +442,9 @@ pub(crate) fn segment_bytes(options: &Options, number: u32) -> u64 {
 
 /// Tells one life of a file's bytes from another. Random, and never zero.
 fn salt() -> u32 {
+    if broken(Sabotage::SkipSalt) {
+        return 1;
+    }
     let [.., a, b, c, d] = *StreamId::new().as_bytes();
     [a, b, c, d].iter().fold(0, |salt, byte| salt << 8 | u32::from(*byte)).max(1)
 }

@@ -13,6 +13,7 @@ use crate::format::{COMMIT_BYTES_MAX, FrameHead};
 use crate::options::{CommitOptions, Overflow, StreamOptions};
 use crate::reader::{Batch, Events};
 use crate::ring::{Limits, Ring};
+use crate::sabotage::{Sabotage, broken};
 use crate::types::{CodecId, EventKind, Seq, Status, StreamId, Timestamp};
 
 /// No stream gets so long; one whose head says so is damaged.
@@ -189,13 +190,9 @@ impl Stream {
         if self.ring.is_bare() {
             self.reap();
         }
-        if let Err(reason) = self.ring.push(&head, payload) {
-            // What commits have finished with may be room enough.
-            if !self.in_flight.iter().any(|one| one.failed().is_some()) {
-                return Err(reason);
-            }
+        if self.ring.push(&head, payload).is_err() {
             self.reap();
-            self.ring.push(&head, payload)?;
+            self.ring.push_over(&head, payload)?;
         }
         let seq = self.next;
         self.next += 1;
@@ -357,6 +354,10 @@ impl Stream {
             self.name =
                 self.name.take().or_else(|| parts.iter().find_map(|part| part.name.clone()));
             let filled: Vec<_> = parts.iter().map(|part| &part.filled).collect();
+            if broken(Sabotage::LoseFailedEvents) {
+                filled.iter().for_each(|one| self.ring.forget(one));
+                return;
+            }
             self.ring.give_back(&filled);
         }
     }

@@ -12,7 +12,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// The rooms, from the ground up.
 const FLOORS: [&[&str]; 9] = [
-    &["types", "error", "options"],
+    &["types", "error", "options", "sabotage"],
     &["format", "disk"],
     &["index", "segment"],
     &["catalog"],

@@ -13,6 +13,7 @@ use super::{
     COMMIT_BYTES_MAX, POSITION_MAX, SECTOR_BYTES, align_up, batch_header as batch, checksum,
     commit_header as head, footer, is_zero, marker, put, take, take_u32, take_u64, witness,
 };
+use crate::sabotage::{Sabotage, broken};
 
 /// What a batch holds. Zero is reserved; forks (4) and rewinds (5) will follow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -216,10 +217,11 @@ impl CommitHead {
         salt: u32,
     ) -> Option<Directory<'a>> {
         let directory = head.get(head::BYTES..self.head_bytes() as usize)?;
-        let whole = marker.len() == marker::BYTES
-            && u64::from(take_u32(marker, &marker::LENGTH)) == self.length
-            && take_u32(marker, &marker::CRC)
-                == marker_crc(salt, self.crc, directory, self.length as u32);
+        let whole = broken(Sabotage::SkipMarker)
+            || marker.len() == marker::BYTES
+                && u64::from(take_u32(marker, &marker::LENGTH)) == self.length
+                && take_u32(marker, &marker::CRC)
+                    == marker_crc(salt, self.crc, directory, self.length as u32);
         let directory = Directory(directory);
         (whole && directory.fits(self.length)).then_some(directory)
     }

@@ -96,12 +96,13 @@ impl Events {
 
     /// A batch that cannot be read: what it costs. Other failures than damage end the iteration.
     fn failed(&mut self, error: Error, seqs: std::ops::Range<u64>) -> Error {
-        if matches!(error.kind(), ErrorKind::Corrupt { .. }) {
-            self.corrupt(Some(&error), seqs)
-        } else {
-            self.start = self.end;
-            error
-        }
+        if is_damage(&error) { self.corrupt(Some(&error), seqs) } else { self.stop(error) }
+    }
+
+    /// What the disk refused once says nothing of the bytes (F22): it ends the iteration.
+    fn stop(&mut self, error: Error) -> Error {
+        self.start = self.end;
+        error
     }
 
     /// Loads the batch with the first event at or after `start`, and moves `start` there.
@@ -147,6 +148,7 @@ impl Events {
                 Ok(dropped) if gap.first_seq.checked_add(dropped) == Some(batch.first_seq) => {
                     dropped
                 }
+                Err(error) if !is_damage(&error) => return Err(self.stop(error)),
                 _ => 0,
             };
         }
@@ -225,7 +227,10 @@ impl Events {
         let dropped = match &before {
             Some(gap) => {
                 let loader = &mut self.back.loader;
-                loader.load_gap(&at.here.segment, self.stream, gap, end).unwrap_or(0)
+                match loader.load_gap(&at.here.segment, self.stream, gap, end) {
+                    Err(error) if !is_damage(&error) => return Err(self.stop(error)),
+                    dropped => dropped.unwrap_or(0),
+                }
             }
             None => 0,
         };
@@ -306,6 +311,10 @@ impl DoubleEndedIterator for Events {
         }
         None
     }
+}
+
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt { .. })
 }
 
 /// A place among the batches of a stream, over all segments.

@@ -17,6 +17,7 @@ use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, POSITION_MAX, witness};
 use crate::index::BatchRef;
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare, place};
 use crate::types::{Position, StreamId};
 
@@ -136,7 +137,7 @@ impl Loader {
             self.unusable(&file, DamageKind::Misplaced, later);
             return Ok(());
         }
-        if first > self.next || one.number != before + 1 {
+        if (first > self.next || one.number != before + 1) && !broken(Sabotage::SkipContinuity) {
             let lost = self.next..first;
             let reported = self.survey.damages.iter().any(|damage| {
                 damage.positions.end.get() == first && damage.positions.start.get() <= lost.start

@@ -27,6 +27,7 @@ use crate::catalog::{Catalog, LogPlace, Snapshot, Watermark};
 use crate::disk::{Disk, LockGuard, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::Options;
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare, place, segment_bytes};
 use crate::types::Position;
 
@@ -109,7 +110,13 @@ pub fn repair_on(disk: &crate::disk::SimDisk) -> Result<Repair> {
 
 fn mend(disk: &dyn Disk) -> Result<Repair> {
     let none = || Error::new(ErrorKind::NoLog, "repair");
-    let names = disk.list("").unwrap_or_default();
+    let names = match disk.list("") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(none()),
+        result => result.map_err(|error| {
+            let place = Place { path: "".into(), segment: None, offset: None };
+            Error::io("repair", place, error)
+        })?,
+    };
     if !names.iter().any(|name| name == crate::segment::DIR) {
         return Err(none());
     }
@@ -176,7 +183,9 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
         }
     }
     repair::sweep(disk, &loaded.unfinished, extra)?;
-    if let Some(one) = &spare {
+    if let Some(one) = &spare
+        && !broken(Sabotage::AdoptUnsynced)
+    {
         // Whoever made it may have died before it, or its name, was durable.
         let failed = |error| Error::io("open", place(wanted, 0), error);
         one.file.sync_data().map_err(failed)?;

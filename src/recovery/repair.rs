@@ -12,6 +12,7 @@ use super::walk::End;
 use crate::disk::{Disk, read_exact_at, write_all_at, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, POSITION_MAX, Witness, witness};
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::{NUMBER_MAX, Segment, Spare, Zero, path, place};
 use crate::types::{Position, StreamId, Timestamp};
 
@@ -37,9 +38,13 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
             write_zeros_at(file, end.torn_from(), end.torn_to.unwrap_or(0))?;
             return file.sync_data();
         }
-        rewrite(segment, end.offset_behind(end.durable), end.offset)?;
-        let cleared_to = end.torn_to.unwrap_or(end.offset);
-        write_zeros_at(file, end.offset, cleared_to)?;
+        if !broken(Sabotage::TrustPageCache) {
+            rewrite(segment, end.offset_behind(end.durable), end.offset)?;
+        }
+        if !broken(Sabotage::LeaveTornTail) {
+            let cleared_to = end.torn_to.unwrap_or(end.offset);
+            write_zeros_at(file, end.offset, cleared_to)?;
+        }
         file.sync_data()?;
         let bytes = Witness {
             position: end.next,

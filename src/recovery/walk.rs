@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::scan::{Found, Scanner, Step, Wanted};
 use crate::error::Result;
 use crate::format::{COMMITS_AT, record_at, witness};
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 
 /// What is known before the walk.
@@ -141,7 +142,8 @@ impl Walk {
 
     /// The oldest of what is held, once it is known to have been synced.
     fn take_proven(&mut self) -> Option<Item> {
-        let proven = self.held.front()?.position() <= self.end.durable;
+        let proven =
+            self.held.front()?.position() <= self.end.durable && !broken(Sabotage::TruncateDamage);
         if proven { self.held.pop_front() } else { None }
     }
 
@@ -202,7 +204,7 @@ impl Walk {
         (end.offset, end.next, end.seen) = (offset, next, next);
         let mut cut = false;
         for item in held {
-            if item.position() <= end.durable {
+            if item.position() <= end.durable && !broken(Sabotage::TruncateDamage) {
                 settle(item)?;
                 continue;
             }

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, COMMIT_BYTES_MAX, COMMITS_AT, POSITION_MAX, Witness, witness};
 use crate::index::BatchRef;
 use crate::options::Options;
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare};
 use crate::types::{Durability, Position, Seq, StreamId, Timestamp};
 
@@ -146,14 +147,23 @@ impl Writer {
             active.offset = end;
             active.unsynced = true;
         }
+        let last_position = mark.visible + self.layout.commits();
+        if broken(Sabotage::AckEarly) {
+            self.settle_group(group, time, last_position);
+        }
+        if broken(Sabotage::ShowEarly) {
+            self.publish(group, &segment, end, synced);
+        }
         if synced {
             self.sync()?;
         }
-        self.publish(group, &segment, end, synced);
+        if !broken(Sabotage::ShowEarly) {
+            self.publish(group, &segment, end, synced);
+        }
         if synced {
             self.seal_full();
         }
-        self.settle_group(group, time);
+        self.settle_group(group, time, last_position);
         self.keep_ahead();
         Ok(())
     }
@@ -174,9 +184,14 @@ impl Writer {
             return Ok(());
         }
         active.unsynced = false;
+        if broken(Sabotage::SkipSync) {
+            return Ok(());
+        }
         if let Err(error) = active.segment.file.sync_data() {
             let error = active.segment.io_error("sync", active.offset, error);
-            self.poisoned = Some(error.clone());
+            if !broken(Sabotage::GoOnAfterFailedSync) {
+                self.poisoned = Some(error.clone());
+            }
             return Err(error);
         }
         Ok(())
@@ -227,8 +242,8 @@ impl Writer {
         write_all_at(&*active.segment.file, slices, active.offset)
     }
 
-    fn settle_group(&self, group: &[Arc<Pending>], time: Timestamp) {
-        let mut position = self.mark.visible - self.layout.commits();
+    fn settle_group(&self, group: &[Arc<Pending>], time: Timestamp, last_position: u64) {
+        let mut position = last_position - self.layout.commits();
         for pending in group {
             if pending.failed().is_some() {
                 continue;
@@ -277,7 +292,7 @@ impl Writer {
                 None => self.ground.catalog.entry(part.stream).map_or(0, |entry| entry.head()),
             };
             let actual = self.heads.get(&part.stream).copied().unwrap_or_else(committed);
-            if actual != expected {
+            if actual != expected && !broken(Sabotage::SkipConflict) {
                 let (expected, actual) = (Seq(expected), Seq(actual));
                 return Some(Error::new(ErrorKind::Conflict { expected, actual }, "commit"));
             }

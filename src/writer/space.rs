@@ -7,6 +7,7 @@ use super::{Active, Writer};
 use crate::disk::{Lock, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMITS_AT, is_zero, witness};
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::{DIR, LOCK, NUMBER_MAX, Segment, Spare, Zero, place, segment_bytes};
 
 impl Writer {
@@ -34,8 +35,10 @@ impl Writer {
                 return Err(Error::new(ErrorKind::StorageFull, "roll"));
             }
             // A segment gets its first byte only after the one before it is durable.
-            self.sync()?;
-            self.note_synced();
+            if !broken(Sabotage::RollUnsynced) {
+                self.sync()?;
+                self.note_synced();
+            }
             return self.roll_to(number, bytes);
         }
         if !active.is_reserved {
@@ -44,6 +47,9 @@ impl Writer {
             let failed = |error| segment.io_error("reserve", reserved, error);
             segment.file.set_len(reserved).map_err(failed)?;
             active.is_reserved = true;
+            if broken(Sabotage::SkipReserveSync) {
+                return Ok(());
+            }
             return segment.file.sync_data().map_err(failed).inspect_err(|error| {
                 self.poisoned = Some(error.clone());
             });
@@ -115,6 +121,11 @@ impl Writer {
         if let Some(old) = self.active.replace(fresh) {
             let last_position = self.mark.visible;
             self.full = Some(Full { segment: old.segment, end: old.offset, last_position });
+            if broken(Sabotage::SealEarly)
+                && let Some(full) = self.full.take()
+            {
+                self.keeper.seal(full);
+            }
         }
         Ok(())
     }
@@ -131,6 +142,9 @@ impl Writer {
 
     /// After a failed write: makes sure that nothing of it can ever be taken for a commit.
     pub(super) fn scrub(&mut self, segment: &Segment, from: u64, to: u64) {
+        if broken(Sabotage::SkipScrub) {
+            return;
+        }
         let unless_full = |result: std::io::Result<()>| match result {
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
             result => result,

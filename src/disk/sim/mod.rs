@@ -1,0 +1,426 @@
+//! The disk that is not there: a page cache apart from a platter, and every liberty that a real one takes.
+//!
+//! What was not synced may survive a power cut in any subset of 512-byte sectors and in any version that
+//! was written since; lengths and names survive apart from data, and where a length survived alone, old bytes
+//! may show. Failures are injected by the number of the call. Everything random comes from one seed. It keeps
+//! no promise that `docs/format.md` does not assume.
+
+mod cut;
+mod world;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::cut::{Choice, random};
+use self::world::{World, injected};
+use super::{Disk, DiskFile, Lock, Pin};
+use crate::sabotage::{Sabotage, broken};
+
+/// A simulated disk that holds one log. Clones are the same disk.
+///
+/// With it a program's own tests can fail its log at any call, cut the power, and open what is left:
+///
+/// ```
+/// # fn main() -> amberlog::Result<()> {
+/// use amberlog::{Log, SimDisk};
+///
+/// let disk = SimDisk::new(1);
+/// let log = Log::options().open_on(&disk)?;
+/// let mut stream = log.stream()?;
+/// stream.append(b"acknowledged").expect("there is room");
+/// stream.commit().wait()?;
+/// stream.append(b"not committed").expect("there is room");
+///
+/// let later = disk.after_power_cut(7);
+/// let log = Log::options().open_on(&later)?;
+/// assert_eq!(log.snapshot().events(stream.id())?.count(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct SimDisk(Arc<Mutex<World>>);
+
+/// What goes wrong at a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The call fails; a write may have written a part, or all.
+    Io,
+    /// A sync fails and what it should have written is forgotten: the cache may go on showing it, and later
+    /// syncs succeed without it (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+    /// Any other call merely fails.
+    LostSync,
+    /// The machine stops here: this call and all later ones fail and change nothing.
+    Crash,
+    /// A read or a write is interrupted before it did anything, and has to be made again.
+    Interrupted,
+    /// A read or a write does only a part.
+    Short,
+    /// The disk is full from here on, until [`SimDisk::set_capacity`] says otherwise.
+    Full,
+}
+
+impl SimDisk {
+    /// An empty disk. The seed decides what survives power cuts.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self::with(World::new(seed))
+    }
+
+    fn with(world: World) -> Self {
+        Self(Arc::new(Mutex::new(world)))
+    }
+
+    /// Calls so far: the number that the next one has.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.world().calls
+    }
+
+    /// Lets the call of this number go wrong. Several calls may.
+    pub fn fail_at(&self, call: u64, fault: Fault) {
+        self.world().faults.insert(call, fault);
+    }
+
+    /// Lets nothing go wrong any more. A machine that has stopped stays so.
+    pub fn forget_faults(&self) {
+        self.world().faults.clear();
+    }
+
+    /// How many calls have gone wrong so far.
+    #[must_use]
+    pub fn faults_fired(&self) -> u64 {
+        self.world().faults_fired
+    }
+
+    /// How many bytes of file data the disk can hold.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.world().capacity = bytes;
+    }
+
+    /// How many bytes of file data the disk can hold; [`u64::MAX`] unless it was said, or made full.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.world().capacity
+    }
+
+    /// Lets the log use threads of its own on this disk, as it does on a real one. Then the numbers of calls
+    /// depend on the scheduler. Without this everything happens on the threads that call.
+    pub fn allow_threads(&self) {
+        self.world().threads = true;
+    }
+
+    /// A copy of the disk as any process sees it now. What goes wrong with one does not go wrong with the other,
+    /// and the lock is free.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut world = self.world().clone();
+        world.reset();
+        Self::with(world)
+    }
+
+    /// The disk as a new process finds it after this one was killed: everything that was written is
+    /// there, the lock is free.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        let mut world = self.world().clone();
+        world.restart();
+        Self::with(world)
+    }
+
+    /// The disk as it comes back after a power cut: what was synced is there, and of the rest what chance
+    /// left. Another seed, another chance.
+    #[must_use]
+    pub fn after_power_cut(&self, seed: u64) -> Self {
+        let mut world = self.world().clone();
+        world.restart();
+        world.random ^= seed.wrapping_mul(0xD134_2543_DE82_EF95) | 1;
+        let mut chance = random(&mut world.random) | 1;
+        world.power_cut(&mut Choice::by_chance(&mut chance));
+        Self::with(world)
+    }
+
+    /// In how many ways a power cut could leave this disk now. Some of them are the same.
+    #[must_use]
+    pub fn power_cuts(&self) -> u128 {
+        let mut world = self.world().clone();
+        let mut choice = Choice::Count(1);
+        world.power_cut(&mut choice);
+        match choice {
+            Choice::Count(ways) => ways,
+            _ => 0,
+        }
+    }
+
+    /// One of the ways in which a power cut could leave this disk, by its number below
+    /// [`SimDisk::power_cuts`]: with all of them nothing is left to chance.
+    #[must_use]
+    pub fn power_cut(&self, number: u128) -> Self {
+        let mut world = self.world().clone();
+        world.restart();
+        world.power_cut(&mut Choice::Nth(number));
+        Self::with(world)
+    }
+
+    /// A hash of everything that is on the disk, to count distinct states.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let world = self.world();
+        let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+        let mut mix = |bytes: &[u8]| {
+            hash = hash.rotate_left(5).wrapping_mul(0x0100_0000_01B3)
+                ^ u64::from(crc32fast::hash(bytes));
+        };
+        for (name, file) in &world.names {
+            mix(name.as_bytes());
+            if let Some(file) = file.and_then(|id| world.files.get(&id)) {
+                mix(&file.cache);
+            }
+        }
+        hash
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk for SimDisk {
+    fn create_root(&self) -> io::Result<()> {
+        let mut world = self.world();
+        world.making_call()?;
+        world.names.insert(String::new(), None);
+        world.durable_names.insert(String::new(), None);
+        Ok(())
+    }
+
+    fn root_exists(&self) -> io::Result<bool> {
+        Ok(self.world().names.contains_key(""))
+    }
+
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.making_call()?;
+        world.names.entry(path.into()).or_insert(None);
+        Ok(())
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<OsString>> {
+        let mut world = self.world();
+        world.plain_call()?;
+        if !world.names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let inside = |name: &&String| {
+            let (dir, last) = name.rsplit_once('/').unwrap_or(("", name));
+            dir == path && !last.is_empty()
+        };
+        let last = |name: &String| OsString::from(name.rsplit('/').next().unwrap_or_default());
+        Ok(world.names.keys().filter(inside).map(last).collect())
+    }
+
+    fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut world = self.world();
+        world.making_call()?;
+        if world.names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let id = world.new_file(path);
+        Ok(Arc::new(SimFile { disk: self.clone(), id }))
+    }
+
+    fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut world = self.world();
+        world.plain_call()?;
+        match world.names.get(path) {
+            Some(Some(id)) => Ok(Arc::new(SimFile { disk: self.clone(), id: *id })),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn open_write(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open_read(path)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.plain_call()?;
+        if world.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = world.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        world.names.insert(to.into(), file);
+        Ok(())
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.plain_call()?;
+        world.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        world.free_unnamed();
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.plain_call()?;
+        let inside = |name: &String| name.rsplit_once('/').map_or("", |(dir, _)| dir) == path;
+        let now: Vec<_> = world
+            .names
+            .iter()
+            .filter(|(name, _)| inside(name))
+            .map(|(name, file)| (name.clone(), *file))
+            .collect();
+        world.durable_names.retain(|name, _| !inside(name) || name.is_empty());
+        world.durable_names.extend(now);
+        Ok(())
+    }
+
+    fn lock(&self, path: &str) -> io::Result<Lock> {
+        let mut world = self.world();
+        world.making_call()?;
+        if !world.names.contains_key("") {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if world.locked && !broken(Sabotage::ShareLock) {
+            return Ok(Lock::Busy(None));
+        }
+        world.locked = true;
+        if !world.names.contains_key(path) {
+            world.new_file(path);
+        }
+        Ok(Lock::Held(Box::new(SimLock(self.clone()))))
+    }
+
+    fn allows_threads(&self) -> bool {
+        self.world().threads
+    }
+}
+
+struct SimLock(SimDisk);
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.0.world().locked = false;
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    disk: SimDisk,
+    id: u64,
+}
+
+impl DiskFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        let mut world = self.disk.world();
+        world.plain_call()?;
+        Ok(world.file(self.id)?.cache.len() as u64)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut world = self.disk.world();
+        let most = match world.call()? {
+            Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
+            Some(Fault::Short) => bytes.len().div_ceil(2),
+            Some(Fault::Io | Fault::LostSync) => return Err(injected()),
+            _ => bytes.len(),
+        };
+        let cache = &world.file(self.id)?.cache;
+        let start = cache.len().min(offset as usize);
+        let end = cache.len().min(start + most);
+        bytes[..end - start].copy_from_slice(&cache[start..end]);
+        Ok(end - start)
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let mut world = self.disk.world();
+        let fault = world.call()?;
+        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        match fault {
+            Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
+            Some(Fault::Short) => bytes.truncate(bytes.len().div_ceil(2)),
+            Some(Fault::Io | Fault::LostSync) => {
+                // A part may have been written, or even all.
+                let part = random(&mut world.random) as usize % (bytes.len() + 1);
+                let all = random(&mut world.random).is_multiple_of(4);
+                bytes.truncate(if all { bytes.len() } else { part });
+            }
+            _ => {}
+        }
+        let room = world.room();
+        let written = world.file(self.id)?.write(&bytes, offset as usize, room);
+        match fault {
+            Some(Fault::Io | Fault::LostSync) => Err(injected()),
+            _ if written == 0 && !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(written),
+        }
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let mut world = self.disk.world();
+        world.plain_call()?;
+        world.file(self.id)?.set_len(bytes as usize);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut world = self.disk.world();
+        let fault = world.call()?;
+        let file = world.file(self.id)?;
+        match fault {
+            Some(Fault::LostSync) => {
+                file.forget();
+                Err(injected())
+            }
+            Some(Fault::Io) => Err(injected()),
+            _ => {
+                file.sync();
+                Ok(())
+            }
+        }
+    }
+
+    fn map(&self) -> io::Result<Pin> {
+        let mut world = self.disk.world();
+        world.plain_call()?;
+        let bytes: Arc<Vec<u8>> = Arc::clone(&world.file(self.id)?.cache);
+        Ok(bytes)
+    }
+}
+
+/// The disk as bytes, for whoever damages a log by hand. Calls are not counted.
+impl SimDisk {
+    /// Every file: its path in the log's directory, with `/` between its parts, and its bytes.
+    #[must_use]
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let world = self.world();
+        let file = |id: &Option<u64>| Some(world.files.get(&(*id)?)?.cache.as_ref().clone());
+        world.names.iter().filter_map(|(name, id)| Some((name.clone(), file(id)?))).collect()
+    }
+
+    /// Puts a file there, as if it had always been: its directories, its name and its bytes are durable.
+    pub fn write_file(&self, path: &str, bytes: &[u8]) {
+        let mut world = self.world();
+        let dirs = path.match_indices('/').map(|(at, _)| path[..at].to_owned());
+        for dir in std::iter::once(String::new()).chain(dirs) {
+            world.names.insert(dir.clone(), None);
+            world.durable_names.insert(dir, None);
+        }
+        let id = world.new_file(path);
+        world.durable_names.insert(path.into(), Some(id));
+        if let Ok(file) = world.file(id) {
+            file.write(bytes, 0, usize::MAX);
+            file.sync();
+        }
+    }
+
+    /// Takes a file away, for good.
+    pub fn remove_file(&self, path: &str) {
+        let mut world = self.world();
+        world.names.remove(path);
+        world.durable_names.remove(path);
+    }
+}

@@ -1,0 +1,264 @@
+//! The state of a simulated disk: names and files, each as the running system sees it and as the platter
+//! has it, and what goes wrong when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use super::Fault;
+use super::cut::random;
+
+pub(super) const SECTOR: usize = 512;
+/// What is lost in a power cut is remembered so far, to show up where nothing was written yet.
+const STALE_SECTORS_MAX: usize = 64;
+
+pub(super) type Sector = [u8; SECTOR];
+
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) random: u64,
+    pub(super) calls: u64,
+    pub(super) faults: BTreeMap<u64, Fault>,
+    pub(super) faults_fired: u64,
+    pub(super) stopped: bool,
+    pub(super) threads: bool,
+    pub(super) capacity: u64,
+    pub(super) files: BTreeMap<u64, Arc<File>>,
+    pub(super) next_file: u64,
+    /// Names as the running system sees them; a directory has no file.
+    pub(super) names: BTreeMap<String, Option<u64>>,
+    /// Names that a power cut cannot take away.
+    pub(super) durable_names: BTreeMap<String, Option<u64>>,
+    pub(super) locked: bool,
+    /// What lay somewhere on the platter once.
+    pub(super) stale: Vec<Sector>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct File {
+    pub(super) cache: Arc<Vec<u8>>,
+    pub(super) platter: Vec<u8>,
+    /// What each sector was made to hold since the last sync, oldest first.
+    pub(super) dirty: BTreeMap<usize, Vec<Sector>>,
+    /// The lengths that it had since the last sync.
+    pub(super) lengths: Vec<usize>,
+    /// Sectors that a failed sync forgot: clean in the cache, and never written.
+    pub(super) forgotten: BTreeSet<usize>,
+    /// Sectors that take up space.
+    allocated: BTreeSet<usize>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            calls: 0,
+            faults: BTreeMap::new(),
+            faults_fired: 0,
+            stopped: false,
+            threads: false,
+            capacity: u64::MAX,
+            files: BTreeMap::new(),
+            next_file: 1,
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            locked: false,
+            stale: Vec::new(),
+        }
+    }
+
+    /// Nothing is locked, nothing fails.
+    pub(super) fn reset(&mut self) {
+        self.locked = false;
+        self.stopped = false;
+        self.faults.clear();
+    }
+
+    /// A new process: nothing is locked, nothing fails. What a failed sync forgot may have left the cache.
+    pub(super) fn restart(&mut self) {
+        self.reset();
+        for file in self.files.values_mut().filter(|file| !file.forgotten.is_empty()) {
+            if random(&mut self.random).is_multiple_of(2) {
+                Arc::make_mut(file).evict();
+            }
+        }
+    }
+
+    /// Counts a call, and says what goes wrong with it.
+    pub(super) fn call(&mut self) -> io::Result<Option<Fault>> {
+        let fault = self.faults.get(&self.calls).copied();
+        self.calls += 1;
+        self.faults_fired += u64::from(fault.is_some());
+        match fault {
+            Some(Fault::Crash) => self.stopped = true,
+            Some(Fault::Full) => self.capacity = self.used(),
+            _ => {}
+        }
+        if self.stopped {
+            return Err(io::Error::other("the simulated machine has stopped"));
+        }
+        Ok(fault)
+    }
+
+    /// A call that moves no bytes: it cannot be short, and the system tries it again if it is interrupted.
+    pub(super) fn plain_call(&mut self) -> io::Result<()> {
+        match self.call()? {
+            None | Some(Fault::Interrupted | Fault::Short | Fault::Full) => Ok(()),
+            Some(_) => Err(injected()),
+        }
+    }
+
+    /// A call that takes up space by itself.
+    pub(super) fn making_call(&mut self) -> io::Result<()> {
+        match self.call()? {
+            Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
+            None | Some(Fault::Interrupted | Fault::Short) => Ok(()),
+            Some(_) => Err(injected()),
+        }
+    }
+
+    fn used(&self) -> u64 {
+        let sectors: usize = self.files.values().map(|file| file.allocated.len()).sum();
+        (sectors * SECTOR) as u64
+    }
+
+    /// Sectors that can still be taken up.
+    pub(super) fn room(&self) -> usize {
+        (self.capacity.saturating_sub(self.used()) / SECTOR as u64) as usize
+    }
+
+    pub(super) fn new_file(&mut self, path: &str) -> u64 {
+        let id = self.next_file;
+        self.next_file += 1;
+        self.files.insert(id, Arc::default());
+        self.names.insert(path.into(), Some(id));
+        id
+    }
+
+    pub(super) fn file(&mut self, id: u64) -> io::Result<&mut File> {
+        self.files.get_mut(&id).map(Arc::make_mut).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Gives back the space of files that no name leads to any more. Their bytes stay where they lay.
+    pub(super) fn free_unnamed(&mut self) {
+        let named: BTreeSet<u64> = self.names.values().flatten().copied().collect();
+        let gone: Vec<u64> = self.files.keys().filter(|id| !named.contains(id)).copied().collect();
+        for id in gone {
+            if let Some(file) = self.files.get_mut(&id) {
+                Arc::make_mut(file).allocated.clear();
+            }
+        }
+    }
+
+    pub(super) fn keep_stale(&mut self, sectors: Vec<Sector>) {
+        self.stale
+            .extend(sectors.into_iter().filter(|sector| sector.iter().any(|byte| *byte != 0)));
+        let excess = self.stale.len().saturating_sub(STALE_SECTORS_MAX);
+        self.stale.drain(..excess);
+    }
+}
+
+pub(super) fn injected() -> io::Error {
+    io::Error::other("an injected failure")
+}
+
+/// What a sector of a file holds; behind its end, zeros.
+pub(super) fn sector_of(bytes: &[u8], sector: usize) -> Sector {
+    let mut held = [0; SECTOR];
+    let at = sector * SECTOR;
+    if let Some(bytes) = bytes.get(at..bytes.len().min(at + SECTOR)) {
+        held[..bytes.len()].copy_from_slice(bytes);
+    }
+    held
+}
+
+impl File {
+    /// Whether a power cut can leave it in more than one way, or otherwise than the system sees it.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.dirty.is_empty() || !self.lengths.is_empty() || !self.forgotten.is_empty()
+    }
+
+    /// Writes into the cache, as far as there is room for new sectors; how many bytes that were.
+    pub(super) fn write(&mut self, bytes: &[u8], at: usize, room: usize) -> usize {
+        let mut taken = 0;
+        let mut end = at + bytes.len();
+        for sector in at / SECTOR..end.div_ceil(SECTOR) {
+            if !self.allocated.contains(&sector) {
+                if taken == room {
+                    end = end.min(sector * SECTOR).max(at);
+                    break;
+                }
+                taken += 1;
+                self.allocated.insert(sector);
+            }
+        }
+        let cache = Arc::make_mut(&mut self.cache);
+        if cache.len() < end {
+            cache.resize(end, 0);
+            self.lengths.push(end);
+        }
+        cache[at..end].copy_from_slice(&bytes[..end - at]);
+        for sector in at / SECTOR..end.div_ceil(SECTOR) {
+            self.touch(sector);
+        }
+        end - at
+    }
+
+    pub(super) fn set_len(&mut self, new: usize) {
+        let old = self.cache.len();
+        Arc::make_mut(&mut self.cache).resize(new, 0);
+        self.lengths.push(new);
+        if new < old {
+            self.allocated.retain(|sector| sector * SECTOR < new);
+            for sector in new / SECTOR..old.div_ceil(SECTOR) {
+                self.touch(sector);
+            }
+        }
+    }
+
+    fn touch(&mut self, sector: usize) {
+        let now = sector_of(&self.cache, sector);
+        self.dirty.entry(sector).or_default().push(now);
+        self.forgotten.remove(&sector);
+    }
+
+    /// Only what is dirty goes down: what a failed sync forgot stays forgotten.
+    pub(super) fn sync(&mut self) {
+        let length = self.cache.len();
+        self.platter.resize(length, 0);
+        for (sector, versions) in std::mem::take(&mut self.dirty) {
+            let at = sector * SECTOR;
+            let end = length.min(at + SECTOR);
+            if let (Some(last), true) = (versions.last(), at < end) {
+                self.platter[at..end].copy_from_slice(&last[..end - at]);
+            }
+        }
+        self.lengths.clear();
+    }
+
+    /// A sync that failed: the pages are marked clean and were never written; the cache still shows them.
+    pub(super) fn forget(&mut self) {
+        self.forgotten.extend(std::mem::take(&mut self.dirty).into_keys());
+    }
+
+    /// The cache lets go of clean pages; the next look finds what the platter has.
+    fn evict(&mut self) {
+        for sector in std::mem::take(&mut self.forgotten) {
+            let at = sector * SECTOR;
+            let end = self.cache.len().min(at + SECTOR);
+            if at < end {
+                let held = sector_of(&self.platter, sector);
+                Arc::make_mut(&mut self.cache)[at..end].copy_from_slice(&held[..end - at]);
+            }
+        }
+    }
+
+    /// The machine is on again, and this is what the platter has.
+    pub(super) fn come_back_as(&mut self, left: Vec<u8>) {
+        self.cache = Arc::new(left.clone());
+        self.platter = left;
+        self.dirty.clear();
+        self.lengths.clear();
+        self.forgotten.clear();
+    }
+}

@@ -1,0 +1,171 @@
+//! Crashes: what is left of the disk is opened and compared with the oracle, in as many ways as asked for.
+
+use amberlog::{Fault, SimDisk, Snapshot};
+
+use super::oracle::{AtLeast, State, brief};
+use super::reading::{self, Unread};
+use super::run::{Attack, options};
+
+/// How often a recovery is itself cut before it is let through.
+const RECOVERIES_CUT_MAX: u64 = 3;
+
+impl Attack {
+    /// Kills the process, or cuts the power, compares what is left, and goes on with it.
+    pub(super) fn crash(&mut self, power_cut: Option<u64>) -> Result<(), String> {
+        let (next, at_least) = match power_cut {
+            None => (self.disk.after_kill(), self.in_memory()),
+            Some(seed) => {
+                for way in 1..self.cuts {
+                    let cut = self.disk.after_power_cut(seed.wrapping_mul(1_000) + way);
+                    self.check(&cut, AtLeast::Synced)?;
+                }
+                (self.disk.after_power_cut(seed), AtLeast::Synced)
+            }
+        };
+        self.stats.faults += self.disk.faults_fired() - self.fired;
+        self.forget_handles();
+        // A machine that stops while it recovers, and again, ends in the same place (F25).
+        let mut disk = next;
+        for round in 0..power_cut.map_or(0, |seed| seed % RECOVERIES_CUT_MAX) {
+            let stop = disk.calls() + (round + 1) * (power_cut.unwrap_or(0) % 17);
+            disk.fail_at(stop, Fault::Crash);
+            drop(options().open_on(&disk));
+            disk = disk.after_power_cut(stop);
+        }
+        self.check(&disk, at_least)?;
+        self.go_on(&disk, at_least)
+    }
+
+    /// What a process that dies leaves to the system's memory: everything, unless a failed sync has
+    /// thrown it away (F9).
+    fn in_memory(&self) -> AtLeast {
+        match self.lost_at {
+            Some(call) if self.disk.calls() > call => AtLeast::Synced,
+            _ => AtLeast::Acknowledged,
+        }
+    }
+
+    /// Every way, or so many of them, in which a power cut could leave the disk now. Says whether those
+    /// were all.
+    pub fn every_cut(&mut self, most: u64) -> Result<bool, String> {
+        let ways = self.disk.power_cuts();
+        let mut seen = std::collections::HashSet::new();
+        if ways <= u128::from(most) {
+            for way in 0..ways {
+                let cut = self.disk.power_cut(way);
+                if seen.insert(cut.fingerprint()) {
+                    self.check(&cut, AtLeast::Synced)
+                        .map_err(|what| format!("way {way}: {what}"))?;
+                } else {
+                    self.stats.crashes += 1;
+                }
+            }
+            return Ok(true);
+        }
+        for chance in 0..most {
+            let cut = self.disk.after_power_cut(chance);
+            if seen.insert(cut.fingerprint()) {
+                self.check(&cut, AtLeast::Synced)
+                    .map_err(|what| format!("chance {chance}: {what}"))?;
+            } else {
+                self.stats.crashes += 1;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Closes the log and opens it again.
+    pub(super) fn close(&mut self) -> Result<(), String> {
+        self.settle()?;
+        self.handles.clear();
+        let closed = self.log.take().ok_or("the log is not open")?.close();
+        if self.is_stopped() {
+            return Ok(());
+        }
+        match closed {
+            Ok(()) if self.poisoned => return Err("a poisoned log closed in peace (P5)".into()),
+            Ok(()) => self.oracle.synced(),
+            Err(error) if self.disk.faults_fired() == self.fired && !self.full => {
+                return Err(format!("closing: {error}"));
+            }
+            Err(_) => {}
+        }
+        let next = self.disk.after_kill();
+        self.forget_handles();
+        self.go_on(&next, self.in_memory())
+    }
+
+    /// Opens what is left for good.
+    fn go_on(&mut self, disk: &SimDisk, at_least: AtLeast) -> Result<(), String> {
+        disk.set_capacity(u64::MAX);
+        let log = options().open_on(disk).map_err(|error| format!("opening: {error}"))?;
+        let found = found(&log.snapshot())?;
+        self.oracle.may_be_found(&found, at_least)?;
+        self.position = log.snapshot().position().get();
+        self.oracle = std::mem::take(&mut self.oracle).reborn(found);
+        self.disk = disk.clone();
+        self.log = Some(log);
+        self.fired = self.disk.faults_fired();
+        (self.full, self.poisoned) = (false, false);
+        (self.crash_at, self.lost_at) = (None, None);
+        Ok(())
+    }
+
+    /// Opens a copy of what is left and compares it.
+    pub(super) fn check(&mut self, left: &SimDisk, at_least: AtLeast) -> Result<(), String> {
+        self.stats.crashes += 1;
+        self.stats.states.insert(left.fingerprint());
+        let disk = left.after_kill();
+        disk.set_capacity(u64::MAX);
+        self.read_only_on(&disk)?;
+        let before = disk.fingerprint();
+        let log = options().open_on(&disk).map_err(|error| format!("opening: {error}"))?;
+        if !log.survey().is_sound() {
+            return Err(format!("damage where there is none: {:?}", log.survey().damages));
+        }
+        let first = found(&log.snapshot())?;
+        self.oracle.may_be_found(&first, at_least)?;
+        // What recovery returned once, every later one returns, also after another power cut (F27).
+        for chance in 0..2 {
+            let cut = disk.after_power_cut(before ^ chance);
+            let again = options().open_on(&cut).map_err(|error| format!("again: {error}"))?;
+            same(&first, &found(&again.snapshot())?)?;
+        }
+        drop(log);
+        // The second opening writes nothing (F24).
+        let settled = disk.fingerprint();
+        let again = options().open_on(&disk).map_err(|error| format!("again: {error}"))?;
+        same(&first, &found(&again.snapshot())?)?;
+        drop(again);
+        if disk.fingerprint() == settled {
+            Ok(())
+        } else {
+            Err("the second opening wrote something (F24)".into())
+        }
+    }
+
+    /// What somebody sees who only reads; `None` when there is no log yet.
+    pub(super) fn read_only_on(&self, disk: &SimDisk) -> Result<Option<State>, String> {
+        let Ok((snapshot, survey)) = Snapshot::open_on(disk) else { return Ok(None) };
+        if !survey.is_sound() {
+            return Err(format!("damage where there is none: {:?}", survey.damages));
+        }
+        let shown = found(&snapshot)?;
+        self.oracle.may_be_shown(&shown).map_err(|what| format!("read-only: {what}"))?;
+        Ok(Some(shown))
+    }
+}
+
+fn same(first: &State, again: &State) -> Result<(), String> {
+    if first == again {
+        return Ok(());
+    }
+    let (first, again) = (brief(first), brief(again));
+    Err(format!("a second recovery found {again:?}, the first {first:?} (F27)"))
+}
+
+fn found(snapshot: &Snapshot) -> Result<State, String> {
+    reading::state(snapshot).map_err(|unread| match unread {
+        Unread::Disk(what) | Unread::Finding(what) => format!("reading what was found: {what}"),
+    })
+}

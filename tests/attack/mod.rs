@@ -1,0 +1,17 @@
+//! One language of operations and one oracle, for every test that attacks the log: property tests, crash
+//! tests, negative controls and the fuzz target `ops` all speak it.
+//!
+//! A script is a list of [`Op`]s. It runs on a simulated disk, against an oracle that shares no code with the
+//! engine: lists of payloads, and the rules of docs/testing.md. Everything follows from the script and the
+//! seed of the disk, so a failure is repeated by running the same again.
+
+#![allow(dead_code, unreachable_pub, reason = "every user takes its own part of it")]
+
+mod crash;
+mod ops;
+mod oracle;
+mod reading;
+mod run;
+
+pub use ops::{Op, decode};
+pub use run::{Attack, Stats};

@@ -1,0 +1,121 @@
+//! The operations, and how bytes become a script.
+
+use amberlog::{Durability, Fault};
+
+/// What is done with the ticket of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// Waited for at once, with everything that is kept.
+    Wait,
+    /// Kept: it joins the group of the next one that is waited for.
+    Keep,
+    /// Dropped: the log serves it by itself.
+    Drop,
+}
+
+/// The ring of a new stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RingKind {
+    /// As the log's options say: events are refused at the bound.
+    Usual,
+    /// So small that it is soon full.
+    Small,
+    /// A small flight recorder.
+    Overwriting,
+}
+
+/// One operation. Handles and streams are named by any number; it is taken modulo those that are there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// A new stream, with one of a few names if `name` is not 0.
+    Create { ring: RingKind, name: u8 },
+    /// An event.
+    Append { handle: u8, size: u8 },
+    /// A commit of one stream.
+    Commit { handle: u8, durability: Durability, then: Then },
+    /// A commit of several, by the bits of `handles`.
+    CommitAll { handles: u8, durability: Durability, then: Then },
+    /// Waits for all tickets that are kept.
+    Settle,
+    /// Forgets what is buffered.
+    Discard { handle: u8 },
+    /// Drops a handle.
+    Drop { handle: u8 },
+    /// Another handle of a durable stream.
+    Resume { stream: u8 },
+    /// Reads a stream through its handle, forwards or backwards.
+    Read { handle: u8 },
+    /// Reads everything that is committed, and keeps the snapshot.
+    Look,
+    /// Reads the snapshots that were kept once more.
+    LookAgain,
+    /// Reads the log as another process would, without the lock.
+    ReadOnly,
+    /// Lets a call go wrong that is so far away.
+    Fail { calls: u8, fault: Fault },
+    /// There is space again.
+    Space,
+    /// Closes the log, and opens it again.
+    Close,
+    /// Kills the process.
+    Kill,
+    /// Cuts the power.
+    PowerCut { seed: u8 },
+}
+
+impl Op {
+    /// Three bytes are one operation, whatever they are. Larger numbers mean rarer things.
+    pub fn from_bytes([op, a, b]: [u8; 3]) -> Self {
+        let then = match b % 8 {
+            0..4 => Then::Wait,
+            4..7 => Then::Keep,
+            _ => Then::Drop,
+        };
+        let durability = if b / 8 % 3 == 0 { Durability::Os } else { Durability::Disk };
+        match op % 32 {
+            0..8 => Self::Append { handle: a, size: b },
+            8..15 => Self::Commit { handle: a, durability, then },
+            15..17 => Self::CommitAll { handles: a, durability, then },
+            17 => Self::Create { ring: RingKind::Usual, name: 0 },
+            18 => Self::Create { ring: ring_kind(a), name: b % 4 },
+            19 => Self::Settle,
+            20 => Self::Resume { stream: a },
+            21 => Self::Read { handle: a },
+            22 => Self::Look,
+            23 => Self::LookAgain,
+            24 => Self::ReadOnly,
+            25 if a < 128 => Self::Discard { handle: b },
+            25 => Self::Drop { handle: b },
+            26 | 27 => Self::Fail { calls: a % 64, fault: fault(b) },
+            28 if a < 128 => Self::Space,
+            28 => Self::Close,
+            29 => Self::Close,
+            30 => Self::Kill,
+            _ => Self::PowerCut { seed: a },
+        }
+    }
+}
+
+fn ring_kind(byte: u8) -> RingKind {
+    match byte % 3 {
+        0 => RingKind::Usual,
+        1 => RingKind::Small,
+        _ => RingKind::Overwriting,
+    }
+}
+
+fn fault(byte: u8) -> Fault {
+    match byte % 8 {
+        0 | 1 => Fault::Crash,
+        2 => Fault::Io,
+        3 | 4 => Fault::LostSync,
+        5 => Fault::Interrupted,
+        6 => Fault::Short,
+        _ => Fault::Full,
+    }
+}
+
+/// A script from any bytes.
+pub fn decode(bytes: &[u8]) -> Vec<Op> {
+    bytes.chunks_exact(3).map(|three| Op::from_bytes([three[0], three[1], three[2]])).collect()
+}

@@ -1,0 +1,92 @@
+//! What is read, in the oracle's terms; and whether every way of reading says the same.
+
+use std::rc::Rc;
+
+use amberlog::{ErrorKind, Event, Events, Position, Snapshot};
+
+use super::oracle::{Content, Slot, State};
+
+/// Something could not be read; the error says whether that may be.
+pub enum Unread {
+    /// The disk refused.
+    Disk(String),
+    /// Never allowed.
+    Finding(String),
+}
+
+impl Unread {
+    fn of(error: &amberlog::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Io => Self::Disk(error.to_string()),
+            _ => Self::Finding(format!("{error} ({:?})", error.kind())),
+        }
+    }
+}
+
+/// The slots of these events, which begin at `from`.
+pub fn slots(events: Events, from: u64) -> Result<Vec<Slot>, Unread> {
+    let mut slots: Vec<Slot> = Vec::new();
+    for event in events {
+        let event = event.map_err(|error| Unread::of(&error))?;
+        put(&mut slots, &event, from)?;
+    }
+    Ok(slots)
+}
+
+fn put(slots: &mut Vec<Slot>, event: &Event, from: u64) -> Result<(), Unread> {
+    let next = from + slots.len() as u64;
+    if next + event.dropped_before() != event.seq().get() {
+        let (seq, dropped) = (event.seq(), event.dropped_before());
+        return Err(Unread::Finding(format!("seq {seq} ({dropped} dropped) where {next} is next")));
+    }
+    slots.extend((0..event.dropped_before()).map(|_| None));
+    slots.push(Some(Rc::from(event.payload())));
+    Ok(())
+}
+
+/// Everything that a snapshot shows: by stream forwards, backwards, and by position.
+pub fn state(snapshot: &Snapshot) -> Result<State, Unread> {
+    let mut state = State::new();
+    for info in snapshot.streams() {
+        let events = || snapshot.events(info.id).map_err(|error| Unread::of(&error));
+        let slots = slots(events()?, 0)?;
+        if slots.len() as u64 != info.head.get() {
+            let what = format!("head {} of a stream of {}", info.head, slots.len());
+            return Err(Unread::Finding(what));
+        }
+        let mut backwards = Vec::new();
+        for event in events()?.rev() {
+            let event = event.map_err(|error| Unread::of(&error))?;
+            backwards.push(Rc::<[u8]>::from(event.payload()));
+        }
+        backwards.reverse();
+        if !backwards.iter().eq(slots.iter().flatten()) {
+            return Err(Unread::Finding("backwards reads something else (P7)".into()));
+        }
+        state.insert(info.id, Content { slots, name: info.name });
+    }
+    by_position(snapshot, &state)?;
+    Ok(state)
+}
+
+fn by_position(snapshot: &Snapshot, state: &State) -> Result<(), Unread> {
+    let mut seen = State::new();
+    let mut last = 0;
+    let all = snapshot.read_all(Position::START).map_err(|error| Unread::of(&error))?;
+    for event in all {
+        let event = event.map_err(|error| Unread::of(&error))?;
+        let position = event.position().map_or(0, Position::get);
+        if position < last || position > snapshot.position().get() {
+            return Err(Unread::Finding(format!("position {position} behind {last} (P7)")));
+        }
+        last = position;
+        put(&mut seen.entry(event.stream()).or_default().slots, &event, 0)?;
+    }
+    let same = seen.len() == state.len()
+        && seen.iter().zip(state).all(|(a, b)| a.0 == b.0 && a.1.slots == b.1.slots);
+    if same {
+        Ok(())
+    } else {
+        Err(Unread::Finding("by position it reads something else than by stream (P7)".into()))
+    }
+}

@@ -1,0 +1,648 @@
+//! Running a script: every operation is done twice, on the log and in the oracle, and compared.
+
+use std::collections::{BTreeSet, HashSet};
+use std::rc::Rc;
+
+use amberlog::{
+    Commit, CommitOptions, Durability, ErrorKind, Log, Options, Overflow, Refused, RefusedReason,
+    SimDisk, Snapshot, Stream, StreamId, StreamOptions, Ticket,
+};
+
+use super::ops::{Op, RingKind, Then};
+use super::oracle::{Change, Changes, Oracle, Slot, State};
+use super::reading::{self, Unread};
+
+const HANDLES_MAX: usize = 8;
+const PINNED_MAX: usize = 3;
+const SMALL_RING_BYTES: usize = 2_000;
+/// What an event takes in a ring beside its payload, at most.
+const FRAME_BYTES_MAX: usize = 16;
+const NAMES: [&str; 4] = ["", "one", "two", "three"];
+
+/// What an attack amounted to.
+#[derive(Clone, Default, Debug)]
+pub struct Stats {
+    /// Power cuts and kills after which the log was opened and compared.
+    pub crashes: u64,
+    /// States of the disk among them that differ.
+    pub states: HashSet<u64>,
+    pub operations: u64,
+    pub commits: u64,
+    pub faults: u64,
+}
+
+impl Stats {
+    /// Counts what another attack amounted to.
+    pub fn add(&mut self, other: Self) {
+        self.crashes += other.crashes;
+        self.states.extend(other.states);
+        self.operations += other.operations;
+        self.commits += other.commits;
+        self.faults += other.faults;
+    }
+}
+
+/// A handle, and what it should hold.
+pub(super) struct Handle {
+    number: u64,
+    stream: Stream,
+    id: StreamId,
+    ring_kind: RingKind,
+    /// The name that the next commit gives the stream.
+    name: Option<String>,
+    /// The seq of the first event that is not committed.
+    first: u64,
+    /// Events in commits whose tickets are kept, oldest first.
+    flying: Vec<Slot>,
+    ring: Vec<Slot>,
+}
+
+/// A commit whose ticket is kept.
+pub(super) struct Queued {
+    ticket: Ticket,
+    durability: Durability,
+    changes: Changes,
+    /// The handles that took part, also with nothing to commit.
+    handles: Vec<u64>,
+    /// Those of the changes.
+    owners: Vec<u64>,
+}
+
+/// A log under attack.
+pub struct Attack {
+    pub(super) disk: SimDisk,
+    pub(super) log: Option<Log>,
+    pub(super) oracle: Oracle,
+    pub(super) handles: Vec<Handle>,
+    pub(super) queued: Vec<Queued>,
+    pinned: Vec<(Snapshot, State)>,
+    pub(super) stats: Stats,
+    /// How many ways of every power cut are looked at.
+    pub(super) cuts: u64,
+    /// Commits before this life.
+    pub(super) position: u64,
+    numbers: u64,
+    pub(super) full: bool,
+    pub(super) poisoned: bool,
+    /// Calls that went wrong before this life.
+    pub(super) fired: u64,
+    pub(super) crash_at: Option<u64>,
+    /// The first call of this life that loses what it should sync.
+    pub(super) lost_at: Option<u64>,
+}
+
+pub(super) fn options() -> Options {
+    Log::options().segment_bytes_first(16 << 10).segment_bytes_max(32 << 10)
+}
+
+impl Attack {
+    /// On an empty disk. Every power cut is looked at in so many ways.
+    ///
+    /// # Errors
+    ///
+    /// A finding, as from every function here.
+    pub fn new(seed: u64, cuts: u64) -> Result<Self, String> {
+        let mut attack = Self {
+            disk: SimDisk::new(seed),
+            log: None,
+            oracle: Oracle::default(),
+            handles: Vec::new(),
+            queued: Vec::new(),
+            pinned: Vec::new(),
+            stats: Stats::default(),
+            cuts,
+            position: 0,
+            numbers: 0,
+            full: false,
+            poisoned: false,
+            fired: 0,
+            crash_at: None,
+            lost_at: None,
+        };
+        attack.log = Some(options().open_on(&attack.disk).map_err(|error| error.to_string())?);
+        Ok(attack)
+    }
+
+    /// Runs a script on an empty disk, ends with a power cut, and says what it amounted to.
+    pub fn script(seed: u64, cuts: u64, ops: &[Op]) -> Result<Stats, String> {
+        let mut attack = Self::new(seed, cuts)?;
+        for (at, op) in ops.iter().enumerate() {
+            attack.step(*op).map_err(|what| format!("operation {at}, {op:?}: {what}"))?;
+        }
+        attack.step(Op::PowerCut { seed: 0 }).map_err(|what| format!("at the end: {what}"))?;
+        Ok(attack.stats)
+    }
+
+    /// The calls that the disk has seen.
+    pub fn calls(&self) -> u64 {
+        self.disk.calls()
+    }
+
+    /// The disk as it is.
+    pub fn disk(&self) -> &SimDisk {
+        &self.disk
+    }
+
+    /// The machine has stopped; only a crash leads on.
+    pub fn is_stopped(&self) -> bool {
+        self.crash_at.is_some_and(|call| self.disk.calls() > call)
+    }
+
+    /// Does one operation.
+    pub fn step(&mut self, op: Op) -> Result<(), String> {
+        self.stats.operations += 1;
+        let (calls, before) = (self.disk.calls(), self.disk.faults_fired());
+        match op {
+            Op::Create { ring, name } => self.create(ring, name)?,
+            Op::Append { handle, size } => self.append(handle, size)?,
+            Op::Commit { handle, durability, then } => {
+                if let Some(at) = self.handle(handle) {
+                    self.commit(&[at], false, durability, then)?;
+                }
+            }
+            Op::CommitAll { handles, durability, then } => {
+                let some = (0..self.handles.len()).filter(|at| handles >> at & 1 == 1);
+                let some = self.one_of_each_stream(some);
+                self.commit(&some, true, durability, then)?;
+            }
+            Op::Settle => self.settle()?,
+            Op::Discard { handle } => self.discard(handle)?,
+            Op::Drop { handle } => {
+                if let Some(at) = self.handle(handle) {
+                    self.handles.remove(at);
+                }
+            }
+            Op::Resume { stream } => self.resume(stream)?,
+            Op::Read { handle } => self.read(handle, before)?,
+            Op::Look => self.look(before)?,
+            Op::LookAgain => self.look_again(before)?,
+            Op::ReadOnly => self.read_only()?,
+            Op::Fail { calls: away, fault } => self.fail(calls + u64::from(away), fault),
+            Op::Space => self.space(),
+            Op::Close => self.close()?,
+            Op::Kill => self.crash(None)?,
+            Op::PowerCut { seed } => self.crash(Some(u64::from(seed)))?,
+        }
+        self.full = self.disk.capacity() < u64::MAX;
+        if self.is_stopped() {
+            return self.crash(Some(calls));
+        }
+        self.look_at_handles()
+    }
+
+    pub(super) fn log(&self) -> Result<&Log, String> {
+        self.log.as_ref().ok_or_else(|| "the log is not open".into())
+    }
+
+    fn handle(&self, any: u8) -> Option<usize> {
+        (!self.handles.is_empty()).then(|| usize::from(any) % self.handles.len())
+    }
+
+    fn one_of_each_stream(&self, some: impl Iterator<Item = usize>) -> Vec<usize> {
+        let mut seen = BTreeSet::new();
+        some.filter(|at| seen.insert(self.handles[*at].id)).collect()
+    }
+
+    fn create(&mut self, ring_kind: RingKind, name: u8) -> Result<(), String> {
+        if self.handles.len() == HANDLES_MAX {
+            self.handles.remove(0);
+        }
+        let name = NAMES[usize::from(name) % NAMES.len()];
+        let mut how = StreamOptions::new();
+        if !name.is_empty() {
+            how = how.name(name);
+        }
+        how = match ring_kind {
+            RingKind::Usual => how,
+            RingKind::Small => how.ring_bytes_max(SMALL_RING_BYTES),
+            RingKind::Overwriting => {
+                how.ring_bytes_max(SMALL_RING_BYTES).overflow(Overflow::OverwriteOldest)
+            }
+        };
+        let durable = self.oracle.now();
+        let taken = !name.is_empty()
+            && (durable.values().any(|content| content.name.as_deref() == Some(name))
+                || self.handles.iter().any(|handle| handle.name.as_deref() == Some(name))
+                || self
+                    .queued
+                    .iter()
+                    .flat_map(|one| &one.changes)
+                    .any(|change| change.name.as_deref() == Some(name)));
+        match self.log()?.stream_with(&how) {
+            Ok(stream) if !taken => {
+                let (number, id) = (self.number(), stream.id());
+                let name = (!name.is_empty()).then(|| name.to_owned());
+                let (flying, ring) = (Vec::new(), Vec::new());
+                let handle = Handle { number, stream, id, ring_kind, name, first: 0, flying, ring };
+                self.handles.push(handle);
+                Ok(())
+            }
+            Err(error) if taken && matches!(error.kind(), ErrorKind::NameTaken { .. }) => Ok(()),
+            Ok(_) => Err(format!("a second stream is named {name}")),
+            Err(error) => Err(format!("a stream could not be made: {error}")),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn append(&mut self, handle: u8, size: u8) -> Result<(), String> {
+        if self.handles.is_empty() {
+            self.create(RingKind::Usual, 0)?;
+        }
+        let number = self.number();
+        let Some(at) = self.handle(handle) else { return Ok(()) };
+        let payload = payload(number, size);
+        let handle = &mut self.handles[at];
+        let seq = handle.head();
+        match handle.stream.append(&payload) {
+            Ok(given) if given.get() == seq => handle.ring.push(Some(Rc::from(payload))),
+            Ok(given) => return Err(format!("seq {given} was given where {seq} is next (P7)")),
+            Err(Refused { reason, event }) => {
+                let small = handle.ring_kind != RingKind::Usual;
+                let alone = handle.ring.is_empty() && handle.flying.is_empty();
+                let fits = payload.len() + FRAME_BYTES_MAX <= SMALL_RING_BYTES;
+                let full = matches!(
+                    reason,
+                    RefusedReason::RingFull { .. } | RefusedReason::EventTooLarge { .. }
+                );
+                if event.payload != &payload || !full || !small || (alone && fits) {
+                    return Err(format!("an event was refused: {reason:?} (P10)"));
+                }
+            }
+        }
+        self.note_dropped(at)
+    }
+
+    /// Learns from a flight recorder what it dropped, and whether it had to.
+    fn note_dropped(&mut self, at: usize) -> Result<(), String> {
+        let handle = &mut self.handles[at];
+        if handle.ring_kind != RingKind::Overwriting {
+            return Ok(());
+        }
+        let events = handle.stream.events().map_err(|error| error.to_string())?;
+        let mut kept = BTreeSet::new();
+        for event in events.range(handle.first..) {
+            let event = event.map_err(|error| error.to_string())?;
+            kept.insert(event.seq().get());
+        }
+        let slots = || handle.flying.iter().chain(&handle.ring);
+        let bytes: usize = slots().flatten().map(|bytes| bytes.len() + FRAME_BYTES_MAX).sum();
+        let had_room = bytes <= SMALL_RING_BYTES && slots().all(Option::is_some);
+        let mut gone = 0;
+        for (seq, slot) in (handle.first..).zip(handle.flying.iter_mut().chain(&mut handle.ring)) {
+            if !kept.contains(&seq) {
+                gone += u64::from(slot.is_some());
+                *slot = None;
+            }
+        }
+        if gone > 0 && had_room {
+            return Err(format!("{gone} events were dropped though there was room (P10)"));
+        }
+        if handle.ring.last().is_some_and(Option::is_none) {
+            return Err("the newest event was dropped (P10)".into());
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        some: &[usize],
+        together: bool,
+        durability: Durability,
+        then: Then,
+    ) -> Result<(), String> {
+        let how = CommitOptions::new().durability(durability);
+        let log = self.log.clone().ok_or("the log is not open")?;
+        let ticket = if together {
+            let members = self.handles.iter_mut().enumerate();
+            let members = members.filter(|(at, _)| some.contains(at));
+            log.commit_all_with(members.map(|(_, handle)| &mut handle.stream), how)
+        } else {
+            match some {
+                [one] => self.handles[*one].stream.commit_with(how),
+                _ => return Ok(()),
+            }
+        };
+        let (mut changes, mut handles, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for at in some {
+            // Events that came back from a failed commit were put in front just now, and the oldest may have had
+            // to go.
+            self.note_dropped(*at)?;
+            let handle = &mut self.handles[*at];
+            handles.push(handle.number);
+            if handle.ring.is_empty() {
+                continue;
+            }
+            owners.push(handle.number);
+            let at = handle.first + handle.flying.len() as u64;
+            let slots = std::mem::take(&mut handle.ring);
+            handle.flying.extend(slots.iter().cloned());
+            changes.push(Change { stream: handle.id, at, slots, name: handle.name.take() });
+        }
+        self.queued.push(Queued { ticket, durability, changes, handles, owners });
+        match then {
+            Then::Wait => self.settle(),
+            Then::Keep => Ok(()),
+            Then::Drop => self.settle(),
+        }
+    }
+
+    /// Waits for all tickets, and compares each outcome with what it must be.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        let fired = self.disk.faults_fired();
+        let queued = std::mem::take(&mut self.queued);
+        let outcomes: Vec<_> = queued
+            .into_iter()
+            .map(|one| {
+                let Queued { ticket, durability, changes, handles, owners } = one;
+                (ticket.wait(), durability, changes, handles, owners)
+            })
+            .collect();
+        self.full = self.disk.capacity() < u64::MAX;
+        let excused = self.disk.faults_fired() > fired || self.full;
+        let mut heads = self.oracle.now();
+        let (mut failed, mut group) = (BTreeSet::new(), Vec::new());
+        for (outcome, durability, changes, handles, owners) in outcomes {
+            let behind = handles.iter().any(|handle| failed.contains(handle));
+            let moved = changes.iter().any(|change| {
+                heads.get(&change.stream).map_or(0, |content| content.slots.len()) as u64
+                    != change.at
+            });
+            match outcome {
+                Ok(_) if behind || self.poisoned => {
+                    return Err("a commit succeeded behind one that failed (P5, F8)".into());
+                }
+                Ok(_) if moved => return Err("a stream that had moved was written (P8)".into()),
+                Ok(commit) => {
+                    self.check_commit(&commit, durability, &changes)?;
+                    self.land(&changes, &owners);
+                    if !changes.is_empty() {
+                        self.stats.commits += 1;
+                        self.oracle.succeeded(changes.clone());
+                    }
+                    if durability == Durability::Disk {
+                        self.oracle.synced();
+                    }
+                    add(&mut heads, &changes);
+                }
+                Err(error) => {
+                    self.return_names(&changes, &owners);
+                    failed.extend(owners);
+                    self.check_failure(&error, behind, moved, excused)?;
+                    let refused =
+                        matches!(error.kind(), ErrorKind::Conflict { .. } | ErrorKind::Poisoned);
+                    if !refused && !changes.is_empty() {
+                        add(&mut heads, &changes);
+                        group.push(changes);
+                    }
+                }
+            }
+        }
+        self.oracle.failed(group);
+        self.give_back();
+        Ok(())
+    }
+
+    fn check_commit(
+        &self,
+        commit: &Commit,
+        durability: Durability,
+        changes: &Changes,
+    ) -> Result<(), String> {
+        let position = self.position + self.oracle.commits() + u64::from(!changes.is_empty());
+        if commit.position.get() != position {
+            return Err(format!("position {} where {position} is next (P7)", commit.position));
+        }
+        if commit.durability != durability {
+            return Err("another durability than was asked for".into());
+        }
+        if let Some(first) = changes.first() {
+            let dropped = first.slots.iter().filter(|slot| slot.is_none()).count() as u64;
+            let (start, end) = (commit.seqs.start.get(), commit.seqs.end.get());
+            if start != first.at + dropped || end != first.at + first.slots.len() as u64 {
+                return Err(format!("seqs {start}..{end}, but the commit began at {}", first.at));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_failure(
+        &mut self,
+        error: &amberlog::Error,
+        behind: bool,
+        moved: bool,
+        excused: bool,
+    ) -> Result<(), String> {
+        match error.kind() {
+            ErrorKind::Poisoned if self.disk.faults_fired() > self.fired => {
+                self.poisoned = true;
+                Ok(())
+            }
+            _ if self.poisoned => Err(format!("a poisoned log says {error} (F8)")),
+            ErrorKind::Conflict { .. } if moved || behind => Ok(()),
+            ErrorKind::Io | ErrorKind::StorageFull if excused || behind => Ok(()),
+            _ => Err(format!("a commit failed for no reason: {error} ({:?})", error.kind())),
+        }
+    }
+
+    /// Events of a commit that succeeded are not the handle's any more.
+    fn land(&mut self, changes: &Changes, owners: &[u64]) {
+        for change in changes {
+            let theirs = |handle: &&mut Handle| {
+                handle.id == change.stream && owners.contains(&handle.number)
+            };
+            if let Some(handle) = self.handles.iter_mut().find(theirs) {
+                handle.first += change.slots.len() as u64;
+                handle.flying.drain(..change.slots.len());
+            }
+        }
+    }
+
+    fn return_names(&mut self, changes: &Changes, owners: &[u64]) {
+        for change in changes.iter().filter(|change| change.name.is_some()) {
+            let owner = self
+                .handles
+                .iter_mut()
+                .find(|handle| handle.id == change.stream && owners.contains(&handle.number));
+            if let Some(owner) = owner {
+                owner.name.clone_from(&change.name);
+            }
+        }
+    }
+
+    /// Events of commits that failed are back in their rings (P5).
+    fn give_back(&mut self) {
+        for handle in &mut self.handles {
+            let newer = std::mem::take(&mut handle.ring);
+            handle.ring = std::mem::take(&mut handle.flying);
+            handle.ring.extend(newer);
+        }
+    }
+
+    fn look_at_handles(&mut self) -> Result<(), String> {
+        for at in 0..self.handles.len() {
+            self.note_dropped(at)?;
+            let handle = &self.handles[at];
+            let kept = handle.ring.iter().flatten().count() as u64;
+            if handle.stream.head().get() != handle.head() || handle.stream.buffered() != kept {
+                return Err(format!(
+                    "a handle says head {}, {} buffered; it should say {}, {kept} (P5, P9)",
+                    handle.stream.head(),
+                    handle.stream.buffered(),
+                    handle.head(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn discard(&mut self, handle: u8) -> Result<(), String> {
+        let Some(at) = self.handle(handle) else { return Ok(()) };
+        let handle = &mut self.handles[at];
+        let gone = handle.stream.discard();
+        let expected = handle.ring.len() as u64;
+        handle.ring.clear();
+        if gone == expected { Ok(()) } else { Err(format!("{gone} discarded of {expected}")) }
+    }
+
+    fn resume(&mut self, stream: u8) -> Result<(), String> {
+        let durable = self.oracle.now();
+        if durable.is_empty() || self.handles.len() == HANDLES_MAX {
+            return Ok(());
+        }
+        let at = usize::from(stream) % durable.len();
+        let Some((id, content)) = durable.iter().nth(at) else { return Ok(()) };
+        let stream = self.log()?.resume(*id).map_err(|error| format!("resuming: {error}"))?;
+        let number = self.number();
+        self.handles.push(Handle {
+            number,
+            stream,
+            id: *id,
+            ring_kind: RingKind::Usual,
+            name: None,
+            first: content.slots.len() as u64,
+            flying: Vec::new(),
+            ring: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn read(&mut self, handle: u8, fired: u64) -> Result<(), String> {
+        let Some(at) = self.handle(handle) else { return Ok(()) };
+        let handle = &self.handles[at];
+        let durable = self.oracle.now();
+        let committed = durable.get(&handle.id).map_or(&[][..], |content| &content.slots);
+        let first = committed.len().min(handle.first as usize);
+        let mut expected = committed[..first].to_vec();
+        expected.extend(handle.flying.iter().chain(&handle.ring).cloned());
+        let events = handle.stream.events().map_err(|error| error.to_string())?;
+        match reading::slots(events, 0) {
+            Ok(slots) if slots == expected => Ok(()),
+            Ok(slots) => {
+                let counts = (slots.len(), expected.len());
+                Err(format!("a handle reads something else: {counts:?} events (P9)"))
+            }
+            Err(Unread::Disk(_)) if self.disk.faults_fired() > fired => Ok(()),
+            Err(Unread::Disk(what) | Unread::Finding(what)) => Err(format!("reading: {what}")),
+        }
+    }
+
+    fn look(&mut self, fired: u64) -> Result<(), String> {
+        let snapshot = self.log()?.snapshot();
+        let expected = self.oracle.now();
+        self.compare(&snapshot, &expected, fired)?;
+        let position = self.position + self.oracle.commits();
+        if snapshot.position().get() != position {
+            return Err(format!("position {} where {position} commits are", snapshot.position()));
+        }
+        if self.pinned.len() == PINNED_MAX {
+            self.pinned.remove(0);
+        }
+        self.pinned.push((snapshot, expected));
+        Ok(())
+    }
+
+    fn look_again(&mut self, fired: u64) -> Result<(), String> {
+        for (snapshot, expected) in &self.pinned {
+            self.compare(snapshot, expected, fired)?;
+        }
+        Ok(())
+    }
+
+    fn compare(&self, snapshot: &Snapshot, expected: &State, fired: u64) -> Result<(), String> {
+        match reading::state(snapshot) {
+            Ok(shown) if shown == *expected => Ok(()),
+            Ok(shown) => {
+                let (shown, expected) =
+                    (super::oracle::brief(&shown), super::oracle::brief(expected));
+                Err(format!("a snapshot shows {shown:?}, not {expected:?} (F6, P12)"))
+            }
+            Err(Unread::Disk(_)) if self.disk.faults_fired() > fired => Ok(()),
+            Err(Unread::Disk(what) | Unread::Finding(what)) => Err(format!("reading: {what}")),
+        }
+    }
+
+    /// As another process sees it, on a copy, so that its calls are not counted.
+    fn read_only(&mut self) -> Result<(), String> {
+        let shown = self.read_only_on(&self.disk.copy())?;
+        match shown {
+            Some(shown) if self.disk.faults_fired() == self.fired && !self.full => {
+                if shown == self.oracle.now() {
+                    Ok(())
+                } else {
+                    Err("another process does not see what is acknowledged (P12)".into())
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fail(&mut self, call: u64, fault: amberlog::Fault) {
+        if fault == amberlog::Fault::Crash {
+            if self.crash_at.is_some_and(|at| at <= call) {
+                return;
+            }
+            self.crash_at = Some(call);
+        }
+        if fault == amberlog::Fault::LostSync {
+            self.lost_at = Some(self.lost_at.map_or(call, |at| at.min(call)));
+        }
+        self.disk.fail_at(call, fault);
+    }
+
+    fn space(&mut self) {
+        self.disk.set_capacity(u64::MAX);
+        self.full = false;
+    }
+
+    pub(super) fn forget_handles(&mut self) {
+        self.handles.clear();
+        self.queued.clear();
+        self.pinned.clear();
+        self.log = None;
+    }
+}
+
+impl Handle {
+    fn head(&self) -> u64 {
+        self.first + (self.flying.len() + self.ring.len()) as u64
+    }
+}
+
+fn add(heads: &mut State, changes: &Changes) {
+    for change in changes {
+        heads.entry(change.stream).or_default().slots.extend(change.slots.iter().cloned());
+    }
+}
+
+/// Bytes that no other event has, if there is room for that.
+fn payload(number: u64, size: u8) -> Vec<u8> {
+    const SIZES: [usize; 16] =
+        [0, 1, 7, 40, 100, 100, 250, 400, 500, 600, 600, 600, 700, 1_200, 9_000, 20_000];
+    let size = SIZES[usize::from(size) % SIZES.len()];
+    let number = number.to_le_bytes();
+    (0..size).map(|at| number[at % 8] ^ (at / 8) as u8).collect()
+}

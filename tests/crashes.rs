@@ -1,0 +1,83 @@
+//! Does anything that was acknowledged get lost, or anything appear that never was, whatever the disk does?
+//!
+//! P3–P8, P12; F1–F9, F11, F12, F16, F20, F24–F28, F39. Scripts of operations (tests/attack) run on a
+//! simulated disk that is stopped, fails or fills up at some call. What is left of it is opened again and
+//! compared with the oracle: by chance for long scripts, in every way there is for short ones.
+//!
+//! A failure prints the script's number; `AMBERLOG_REPLAY=<number>` runs that one alone, with its operations
+//! printed. `AMBERLOG_SCRIPTS` says how many there are.
+#![cfg(feature = "sim")]
+
+mod attack;
+mod support;
+
+use attack::{Attack, Op, Stats, decode};
+use support::{Rng, env_or};
+
+/// In how many ways each power cut is looked at.
+const CUTS: u64 = 8;
+
+/// The script of this number: of chance, but some are of one kind, for what chance alone never brings.
+fn script(number: u64) -> Vec<Op> {
+    let mut rng = Rng::new(number);
+    let uniform = rng.one_in(3);
+    let calm = rng.one_in(2);
+    let length = 20 + rng.below(140);
+    let mut bytes = Vec::new();
+    for _ in 0..length {
+        let (mut op, a, mut b) = (rng.below(256) as u8, rng.below(256) as u8, rng.below(256) as u8);
+        if calm && op % 32 >= 28 && !rng.one_in(4) {
+            op = 8;
+        }
+        if uniform && op % 32 < 8 {
+            // Events of one size: then what an earlier life left lies where a record may start.
+            b = 10;
+        }
+        if uniform && (8..17).contains(&(op % 32)) && !rng.one_in(4) {
+            b = 12;
+        }
+        bytes.extend([op, a, b]);
+    }
+    decode(&bytes)
+}
+
+fn attack(number: u64, cuts: u64) -> Result<Stats, String> {
+    Attack::script(number, cuts, &script(number))
+}
+
+/// Runs one script and says what happens: before each operation, the number of the disk's next call.
+fn replay(number: u64) {
+    let mut attack = Attack::new(number, CUTS).expect("opens");
+    for (at, op) in script(number).into_iter().enumerate() {
+        println!("{at:4} call {:5} {op:?}", attack.calls());
+        let step = attack.step(op);
+        if step.is_err() {
+            println!("the disk: {:#?}", amberlog::survey_on(&attack.disk().copy()));
+        }
+        step.expect("no finding");
+    }
+    attack.step(Op::PowerCut { seed: 0 }).expect("no finding at the end");
+}
+
+#[test]
+fn p3_p4_p5_p6_whatever_the_disk_does() {
+    if let Ok(number) = std::env::var("AMBERLOG_REPLAY") {
+        let number = number.parse().expect("the number of a script");
+        replay(number);
+        return;
+    }
+    let first = env_or("AMBERLOG_SCRIPTS_FROM", 1);
+    let mut total = Stats::default();
+    for number in first..first + env_or("AMBERLOG_SCRIPTS", 100) {
+        let found = attack(number, CUTS);
+        total.add(found.unwrap_or_else(|what| panic!("AMBERLOG_REPLAY={number}: {what}")));
+    }
+    println!(
+        "{} operations, {} commits, {} faults, {} crashes, {} distinct states",
+        total.operations,
+        total.commits,
+        total.faults,
+        total.crashes,
+        total.states.len()
+    );
+}
