@@ -83,7 +83,7 @@ fn p6_f18_f21_flipped_bits() {
 /// A log of one segment and few commits, so that most of its bits mean something.
 #[test]
 fn p6_f18_f21_flipped_bits_of_a_small_log() {
-    let stride = env_or("AMBERLOG_EVERY_BIT", 907);
+    let stride = env_or("AMBERLOG_EVERY_BIT", 1_511);
     thread::scope(|scope| {
         for how in [How::Closed, How::Killed, How::Unsynced] {
             scope.spawn(move || {
@@ -108,7 +108,7 @@ fn p6_f14_f15_zeroed_sectors() {
     on_each_sample(|sample| {
         let mut rng = Rng::new(seed() + 10);
         for path in paths(sample) {
-            let skip = if cfg!(debug_assertions) { 3 } else { 1 };
+            let skip = if cfg!(debug_assertions) { 4 } else { 1 };
             let first = rng.below(skip) as usize * SECTOR;
             for at in (first..sample.files[&path].len()).step_by(SECTOR * skip as usize) {
                 change(sample, &format!("sector at {at} zeroed"), &path, |bytes| {

@@ -22,7 +22,7 @@ const FILE_BYTES_MAX: usize = 64 << 10;
 /// after every run takes longer than the run.
 #[unsafe(no_mangle)]
 pub extern "C" fn __asan_default_options() -> *const std::ffi::c_char {
-    c"detect_leaks=0".as_ptr()
+    c"detect_leaks=0:malloc_context_size=0".as_ptr()
 }
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
