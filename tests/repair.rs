@@ -12,11 +12,12 @@
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
+use std::path::Path;
+use std::{fs, thread};
 
-use amberlog::{Fault, repair_on};
+use amberlog::{Fault, Log, Privacy, repair, repair_on};
 use support::oracle::{Files, How, Sample, Strictness, disk_of, files_of, restored, segment_path};
-use support::{Rng, env_or};
+use support::{Rng, env_or, segment};
 
 const SECTOR: usize = 512;
 /// Commits in a sample: three full segments and part of a fourth.
@@ -134,17 +135,35 @@ fn p6_f20_swapped_and_repeated_sectors() {
             let (a, b) = (sector(path, &mut rng), sector(other, &mut rng));
             let first = sample.files[path][a..a + SECTOR].to_vec();
             let second = sample.files[other][b..b + SECTOR].to_vec();
-            // Records in a spare make the segment before it one with a successor: in that nothing is torn.
-            let spare = other.as_str() > segment_path(sample.segments).as_str();
-            let strictness = match sample.how {
-                How::Unsynced if spare => Strictness::Named,
-                _ => Strictness::Exact,
+            // A footer tells where each commit belongs. Without one, a record that stands where another belongs may
+            // hide its neighbours: more than was hit may be lost, and all of it is named.
+            let unsealed = |path: &str| path >= segment_path(sample.segments - 1).as_str();
+            let strictness = match unsealed(path) || unsealed(other) {
+                true => Strictness::Named,
+                false => Strictness::AtMost,
             };
             let mut files = sample.files.clone();
             files.get_mut(other).expect("there")[b..b + SECTOR].copy_from_slice(&first);
             check(sample, &format!("{path} {a} also at {other} {b}"), &files, strictness);
             files.get_mut(path).expect("there")[a..a + SECTOR].copy_from_slice(&second);
             check(sample, &format!("{path} {a} and {other} {b} swapped"), &files, strictness);
+        }
+    });
+}
+
+/// The sector with the head of the last commit is swapped with each that its bytes are in: the head must not be
+/// followed over the witness, which proves that the commit was there.
+#[test]
+fn p6_f16_f20_a_head_behind_itself() {
+    on_each_sample(|sample| {
+        let (path, bytes) = sample.last_commit();
+        let head = bytes.start / SECTOR * SECTOR;
+        for other in (head + SECTOR..bytes.end / SECTOR * SECTOR).step_by(SECTOR) {
+            let mut files = sample.files.clone();
+            let bytes = files.get_mut(&path).expect("there");
+            (0..SECTOR).for_each(|n| bytes.swap(head + n, other + n));
+            let case = format!("{path}: sectors {head} and {other} swapped");
+            check(sample, &case, &files, Strictness::AtMost);
         }
     });
 }
@@ -312,4 +331,34 @@ fn without_lock(files: &Files) -> Files {
         .filter(|(path, _)| *path != "LOCK")
         .map(|(path, bytes)| (path.clone(), bytes.clone()))
         .collect()
+}
+
+/// P14: what a repair makes on a real disk can be read by those who read the log, and by nobody else.
+#[test]
+fn p14_what_a_repair_makes_is_as_private_as_the_log() {
+    use std::os::unix::fs::PermissionsExt;
+    for (privacy, mode) in [(Privacy::Private, 0o600), (Privacy::Readable, 0o644)] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let options = Log::options().segment_bytes_first(16 << 10).privacy(privacy);
+        let log = options.open(dir.path()).expect("opens");
+        let mut stream = log.stream().expect("a stream");
+        stream.append([1; 1000]).expect("room");
+        stream.commit().wait().expect("committed");
+        drop(stream);
+        log.close().expect("closes");
+        let first = segment(dir.path(), 1);
+        let whole = fs::read(&first).expect("readable");
+        let mut longer = whole.clone();
+        longer.extend([7; 100]);
+        let mode_of = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        fs::write(&first, longer).expect("written");
+        let report = repair(dir.path()).expect("repaired");
+        assert_eq!(report.cleared_bytes, 100);
+        assert_eq!(mode_of(&dir.path().join(&report.set_aside[0].path)), mode, "the copy");
+        fs::write(&first, &whole[..whole.len() - 100]).expect("written");
+        let report = repair(dir.path()).expect("repaired");
+        let new = report.went_on.expect("a new segment");
+        assert_eq!(mode_of(&dir.path().join(new.place.path)), mode, "the new segment");
+        assert!(repair(dir.path()).expect("again").changed_nothing());
+    }
 }

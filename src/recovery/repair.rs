@@ -92,7 +92,7 @@ pub(super) fn sweep(
 }
 
 /// The explicit repair. No byte of a damaged file is touched, and none that is touched is lost.
-pub(super) fn repair(disk: &dyn Disk, loaded: Loaded) -> Result<Repair> {
+pub(super) fn repair(disk: &dyn Disk, loaded: &Loaded) -> Result<Repair> {
     let mut report = Repair { before: loaded.survey.clone(), ..Repair::default() };
     let is_cut = report.before.damages.iter().any(|one| one.kind == DamageKind::Cut);
     let used = |one: &&SegmentReport| one.state != SegmentState::Spare;
@@ -111,7 +111,7 @@ pub(super) fn repair(disk: &dyn Disk, loaded: Loaded) -> Result<Repair> {
             for number in spares.chain(loaded.worn.iter().copied()) {
                 report.set_aside.push(set_aside(disk, number)?);
             }
-            report.went_on = Some(go_on(disk, &loaded, highest)?);
+            report.went_on = Some(go_on(disk, loaded, highest)?);
         }
         // Nothing was ever committed.
         (_, None) => {}
