@@ -8,6 +8,7 @@ default:
 fmt:
     cargo fmt
     if [ -f fuzz/Cargo.toml ]; then cargo fmt --manifest-path fuzz/Cargo.toml; fi
+    cargo fmt --manifest-path benches/peers/Cargo.toml
 
 # Everything that judges the source without running it
 lint:
@@ -20,6 +21,15 @@ lint:
 test *args:
     cargo test --all-features {{ args }}
 
+# The commit path, the ring and the watermark, in every order of their threads
+models *args:
+    RUSTFLAGS="--cfg amberlog_loom" CARGO_TARGET_DIR=target/loom cargo test --release --lib models:: {{ args }}
+
+# The whole engine, in many orders of its threads; `runs` multiplies them
+interleavings runs="1" *args:
+    RUSTFLAGS="--cfg amberlog_shuttle" CARGO_TARGET_DIR=target/shuttle AMBERLOG_SHUTTLE_RUNS={{ runs }} \
+        cargo test --release --features sim --test interleavings -- --show-output {{ args }}
+
 # The API documentation, warnings refused
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
@@ -27,6 +37,10 @@ docs:
 # Measure; further words go to `cargo bench`
 bench *args:
     cargo bench --all-features --benches {{ args }}
+
+# Race the peers and write docs/benchmarks; further words choose scenarios and contestants
+race *args:
+    cd benches/peers && cargo run --release --locked -- all {{ args }}
 
 # Fuzz one target; what it learns is added to fuzz/corpus/
 fuzz target seconds="60":

@@ -4,20 +4,26 @@
 //! an arena of links for where each stream is, and a wall behind which nothing is shown. It is the fold
 //! of what the segments say; it decides nothing.
 
+#[cfg(all(test, amberlog_loom))]
+mod models;
+
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
 use crate::format::ALIGN;
 use crate::index::{BatchRef, Chain, NONE, StreamBatches};
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, SegmentSet};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::types::{Position, Seq, StreamId, Timestamp};
 
 /// Words of a span: which segment and the stream's first node there; its last node there.
 const SPAN_PLACE: usize = 0;
 const SPAN_LAST: usize = 1;
+/// Watermarks of late that the wall keeps.
+const WALL_SLOTS: usize = 64;
 
 /// Everything that is known of the streams of a log.
 pub(crate) struct Catalog {
@@ -26,7 +32,7 @@ pub(crate) struct Catalog {
     /// One list per stream: the segments that hold a part of it.
     spans: Chain<2>,
     segments: ArcSwap<SegmentSet>,
-    wall: Wall,
+    wall: Wall<WALL_SLOTS>,
 }
 
 /// One stream.
@@ -77,22 +83,26 @@ pub(crate) struct Watermark {
 
 /// The watermark's values of late, so that one is read whole without a lock: a reader has to look again
 /// only when the writer went once around while it was looking.
-struct Wall {
-    slots: [[AtomicU64; 3]; 64],
+struct Wall<const SLOTS: usize> {
+    slots: [[AtomicU64; 3]; SLOTS],
     current: AtomicU64,
 }
 
-impl Wall {
+impl<const SLOTS: usize> Wall<SLOTS> {
     fn new() -> Self {
-        Self { slots: [const { [const { AtomicU64::new(0) }; 3] }; 64], current: AtomicU64::new(0) }
+        let word = |_| AtomicU64::new(0);
+        let slots = std::array::from_fn(|_| std::array::from_fn(word));
+        Self { slots, current: AtomicU64::new(0) }
     }
 
     fn load(&self) -> Watermark {
         loop {
             let at = self.current.load(Ordering::Acquire);
-            let slot = &self.slots[at as usize % self.slots.len()];
+            let slot = &self.slots[at as usize % SLOTS];
             let [visible, durable, end] = [0, 1, 2].map(|word| slot[word].load(Ordering::Acquire));
-            if self.current.load(Ordering::Acquire) - at < self.slots.len() as u64 - 1 {
+            if self.current.load(Ordering::Acquire) - at < SLOTS as u64 - 1
+                || broken(Sabotage::LookOnce)
+            {
                 return Watermark { visible, durable, end: LogPlace(end) };
             }
         }
@@ -100,7 +110,7 @@ impl Wall {
 
     fn store(&self, mark: Watermark) {
         let at = self.current.load(Ordering::Relaxed) + 1;
-        let slot = &self.slots[at as usize % self.slots.len()];
+        let slot = &self.slots[at as usize % SLOTS];
         slot[0].store(mark.visible, Ordering::Release);
         slot[1].store(mark.durable, Ordering::Release);
         slot[2].store(mark.end.0, Ordering::Release);
@@ -201,22 +211,48 @@ impl Catalog {
     }
 
     /// Reserves a name for a stream that may never be committed. `Err`: who has it.
-    pub(crate) fn reserve_name(&self, name: &str, stream: StreamId) -> Result<(), StreamId> {
+    pub(crate) fn reserve_name(
+        self: &Arc<Self>,
+        name: &str,
+        stream: StreamId,
+    ) -> Result<ReservedName, StreamId> {
         match self.names.pin().try_insert(name.into(), stream) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(ReservedName { catalog: Arc::clone(self), name: name.into(), stream }),
             Err(taken) => Err(*taken.current),
-        }
-    }
-
-    /// Frees a name whose stream was never committed.
-    pub(crate) fn release_name(&self, name: &str, stream: StreamId) {
-        if self.entry(stream).is_none_or(|entry| entry.name.get().is_none()) {
-            let _ = self.names.pin().remove_if(name, |_, holder| *holder == stream);
         }
     }
 
     fn span_segment(&self, span: u32) -> u32 {
         self.spans.value(span, SPAN_PLACE) as u32
+    }
+}
+
+/// A name that no other stream can take. It is free again when nobody holds this any more, neither the
+/// stream's handle nor a commit that is to write it, and it was not committed.
+pub(crate) struct ReservedName {
+    catalog: Arc<Catalog>,
+    name: Box<str>,
+    stream: StreamId,
+}
+
+impl ReservedName {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for ReservedName {
+    fn drop(&mut self) {
+        if self.catalog.entry(self.stream).is_none_or(|entry| entry.name.get().is_none()) {
+            let names = self.catalog.names.pin();
+            let _ = names.remove_if(&*self.name, |_, holder| *holder == self.stream);
+        }
+    }
+}
+
+impl fmt::Debug for ReservedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::catalog::Catalog;
 use crate::commit::Queue;
@@ -11,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 use crate::recovery::Survey;
 use crate::ring::Budget;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::StreamId;
 use crate::writer::Writer;
 

@@ -16,6 +16,7 @@ mod ring;
 mod sabotage;
 mod segment;
 mod stream;
+mod sync;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod typed;
@@ -41,7 +42,7 @@ pub use recovery::{
 };
 #[cfg(feature = "sim")]
 pub use recovery::{repair_on, survey_on};
-#[cfg(amberlog_sabotage)]
+#[cfg(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle))]
 pub use sabotage::{Sabotage, Sabotaged, sabotage};
 pub use stream::{NewEvent, Stream};
 #[cfg(feature = "bincode")]

@@ -4,14 +4,18 @@
 //! written as they are. A commit takes the buffer away whole; nothing is copied. The ring makes no
 //! system call, takes no lock, and allocates only while it grows. It does not know what a commit is.
 
+#[cfg(all(test, amberlog_loom))]
+mod models;
+
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError};
 
 use crate::error::RefusedReason;
 use crate::format::{FrameHead, frame_crc, frame_head, frame_header, put_frame_head};
 use crate::options::Overflow;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{RwLock, RwLockReadGuard};
 
 /// A ring that starts to fill takes this much.
 const RING_BYTES_FIRST: usize = 512;

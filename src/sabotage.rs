@@ -1,13 +1,16 @@
 //! Negative controls: ways to break the engine on purpose, to see that the attacks on it notice.
 //!
-//! Without `--cfg amberlog_sabotage` nothing can be switched: [`broken`] is a constant, and the compiler
-//! leaves no trace of it. With it, a test breaks the engine on its own thread, so that tests which run side by
+//! Without `--cfg amberlog_sabotage`, or that of a model checker, nothing can be switched: [`broken`] is a
+//! constant, and the compiler leaves no trace of it. With it, a test breaks the engine on its own thread, so that tests which run side by
 //! side do not disturb each other. Every one of these is a mistake that a real engine has made.
 
 /// A way to be broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-#[cfg_attr(not(amberlog_sabotage), allow(unreachable_pub, reason = "only tests can name it"))]
+#[cfg_attr(
+    not(any(amberlog_sabotage, amberlog_shuttle)),
+    allow(unreachable_pub, reason = "only tests can name it")
+)]
 pub enum Sabotage {
     /// A commit is acknowledged without a sync.
     SkipSync,
@@ -53,9 +56,23 @@ pub enum Sabotage {
     ReadErrorIsEnd,
     /// Whoever asks gets the lock.
     ShareLock,
+    /// No mistake, but a machine on which no thread can be started.
+    NoThread,
+    /// The same, and who asks for the log's own thread while another leads is forgotten.
+    ForgetWhoAsked,
+    /// Whoever hands the writer over tells nobody.
+    TellNobody,
+    /// A leader that panics leaves its group unsettled.
+    LeaveGroup,
+    /// A ticket that is polled looks for the outcome, and only then leaves its waker.
+    LateWaker,
+    /// Closing takes the writer away from those who are queued.
+    LeaveQueue,
+    /// A reader of the watermark does not look again.
+    LookOnce,
 }
 
-#[cfg(amberlog_sabotage)]
+#[cfg(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle))]
 mod switch {
     use std::cell::Cell;
 
@@ -87,13 +104,13 @@ mod switch {
     }
 }
 
-#[cfg(amberlog_sabotage)]
+#[cfg(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle))]
 pub(crate) use switch::broken;
-#[cfg(amberlog_sabotage)]
+#[cfg(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle))]
 pub use switch::{Sabotaged, sabotage};
 
 /// Whether the engine is broken in this way.
-#[cfg(not(amberlog_sabotage))]
+#[cfg(not(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle)))]
 #[inline(always)]
 pub(crate) const fn broken(_: Sabotage) -> bool {
     false

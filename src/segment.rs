@@ -6,7 +6,7 @@
 use std::io::IoSlice;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
@@ -18,6 +18,7 @@ use crate::format::{
 use crate::index::{ActiveIndex, BatchRef, FooterIndex, NONE, StreamBatches, pack};
 use crate::options::Options;
 use crate::sabotage::{Sabotage, broken};
+use crate::sync::Mutex;
 use crate::types::{StreamId, Timestamp};
 
 /// The directory of the segments, in the log's.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::{Snapshot, StreamEntry};
+use crate::catalog::{ReservedName, Snapshot, StreamEntry};
 use crate::commit::{Part, Pending, Ticket};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Refused, RefusedReason, Result};
@@ -65,7 +65,7 @@ pub struct Stream {
     /// The seq of the next event.
     next: u64,
     /// The name that the first commit will write.
-    name: Option<Arc<str>>,
+    name: Option<Arc<ReservedName>>,
     /// Known once the stream is durable.
     entry: Option<Arc<StreamEntry>>,
     /// Commits whose buffers have not come back yet, oldest first.
@@ -80,11 +80,11 @@ impl Stream {
             None => None,
             Some(name) => {
                 check_name(name)?;
-                core.catalog.reserve_name(name, id).map_err(|holder| {
+                let reserved = core.catalog.reserve_name(name, id).map_err(|holder| {
                     let name = name.clone();
                     Error::new(ErrorKind::NameTaken { name, holder }, "stream")
                 })?;
-                Some(Arc::from(name.as_str()))
+                Some(Arc::new(reserved))
             }
         };
         core.volatile.pin().insert(id, ());
@@ -120,7 +120,7 @@ impl Stream {
         id: StreamId,
         limits: Limits,
         next: u64,
-        name: Option<Arc<str>>,
+        name: Option<Arc<ReservedName>>,
         entry: Option<Arc<StreamEntry>>,
     ) -> Self {
         let ring = Ring::new(limits, Arc::clone(&core.budget));
@@ -330,18 +330,7 @@ impl Stream {
                 return;
             };
             self.note_durable();
-            match Arc::try_unwrap(done) {
-                Ok(alone) => {
-                    for part in alone.into_parts().filter(|part| part.stream == self.id) {
-                        self.ring.recycle(part.filled);
-                    }
-                }
-                Err(shared) => {
-                    for part in shared.parts().iter().filter(|part| part.stream == self.id) {
-                        self.ring.forget(&part.filled);
-                    }
-                }
-            }
+            done.reclaim(self.id, &mut self.ring);
         }
         let all_failed = self.in_flight.iter().all(|one| one.failed() == Some(true));
         if all_failed && !self.in_flight.is_empty() {
@@ -372,12 +361,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // A commit that failed gives the name back with the events.
-        self.reap();
         self.core.volatile.pin().remove(&self.id);
-        if let Some(name) = &self.name {
-            self.core.catalog.release_name(name, self.id);
-        }
     }
 }
 

@@ -13,8 +13,8 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use amberlog::{
     CommitOptions, Durability, Error, ErrorKind, Event, Log, Options, Position, SegmentReport,
@@ -468,58 +468,4 @@ fn f33_what_is_not_the_logs_is_left_alone() {
             assert_eq!(after.get(name), Some(bytes), "{}", name.display());
         }
     });
-}
-
-#[test]
-fn p15_a_newer_version_is_refused_by_type() {
-    let sample = sample(How::Closed);
-    let mut files = sample.files.clone();
-    let bytes = files.get_mut(&name_of(2)).expect("there");
-    for at in [0, 2048] {
-        bytes[at + 8] = 9;
-        let crc = crc32fast::hash(&bytes[at..at + 76]);
-        bytes[at + 76..at + 80].copy_from_slice(&crc.to_le_bytes());
-    }
-    let dir = dir();
-    write_dir(dir.path(), &files);
-    let errors = [
-        survey(dir.path()).map(drop),
-        Snapshot::open(dir.path()).map(drop),
-        options().open(dir.path()).map(drop),
-        amberlog::repair(dir.path()).map(drop),
-    ];
-    for error in errors {
-        let error = error.expect_err("from the future");
-        assert_eq!(*error.kind(), ErrorKind::UnsupportedVersion { found: 9, supported: 1 });
-    }
-    assert!(read_dir(dir.path()) == files, "a log from the future is not touched");
-}
-
-/// F31, F34: a second writer, a plain file, a directory that cannot be written.
-#[test]
-fn f31_f34_what_cannot_be_opened_says_why() {
-    let dir = dir();
-    let log = options().open(dir.path()).expect("opens");
-    let mut stream = log.stream().expect("a stream");
-    stream.append(b"event").expect("room");
-    stream.commit().wait().expect("committed");
-    let holder = Some(std::process::id());
-    for error in [
-        options().open(dir.path()).map(drop).expect_err("locked"),
-        amberlog::repair(dir.path()).map(drop).expect_err("locked"),
-    ] {
-        assert_eq!(*error.kind(), ErrorKind::Locked { holder });
-    }
-    assert!(survey(dir.path()).expect("readers need no lock").is_sound());
-
-    let file = dir.path().join("plain");
-    fs::write(&file, b"not a log").expect("written");
-    assert_eq!(*options().open(&file).expect_err("a file").kind(), ErrorKind::Io);
-    assert!(Snapshot::open(&file).is_err() && survey(&file).is_err());
-    assert_eq!(fs::read(&file).expect("readable"), b"not a log");
-
-    let nothing = dir.path().join("nothing");
-    assert_eq!(*survey(&nothing).expect_err("none").kind(), ErrorKind::NoLog);
-    assert_eq!(*Snapshot::open(&nothing).map(drop).expect_err("none").kind(), ErrorKind::NoLog);
-    assert!(!nothing.exists());
 }

@@ -11,7 +11,7 @@
 mod attack;
 mod support;
 
-use attack::{Attack, Op, Stats, decode};
+use attack::{Attack, Op, Stats, decode, short};
 use support::{Rng, env_or};
 
 /// In how many ways each power cut is looked at.
@@ -72,12 +72,48 @@ fn p3_p4_p5_p6_whatever_the_disk_does() {
         let found = attack(number, CUTS);
         total.add(found.unwrap_or_else(|what| panic!("AMBERLOG_REPLAY={number}: {what}")));
     }
+    tell("scripts of chance", &total);
+}
+
+/// F1, F2, F25, F39: nothing is left to chance where there are few enough ways.
+#[test]
+fn p3_p4_p6_every_way_of_every_power_cut() {
+    let most = env_or("AMBERLOG_WAYS", 256);
+    for (what, script) in short::scripts() {
+        let (stats, all, calls) =
+            short::every_crash(&script, most).unwrap_or_else(|found| panic!("{what}: {found}"));
+        tell(&format!("{what}: {all} of {calls} calls in every way"), &stats);
+    }
+}
+
+/// F1, F27: what a process that is killed leaves to the next one is in memory only.
+#[test]
+fn p3_p6_killed_at_every_call_and_then_the_power_fails() {
+    let most = env_or("AMBERLOG_WAYS", 256) / 16;
+    let mut total = Stats::default();
+    for (what, script) in short::scripts() {
+        let stats = short::every_kill(&script, most);
+        total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
+    }
+    tell("every kill", &total);
+}
+
+/// F5, F8, F9, F10, F11, F12: whatever goes wrong, once, at any call.
+#[test]
+fn p5_every_call_goes_wrong_in_every_way() {
+    let mut total = Stats::default();
+    for (what, script) in short::scripts() {
+        let stats = short::every_fault(&script, 16);
+        total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
+    }
+    tell("every fault", &total);
+}
+
+fn tell(what: &str, stats: &Stats) {
+    let Stats { operations, commits, faults, crashes, states } = stats;
+    let states = states.len();
     println!(
-        "{} operations, {} commits, {} faults, {} crashes, {} distinct states",
-        total.operations,
-        total.commits,
-        total.faults,
-        total.crashes,
-        total.states.len()
+        "{what}: {crashes} crashes, {states} states of the disk, {faults} faults, {commits} commits, \
+         {operations} operations"
     );
 }

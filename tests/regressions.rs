@@ -2,6 +2,8 @@
 //!
 //! Each test opens with the story of its bug: what was done, what went wrong, and why.
 
+#[path = "regressions/recovery.rs"]
+mod recovery;
 mod support;
 
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use amberlog::{
     CommitOptions, DamageKind, Durability, Error, ErrorKind, Log, Position, Snapshot,
     StreamOptions, survey,
 };
-use support::{read_dir, segment, write_dir};
+use support::segment;
 use tempfile::TempDir;
 
 fn dir() -> TempDir {
@@ -515,84 +517,70 @@ fn p5_a_commit_made_while_a_thread_unwinds_is_a_commit_like_every_other() {
     other.commit().wait().expect("the log is not poisoned");
 }
 
-/// All bytes of a log's only segment read as zeros. That was taken for a beginning that a crash had cut, and the
-/// log began anew at the first position, without a word. Now a file has a header before it has its name.
+/// The disk was full, and the file system gave space by the page: not even the bytes that were there could be
+/// written over. So the witness of the last commit still stood where the failed one was to go. It was taken
+/// for something that the failed write had left, and the log was poisoned, although nothing had been written.
+/// Seen on ext4, after a clean end had given the blocks behind it back. F12: commits work again when space
+/// returns.
+#[cfg(feature = "sim")]
 #[test]
-fn p6_f28_a_segment_of_zeros_is_no_beginning() {
-    let dir = dir();
-    let log = small().open(dir.path()).expect("opens");
-    let mut stream = log.stream().expect("a stream");
-    stream.append("event").expect("room");
-    stream.commit().wait().expect("committed");
-    drop(stream);
-    log.close().expect("closes");
-    let length = fs::metadata(segment(dir.path(), 1)).expect("there").len() as usize;
-    fs::write(segment(dir.path(), 1), vec![0; length]).expect("written");
-    assert_eq!(survey(dir.path()).expect("readable").damages[0].kind, DamageKind::Header);
-    assert!(matches!(
-        small().open(dir.path()).expect_err("lost").kind(),
-        ErrorKind::Corrupt { .. }
-    ));
-    assert!(amberlog::repair(dir.path()).expect("repaired").went_on.is_some());
-    let log = small().open(dir.path()).expect("opens");
-    let mut stream = log.stream().expect("a stream");
-    stream.append("new").expect("room");
-    assert!(stream.commit().wait().expect("committed").position.get() > 1, "never given again");
-}
-
-/// Something had been appended to the file of a log that was closed. Opening cleared it and wrote a witness that
-/// did not say any more that the log had been closed. If the process died then, the file, which a close had cut,
-/// seemed to have lost its end, and the log could not be opened again.
-#[test]
-fn f25_what_stands_behind_a_clean_close_is_cleared_and_the_close_stays() {
-    let (dir, copy) = (dir(), dir());
-    let log = small().open(dir.path()).expect("opens");
-    let mut stream = log.stream().expect("a stream");
-    stream.append("event").expect("room");
-    stream.commit().wait().expect("committed");
-    drop(stream);
-    log.close().expect("closes");
-    let mut bytes = fs::read(segment(dir.path(), 1)).expect("readable");
-    bytes.extend([7; 3000]);
-    fs::write(segment(dir.path(), 1), bytes).expect("written");
-    let log = small().open(dir.path()).expect("opens");
-    assert_eq!(log.survey().torn_tail.as_ref().map(|torn| torn.bytes), Some(3000));
-    write_dir(copy.path(), &read_dir(dir.path()));
-    drop(log);
-    let log = small().open(copy.path()).expect("opens after a kill");
-    assert!(log.survey().is_sound() && log.survey().torn_tail.is_none(), "{:?}", log.survey());
-}
-
-/// One of two used segments was overwritten with one of another log. The spare had the casting vote on whose log
-/// it was; when a close removed the spare, all that had just been committed belonged to a stranger.
-#[test]
-fn f17_whose_log_it_is_does_not_change_with_a_spare() {
-    let (dir, other) = (dir(), dir());
-    for dir in [&dir, &other] {
-        let log = small().open(dir.path()).expect("opens");
-        let mut stream = log.stream().expect("a stream");
-        for n in 0..18_u8 {
-            stream.append([n; 1000]).expect("room");
+fn p5_f12_a_full_disk_that_leaves_the_old_witness_alone_poisons_nothing() {
+    use amberlog::{Fault, SimDisk};
+    let mut full = 0;
+    for seed in 0..4 {
+        for call in 0..8 {
+            let disk = SimDisk::new(seed);
+            let log = small().open_on(&disk).expect("opens");
+            let mut stream = log.stream().expect("a stream");
+            stream.append([1; 200]).expect("room");
             stream.commit().wait().expect("committed");
+            let id = stream.id();
+            drop(stream);
+            log.close().expect("closes");
+            let log = small().open_on(&disk).expect("opens");
+            let mut stream = log.resume(id).expect("known");
+            stream.append([2; 900]).expect("room");
+            disk.fail_at(disk.calls() + call, Fault::Full);
+            if let Err(error) = stream.commit().wait() {
+                assert_eq!(*error.kind(), ErrorKind::StorageFull, "{error}");
+                assert_eq!(stream.buffered(), 1);
+                full += 1;
+                disk.set_capacity(u64::MAX);
+                stream.commit().wait().expect("there is space again");
+            }
+            let cut = disk.after_power_cut(call);
+            let log = small().open_on(&cut).expect("opens");
+            assert_eq!(log.snapshot().events(id).expect("known").filter(Result::is_ok).count(), 2);
         }
-        drop(stream);
-        log.close().expect("closes");
     }
-    fs::copy(segment(other.path(), 1), segment(dir.path(), 1)).expect("copied");
-    let ids = |dir: &TempDir| {
-        let (snapshot, _) = Snapshot::open(dir.path()).expect("readable");
-        snapshot.streams().into_iter().map(|one| one.id).collect::<Vec<_>>()
-    };
-    let before = ids(&dir);
-    // A spare as an open log has it, and one that a kill leaves.
-    let from = fs::read(segment(dir.path(), 2)).expect("readable");
-    let mut spare = vec![0; 16 << 10];
-    spare[..4096].copy_from_slice(&from[..4096]);
-    for at in [0, 2048] {
-        spare[at + 32] = 3;
-        let crc = crc32fast::hash(&spare[at..at + 76]);
-        spare[at + 76..at + 80].copy_from_slice(&crc.to_le_bytes());
-    }
-    fs::write(segment(dir.path(), 3), spare).expect("written");
-    assert_eq!(ids(&dir), before);
+    assert!(full > 0, "the disk was never full");
+}
+
+/// A stream was dropped while its first commit, the one that gives it its name, was under way; then that commit
+/// failed. The handle had given the name to the commit, the commit knew of no catalog: the name stayed taken
+/// for as long as the log was open.
+#[test]
+fn p5_the_name_of_a_stream_that_is_dropped_before_its_commit_fails_is_free_again() {
+    let dir = dir();
+    let path = dir.path().join("log");
+    let log = Log::open(&path).expect("opens");
+    fs::write(&path, b"in the way").expect("written");
+    let named = StreamOptions::new().name("thread");
+    let mut stream = log.stream_with(&named).expect("a stream");
+    stream.append(b"event").expect("room");
+    let ticket = stream.commit();
+    drop(stream);
+    let taken = log.stream_with(&named).expect_err("the commit may still succeed");
+    assert!(matches!(taken.kind(), ErrorKind::NameTaken { .. }), "{taken}");
+    ticket.wait().expect_err("a plain file is in the way");
+    fs::remove_file(&path).expect("removed");
+    let mut stream = log.stream_with(&named).expect("the name is free");
+    stream.append(b"event").expect("room");
+    let ticket = stream.commit();
+    let id = stream.id();
+    drop(stream);
+    ticket.wait().expect("committed");
+    let taken = log.stream_with(&named).expect_err("now it is the name of a durable stream");
+    assert!(matches!(taken.kind(), ErrorKind::NameTaken { .. }), "{taken}");
+    assert_eq!(log.snapshot().find("thread"), Some(id));
 }

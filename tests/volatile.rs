@@ -388,6 +388,52 @@ fn f37_closing_while_others_commit_leaves_no_ticket_without_an_answer() {
     }
 }
 
+/// F37: a fork of the process has every handle and may write with none, nor end anything; the parent goes on.
+#[test]
+fn f37_a_fork_of_the_process_writes_nothing() {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    let dir = dir();
+    // Large segments: no spare is made meanwhile.
+    let log = Log::open(dir.path()).expect("opens");
+    let mut streams = [log.stream().expect("a stream"), log.stream().expect("a stream")];
+    for stream in &mut streams {
+        fill(stream, 0, 3);
+        stream.commit().wait().expect("committed");
+    }
+    let [mut mine, mut theirs] = streams;
+    let (id, mut held) = (theirs.id(), Some(log.clone()));
+    fill(&mut theirs, 3, 6);
+    let before = read_dir(dir.path());
+    let mut theirs = Some(theirs);
+    // What runs here is this very process, forked, before it becomes another program.
+    let in_the_fork = move || {
+        let (Some(mut stream), Some(log)) = (theirs.take(), held.take()) else { return Ok(()) };
+        let refused = stream.commit().wait().is_err() && stream.buffered() == 3;
+        let reads = numbers(log.snapshot().events(stream.id()).expect("known")) == upto(3);
+        drop(stream);
+        drop(log);
+        if refused && reads { Ok(()) } else { Err(std::io::Error::other("the fork wrote")) }
+    };
+    let mut child = Command::new("true");
+    // SAFETY: the fork takes no lock that a thread of this test could hold: all of its commits are done.
+    #[allow(unsafe_code, reason = "std has no other fork")]
+    unsafe {
+        child.pre_exec(in_the_fork);
+    }
+    assert!(child.status().expect("the fork was refused, read, and ended").success());
+    assert!(read_dir(dir.path()) == before, "it changed the directory");
+    assert!(Log::open(dir.path()).is_err(), "the parent still has the lock");
+    drop(child);
+    fill(&mut mine, 3, 9);
+    mine.commit().wait().expect("committed");
+    assert_eq!(durable(&log, &mine), upto(9));
+    assert_eq!(numbers(log.snapshot().events(id).expect("known")), upto(3));
+    log.close().expect("closes");
+    let found = survey(dir.path()).expect("readable");
+    assert!(found.is_sound() && found.closed_cleanly, "{found:?}");
+}
+
 #[test]
 fn handles_of_a_closed_log_say_so() {
     let dir = dir();

@@ -137,3 +137,161 @@ pub(crate) fn write_zeros_at(file: &dyn DiskFile, from: u64, to: u64) -> io::Res
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A file whose calls do what they are told, and note what they were asked.
+    #[derive(Debug, Default)]
+    struct Scripted {
+        bytes: Mutex<Vec<u8>>,
+        /// What the next calls do; then everything is done at once.
+        script: Mutex<VecDeque<Does>>,
+        calls: Mutex<Vec<(u64, usize)>>,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Does {
+        Interrupted,
+        /// At most so many bytes.
+        Some(usize),
+        Fails,
+    }
+
+    impl Scripted {
+        fn new(bytes: &[u8], script: &[Does]) -> Self {
+            Self {
+                bytes: Mutex::new(bytes.to_vec()),
+                script: Mutex::new(script.iter().copied().collect()),
+                calls: Mutex::default(),
+            }
+        }
+
+        /// How many of `asked` bytes this call does.
+        fn call(&self, offset: u64, asked: usize) -> io::Result<usize> {
+            self.calls.lock().expect("whole").push((offset, asked));
+            match self.script.lock().expect("whole").pop_front() {
+                None => Ok(asked),
+                Some(Does::Some(most)) => Ok(asked.min(most)),
+                Some(Does::Interrupted) => Err(io::ErrorKind::Interrupted.into()),
+                Some(Does::Fails) => Err(io::Error::other("told to")),
+            }
+        }
+
+        fn calls(&self) -> Vec<(u64, usize)> {
+            self.calls.lock().expect("whole").clone()
+        }
+    }
+
+    impl DiskFile for Scripted {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.bytes.lock().expect("whole").len() as u64)
+        }
+
+        fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+            let held = self.bytes.lock().expect("whole");
+            let left = &held[held.len().min(offset as usize)..];
+            let done = self.call(offset, bytes.len())?.min(left.len());
+            bytes[..done].copy_from_slice(&left[..done]);
+            Ok(done)
+        }
+
+        fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let done = self.call(offset, all.len())?;
+            let mut held = self.bytes.lock().expect("whole");
+            let end = offset as usize + done;
+            let length = held.len().max(end);
+            held.resize(length, 0);
+            held[offset as usize..end].copy_from_slice(&all[..done]);
+            Ok(done)
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn map(&self) -> io::Result<Pin> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    const SLICES: [&[u8]; 5] = [b"abc", b"", b"defgh", b"i", b"jklm"];
+
+    fn write(file: &Scripted, offset: u64) -> io::Result<()> {
+        let mut slices = SLICES.map(IoSlice::new);
+        write_all_at(file, &mut slices, offset)
+    }
+
+    #[test]
+    fn f11_interrupted_and_short_writes_go_on_where_they_stopped() {
+        use Does::{Interrupted, Some};
+        // In the middle of a slice, at the end of one, over two, one byte.
+        let script = [Interrupted, Some(2), Some(1), Interrupted, Interrupted, Some(6), Some(1)];
+        let file = Scripted::new(b"....", &script);
+        write(&file, 4).expect("written");
+        assert_eq!(*file.bytes.lock().expect("whole"), b"....abcdefghijklm");
+        let calls = [(4, 13), (4, 13), (6, 11), (7, 10), (7, 10), (7, 10), (13, 4), (14, 3)];
+        assert_eq!(file.calls(), calls);
+        for most in 1..14 {
+            let file = Scripted::new(b"", &[Some(most); 13]);
+            write(&file, 0).expect("written");
+            assert_eq!(*file.bytes.lock().expect("whole"), SLICES.concat());
+        }
+    }
+
+    #[test]
+    fn f11_a_write_that_takes_nothing_is_an_error_and_is_not_tried_again() {
+        let file = Scripted::new(b"", &[Does::Some(5), Does::Some(0)]);
+        let error = write(&file, 0).expect_err("nothing was taken");
+        assert_eq!(error.kind(), io::ErrorKind::WriteZero);
+        assert_eq!(file.calls(), [(0, 13), (5, 8)]);
+        let nothing = Scripted::new(b"", &[]);
+        write_all_at(&nothing, &mut [IoSlice::new(b""), IoSlice::new(b"")], 9).expect("nothing");
+        assert!(nothing.calls().is_empty(), "no bytes, no call");
+    }
+
+    #[test]
+    fn f11_an_error_ends_a_write_or_a_read_at_once() {
+        let file = Scripted::new(b"0123456789", &[Does::Some(5), Does::Fails]);
+        assert_eq!(write(&file, 0).expect_err("told to").kind(), io::ErrorKind::Other);
+        assert_eq!(file.calls().len(), 2);
+        let file = Scripted::new(b"0123456789", &[Does::Some(5), Does::Fails]);
+        let error = read_at_most(&file, &mut [0; 8], 0).expect_err("told to");
+        assert_eq!((error.kind(), file.calls().len()), (io::ErrorKind::Other, 2));
+    }
+
+    #[test]
+    fn f11_interrupted_and_short_reads_go_on_and_end_where_the_file_does() {
+        use Does::{Interrupted, Some};
+        let script = [Some(3), Interrupted, Some(1)];
+        let file = Scripted::new(b"0123456789", &script);
+        let mut bytes = [0; 8];
+        assert_eq!(read_at_most(&file, &mut bytes, 1).expect("read"), 8);
+        assert_eq!(&bytes, b"12345678");
+        assert_eq!(file.calls(), [(1, 8), (4, 5), (4, 5), (5, 4)]);
+        let file = Scripted::new(b"0123456789", &[Interrupted]);
+        assert_eq!(read_at_most(&file, &mut bytes, 7).expect("read"), 3);
+        let short = read_exact_at(&file, &mut bytes, 7).expect_err("too little");
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(read_at_most(&file, &mut bytes, 99).expect("read"), 0, "behind the end");
+    }
+
+    #[test]
+    fn f11_zeros_are_written_over_what_is_there_and_no_further() {
+        let file = Scripted::new(&[7; 3 << 20], &[Does::Some(100), Does::Interrupted]);
+        write_zeros_at(&file, 10, (2 << 20) + 11).expect("written");
+        let bytes = file.bytes.lock().expect("whole");
+        let ones = bytes.iter().filter(|byte| **byte != 0).count();
+        assert_eq!((bytes[9], bytes[10], bytes[(2 << 20) + 11]), (7, 0, 7));
+        assert_eq!(ones, (3 << 20) - (2 << 20) - 1);
+    }
+}

@@ -6,7 +6,8 @@
 //! filled first and linked after, with release and acquire on the links.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Nodes in the first bucket; each next bucket holds twice as many.
 const BUCKET_FIRST: usize = 16;
@@ -35,7 +36,7 @@ impl<const N: usize> Node<N> {
             links: AtomicU64::new(0),
             jump: AtomicU64::new(0),
             key: AtomicU64::new(0),
-            value: [const { AtomicU64::new(0) }; N],
+            value: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 }

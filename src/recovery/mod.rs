@@ -198,7 +198,8 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
         end: LogPlace::new(segment.number(), end.offset),
     };
     loaded.catalog.raise(mark);
-    let is_reserved = length >= segment.header.reserved_bytes;
+    // Behind a clean close the file was cut. If it is long again, somebody died, or failed, before that was synced.
+    let is_reserved = length >= segment.header.reserved_bytes && end.witnessed != Some(true);
     let tail =
         Tail { segment, offset: end.offset, is_reserved, mark, spare, unsealed: loaded.unsealed };
     Ok(Some(Opened { catalog: loaded.catalog, survey: loaded.survey, tail }))

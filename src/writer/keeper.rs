@@ -2,12 +2,12 @@
 //! commit path meets neither. It never touches the segment that commits go to.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 
 use super::Ground;
 use crate::disk::process_id;
 use crate::segment::{Segment, Spare, Zero, segment_bytes};
+use crate::sync::{Condvar, JoinHandle, Mutex, MutexGuard, spawn};
 
 /// A segment that takes no more commits and has no footer yet.
 #[derive(Debug)]
@@ -106,9 +106,8 @@ impl Keeper {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name("amberlog-space".into());
         // Without a thread, segments are made when they are needed and sealed at the next opening.
-        self.thread = thread.spawn(move || shared.run()).ok();
+        self.thread = spawn("amberlog-space", move || shared.run()).ok();
     }
 }
 

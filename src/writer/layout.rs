@@ -9,17 +9,16 @@ use std::sync::Arc;
 
 use crate::catalog::Watermark;
 use crate::commit::{Part, Pending};
-use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BatchKind, COMMIT_BYTES_MAX, CommitPlan, PlannedBatch, RECORD_SHIFT_MAX, batch_crc,
-    encode_commit, encode_gap, encode_name, record_at,
+    BatchKind, CommitPlan, PlannedBatch, RECORD_SHIFT_MAX, batch_crc, encode_commit, encode_gap,
+    encode_name, record_at,
 };
 use crate::types::Timestamp;
 
 /// A batch of at most so many bytes is copied.
 const COPY_BYTES_MAX: usize = 16 << 10;
-/// What headers, names and gaps of one commit may add to its events.
-pub(super) const OVERHEAD_BYTES_MAX: u64 = 64 << 20;
+/// Headers, a name and a gap add less than this to the events of one stream in a commit.
+const OVERHEAD_BYTES_MAX: u64 = 2048;
 
 /// The layout of one group. Keeps its memory from group to group.
 #[derive(Debug, Default)]
@@ -53,19 +52,24 @@ impl Layout {
         group.iter().zip(&self.offsets).filter_map(|(pending, at)| Some((&**pending, (*at)?)))
     }
 
-    /// The bytes that the group will take. Settles commits that are too large by themselves.
-    pub(super) fn measure(&mut self, group: &[Arc<Pending>]) -> Result<u64> {
+    /// What a commit of these parts takes, if that is more than `bytes_max`.
+    pub(super) fn excess(&mut self, parts: &[Part], bytes_max: u64) -> Option<u64> {
+        let frames: u64 = parts.iter().map(|part| part.filled.frame_bytes() as u64).sum();
+        if frames + (parts.len() as u64 + 1) * OVERHEAD_BYTES_MAX <= bytes_max {
+            return None;
+        }
+        self.plan(parts);
+        Some(CommitPlan::length(&self.batches)).filter(|bytes| *bytes > bytes_max)
+    }
+
+    /// The bytes that the group will take.
+    pub(super) fn measure(&mut self, group: &[Arc<Pending>]) -> u64 {
         let mut total = 0;
         for pending in group.iter().filter(|pending| is_written(pending)) {
             self.plan(pending.parts());
-            let bytes = CommitPlan::length(&self.batches);
-            if bytes > COMMIT_BYTES_MAX {
-                let kind = ErrorKind::CommitTooLarge { bytes, bytes_max: COMMIT_BYTES_MAX };
-                return Err(Error::new(kind, "commit"));
-            }
-            total += bytes + RECORD_SHIFT_MAX;
+            total += CommitPlan::length(&self.batches) + RECORD_SHIFT_MAX;
         }
-        Ok(total)
+        total
     }
 
     /// Lays the group out at `offset` of the segment with this salt. Returns where the group ends.
@@ -153,7 +157,7 @@ impl Layout {
             let dropped = part.filled.dropped;
             let head = part.first_seq - dropped;
             if let Some(name) = &part.name {
-                let bytes = encode_name(name);
+                let bytes = encode_name(name.as_str());
                 let crc = batch_crc(&[&bytes]);
                 self.batches.push(batch(BatchKind::Catalog, head, 1, bytes.len(), crc));
             }
@@ -174,7 +178,7 @@ impl Layout {
             let index = self.order[at];
             let part = &parts[index];
             if let Some(name) = &part.name {
-                self.scratch.extend_from_slice(&encode_name(name));
+                self.scratch.extend_from_slice(&encode_name(name.as_str()));
             }
             if part.filled.dropped > 0 {
                 self.scratch.extend_from_slice(&encode_gap(part.filled.dropped));
@@ -205,4 +209,44 @@ impl Layout {
 /// Whether a commit of the group has something to write and was not refused.
 fn is_written(pending: &Pending) -> bool {
     !pending.parts().is_empty() && pending.failed().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::FrameHead;
+    use crate::options::Overflow;
+    use crate::ring::{Budget, Limits, Ring};
+    use crate::types::{CodecId, EventKind, StreamId};
+
+    fn part(events: usize, bytes: usize) -> Part {
+        let overflow = Overflow::Reject;
+        let limits = Limits { ring_bytes_max: 1 << 20, event_bytes_max: 1 << 20, overflow };
+        let mut ring = Ring::new(limits, Arc::new(Budget::new(1 << 30)));
+        for _ in 0..events {
+            let (kind, codec, time) = (EventKind(0), CodecId::RAW, Timestamp::now());
+            let head = FrameHead { payload_bytes: bytes as u32, kind, codec, time };
+            ring.push(&head, &vec![1; bytes]).expect("room");
+        }
+        let filled = ring.take().expect("some");
+        let crc = filled.crc();
+        Part { stream: StreamId::new(), entry: None, filled, first_seq: 0, crc, name: None }
+    }
+
+    /// The quick look may only let pass what the exact one does: it is what keeps one commit that is too large
+    /// from failing with others of its group (P5).
+    #[test]
+    fn p5_a_commit_is_too_large_exactly_when_its_layout_is() {
+        let mut layout = Layout::default();
+        for (parts, events, bytes) in [(1, 1, 0), (1, 3, 5000), (40, 2, 10), (7, 1, 100_000)] {
+            let parts: Vec<Part> = (0..parts).map(|_| part(events, bytes)).collect();
+            layout.plan(&parts);
+            let length = CommitPlan::length(&layout.batches);
+            assert_eq!(layout.excess(&parts, length), None);
+            assert_eq!(layout.excess(&parts, length - 1), Some(length));
+            for bytes_max in (0..length).step_by(1 + length as usize / 100) {
+                assert_eq!(layout.excess(&parts, bytes_max), Some(length), "{bytes_max}");
+            }
+        }
+    }
 }

@@ -128,7 +128,7 @@ impl Writer {
         if self.mark.visible + group.len() as u64 > POSITION_MAX {
             return Err(Error::new(ErrorKind::StorageFull, "commit"));
         }
-        let bytes = self.layout.measure(group)?;
+        let bytes = self.layout.measure(group);
         self.place_for(bytes)?;
         let Some(active) = &self.active else {
             return Err(Error::new(ErrorKind::NotThisLog, "commit"));
@@ -284,7 +284,7 @@ impl Writer {
         }
     }
 
-    fn objection(&self, pending: &Pending) -> Option<Error> {
+    fn objection(&mut self, pending: &Pending) -> Option<Error> {
         for part in pending.parts() {
             let expected = part.first_seq - part.filled.dropped;
             let committed = || match &part.entry {
@@ -297,10 +297,9 @@ impl Writer {
                 return Some(Error::new(ErrorKind::Conflict { expected, actual }, "commit"));
             }
         }
-        let bytes: u64 = pending.parts().iter().map(|part| part.filled.frame_bytes() as u64).sum();
-        let bytes_max = COMMIT_BYTES_MAX - layout::OVERHEAD_BYTES_MAX;
-        (bytes > bytes_max)
-            .then(|| Error::new(ErrorKind::CommitTooLarge { bytes, bytes_max }, "commit"))
+        let bytes_max = COMMIT_BYTES_MAX;
+        let bytes = self.layout.excess(pending.parts(), bytes_max)?;
+        Some(Error::new(ErrorKind::CommitTooLarge { bytes, bytes_max }, "commit"))
     }
 
     /// Ends the log's life in this process: what the operating system has is synced, a clean witness
@@ -383,7 +382,7 @@ fn note(catalog: &Catalog, segment: &Segment, part: &Part, offset: u64) {
     if let Some(name) = &part.name {
         let head = part.first_seq - dropped;
         catalog.note_batch(segment, part.stream, &batch(BatchKind::Catalog, head, 1));
-        catalog.note_name(part.stream, name);
+        catalog.note_name(part.stream, name.as_str());
     }
     if dropped > 0 {
         let count = u32::try_from(dropped).unwrap_or(u32::MAX);

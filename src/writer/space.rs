@@ -6,7 +6,7 @@ use super::keeper::Full;
 use super::{Active, Writer};
 use crate::disk::{Lock, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{COMMITS_AT, is_zero, witness};
+use crate::format::{COMMITS_AT, decode_witness, is_zero, witness};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{DIR, LOCK, NUMBER_MAX, Segment, Spare, Zero, place, segment_bytes};
 
@@ -72,20 +72,22 @@ impl Writer {
             return Ok(());
         }
         let disk = &*self.ground.disk;
+        let place = |path: &str| Place { path: path.into(), segment: None, offset: None };
         let failed = |path: &str| {
-            let place = Place { path: path.into(), segment: None, offset: None };
+            let place = place(path);
             move |error| Error::io("create", place, error)
         };
+        let refused = |kind, path| Err(Error::new(kind, "create").at(place(path)));
         disk.create_root().map_err(failed(""))?;
         let lock = match disk.lock(LOCK).map_err(failed(LOCK))? {
             Lock::Held(lock) => lock,
-            Lock::Busy(holder) => return Err(Error::new(ErrorKind::Locked { holder }, "create")),
+            Lock::Busy(holder) => return refused(ErrorKind::Locked { holder }, LOCK),
         };
         disk.create_dir(DIR).map_err(failed(DIR))?;
         let names = disk.list(DIR).map_err(failed(DIR))?;
         if names.iter().any(|name| name.to_str().is_some_and(|name| name.ends_with(".seg"))) {
             // Another process made a log here since this one was opened.
-            return Err(Error::new(ErrorKind::NotThisLog, "create"));
+            return refused(ErrorKind::NotThisLog, DIR);
         }
         disk.sync_dir("").map_err(failed(""))?;
         self.lock = Some(lock);
@@ -150,13 +152,17 @@ impl Writer {
             result => result,
         };
         // On a full disk what could not be overwritten was not written either, unless the file system
-        // writes elsewhere what it overwrites: so it is looked at.
+        // writes elsewhere what it overwrites: so it is looked at. The witness may stand there as it did.
         let zeroed = match write_zeros_at(&*segment.file, from, to) {
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
                 let length = segment.file.len().map_or(to, |length| length.min(to));
                 let left = segment.read(from..length.max(from), 0, length.max(from));
                 let window = left.as_ref().ok().and_then(|window| window.get(from..length));
-                if length <= from || window.is_some_and(is_zero) { Ok(()) } else { Err(error) }
+                let harmless = |left: &[u8]| match decode_witness(left, segment.header.salt) {
+                    Some(_) => is_zero(&left[witness::BYTES..]),
+                    None => is_zero(left),
+                };
+                if length <= from || window.is_some_and(harmless) { Ok(()) } else { Err(error) }
             }
             result => result,
         };

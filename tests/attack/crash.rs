@@ -39,10 +39,9 @@ impl Attack {
     /// What a process that dies leaves to the system's memory: everything, unless a failed sync has
     /// thrown it away (F9).
     fn in_memory(&self) -> AtLeast {
-        match self.lost_at {
-            Some(call) if self.disk.calls() > call => AtLeast::Synced,
-            _ => AtLeast::Acknowledged,
-        }
+        let calls = self.disk.calls();
+        let lost = |(call, fault): (&u64, &Fault)| *call < calls && *fault == Fault::LostSync;
+        if self.planned.iter().any(lost) { AtLeast::Synced } else { AtLeast::Acknowledged }
     }
 
     /// Every way, or so many of them, in which a power cut could leave the disk now. Says whether those
@@ -95,19 +94,46 @@ impl Attack {
         self.go_on(&next, self.in_memory())
     }
 
-    /// Opens what is left for good.
-    fn go_on(&mut self, disk: &SimDisk, at_least: AtLeast) -> Result<(), String> {
-        disk.set_capacity(u64::MAX);
-        let log = options().open_on(disk).map_err(|error| format!("opening: {error}"))?;
-        let found = found(&log.snapshot())?;
+    /// Opens what is left for good. What is to go wrong goes wrong here as well, and then it is tried again.
+    fn go_on(&mut self, disk: &SimDisk, mut at_least: AtLeast) -> Result<(), String> {
+        let mut disk = disk.clone();
+        let log = loop {
+            disk.set_capacity(u64::MAX);
+            self.planned.retain(|call, _| *call >= disk.calls());
+            self.planned.iter().for_each(|(call, fault)| disk.fail_at(*call, *fault));
+            let fired = disk.faults_fired();
+            let opened = options().open_on(&disk);
+            let went_wrong = |what: Fault| {
+                self.planned.iter().any(|(call, fault)| *call < disk.calls() && *fault == what)
+            };
+            match opened {
+                Ok(log) if !went_wrong(Fault::Crash) => break log,
+                Err(error) if disk.faults_fired() == fired => {
+                    return Err(format!("opening: {error}"));
+                }
+                // Sealing may fail and be done another time, so a machine that stops there is noticed later.
+                _ if went_wrong(Fault::Crash) => {
+                    at_least = AtLeast::Synced;
+                    disk = disk.after_power_cut(disk.calls());
+                }
+                _ => {
+                    if went_wrong(Fault::LostSync) {
+                        at_least = AtLeast::Synced;
+                    }
+                    disk = disk.after_kill();
+                }
+            }
+        };
+        self.fired = disk.faults_fired();
+        // Read from a copy: what is to go wrong is for the script.
+        let copy = options().open_on(&disk.copy()).map_err(|error| format!("again: {error}"))?;
+        let found = found(&copy.snapshot())?;
         self.oracle.may_be_found(&found, at_least)?;
         self.position = log.snapshot().position().get();
         self.oracle = std::mem::take(&mut self.oracle).reborn(found);
-        self.disk = disk.clone();
-        self.log = Some(log);
-        self.fired = self.disk.faults_fired();
+        (self.disk, self.log) = (disk, Some(log));
         (self.full, self.poisoned) = (false, false);
-        (self.crash_at, self.lost_at) = (None, None);
+        self.planned.retain(|call, _| *call >= self.disk.calls());
         Ok(())
     }
 

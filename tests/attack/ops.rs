@@ -55,6 +55,8 @@ pub enum Op {
     Fail { calls: u8, fault: Fault },
     /// There is space again.
     Space,
+    /// The system writes back what is not synced, in its own time.
+    WriteBack,
     /// Closes the log, and opens it again.
     Close,
     /// Kills the process.
@@ -88,7 +90,7 @@ impl Op {
             25 => Self::Drop { handle: b },
             26 | 27 => Self::Fail { calls: a % 64, fault: fault(b) },
             28 if a < 128 => Self::Space,
-            28 => Self::Close,
+            28 => Self::WriteBack,
             29 => Self::Close,
             30 => Self::Kill,
             _ => Self::PowerCut { seed: a },

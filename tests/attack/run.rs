@@ -1,11 +1,11 @@
 //! Running a script: every operation is done twice, on the log and in the oracle, and compared.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 
 use amberlog::{
-    Commit, CommitOptions, Durability, ErrorKind, Log, Options, Overflow, Refused, RefusedReason,
-    SimDisk, Snapshot, Stream, StreamId, StreamOptions, Ticket,
+    Commit, CommitOptions, Durability, ErrorKind, Fault, Log, Options, Overflow, Refused,
+    RefusedReason, SimDisk, Snapshot, Stream, StreamId, StreamOptions, Ticket,
 };
 
 use super::ops::{Op, RingKind, Then};
@@ -86,9 +86,8 @@ pub struct Attack {
     pub(super) poisoned: bool,
     /// Calls that went wrong before this life.
     pub(super) fired: u64,
-    pub(super) crash_at: Option<u64>,
-    /// The first call of this life that loses what it should sync.
-    pub(super) lost_at: Option<u64>,
+    /// What goes wrong, by the number of the call, in this life or a later one.
+    pub(super) planned: BTreeMap<u64, Fault>,
 }
 
 pub(super) fn options() -> Options {
@@ -116,8 +115,7 @@ impl Attack {
             full: false,
             poisoned: false,
             fired: 0,
-            crash_at: None,
-            lost_at: None,
+            planned: BTreeMap::new(),
         };
         attack.log = Some(options().open_on(&attack.disk).map_err(|error| error.to_string())?);
         Ok(attack)
@@ -145,11 +143,38 @@ impl Attack {
 
     /// The machine has stopped; only a crash leads on.
     pub fn is_stopped(&self) -> bool {
-        self.crash_at.is_some_and(|call| self.disk.calls() > call)
+        let calls = self.disk.calls();
+        self.planned.iter().any(|(call, fault)| *call < calls && *fault == Fault::Crash)
     }
 
-    /// Does one operation.
+    /// What it amounted to so far.
+    pub fn stats(&mut self) -> Stats {
+        std::mem::take(&mut self.stats)
+    }
+
+    /// Does one operation. A machine that stops is switched on again after a power cut.
     pub fn step(&mut self, op: Op) -> Result<(), String> {
+        let calls = self.disk.calls();
+        self.apply(op)?;
+        if self.is_stopped() {
+            return self.crash(Some(calls));
+        }
+        self.look_at_handles()
+    }
+
+    /// Runs a script as far as the machine lets it.
+    pub fn until_stopped(&mut self, ops: &[Op]) -> Result<(), String> {
+        for op in ops {
+            self.apply(*op)?;
+            if self.is_stopped() {
+                return Ok(());
+            }
+            self.look_at_handles()?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, op: Op) -> Result<(), String> {
         self.stats.operations += 1;
         let (calls, before) = (self.disk.calls(), self.disk.faults_fired());
         match op {
@@ -179,15 +204,13 @@ impl Attack {
             Op::ReadOnly => self.read_only()?,
             Op::Fail { calls: away, fault } => self.fail(calls + u64::from(away), fault),
             Op::Space => self.space(),
+            Op::WriteBack => self.disk.write_back(),
             Op::Close => self.close()?,
             Op::Kill => self.crash(None)?,
             Op::PowerCut { seed } => self.crash(Some(u64::from(seed)))?,
         }
         self.full = self.disk.capacity() < u64::MAX;
-        if self.is_stopped() {
-            return self.crash(Some(calls));
-        }
-        self.look_at_handles()
+        Ok(())
     }
 
     pub(super) fn log(&self) -> Result<&Log, String> {
@@ -600,16 +623,9 @@ impl Attack {
         }
     }
 
-    fn fail(&mut self, call: u64, fault: amberlog::Fault) {
-        if fault == amberlog::Fault::Crash {
-            if self.crash_at.is_some_and(|at| at <= call) {
-                return;
-            }
-            self.crash_at = Some(call);
-        }
-        if fault == amberlog::Fault::LostSync {
-            self.lost_at = Some(self.lost_at.map_or(call, |at| at.min(call)));
-        }
+    /// Lets the call of this number go wrong.
+    pub fn fail(&mut self, call: u64, fault: Fault) {
+        self.planned.insert(call, fault);
         self.disk.fail_at(call, fault);
     }
 

@@ -1,9 +1,10 @@
-//! What several test files need: numbers from a seed, and directories as bytes.
+//! What several test files need: numbers from a seed, directories as bytes, and writers that are killed.
 
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 
 #[cfg(feature = "sim")]
 pub(crate) mod oracle;
+pub(crate) mod writers;
 
 use std::collections::BTreeMap;
 use std::fs;

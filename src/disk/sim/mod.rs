@@ -10,13 +10,15 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use self::cut::{Choice, random};
 use self::world::{World, injected};
 use super::{Disk, DiskFile, Lock, Pin};
 use crate::sabotage::{Sabotage, broken};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A simulated disk that holds one log. Clones are the same disk.
 ///
@@ -106,6 +108,19 @@ impl SimDisk {
         self.world().capacity
     }
 
+    /// Writes back everything that is not synced, as a system does in its own time: a power cut can take none of
+    /// it any more, but for what a failed sync has forgotten.
+    pub fn write_back(&self) {
+        let mut world = self.world();
+        world.durable_names = world.names.clone();
+        let files: Vec<u64> = world.files.keys().copied().collect();
+        for id in files {
+            if let Ok(file) = world.file(id) {
+                file.sync();
+            }
+        }
+    }
+
     /// Lets the log use threads of its own on this disk, as it does on a real one. Then the numbers of calls
     /// depend on the scheduler. Without this everything happens on the threads that call.
     pub fn allow_threads(&self) {
@@ -164,22 +179,19 @@ impl SimDisk {
         Self::with(world)
     }
 
-    /// A hash of everything that is on the disk, to count distinct states.
+    /// A hash of everything that is on the disk, to count distinct states. (No CRC: what ends with its own
+    /// checksum has the same one, whatever it says.)
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let world = self.world();
-        let mut hash = 0xCBF2_9CE4_8422_2325_u64;
-        let mut mix = |bytes: &[u8]| {
-            hash = hash.rotate_left(5).wrapping_mul(0x0100_0000_01B3)
-                ^ u64::from(crc32fast::hash(bytes));
-        };
+        let mut hash = DefaultHasher::new();
         for (name, file) in &world.names {
-            mix(name.as_bytes());
+            name.hash(&mut hash);
             if let Some(file) = file.and_then(|id| world.files.get(&id)) {
-                mix(&file.cache);
+                file.cache.hash(&mut hash);
             }
         }
-        hash
+        hash.finish()
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -338,20 +350,20 @@ impl DiskFile for SimFile {
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         let mut world = self.disk.world();
         let fault = world.call()?;
-        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let mut bytes = slices.iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
         match fault {
             Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
             Some(Fault::Short) => bytes.truncate(bytes.len().div_ceil(2)),
             Some(Fault::Io | Fault::LostSync) => {
                 // A part may have been written, or even all.
                 let part = random(&mut world.random) as usize % (bytes.len() + 1);
-                let all = random(&mut world.random).is_multiple_of(4);
+                let all = random(&mut world.random).is_multiple_of(2);
                 bytes.truncate(if all { bytes.len() } else { part });
             }
             _ => {}
         }
-        let room = world.room();
-        let written = world.file(self.id)?.write(&bytes, offset as usize, room);
+        let (room, unit) = (world.room(), world.unit);
+        let written = world.file(self.id)?.write(&bytes, offset as usize, room, unit);
         match fault {
             Some(Fault::Io | Fault::LostSync) => Err(injected()),
             _ if written == 0 && !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
@@ -412,7 +424,7 @@ impl SimDisk {
         let id = world.new_file(path);
         world.durable_names.insert(path.into(), Some(id));
         if let Ok(file) = world.file(id) {
-            file.write(bytes, 0, usize::MAX);
+            file.write(bytes, 0, usize::MAX, world::SECTOR);
             file.sync();
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct World {
     pub(super) stopped: bool,
     pub(super) threads: bool,
     pub(super) capacity: u64,
+    /// Space is given in pieces of so many bytes: sectors, or pages.
+    pub(super) unit: usize,
     pub(super) files: BTreeMap<u64, Arc<File>>,
     pub(super) next_file: u64,
     /// Names as the running system sees them; a directory has no file.
@@ -58,6 +60,7 @@ impl World {
             stopped: false,
             threads: false,
             capacity: u64::MAX,
+            unit: if seed.is_multiple_of(2) { SECTOR } else { 4096 },
             files: BTreeMap::new(),
             next_file: 1,
             names: BTreeMap::new(),
@@ -178,19 +181,22 @@ impl File {
         !self.dirty.is_empty() || !self.lengths.is_empty() || !self.forgotten.is_empty()
     }
 
-    /// Writes into the cache, as far as there is room for new sectors; how many bytes that were.
-    pub(super) fn write(&mut self, bytes: &[u8], at: usize, room: usize) -> usize {
-        let mut taken = 0;
+    /// Writes into the cache, as far as there is room for new sectors; how many bytes that were. Where there
+    /// is too little for all of a unit none of it is written, not even over what is there.
+    pub(super) fn write(&mut self, bytes: &[u8], at: usize, mut room: usize, unit: usize) -> usize {
         let mut end = at + bytes.len();
-        for sector in at / SECTOR..end.div_ceil(SECTOR) {
-            if !self.allocated.contains(&sector) {
-                if taken == room {
-                    end = end.min(sector * SECTOR).max(at);
-                    break;
-                }
-                taken += 1;
-                self.allocated.insert(sector);
+        let mut from = at;
+        while from < end {
+            let to = end.min((from / unit + 1) * unit);
+            let new = |sector: &usize| !self.allocated.contains(sector);
+            let new: Vec<usize> = (from / SECTOR..to.div_ceil(SECTOR)).filter(new).collect();
+            if new.len() > room {
+                end = from;
+                break;
             }
+            room -= new.len();
+            self.allocated.extend(new);
+            from = to;
         }
         let cache = Arc::make_mut(&mut self.cache);
         if cache.len() < end {

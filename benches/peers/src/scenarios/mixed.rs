@@ -1,0 +1,90 @@
+//! Writing while others catch up: eight threads commit, two read everything from its beginning, again and
+//! again, what is being committed included.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::EVENT_BYTES;
+use crate::contestant::{Contestant, Purpose, Sink, Store, Work};
+use crate::measure::{Figures, Tally, payload};
+use crate::race::{Outcome, Plan, in_turns};
+
+const WRITERS: u64 = 8;
+const READERS: u64 = 2;
+const COMMIT_EVENTS: usize = 32;
+
+pub(super) fn race(plan: &Plan, contestants: &[&dyn Contestant]) -> Outcome {
+    let rounds = (plan.size(64, 4) << 20) / (EVENT_BYTES * COMMIT_EVENTS) as u64 / WRITERS;
+    let time = Duration::from_secs_f64(plan.seconds);
+    in_turns(plan, contestants, |_, contestant| {
+        let dir = plan.scratch();
+        let store = contestant.open(dir.path(), Purpose::Keep);
+        let by_stream = contestant.refuses(Work::ScanLog).is_some();
+        let figures = turn(&*store, rounds, by_stream, time);
+        store.close();
+        figures
+    })
+}
+
+fn turn(store: &dyn Store, rounds: u64, by_stream: bool, time: Duration) -> Figures {
+    let payload = payload(EVENT_BYTES);
+    let mut writers: Vec<_> = (0..WRITERS).map(|stream| store.writer(stream)).collect();
+    for _ in 0..rounds {
+        for writer in &mut writers {
+            writer.append_many(&payload, COMMIT_EVENTS);
+            writer.commit_unsynced();
+        }
+    }
+    for writer in &mut writers {
+        writer.append(&payload);
+        writer.commit();
+    }
+    let stop = AtomicBool::new(false);
+    let (stop, payload) = (&stop, &payload);
+    let started = Instant::now();
+    let mut all = Tally::default();
+    let mut read = 0;
+    std::thread::scope(|scope| {
+        let write = |mut writer: Box<dyn crate::contestant::Writer + '_>| {
+            let mut tally = Tally::default();
+            while !stop.load(Ordering::Relaxed) {
+                let started = Instant::now();
+                writer.append(payload);
+                writer.commit();
+                tally.push(started.elapsed());
+            }
+            tally
+        };
+        let writing: Vec<_> =
+            writers.into_iter().map(|writer| scope.spawn(move || write(writer))).collect();
+        let reading: Vec<_> =
+            (0..READERS).map(|_| scope.spawn(|| catch_up(store, by_stream, stop))).collect();
+        std::thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+        for thread in writing {
+            all.then(thread.join().expect("a writer"));
+        }
+        all.elapsed = started.elapsed();
+        read = reading.into_iter().map(|thread| thread.join().expect("a reader")).sum();
+    });
+    let mut figures = all.latencies();
+    figures.insert("read_mb_per_s".to_owned(), read as f64 / started.elapsed().as_secs_f64() / 1e6);
+    figures
+}
+
+/// Reads until it is told to stop; gives back how many bytes.
+fn catch_up(store: &dyn Store, by_stream: bool, stop: &AtomicBool) -> u64 {
+    let mut sink = Sink::default();
+    while !stop.load(Ordering::Relaxed) {
+        if !by_stream {
+            store.read_log(&mut sink);
+            continue;
+        }
+        for stream in 0..WRITERS {
+            if !stop.load(Ordering::Relaxed) {
+                store.read_stream(stream, &mut sink);
+            }
+        }
+    }
+    sink.bytes
+}

@@ -1,0 +1,111 @@
+//! Models of the watermark: one writer raises it, readers look without a lock (P7, F6).
+//!
+//! Here it is the readers that are started as threads: a store that its own thread's load of the same word
+//! precedes is not taken for a race with the loads before that, so writer's and reader's parts are not
+//! interchangeable to the checker.
+
+use std::sync::Arc;
+
+use super::{Catalog, LogPlace, Wall, Watermark};
+use crate::index::NONE;
+use crate::sabotage::Sabotage;
+use crate::sync::atomic::Ordering;
+use crate::sync::{model, thread};
+use crate::types::StreamId;
+
+fn mark(position: u64) -> Watermark {
+    let end = LogPlace::new(1, position * 8);
+    Watermark { visible: position, durable: position, end }
+}
+
+/// A reader sees a watermark whole, and never an older one after a newer one, also when the writer goes
+/// around the whole wall meanwhile.
+fn watermark(readers: usize, last: u64) {
+    let wall = Arc::new(Wall::<3>::new());
+    let read = |wall: Arc<Wall<3>>| {
+        move || {
+            let mut before = 0;
+            for _ in 0..2 {
+                let seen = wall.load();
+                if seen.visible > 0 {
+                    assert_eq!(seen, mark(seen.visible), "torn");
+                }
+                assert!(seen.visible >= before, "backwards");
+                before = seen.visible;
+            }
+        }
+    };
+    let readers: Vec<_> = (0..readers).map(|_| thread::spawn(read(Arc::clone(&wall)))).collect();
+    (1..=last).for_each(|position| wall.store(mark(position)));
+    for reader in readers {
+        reader.join().expect("no panic");
+    }
+    assert_eq!(wall.load(), mark(last));
+}
+
+#[test]
+fn p7_watermark() {
+    model(None, Some(3), || watermark(1, 4));
+}
+
+#[test]
+fn p7_watermark_of_two_readers() {
+    model(None, Some(1), || watermark(2, 3));
+}
+
+#[test]
+#[should_panic(expected = "torn")]
+fn p7_watermark_is_noticed() {
+    model(Some(Sabotage::LookOnce), Some(2), || watermark(1, 4));
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    Note,
+    Show,
+}
+
+/// What the watermark shows was noted before: the stream is there, its head is not behind, its spans are linked.
+fn noted_before_shown(first: First) {
+    let catalog = Arc::new(Catalog::new());
+    let stream = StreamId::new();
+    let reader = {
+        let catalog = Arc::clone(&catalog);
+        thread::spawn(move || {
+            let seen = catalog.watermark().visible;
+            if seen == 0 {
+                return;
+            }
+            let entry = catalog.entry(stream).expect("a hole: the stream is not there");
+            assert!(entry.head() >= seen, "a hole: behind the head");
+            let mut span = entry.span_last.load(Ordering::Acquire);
+            let newest = catalog.spans.key(span);
+            assert!(newest + 1 >= seen, "a hole: not linked");
+            for position in (0..=newest).rev() {
+                assert_eq!(catalog.spans.key(span), position);
+                span = catalog.spans.prev(span);
+            }
+            assert_eq!(span, NONE);
+        })
+    };
+    for n in 1..=2_u32 {
+        let position = u64::from(n);
+        if first == First::Show {
+            catalog.raise(mark(position));
+        }
+        catalog.note_sealed(n, stream, position - 1, position);
+        catalog.raise(mark(position));
+    }
+    reader.join().expect("no panic");
+}
+
+#[test]
+fn f6_watermark_shows_what_was_noted() {
+    model(None, None, || noted_before_shown(First::Note));
+}
+
+#[test]
+#[should_panic(expected = "a hole")]
+fn f6_watermark_shows_what_was_noted_is_noticed() {
+    model(None, Some(2), || noted_before_shown(First::Show));
+}

@@ -1,0 +1,59 @@
+//! Locks, condition variables, atomics and threads: those of the standard library, or those of a model
+//! checker, which decides itself who runs when.
+//!
+//! With `--cfg amberlog_loom` the models in `commit`, `ring` and `catalog` run in every order that there
+//! is; with `--cfg amberlog_shuttle` the whole engine runs in very many (`tests/interleavings.rs`). What
+//! threads share and wait for comes from here. `Arc` stays the standard one: it never waits.
+
+#[cfg(amberlog_loom)]
+pub(crate) use loom::{
+    sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, atomic},
+    thread::{self, JoinHandle},
+};
+#[cfg(amberlog_shuttle)]
+pub(crate) use shuttle::{
+    sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, atomic},
+    thread::{self, JoinHandle},
+};
+#[cfg(not(any(amberlog_loom, amberlog_shuttle)))]
+pub(crate) use std::{
+    sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, atomic},
+    thread::{self, JoinHandle},
+};
+
+use crate::sabotage::{Sabotage, broken};
+
+/// Starts a thread of the log's own.
+pub(crate) fn spawn(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    if broken(Sabotage::NoThread) || broken(Sabotage::ForgetWhoAsked) {
+        return Err(std::io::ErrorKind::WouldBlock.into());
+    }
+    thread::Builder::new().name(name.into()).spawn(work)
+}
+
+/// Runs a scenario in every order that its threads can take; with a bound, in every order with at most so
+/// many preemptions. With a sabotage, it is to be noticed.
+#[cfg(all(test, amberlog_loom))]
+pub(crate) fn model(
+    sabotage: Option<Sabotage>,
+    preemptions_max: Option<usize>,
+    scenario: impl Fn() + Send + Sync + 'static,
+) {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    let _broken = sabotage.map(crate::sabotage::sabotage);
+    let (runs, started) = (Arc::new(AtomicU64::new(0)), std::time::Instant::now());
+    let counted = Arc::clone(&runs);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(preemptions_max);
+    builder.max_branches = 20_000;
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        scenario();
+    });
+    println!("{} executions, {:.1?}", runs.load(Ordering::Relaxed), started.elapsed());
+}

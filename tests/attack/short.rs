@@ -1,0 +1,183 @@
+//! Short scripts, for attacks that leave nothing to chance: every call is where the machine stops, or where
+//! something goes wrong.
+
+use amberlog::{Durability, Fault};
+
+use super::ops::{Op, RingKind, Then};
+use super::run::{Attack, Stats};
+
+const DISK: Durability = Durability::Disk;
+const SMALL: u8 = 3;
+const SECTOR_OR_SO: u8 = 10;
+/// What chance decides is decided anew so often.
+const SEEDS: u64 = 4;
+const MIDDLING: u8 = 13;
+const LARGE: u8 = 14;
+const LARGER_THAN_A_SEGMENT: u8 = 15;
+
+fn append(handle: u8, size: u8) -> Op {
+    Op::Append { handle, size }
+}
+
+fn commit(handle: u8, durability: Durability, then: Then) -> Op {
+    Op::Commit { handle, durability, then }
+}
+
+/// The scripts, with the question that each asks.
+pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
+    let create = Op::Create { ring: RingKind::Usual, name: 0 };
+    let named = Op::Create { ring: RingKind::Usual, name: 1 };
+    let together = Op::CommitAll { handles: 0b11, durability: DISK, then: Then::Wait };
+    vec![
+        ("a first commit", vec![named, append(0, SMALL), commit(0, DISK, Then::Wait)]),
+        (
+            "several streams at once",
+            vec![create, named, append(0, SECTOR_OR_SO), append(1, SECTOR_OR_SO), together],
+        ),
+        ("a group", group()),
+        ("a group and a commit", {
+            [group(), vec![append(0, SMALL), commit(0, DISK, Then::Wait)]].concat()
+        }),
+        ("an unsynced commit before a synced one", {
+            let os = Durability::Os;
+            let mut ops = vec![create, append(0, SMALL), commit(0, os, Then::Wait)];
+            ops.extend([append(0, SMALL), commit(0, os, Then::Wait)]);
+            ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
+            ops
+        }),
+        ("a segment made ready", { vec![create, append(0, LARGE), commit(0, DISK, Then::Wait)] }),
+        ("a roll", {
+            let mut ops = vec![create];
+            for _ in 0..4 {
+                ops.extend([append(0, LARGE), commit(0, DISK, Then::Wait)]);
+            }
+            ops
+        }),
+        ("a commit larger than a segment", {
+            let large = [append(0, LARGER_THAN_A_SEGMENT), commit(0, DISK, Then::Wait)];
+            let mut ops = vec![create, append(0, SMALL), commit(0, DISK, Then::Wait)];
+            ops.extend(large);
+            ops.extend([append(0, SMALL), commit(0, DISK, Then::Wait)]);
+            ops
+        }),
+        ("a life after a clean close", {
+            let mut ops = vec![create, append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)];
+            ops.extend([Op::Close, Op::Resume { stream: 0 }]);
+            ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Close]);
+            ops
+        }),
+        ("a life after a clean close that was written back", {
+            let mut ops = vec![create, append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)];
+            ops.extend([Op::Close, Op::WriteBack, Op::Resume { stream: 0 }]);
+            ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
+            ops
+        }),
+        ("a life after a kill", {
+            let mut ops = vec![create, append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)];
+            ops.extend([Op::Kill, Op::Resume { stream: 0 }]);
+            ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
+            ops
+        }),
+    ]
+}
+
+fn group() -> Vec<Op> {
+    let mut ops = vec![Op::Create { ring: RingKind::Usual, name: 0 }; 3];
+    for handle in 0..3 {
+        ops.extend([append(handle, SECTOR_OR_SO), commit(handle, DISK, Then::Keep)]);
+    }
+    ops.push(Op::Settle);
+    ops
+}
+
+/// How many calls a script makes when nothing goes wrong.
+fn calls(script: &[Op]) -> Result<u64, String> {
+    let mut attack = Attack::new(1, 1)?;
+    attack.until_stopped(script)?;
+    Ok(attack.calls())
+}
+
+/// Stops the machine at every call of a script, and looks at every way in which that leaves the disk, if
+/// there are at most so many; at so many of them otherwise. Returns also at how many calls it was all.
+pub fn every_crash(script: &[Op], most: u64) -> Result<(Stats, u64, u64), String> {
+    let (mut total, mut all) = (Stats::default(), 0);
+    let calls = calls(script)?;
+    for call in 0..calls {
+        let mut attack = Attack::new(1, 1)?;
+        attack.fail(call, Fault::Crash);
+        attack.until_stopped(script).map_err(|what| format!("call {call}: {what}"))?;
+        all += u64::from(attack.every_cut(most).map_err(|what| format!("call {call}: {what}"))?);
+        total.add(attack.stats());
+    }
+    Ok((total, all, calls))
+}
+
+/// Kills the process at every call of a script; what it left, nothing of it synced, is gone on with, over
+/// the next roll, and then the power fails.
+pub fn every_kill(script: &[Op], most: u64) -> Result<Stats, String> {
+    let mut total = Stats::default();
+    let os = Durability::Os;
+    // As much as does not fit behind a large commit any more, and too little to ask for the next segment.
+    let roll = [append(0, MIDDLING); 3];
+    let rest = [
+        vec![Op::Create { ring: RingKind::Usual, name: 0 }],
+        vec![append(0, SMALL), commit(0, os, Then::Wait)],
+        [&roll[..], &[commit(0, DISK, Then::Wait)]].concat(),
+        [append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(3),
+    ]
+    .concat();
+    for (call, seed) in (0..calls(script)?).flat_map(|call| (0..SEEDS).map(move |n| (call, n))) {
+        let mut attack = Attack::new(call * SEEDS + seed, 1)?;
+        attack.fail(call, Fault::Crash);
+        let mut after_kill = || {
+            attack.until_stopped(script)?;
+            attack.step(Op::Kill)?;
+            for op in &rest {
+                attack.step(*op)?;
+                attack.every_cut(most)?;
+            }
+            Ok::<_, String>(())
+        };
+        after_kill()
+            .map_err(|what| format!("call {call}, seed {}: {what}", call * SEEDS + seed))?;
+        total.add(attack.stats());
+    }
+    Ok(total)
+}
+
+/// Lets every call of a script go wrong, goes on with commits as far as the log lets it, once with the same
+/// handles, once with others, whose commits have the size of those that failed; after each of them the power
+/// fails in every way there is, or in so many.
+pub fn every_fault(script: &[Op], most: u64) -> Result<Stats, String> {
+    const FAULTS: [Fault; 5] =
+        [Fault::Io, Fault::LostSync, Fault::Full, Fault::Short, Fault::Interrupted];
+    let mut total = Stats::default();
+    let more = [append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Look].repeat(2);
+    let others = [vec![Op::Drop { handle: 0 }; 8], more.clone()].concat();
+    for call in 0..calls(script)? {
+        for (fault, seed) in FAULTS.iter().flat_map(|fault| (0..SEEDS).map(move |n| (*fault, n))) {
+            let rest = if seed % 2 == 0 { &others } else { &more };
+            let mut attack = Attack::new(call * SEEDS + seed, 1)?;
+            attack.fail(call, fault);
+            with_fault(&mut attack, script, rest, most).map_err(|what| {
+                format!("{fault:?} at call {call}, seed {}: {what}", call * SEEDS + seed)
+            })?;
+            total.add(attack.stats());
+        }
+    }
+    Ok(total)
+}
+
+fn with_fault(attack: &mut Attack, script: &[Op], rest: &[Op], most: u64) -> Result<(), String> {
+    for op in [script, &[Op::Look, Op::Space]].concat() {
+        attack.step(op)?;
+    }
+    for op in rest {
+        attack.step(*op)?;
+        if matches!(op, Op::Commit { .. }) {
+            attack.every_cut(most)?;
+        }
+    }
+    attack.step(Op::LookAgain)?;
+    attack.step(Op::PowerCut { seed: 0 })
+}
