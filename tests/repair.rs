@@ -151,6 +151,24 @@ fn p6_f20_swapped_and_repeated_sectors() {
     });
 }
 
+/// The first sector of one file over that of another: the second copy of the header still says whose it is.
+#[test]
+fn p6_f17_a_header_over_another() {
+    let foreign = Sample::new(How::Closed, TURNS);
+    on_each_sample(|sample| {
+        for number in 1..=sample.segments {
+            let path = segment_path(number);
+            for from in
+                [&sample.files[&segment_path(number % sample.segments + 1)], &foreign.files[&path]]
+            {
+                change(sample, "another header", &path, |bytes| {
+                    bytes[..SECTOR].copy_from_slice(&from[..SECTOR]);
+                });
+            }
+        }
+    });
+}
+
 /// The sector with the head of the last commit is swapped with each that its bytes are in: the head must not be
 /// followed over the witness, which proves that the commit was there.
 #[test]

@@ -11,7 +11,8 @@ use super::scan::{Scanner, Step};
 use crate::disk::{Disk, DiskFile, read_at_most, read_exact_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
-    COMMITS_AT, HeaderError, SegmentHeader, VERSION, commit_header, decode_header, header, is_zero,
+    COMMITS_AT, HeaderError, SegmentHeader, VERSION, commit_header, decode_header, decode_twin,
+    header, is_zero,
 };
 use crate::segment::{DIR, Sealed, Segment, Spare, is_unfinished, parse_name, path, place};
 
@@ -90,6 +91,7 @@ struct Opened {
     file: Option<Arc<dyn DiskFile>>,
     bytes: u64,
     header: Result<(SegmentHeader, bool), HeaderError>,
+    twin: Option<SegmentHeader>,
     /// Something stands where its first commit would.
     used: bool,
 }
@@ -125,7 +127,14 @@ impl Opened {
             // What the disk says of a directory, a pipe or a device.
             Err(error) if error.kind() == ErrorKindOfIo::InvalidInput => {
                 let header = Err(HeaderError::Damaged);
-                return Ok(Some(Self { number, file: None, bytes: 0, header, used: false }));
+                return Ok(Some(Self {
+                    number,
+                    file: None,
+                    bytes: 0,
+                    header,
+                    twin: None,
+                    used: false,
+                }));
             }
             Err(error) => return Err(failed(error)),
         };
@@ -140,11 +149,18 @@ impl Opened {
         let mut first = [0; commit_header::BYTES];
         let read = read_at_most(&*file, &mut first, COMMITS_AT).map_err(failed)?;
         let used = !is_zero(&first[..read]);
-        Ok(Some(Self { number, file: Some(file), bytes, header, used }))
+        let twin = decode_twin(&block);
+        Ok(Some(Self { number, file: Some(file), bytes, header, twin, used }))
     }
 
     fn judge(self, log_id: Option<[u8; 16]>) -> Result<Candidate> {
-        let Self { number, file, bytes, header, .. } = self;
+        let Self { number, file, bytes, header, twin, .. } = self;
+        let is_own = |one: &SegmentHeader| one.number == number && Some(one.log_id) == log_id;
+        let header = match (header, twin) {
+            // A sector of another segment may stand over the first copy.
+            (Ok((first, _)), Some(twin)) if !is_own(&first) && is_own(&twin) => Ok((twin, false)),
+            (header, _) => header,
+        };
         let header_hurt = matches!(header, Ok((_, false)));
         let role = match (header, file) {
             (_, None) => Role::Unusable(DamageKind::Foreign),

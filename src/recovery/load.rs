@@ -70,7 +70,9 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
     for (index, one) in std::mem::take(&mut found.candidates).into_iter().enumerate() {
         // The next segment that can follow; one that repeats positions is none.
         let follows = |later: &Later| later.first.is_none_or(|first| first >= loader.next);
-        let later = starts[index + 1..].iter().flatten().copied().find(follows);
+        let behind = || starts[index + 1..].iter().flatten().copied();
+        let anchored = behind().any(|later| later.anchored);
+        let later = behind().find(follows).map(|later| Later { anchored, ..later });
         let number = one.number;
         loader.fold(one, before, later)?;
         before = number;
@@ -82,12 +84,16 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
 #[derive(Clone, Copy)]
 struct Later {
     first: Option<u64>,
+    /// It, or one behind it, says at which position it starts.
+    anchored: bool,
 }
 
 impl Later {
     fn of(candidate: &Candidate) -> Option<Self> {
         match &candidate.role {
-            Role::Segment(start) => Some(Self { first: start.first }),
+            Role::Segment(start) => {
+                Some(Self { first: start.first, anchored: start.first.is_some() })
+            }
             _ => None,
         }
     }
@@ -147,7 +153,14 @@ impl Loader {
             }
             self.next = first;
         }
-        self.stranded.clear();
+        // What was in front of it, and in it, may have given positions that nothing tells.
+        let unplaced =
+            start.first.is_none() && (!self.stranded.is_empty() || one.number != before + 1);
+        if unplaced {
+            self.stranded.push(one.number);
+        } else {
+            self.stranded.clear();
+        }
         match start.sealed {
             Some(sealed) => {
                 let segment = Segment::sealed(start.header, start.file, sealed);
@@ -289,18 +302,22 @@ impl Loader {
         let whole = self.survey.damages.len() == known;
         let limit = end.offset + witness::BYTES as u64;
         let closed = end.witnessed == Some(true) && limit <= one.bytes;
+        let is_short = one.bytes < segment.header.reserved_bytes;
+        if end.next > first || end.witnessed.is_some() {
+            self.stranded.clear();
+        }
         match later {
-            Some(Later { first: Some(next) }) if end.next < next => {
+            Some(Later { first: Some(next), .. }) if end.next < next => {
                 let lost = Wound { offset: end.offset, positions: end.next..next };
                 self.wound(one.number, lost, &[]);
                 self.next = next;
             }
-            None => {
-                if one.bytes < segment.header.reserved_bytes && !closed {
-                    self.damage(DamageKind::Cut, one.number, one.bytes, end.next..end.next);
-                }
+            // Nobody behind it says how far it went.
+            None | Some(Later { first: None, anchored: false }) if is_short && !closed => {
+                self.damage(DamageKind::Cut, one.number, one.bytes, end.next..end.next);
                 self.next = end.next;
             }
+            None => self.next = end.next,
             Some(_) => {
                 // A footer would hide what is damaged in front of it.
                 if whole {

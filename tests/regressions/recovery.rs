@@ -78,13 +78,44 @@ fn f17_whose_log_it_is_does_not_change_with_a_spare() {
     };
     let before = ids(&dir);
     // A spare as an open log has it, and one that a kill leaves.
+    let spare = spare_of(&dir, 3);
+    fs::write(segment(dir.path(), 3), spare).expect("written");
+    assert_eq!(ids(&dir), before);
+}
+
+/// An empty segment of the same log as segment 2.
+fn spare_of(dir: &TempDir, number: u8) -> Vec<u8> {
     let from = fs::read(segment(dir.path(), 2)).expect("readable");
     let mut spare = vec![0; 16 << 10];
     spare[..4096].copy_from_slice(&from[..4096]);
     for at in [0, 2048] {
-        spare[at + 32] = 3;
+        spare[at + 32] = number;
         let crc = crc32fast::hash(&spare[at..at + 76]);
         spare[at + 76..at + 80].copy_from_slice(&crc.to_le_bytes());
     }
-    fs::write(segment(dir.path(), 3), spare).expect("written");
-    assert_eq!(ids(&dir), before);
+    spare
+}
+
+/// A segment was lost, and of the one behind it nothing could be read. The log went on in that one, at the
+/// positions that the lost one had given.
+#[test]
+fn p6_f17_nobody_goes_on_where_no_record_tells_the_position() {
+    let dir = dir();
+    let log = small().open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..18_u8 {
+        stream.append([n; 1000]).expect("room");
+        stream.commit().wait().expect("committed");
+    }
+    drop(stream);
+    log.close().expect("closes");
+    let mut behind = spare_of(&dir, 3);
+    behind[5000..6000].fill(7);
+    fs::write(segment(dir.path(), 3), behind).expect("written");
+    fs::remove_file(segment(dir.path(), 2)).expect("removed");
+    assert!(small().open(dir.path()).is_err(), "not before it is repaired");
+    let report = amberlog::repair(dir.path()).expect("repaired");
+    assert!(report.went_on.expect("in segment 4").first.get() > 18);
+    assert!(amberlog::repair(dir.path()).expect("again").changed_nothing());
+    assert!(!small().open(dir.path()).expect("opens").survey().is_sound());
+}

@@ -350,17 +350,20 @@ impl Sample {
         self.write(&disk, &seen);
     }
 
-    /// More of the used files are of this log than of any other: else it is another one, with some of this one's
-    /// files in it.
+    /// More of the used files are of this log than any files are of others: else it is another log, with some of
+    /// this one's files in it.
     fn is_own(&self, damaged: &Files) -> bool {
+        let own_id = &self.files[&segment_path(1)][16..32];
+        let headed = |bytes: &Vec<u8>, at: usize| {
+            bytes.get(at..at + 80).filter(|header| header.starts_with(b"AMBERSEG"))
+        };
+        let names = |bytes: &&Vec<u8>, own: bool| {
+            let headers = [0, 2048].into_iter().filter_map(|at| headed(bytes, at));
+            headers.map(|header| header[16..32] == *own_id).any(|is_own| is_own == own)
+        };
         let used = |bytes: &&Vec<u8>| bytes.get(4096..4136).is_some_and(|first| first != [0; 40]);
-        let own = &self.files[&segment_path(1)][16..32];
-        let is_own = |bytes: &&Vec<u8>| [16, 2064].iter().any(|at| bytes[*at..*at + 16] == *own);
-        let (own, other): (Vec<_>, Vec<_>) = damaged.values().filter(used).partition(is_own);
-        let headed =
-            |bytes: &&&Vec<u8>| [0, 2048].iter().any(|at| bytes[*at..].starts_with(b"AMBERSEG"));
-        let foreign = other.iter().filter(headed).count();
-        foreign == 0 || own.len() > foreign
+        let foreign = damaged.values().filter(|bytes| names(bytes, false)).count();
+        foreign == 0 || damaged.values().filter(used).filter(|it| names(it, true)).count() > foreign
     }
 
     /// What is there and what is named are what the bytes say.
