@@ -354,12 +354,10 @@ impl Sample {
     /// this one's files in it.
     fn is_own(&self, damaged: &Files) -> bool {
         let own_id = &self.files[&segment_path(1)][16..32];
-        let headed = |bytes: &Vec<u8>, at: usize| {
-            bytes.get(at..at + 80).filter(|header| header.starts_with(b"AMBERSEG"))
-        };
         let names = |bytes: &&Vec<u8>, own: bool| {
-            let headers = [0, 2048].into_iter().filter_map(|at| headed(bytes, at));
-            headers.map(|header| header[16..32] == *own_id).any(|is_own| is_own == own)
+            let headers = [0, 2048].into_iter().filter_map(|at| bytes.get(at..at + 80));
+            let mut headers = headers.filter(|header| header.starts_with(b"AMBERSEG"));
+            headers.any(|header| (header[16..32] == *own_id) == own)
         };
         let used = |bytes: &&Vec<u8>| bytes.get(4096..4136).is_some_and(|first| first != [0; 40]);
         let foreign = damaged.values().filter(|bytes| names(bytes, false)).count();
