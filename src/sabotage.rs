@@ -1,15 +1,15 @@
 //! Negative controls: ways to break the engine on purpose, to see that the attacks on it notice.
 //!
 //! Without `--cfg amberlog_sabotage`, or that of a model checker, nothing can be switched: [`broken`] is a
-//! constant, and the compiler leaves no trace of it. With it, a test breaks the engine on its own thread, so that tests which run side by
-//! side do not disturb each other. Every one of these is a mistake that a real engine has made.
+//! constant, and the compiler leaves no trace of it. With it, a test breaks the engine on its own thread, so
+//! that tests which run side by side do not disturb each other.
 
 /// A way to be broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[cfg_attr(
     not(any(amberlog_sabotage, amberlog_shuttle)),
-    allow(unreachable_pub, reason = "only tests can name it")
+    allow(unreachable_pub, dead_code, reason = "only tests can name it")
 )]
 pub enum Sabotage {
     /// A commit is acknowledged without a sync.
@@ -56,6 +56,12 @@ pub enum Sabotage {
     ReadErrorIsEnd,
     /// Whoever asks gets the lock.
     ShareLock,
+    /// A write that took a part is taken for done.
+    StopAtShortWrite,
+    /// Opening writes the end of the log once more, though it is certain.
+    RewriteOnOpen,
+    /// A stream that is dropped commits what is buffered.
+    CommitUnasked,
     /// No mistake, but a machine on which no thread can be started.
     NoThread,
     /// The same, and who asks for the log's own thread while another leads is forgotten.

@@ -361,6 +361,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        if broken(Sabotage::CommitUnasked) {
+            drop(self.commit());
+        }
         self.core.volatile.pin().remove(&self.id);
     }
 }

@@ -18,7 +18,7 @@ use support::Rng;
 /// So many scripts of chance are run at most.
 const SCRIPTS: u64 = 600;
 
-const ALL: [Sabotage; 22] = [
+const ALL: [Sabotage; 25] = [
     Sabotage::SkipSync,
     Sabotage::SkipDirSync,
     Sabotage::SkipHeaderSync,
@@ -41,6 +41,9 @@ const ALL: [Sabotage; 22] = [
     Sabotage::SkipContinuity,
     Sabotage::ReadErrorIsEnd,
     Sabotage::ShareLock,
+    Sabotage::StopAtShortWrite,
+    Sabotage::RewriteOnOpen,
+    Sabotage::CommitUnasked,
 ];
 
 /// Runs the attacks, the quickest first, until one of them finds something.
@@ -49,8 +52,8 @@ fn attack() -> Result<(), String> {
     damage()?;
     for (what, script) in short::scripts() {
         short::every_crash(&script, 64).map_err(|found| format!("{what}: {found}"))?;
-        short::every_fault(&script, 16).map_err(|found| format!("{what}: {found}"))?;
-        short::every_kill(&script, 64).map_err(|found| format!("{what}, killed: {found}"))?;
+        short::every_fault(&script, 4, 16).map_err(|found| format!("{what}: {found}"))?;
+        short::every_kill(&script, 4, 64).map_err(|found| format!("{what}, killed: {found}"))?;
     }
     for number in 1..=SCRIPTS {
         let bytes = script(number);

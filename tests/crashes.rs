@@ -5,7 +5,8 @@
 //! compared with the oracle: by chance for long scripts, in every way there is for short ones.
 //!
 //! A failure prints the script's number; `AMBERLOG_REPLAY=<number>` runs that one alone, with its operations
-//! printed. `AMBERLOG_SCRIPTS` says how many there are.
+//! printed. `AMBERLOG_EFFORT` says how much is tried: 1 for a quick run, 32 in the gate, more for longer;
+//! `AMBERLOG_FROM` with which script to begin.
 #![cfg(feature = "sim")]
 
 mod attack;
@@ -16,6 +17,20 @@ use support::{Rng, env_or};
 
 /// In how many ways each power cut is looked at.
 const CUTS: u64 = 8;
+
+fn effort() -> u64 {
+    env_or("AMBERLOG_EFFORT", 1).max(1)
+}
+
+/// How often what chance decides is decided anew.
+fn seeds() -> u64 {
+    effort().min(4)
+}
+
+/// How many ways of a power cut are looked at in the middle of a longer story.
+fn ways() -> u64 {
+    (4 * effort()).min(64)
+}
 
 /// The script of this number: of chance, but some are of one kind, for what chance alone never brings.
 fn script(number: u64) -> Vec<Op> {
@@ -66,9 +81,9 @@ fn p3_p4_p5_p6_whatever_the_disk_does() {
         replay(number);
         return;
     }
-    let first = env_or("AMBERLOG_SCRIPTS_FROM", 1);
+    let first = env_or("AMBERLOG_FROM", 1);
     let mut total = Stats::default();
-    for number in first..first + env_or("AMBERLOG_SCRIPTS", 100) {
+    for number in first..first + 60 * effort() {
         let found = attack(number, CUTS);
         total.add(found.unwrap_or_else(|what| panic!("AMBERLOG_REPLAY={number}: {what}")));
     }
@@ -78,7 +93,7 @@ fn p3_p4_p5_p6_whatever_the_disk_does() {
 /// F1, F2, F25, F39: nothing is left to chance where there are few enough ways.
 #[test]
 fn p3_p4_p6_every_way_of_every_power_cut() {
-    let most = env_or("AMBERLOG_WAYS", 256);
+    let most = 16 * effort();
     for (what, script) in short::scripts() {
         let (stats, all, calls) =
             short::every_crash(&script, most).unwrap_or_else(|found| panic!("{what}: {found}"));
@@ -89,10 +104,9 @@ fn p3_p4_p6_every_way_of_every_power_cut() {
 /// F1, F27: what a process that is killed leaves to the next one is in memory only.
 #[test]
 fn p3_p6_killed_at_every_call_and_then_the_power_fails() {
-    let most = env_or("AMBERLOG_WAYS", 256) / 16;
     let mut total = Stats::default();
     for (what, script) in short::scripts() {
-        let stats = short::every_kill(&script, most);
+        let stats = short::every_kill(&script, seeds(), ways());
         total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
     }
     tell("every kill", &total);
@@ -103,7 +117,7 @@ fn p3_p6_killed_at_every_call_and_then_the_power_fails() {
 fn p5_every_call_goes_wrong_in_every_way() {
     let mut total = Stats::default();
     for (what, script) in short::scripts() {
-        let stats = short::every_fault(&script, 16);
+        let stats = short::every_fault(&script, seeds(), ways());
         total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
     }
     tell("every fault", &total);

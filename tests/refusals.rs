@@ -139,6 +139,43 @@ fn f31_of_two_that_were_opened_on_nothing_the_first_to_commit_has_the_log() {
     assert!(content(&path) == before);
 }
 
+/// The lock belonged to whoever had the file open, and a fork of the process has all of its files open. A log
+/// that was closed while a fork lived on stayed locked, by this very process as the message had it. F37.
+#[test]
+fn f31_f37_a_fork_that_lives_on_does_not_keep_a_closed_log_locked() {
+    use std::os::unix::process::CommandExt;
+    let dir = dir();
+    let path = dir.path().join("log");
+    let id = write(&path);
+    let (forked, go_on) = (dir.path().join("forked"), dir.path().join("go on"));
+    let log = options().open(&path).expect("opens");
+    let mut fork = Command::new("true");
+    let marks = (forked.clone(), go_on.clone());
+    // What runs here is this very process, forked, before it becomes another program.
+    let linger = move || {
+        fs::write(&marks.0, b"")?;
+        while !marks.1.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Ok(())
+    };
+    // SAFETY: the fork touches two files and nothing that a thread of this process could have locked.
+    #[allow(unsafe_code, reason = "std has no other fork")]
+    unsafe {
+        fork.pre_exec(linger);
+    }
+    let fork = std::thread::spawn(move || fork.status().expect("the fork ends"));
+    while !forked.exists() {
+        std::thread::yield_now();
+    }
+    log.close().expect("closes");
+    let again = options().open(&path).map(drop);
+    fs::write(&go_on, b"").expect("written");
+    assert!(fork.join().expect("no panic").success());
+    again.expect("nobody writes the log any more");
+    goes_on(&path, id, 40);
+}
+
 // ---------------------------------------------------------------- what is wrong, and where
 
 fn copy(from: (&Path, u32), to: (&Path, u32)) {

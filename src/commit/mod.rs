@@ -39,4 +39,8 @@ pub(crate) trait Lead: Send + 'static {
     fn commit_group(&mut self, group: &[Arc<Pending>]);
     /// The leader panicked; nothing that it did can be trusted.
     fn poison(&mut self);
+    /// Whether the log may have a thread of its own. Without one, whoever awaits or drops a ticket leads.
+    fn allows_threads(&self) -> bool {
+        true
+    }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Queue<W> {
     wake_server: Condvar,
     /// Told whenever the writer comes back, once the log is closing.
     writer_back: Condvar,
+    /// The log may have a thread of its own.
+    may_spawn: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,7 @@ struct Inner<W> {
 
 impl<W: Lead> Queue<W> {
     pub(crate) fn new(writer: Box<W>) -> Arc<Self> {
+        let may_spawn = writer.allows_threads();
         let inner = Inner {
             forming: VecDeque::new(),
             writer: Some(writer),
@@ -51,6 +54,7 @@ impl<W: Lead> Queue<W> {
             inner: Mutex::new(inner),
             wake_server: Condvar::new(),
             writer_back: Condvar::new(),
+            may_spawn,
         })
     }
 
@@ -246,9 +250,9 @@ impl<W: Lead + Sync> Serve for Queue<W> {
             return;
         }
         let queue = Arc::clone(&self);
-        match spawn("amberlog-commit", move || queue.serve()) {
-            Ok(server) => inner.server = Some(server),
-            Err(_) => {
+        match self.may_spawn.then(|| spawn("amberlog-commit", move || queue.serve())) {
+            Some(Ok(server)) => inner.server = Some(server),
+            None | Some(Err(_)) => {
                 // No thread to be had. If somebody leads, they go on with this; if nobody does, better to
                 // make this one wait than to leave the commit undone.
                 inner.asked = !broken(Sabotage::ForgetWhoAsked);

@@ -17,6 +17,8 @@ pub(crate) use real::{RealDisk, process_id};
 #[cfg(feature = "sim")]
 pub use sim::{Fault, SimDisk};
 
+use crate::sabotage::{Sabotage, broken};
+
 /// Bytes that stay where they are for as long as somebody holds them: a mapping, or a buffer.
 pub(crate) type Pin = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
@@ -114,6 +116,7 @@ pub(crate) fn write_all_at(
     while !slices.is_empty() {
         match file.write_at(slices, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) if broken(Sabotage::StopAtShortWrite) => return Ok(()),
             Ok(done) => {
                 IoSlice::advance_slices(&mut slices, done);
                 offset += done as u64;

@@ -144,7 +144,7 @@ impl Disk for RealDisk {
                 file.set_len(0)?;
                 file.seek(SeekFrom::Start(0))?;
                 writeln!(file, "{}", std::process::id())?;
-                Ok(Lock::Held(Box::new(file)))
+                Ok(Lock::Held(Box::new(HeldLock { file, process: process_id() })))
             }
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
@@ -152,6 +152,21 @@ impl Disk for RealDisk {
                 Ok(Lock::Busy(read.ok().and_then(|_| text.trim().parse().ok())))
             }
             Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// A lock is freed in so many words: to close the file would leave it to forks of this process, which have the
+/// same file open. A fork itself frees nothing: the lock is its parent's.
+struct HeldLock {
+    file: File,
+    process: u32,
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        if self.process == process_id() {
+            let _ = self.file.unlock();
         }
     }
 }

@@ -28,7 +28,7 @@ const LOST_BYTES_MAX: u64 = 4 << 30;
 /// Does nothing when the end is certain already. Returns the bytes cleared.
 pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
     let certain = end.witnessed.is_some() && end.witness_durable == end.next - 1;
-    if certain && end.torn_to.is_none() {
+    if certain && end.torn_to.is_none() && !broken(Sabotage::RewriteOnOpen) {
         return Ok(0);
     }
     let file = &*segment.file;

@@ -334,6 +334,10 @@ impl Writer {
 }
 
 impl Lead for Writer {
+    fn allows_threads(&self) -> bool {
+        self.ground.disk.allows_threads()
+    }
+
     fn commit_group(&mut self, group: &[Arc<Pending>]) {
         self.refuse(group);
         if group.iter().all(|pending| pending.failed().is_some()) {

@@ -12,6 +12,7 @@
     reason = "every user takes its own part of it"
 )]
 
+mod commits;
 mod crash;
 mod ops;
 mod oracle;

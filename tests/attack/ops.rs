@@ -107,9 +107,10 @@ fn ring_kind(byte: u8) -> RingKind {
 }
 
 fn fault(byte: u8) -> Fault {
-    match byte % 8 {
+    match byte % 9 {
         0 | 1 => Fault::Crash,
         2 => Fault::Io,
+        7 => Fault::DoneAndFailed,
         3 | 4 => Fault::LostSync,
         5 => Fault::Interrupted,
         6 => Fault::Short,

@@ -44,28 +44,29 @@ impl Stats {
 
 /// A handle, and what it should hold.
 pub(super) struct Handle {
-    number: u64,
-    stream: Stream,
-    id: StreamId,
-    ring_kind: RingKind,
+    pub(super) number: u64,
+    pub(super) stream: Stream,
+    pub(super) id: StreamId,
+    pub(super) ring_kind: RingKind,
     /// The name that the next commit gives the stream.
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// The seq of the first event that is not committed.
-    first: u64,
+    pub(super) first: u64,
     /// Events in commits whose tickets are kept, oldest first.
-    flying: Vec<Slot>,
-    ring: Vec<Slot>,
+    pub(super) flying: Vec<Slot>,
+    pub(super) ring: Vec<Slot>,
 }
 
 /// A commit whose ticket is kept.
 pub(super) struct Queued {
-    ticket: Ticket,
-    durability: Durability,
-    changes: Changes,
+    /// `None`: it was dropped, and its handles tell how it went.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) durability: Durability,
+    pub(super) changes: Changes,
     /// The handles that took part, also with nothing to commit.
-    handles: Vec<u64>,
+    pub(super) handles: Vec<u64>,
     /// Those of the changes.
-    owners: Vec<u64>,
+    pub(super) owners: Vec<u64>,
 }
 
 /// A log under attack.
@@ -300,7 +301,7 @@ impl Attack {
     }
 
     /// Learns from a flight recorder what it dropped, and whether it had to.
-    fn note_dropped(&mut self, at: usize) -> Result<(), String> {
+    pub(super) fn note_dropped(&mut self, at: usize) -> Result<(), String> {
         let handle = &mut self.handles[at];
         if handle.ring_kind != RingKind::Overwriting {
             return Ok(());
@@ -328,181 +329,6 @@ impl Attack {
             return Err("the newest event was dropped (P10)".into());
         }
         Ok(())
-    }
-
-    fn commit(
-        &mut self,
-        some: &[usize],
-        together: bool,
-        durability: Durability,
-        then: Then,
-    ) -> Result<(), String> {
-        let how = CommitOptions::new().durability(durability);
-        let log = self.log.clone().ok_or("the log is not open")?;
-        let ticket = if together {
-            let members = self.handles.iter_mut().enumerate();
-            let members = members.filter(|(at, _)| some.contains(at));
-            log.commit_all_with(members.map(|(_, handle)| &mut handle.stream), how)
-        } else {
-            match some {
-                [one] => self.handles[*one].stream.commit_with(how),
-                _ => return Ok(()),
-            }
-        };
-        let (mut changes, mut handles, mut owners) = (Vec::new(), Vec::new(), Vec::new());
-        for at in some {
-            // Events that came back from a failed commit were put in front just now, and the oldest may have had
-            // to go.
-            self.note_dropped(*at)?;
-            let handle = &mut self.handles[*at];
-            handles.push(handle.number);
-            if handle.ring.is_empty() {
-                continue;
-            }
-            owners.push(handle.number);
-            let at = handle.first + handle.flying.len() as u64;
-            let slots = std::mem::take(&mut handle.ring);
-            handle.flying.extend(slots.iter().cloned());
-            changes.push(Change { stream: handle.id, at, slots, name: handle.name.take() });
-        }
-        self.queued.push(Queued { ticket, durability, changes, handles, owners });
-        match then {
-            Then::Wait => self.settle(),
-            Then::Keep => Ok(()),
-            Then::Drop => self.settle(),
-        }
-    }
-
-    /// Waits for all tickets, and compares each outcome with what it must be.
-    pub(super) fn settle(&mut self) -> Result<(), String> {
-        let fired = self.disk.faults_fired();
-        let queued = std::mem::take(&mut self.queued);
-        let outcomes: Vec<_> = queued
-            .into_iter()
-            .map(|one| {
-                let Queued { ticket, durability, changes, handles, owners } = one;
-                (ticket.wait(), durability, changes, handles, owners)
-            })
-            .collect();
-        self.full = self.disk.capacity() < u64::MAX;
-        let excused = self.disk.faults_fired() > fired || self.full;
-        let mut heads = self.oracle.now();
-        let (mut failed, mut group) = (BTreeSet::new(), Vec::new());
-        for (outcome, durability, changes, handles, owners) in outcomes {
-            let behind = handles.iter().any(|handle| failed.contains(handle));
-            let moved = changes.iter().any(|change| {
-                heads.get(&change.stream).map_or(0, |content| content.slots.len()) as u64
-                    != change.at
-            });
-            match outcome {
-                Ok(_) if behind || self.poisoned => {
-                    return Err("a commit succeeded behind one that failed (P5, F8)".into());
-                }
-                Ok(_) if moved => return Err("a stream that had moved was written (P8)".into()),
-                Ok(commit) => {
-                    self.check_commit(&commit, durability, &changes)?;
-                    self.land(&changes, &owners);
-                    if !changes.is_empty() {
-                        self.stats.commits += 1;
-                        self.oracle.succeeded(changes.clone());
-                    }
-                    if durability == Durability::Disk {
-                        self.oracle.synced();
-                    }
-                    add(&mut heads, &changes);
-                }
-                Err(error) => {
-                    self.return_names(&changes, &owners);
-                    failed.extend(owners);
-                    self.check_failure(&error, behind, moved, excused)?;
-                    let refused =
-                        matches!(error.kind(), ErrorKind::Conflict { .. } | ErrorKind::Poisoned);
-                    if !refused && !changes.is_empty() {
-                        add(&mut heads, &changes);
-                        group.push(changes);
-                    }
-                }
-            }
-        }
-        self.oracle.failed(group);
-        self.give_back();
-        Ok(())
-    }
-
-    fn check_commit(
-        &self,
-        commit: &Commit,
-        durability: Durability,
-        changes: &Changes,
-    ) -> Result<(), String> {
-        let position = self.position + self.oracle.commits() + u64::from(!changes.is_empty());
-        if commit.position.get() != position {
-            return Err(format!("position {} where {position} is next (P7)", commit.position));
-        }
-        if commit.durability != durability {
-            return Err("another durability than was asked for".into());
-        }
-        if let Some(first) = changes.first() {
-            let dropped = first.slots.iter().filter(|slot| slot.is_none()).count() as u64;
-            let (start, end) = (commit.seqs.start.get(), commit.seqs.end.get());
-            if start != first.at + dropped || end != first.at + first.slots.len() as u64 {
-                return Err(format!("seqs {start}..{end}, but the commit began at {}", first.at));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_failure(
-        &mut self,
-        error: &amberlog::Error,
-        behind: bool,
-        moved: bool,
-        excused: bool,
-    ) -> Result<(), String> {
-        match error.kind() {
-            ErrorKind::Poisoned if self.disk.faults_fired() > self.fired => {
-                self.poisoned = true;
-                Ok(())
-            }
-            _ if self.poisoned => Err(format!("a poisoned log says {error} (F8)")),
-            ErrorKind::Conflict { .. } if moved || behind => Ok(()),
-            ErrorKind::Io | ErrorKind::StorageFull if excused || behind => Ok(()),
-            _ => Err(format!("a commit failed for no reason: {error} ({:?})", error.kind())),
-        }
-    }
-
-    /// Events of a commit that succeeded are not the handle's any more.
-    fn land(&mut self, changes: &Changes, owners: &[u64]) {
-        for change in changes {
-            let theirs = |handle: &&mut Handle| {
-                handle.id == change.stream && owners.contains(&handle.number)
-            };
-            if let Some(handle) = self.handles.iter_mut().find(theirs) {
-                handle.first += change.slots.len() as u64;
-                handle.flying.drain(..change.slots.len());
-            }
-        }
-    }
-
-    fn return_names(&mut self, changes: &Changes, owners: &[u64]) {
-        for change in changes.iter().filter(|change| change.name.is_some()) {
-            let owner = self
-                .handles
-                .iter_mut()
-                .find(|handle| handle.id == change.stream && owners.contains(&handle.number));
-            if let Some(owner) = owner {
-                owner.name.clone_from(&change.name);
-            }
-        }
-    }
-
-    /// Events of commits that failed are back in their rings (P5).
-    fn give_back(&mut self) {
-        for handle in &mut self.handles {
-            let newer = std::mem::take(&mut handle.ring);
-            handle.ring = std::mem::take(&mut handle.flying);
-            handle.ring.extend(newer);
-        }
     }
 
     fn look_at_handles(&mut self) -> Result<(), String> {
@@ -645,12 +471,6 @@ impl Attack {
 impl Handle {
     fn head(&self) -> u64 {
         self.first + (self.flying.len() + self.ring.len()) as u64
-    }
-}
-
-fn add(heads: &mut State, changes: &Changes) {
-    for change in changes {
-        heads.entry(change.stream).or_default().slots.extend(change.slots.iter().cloned());
     }
 }
 

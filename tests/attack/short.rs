@@ -9,8 +9,6 @@ use super::run::{Attack, Stats};
 const DISK: Durability = Durability::Disk;
 const SMALL: u8 = 3;
 const SECTOR_OR_SO: u8 = 10;
-/// What chance decides is decided anew so often.
-const SEEDS: u64 = 4;
 const MIDDLING: u8 = 13;
 const LARGE: u8 = 14;
 const LARGER_THAN_A_SEGMENT: u8 = 15;
@@ -113,8 +111,8 @@ pub fn every_crash(script: &[Op], most: u64) -> Result<(Stats, u64, u64), String
 }
 
 /// Kills the process at every call of a script; what it left, nothing of it synced, is gone on with, over
-/// the next roll, and then the power fails.
-pub fn every_kill(script: &[Op], most: u64) -> Result<Stats, String> {
+/// the next roll, and then the power fails. Each so often with other chances.
+pub fn every_kill(script: &[Op], seeds: u64, most: u64) -> Result<Stats, String> {
     let mut total = Stats::default();
     let os = Durability::Os;
     // As much as does not fit behind a large commit any more, and too little to ask for the next segment.
@@ -126,8 +124,8 @@ pub fn every_kill(script: &[Op], most: u64) -> Result<Stats, String> {
         [append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(3),
     ]
     .concat();
-    for (call, seed) in (0..calls(script)?).flat_map(|call| (0..SEEDS).map(move |n| (call, n))) {
-        let mut attack = Attack::new(call * SEEDS + seed, 1)?;
+    for (call, seed) in (0..calls(script)?).flat_map(|call| (0..seeds).map(move |n| (call, n))) {
+        let mut attack = Attack::new(call * seeds + seed, 1)?;
         attack.fail(call, Fault::Crash);
         let mut after_kill = || {
             attack.until_stopped(script)?;
@@ -139,7 +137,7 @@ pub fn every_kill(script: &[Op], most: u64) -> Result<Stats, String> {
             Ok::<_, String>(())
         };
         after_kill()
-            .map_err(|what| format!("call {call}, seed {}: {what}", call * SEEDS + seed))?;
+            .map_err(|what| format!("call {call}, seed {}: {what}", call * seeds + seed))?;
         total.add(attack.stats());
     }
     Ok(total)
@@ -148,19 +146,25 @@ pub fn every_kill(script: &[Op], most: u64) -> Result<Stats, String> {
 /// Lets every call of a script go wrong, goes on with commits as far as the log lets it, once with the same
 /// handles, once with others, whose commits have the size of those that failed; after each of them the power
 /// fails in every way there is, or in so many.
-pub fn every_fault(script: &[Op], most: u64) -> Result<Stats, String> {
-    const FAULTS: [Fault; 5] =
-        [Fault::Io, Fault::LostSync, Fault::Full, Fault::Short, Fault::Interrupted];
+pub fn every_fault(script: &[Op], seeds: u64, most: u64) -> Result<Stats, String> {
+    const FAULTS: [Fault; 6] = [
+        Fault::Io,
+        Fault::DoneAndFailed,
+        Fault::LostSync,
+        Fault::Full,
+        Fault::Short,
+        Fault::Interrupted,
+    ];
     let mut total = Stats::default();
     let more = [append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Look].repeat(2);
     let others = [vec![Op::Drop { handle: 0 }; 8], more.clone()].concat();
     for call in 0..calls(script)? {
-        for (fault, seed) in FAULTS.iter().flat_map(|fault| (0..SEEDS).map(move |n| (*fault, n))) {
+        for (fault, seed) in FAULTS.iter().flat_map(|fault| (0..seeds).map(move |n| (*fault, n))) {
             let rest = if seed % 2 == 0 { &others } else { &more };
-            let mut attack = Attack::new(call * SEEDS + seed, 1)?;
+            let mut attack = Attack::new(call * seeds + seed, 1)?;
             attack.fail(call, fault);
             with_fault(&mut attack, script, rest, most).map_err(|what| {
-                format!("{fault:?} at call {call}, seed {}: {what}", call * SEEDS + seed)
+                format!("{fault:?} at call {call}, seed {}: {what}", call * seeds + seed)
             })?;
             total.add(attack.stats());
         }

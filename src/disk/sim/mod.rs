@@ -50,6 +50,8 @@ pub struct SimDisk(Arc<Mutex<World>>);
 pub enum Fault {
     /// The call fails; a write may have written a part, or all.
     Io,
+    /// A write or a sync does everything, and says that it failed. Any other call merely fails.
+    DoneAndFailed,
     /// A sync fails and what it should have written is forgotten: the cache may go on showing it, and later
     /// syncs succeed without it (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
     /// Any other call merely fails.
@@ -337,7 +339,7 @@ impl DiskFile for SimFile {
         let most = match world.call()? {
             Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
             Some(Fault::Short) => bytes.len().div_ceil(2),
-            Some(Fault::Io | Fault::LostSync) => return Err(injected()),
+            Some(Fault::Io | Fault::LostSync | Fault::DoneAndFailed) => return Err(injected()),
             _ => bytes.len(),
         };
         let cache = &world.file(self.id)?.cache;
@@ -365,7 +367,7 @@ impl DiskFile for SimFile {
         let (room, unit) = (world.room(), world.unit);
         let written = world.file(self.id)?.write(&bytes, offset as usize, room, unit);
         match fault {
-            Some(Fault::Io | Fault::LostSync) => Err(injected()),
+            Some(Fault::Io | Fault::LostSync | Fault::DoneAndFailed) => Err(injected()),
             _ if written == 0 && !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(written),
         }
@@ -388,6 +390,10 @@ impl DiskFile for SimFile {
                 Err(injected())
             }
             Some(Fault::Io) => Err(injected()),
+            Some(Fault::DoneAndFailed) => {
+                file.sync();
+                Err(injected())
+            }
             _ => {
                 file.sync();
                 Ok(())

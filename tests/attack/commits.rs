@@ -1,0 +1,217 @@
+//! Commits: what is asked for, and whether each outcome is what it must be.
+
+use std::collections::BTreeSet;
+
+use amberlog::{Commit, CommitOptions, Durability, ErrorKind, Ticket};
+
+use super::ops::Then;
+use super::oracle::{Change, Changes, State};
+use super::run::{Attack, Handle, Queued};
+
+impl Attack {
+    pub(super) fn commit(
+        &mut self,
+        some: &[usize],
+        together: bool,
+        durability: Durability,
+        then: Then,
+    ) -> Result<(), String> {
+        let fired = self.disk.faults_fired();
+        let how = CommitOptions::new().durability(durability);
+        let log = self.log.clone().ok_or("the log is not open")?;
+        let ticket = if together {
+            let members = self.handles.iter_mut().enumerate();
+            let members = members.filter(|(at, _)| some.contains(at));
+            log.commit_all_with(members.map(|(_, handle)| &mut handle.stream), how)
+        } else {
+            match some {
+                [one] => self.handles[*one].stream.commit_with(how),
+                _ => return Ok(()),
+            }
+        };
+        let (mut changes, mut handles, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for at in some {
+            // Events that came back from a failed commit were put in front just now, and the oldest may have had
+            // to go.
+            self.note_dropped(*at)?;
+            let handle = &mut self.handles[*at];
+            handles.push(handle.number);
+            if handle.ring.is_empty() {
+                continue;
+            }
+            owners.push(handle.number);
+            let at = handle.first + handle.flying.len() as u64;
+            let slots = std::mem::take(&mut handle.ring);
+            handle.flying.extend(slots.iter().cloned());
+            changes.push(Change { stream: handle.id, at, slots, name: handle.name.take() });
+        }
+        let ticket = (then != Then::Drop).then_some(ticket);
+        self.queued.push(Queued { ticket, durability, changes, handles, owners });
+        if then == Then::Keep { Ok(()) } else { self.settle_since(fired) }
+    }
+
+    /// Waits for all tickets, and compares each outcome with what it must be.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        self.settle_since(self.disk.faults_fired())
+    }
+
+    /// `fired`: how many calls had gone wrong before the first of them may have been led for.
+    fn settle_since(&mut self, fired: u64) -> Result<(), String> {
+        let queued = std::mem::take(&mut self.queued);
+        let outcomes: Vec<_> = queued
+            .into_iter()
+            .map(|one| {
+                let Queued { ticket, durability, changes, handles, owners } = one;
+                (ticket.map(Ticket::wait), durability, changes, handles, owners)
+            })
+            .collect();
+        self.full = self.disk.capacity() < u64::MAX;
+        let excused = self.disk.faults_fired() > fired || self.full;
+        let mut heads = self.oracle.now();
+        let (mut failed, mut group) = (BTreeSet::new(), Vec::new());
+        for (outcome, durability, changes, handles, owners) in outcomes {
+            let behind = handles.iter().any(|handle| failed.contains(handle));
+            let moved = changes.iter().any(|change| {
+                heads.get(&change.stream).map_or(0, |content| content.slots.len()) as u64
+                    != change.at
+            });
+            let told = outcome.is_some();
+            let succeeded = match &outcome {
+                Some(outcome) => outcome.is_ok(),
+                None => !self.is_back(&owners),
+            };
+            if succeeded && !changes.is_empty() && (behind || self.poisoned) {
+                return Err("a commit succeeded behind one that failed (P5, F8)".into());
+            }
+            if succeeded && moved {
+                return Err("a stream that had moved was written (P8)".into());
+            }
+            match outcome {
+                Some(Ok(_)) if behind || self.poisoned => {
+                    return Err("a commit of nothing hides a failure (F7)".into());
+                }
+                Some(Ok(_)) | None if succeeded => {
+                    if let Some(Ok(commit)) = outcome {
+                        self.check_commit(&commit, durability, &changes)?;
+                    }
+                    self.land(&changes, &owners);
+                    if !changes.is_empty() {
+                        self.stats.commits += 1;
+                        self.oracle.succeeded(changes.clone());
+                    }
+                    if durability == Durability::Disk && told {
+                        self.oracle.synced();
+                    }
+                    add(&mut heads, &changes);
+                }
+                outcome => {
+                    self.return_names(&changes, &owners);
+                    failed.extend(owners);
+                    let refused = match &outcome {
+                        Some(Err(error)) => {
+                            self.check_failure(error, behind, moved, excused)?;
+                            let kind = error.kind();
+                            matches!(kind, ErrorKind::Conflict { .. } | ErrorKind::Poisoned)
+                        }
+                        _ => moved,
+                    };
+                    if !refused && !changes.is_empty() {
+                        add(&mut heads, &changes);
+                        group.push(changes);
+                    }
+                }
+            }
+        }
+        self.oracle.failed(group);
+        self.give_back();
+        Ok(())
+    }
+
+    /// Whether the events of a commit came back, all of them or none.
+    fn is_back(&self, owners: &[u64]) -> bool {
+        let mut owners = self.handles.iter().filter(|handle| owners.contains(&handle.number));
+        owners.any(|handle| handle.stream.buffered() > 0)
+    }
+
+    fn check_commit(
+        &self,
+        commit: &Commit,
+        durability: Durability,
+        changes: &Changes,
+    ) -> Result<(), String> {
+        let position = self.position + self.oracle.commits() + u64::from(!changes.is_empty());
+        if commit.position.get() != position {
+            return Err(format!("position {} where {position} is next (P7)", commit.position));
+        }
+        if commit.durability != durability {
+            return Err("another durability than was asked for".into());
+        }
+        if let Some(first) = changes.first() {
+            let dropped = first.slots.iter().filter(|slot| slot.is_none()).count() as u64;
+            let (start, end) = (commit.seqs.start.get(), commit.seqs.end.get());
+            if start != first.at + dropped || end != first.at + first.slots.len() as u64 {
+                return Err(format!("seqs {start}..{end}, but the commit began at {}", first.at));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_failure(
+        &mut self,
+        error: &amberlog::Error,
+        behind: bool,
+        moved: bool,
+        excused: bool,
+    ) -> Result<(), String> {
+        match error.kind() {
+            ErrorKind::Poisoned if self.disk.faults_fired() > self.fired => {
+                self.poisoned = true;
+                Ok(())
+            }
+            _ if self.poisoned => Err(format!("a poisoned log says {error} (F8)")),
+            ErrorKind::Conflict { .. } if moved || behind => Ok(()),
+            ErrorKind::Io | ErrorKind::StorageFull if excused || behind => Ok(()),
+            _ => Err(format!("a commit failed for no reason: {error} ({:?})", error.kind())),
+        }
+    }
+
+    /// Events of a commit that succeeded are not the handle's any more.
+    fn land(&mut self, changes: &Changes, owners: &[u64]) {
+        for change in changes {
+            let theirs = |handle: &&mut Handle| {
+                handle.id == change.stream && owners.contains(&handle.number)
+            };
+            if let Some(handle) = self.handles.iter_mut().find(theirs) {
+                handle.first += change.slots.len() as u64;
+                handle.flying.drain(..change.slots.len());
+            }
+        }
+    }
+
+    fn return_names(&mut self, changes: &Changes, owners: &[u64]) {
+        for change in changes.iter().filter(|change| change.name.is_some()) {
+            let owner = self
+                .handles
+                .iter_mut()
+                .find(|handle| handle.id == change.stream && owners.contains(&handle.number));
+            if let Some(owner) = owner {
+                owner.name.clone_from(&change.name);
+            }
+        }
+    }
+
+    /// Events of commits that failed are back in their rings (P5).
+    fn give_back(&mut self) {
+        for handle in &mut self.handles {
+            let newer = std::mem::take(&mut handle.ring);
+            handle.ring = std::mem::take(&mut handle.flying);
+            handle.ring.extend(newer);
+        }
+    }
+}
+
+fn add(heads: &mut State, changes: &Changes) {
+    for change in changes {
+        heads.entry(change.stream).or_default().slots.extend(change.slots.iter().cloned());
+    }
+}
