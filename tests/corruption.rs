@@ -45,6 +45,8 @@ struct Sample {
     name: &'static str,
     files: Files,
     streams: BTreeMap<StreamId, Vec<Vec<u8>>>,
+    /// The position of each event.
+    positions: BTreeMap<(StreamId, u64), Position>,
     /// The events of the last commit: the one whose bytes may be taken for a torn tail.
     last: BTreeSet<(StreamId, u64)>,
     /// How many segments hold commits.
@@ -104,10 +106,24 @@ fn sample(how: How) -> Sample {
         files = read_dir(dir.path());
     }
     let name = ["closed", "killed", "unsealed"][how as usize];
+    let whole = tempfile_of(&files);
+    let log = options().open(whole.path()).expect("opens");
+    let all = log.snapshot().read_all(Position::START).expect("in range");
+    let positions = all.map(|event| {
+        let event = event.expect("whole");
+        ((event.stream(), event.seq().get()), event.position().expect("durable"))
+    });
+    let positions = positions.collect();
     let found = survey(dir.path()).expect("readable");
     let used = |one: &&SegmentReport| one.state != SegmentState::Spare;
     let segments = found.segments.iter().filter(used).count() as u32;
-    Sample { name, files, streams: content, last, segments }
+    Sample { name, files, streams: content, positions, last, segments }
+}
+
+fn tempfile_of(files: &Files) -> TempDir {
+    let dir = dir();
+    write_dir(dir.path(), files);
+    dir
 }
 
 fn wait_for_seals(dir: &Path) {
@@ -170,6 +186,10 @@ impl Sample {
         self.gather(all, &mut others[1]);
         let missed: Vec<_> = seen.events.difference(&others[1].events).collect();
         assert!(missed.is_empty() || others[1].told, "by position, untold: {missed:?}");
+        let shown = |place: &&(StreamId, u64)| self.positions[place] <= snapshot.position();
+        let unseen = self.positions.keys().filter(shown);
+        let unseen: Vec<_> = unseen.filter(|place| !others[1].events.contains(place)).collect();
+        assert!(unseen.is_empty() || others[1].told, "F22: by position, not told: {unseen:?}");
         seen.told |= others.iter().any(|other| other.told);
         seen
     }
@@ -222,16 +242,22 @@ impl Sample {
         assert!(read_dir(dir) == recovered, "F24: the second opening writes nothing");
 
         let log = options().open(dir).expect("opens once more");
-        let mut stream = log.stream().expect("a stream");
-        stream.append(b"new").expect("room");
-        stream.commit().wait().expect("committed");
-        let id = stream.id();
-        drop(stream);
+        // P6: what is damaged keeps nobody from writing, not even to the streams that it hit.
+        let known = log.snapshot().streams();
+        let resumed = known.iter().map(|one| log.resume(one.id).expect("known"));
+        let mut streams: Vec<Stream> = resumed.chain([log.stream().expect("a stream")]).collect();
+        let mut new = Vec::new();
+        for stream in &mut streams {
+            new.push((stream.id(), stream.append(b"new").expect("room")));
+        }
+        log.commit_all(&mut streams).wait().expect("committed");
+        drop(streams);
         log.close().expect("closes");
         let (snapshot, _) = Snapshot::open(dir).expect("readable");
-        let new: Vec<_> =
-            snapshot.events(id).expect("known").collect::<Result<_, _>>().expect("whole");
-        assert_eq!((new.len(), new[0].payload()), (1, &b"new"[..]));
+        for (id, seq) in new {
+            let mut one = snapshot.events(id).expect("known").range(seq..=seq);
+            assert_eq!(one.next().expect("there").expect("whole").payload(), b"new");
+        }
         for (id, seq) in &seen.events {
             let mut one = snapshot.events(*id).expect("known").range(*seq..=*seq);
             self.event(&one.next().expect("still there").expect("still whole"));
@@ -341,7 +367,18 @@ fn p6_f20_swapped_and_repeated_sectors() {
             sample.change(&format!("sector {a} also at {b}"), name, |bytes| {
                 bytes.copy_within(a..a + SECTOR, b);
             });
-            let other = sample.files[&names[(n + 1) % names.len()]].clone();
+            let next = &names[(n + 1) % names.len()];
+            let other = sample.files[next].clone();
+            let mut files = sample.files.clone();
+            let c = rng.below((other.len() / SECTOR) as u64) as usize * SECTOR;
+            let first = sample.files[name][a..a + SECTOR].to_vec();
+            files.get_mut(name).expect("there")[a..a + SECTOR]
+                .copy_from_slice(&other[c..c + SECTOR]);
+            files.get_mut(next).expect("there")[c..c + SECTOR].copy_from_slice(&first);
+            sample.check(
+                &format!("{} {a} and {} {c} swapped", name.display(), next.display()),
+                &files,
+            );
             sample.change(&format!("sector {a} of another segment"), name, |bytes| {
                 let from = a.min(other.len() / SECTOR * SECTOR - SECTOR);
                 bytes[a..a + SECTOR].copy_from_slice(&other[from..from + SECTOR]);

@@ -2,6 +2,8 @@
 //!
 //! Each test opens with the story of its bug: what was done, what went wrong, and why.
 
+#[path = "regressions/recovery.rs"]
+mod recovery;
 mod support;
 
 use std::sync::Arc;

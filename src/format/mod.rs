@@ -23,8 +23,8 @@ pub(crate) use commit::{
 };
 pub(crate) use frame::{FrameHead, Frames, frame_crc, frame_head, put_frame_head};
 pub(crate) use segment::{
-    FooterEntry, HeaderError, SegmentHeader, Trailer, decode_header, decode_trailer, encode_footer,
-    footer_entry, footer_is_valid,
+    FooterEntry, HeaderError, SegmentHeader, Trailer, decode_header, decode_trailer, decode_twin,
+    encode_footer, footer_entry, footer_is_valid,
 };
 
 /// The newest format version, and so far the only one.

@@ -75,6 +75,11 @@ pub(crate) fn decode_header(block: &[u8]) -> Result<(SegmentHeader, bool), Heade
     }
 }
 
+/// The second copy of the header, if it is whole.
+pub(crate) fn decode_twin(block: &[u8]) -> Option<SegmentHeader> {
+    decode_one(block.get(header::TWIN..header::TWIN + header::BYTES)?).ok()
+}
+
 fn decode_one(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
     if bytes[header::MAGIC_AT] != header::MAGIC
         || take_u32(bytes, &header::CRC) != checksum(0, &[&bytes[..header::CRC.start]])

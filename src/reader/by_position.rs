@@ -7,7 +7,7 @@ use super::event::Event;
 use crate::catalog::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, COMMITS_AT, decode_gap, record_at};
-use crate::recovery::scan::{Found, Scanner, Step};
+use crate::recovery::scan::{Found, Scanner, Step, Wanted};
 use crate::segment::Segment;
 use crate::types::{Seq, StreamId};
 
@@ -107,8 +107,10 @@ impl LogEvents {
     fn missed(&mut self, mut at: At) -> Error {
         let error = at.segment.error("read", at.offset);
         let mut from = at.offset;
+        // At the start of a segment nothing tells which commit should stand there.
+        let started = (from > COMMITS_AT).then_some(from);
         loop {
-            match at.scanner.find(from, self.next) {
+            match at.scanner.find(from, Wanted { position: self.next, started }) {
                 Ok(Some((offset, Step::Commit(found)))) => {
                     at.offset = offset;
                     self.next = found.head.position;

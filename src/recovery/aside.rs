@@ -8,7 +8,6 @@ use std::ops::Range;
 
 use crate::disk::{Disk, DiskFile, read_exact_at, write_all_at};
 use crate::error::{Error, Place, Result};
-use crate::format::SECTOR_BYTES;
 use crate::segment::{DIR, Segment, UNFINISHED, create_anew, path, place};
 
 const PIECE_BYTES: u64 = 1 << 20;
@@ -75,23 +74,24 @@ fn copy(from: &dyn DiskFile, range: Range<u64>, to: &dyn DiskFile) -> io::Result
     to.sync_data()
 }
 
-/// Whether `kept` has all of what stands at `range`: the same bytes, but for sectors that a clearing that was cut
+/// Whether `kept` has all of what stands at `range`: the same bytes, but for those that a clearing that was cut
 /// has reached.
 fn is_rest_of(file: &dyn DiskFile, range: Range<u64>, kept: &dyn DiskFile) -> io::Result<bool> {
     if kept.len()? < range.end - range.start {
         return Ok(false);
     }
+    let mut here = vec![0; PIECE_BYTES.min(range.end - range.start) as usize];
+    let mut there = here.clone();
     let mut at = range.start;
-    let (mut here, mut there) = ([0; SECTOR_BYTES as usize], [0; SECTOR_BYTES as usize]);
     while at < range.end {
-        let next = (at + 1).next_multiple_of(SECTOR_BYTES).min(range.end);
-        let bytes = (next - at) as usize;
+        let bytes = PIECE_BYTES.min(range.end - at) as usize;
         read_exact_at(file, &mut here[..bytes], at)?;
         read_exact_at(kept, &mut there[..bytes], at - range.start)?;
-        if here[..bytes] != there[..bytes] && here[..bytes].iter().any(|byte| *byte != 0) {
+        let both = here[..bytes].iter().zip(&there[..bytes]);
+        if both.into_iter().any(|(here, there)| *here != 0 && here != there) {
             return Ok(false);
         }
-        at = next;
+        at += bytes as u64;
     }
     Ok(true)
 }

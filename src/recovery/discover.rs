@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use super::report::DamageKind;
 use super::scan::{Scanner, Step};
-use crate::disk::{Disk, DiskFile, read_exact_at};
+use crate::disk::{Disk, DiskFile, read_at_most, read_exact_at};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{COMMITS_AT, HeaderError, SegmentHeader, VERSION, decode_header, header};
+use crate::format::{
+    COMMITS_AT, HeaderError, SegmentHeader, VERSION, commit_header, decode_header, decode_twin,
+    header, is_zero,
+};
 use crate::segment::{DIR, Sealed, Segment, Spare, is_unfinished, parse_name, path, place};
 
 /// How to open the files.
@@ -88,12 +91,18 @@ struct Opened {
     file: Option<Arc<dyn DiskFile>>,
     bytes: u64,
     header: Result<(SegmentHeader, bool), HeaderError>,
+    twin: Option<SegmentHeader>,
+    /// Something stands where its first commit would.
+    used: bool,
 }
 
 /// Each header names its log. The log is the one that most of them name, so that no single file can
-/// speak for all others; of two with as many, the one that comes first.
+/// speak for all others; of two with as many, the one that comes first. Spares have no say as long as there is
+/// anything else: they come and go, and whose log it is must not change with them.
 fn majority(all: &[Opened]) -> Option<[u8; 16]> {
-    let ids = || all.iter().filter_map(|one| one.header.ok()).map(|(header, _)| header.log_id);
+    let any_used = all.iter().any(|one| one.used && one.header.is_ok());
+    let voters = || all.iter().filter(|one| one.used || !any_used);
+    let ids = || voters().filter_map(|one| one.header.ok()).map(|(header, _)| header.log_id);
     let votes = |id: [u8; 16]| ids().filter(|one| *one == id).count();
     let mut best: Option<([u8; 16], usize)> = None;
     for id in ids() {
@@ -118,7 +127,14 @@ impl Opened {
             // What the disk says of a directory, a pipe or a device.
             Err(error) if error.kind() == ErrorKindOfIo::InvalidInput => {
                 let header = Err(HeaderError::Damaged);
-                return Ok(Some(Self { number, file: None, bytes: 0, header }));
+                return Ok(Some(Self {
+                    number,
+                    file: None,
+                    bytes: 0,
+                    header,
+                    twin: None,
+                    used: false,
+                }));
             }
             Err(error) => return Err(failed(error)),
         };
@@ -130,11 +146,21 @@ impl Opened {
             let kind = ErrorKind::UnsupportedVersion { found, supported: VERSION };
             return Err(Error::new(kind, "open").at(place(number, 0)));
         }
-        Ok(Some(Self { number, file: Some(file), bytes, header }))
+        let mut first = [0; commit_header::BYTES];
+        let read = read_at_most(&*file, &mut first, COMMITS_AT).map_err(failed)?;
+        let used = !is_zero(&first[..read]);
+        let twin = decode_twin(&block);
+        Ok(Some(Self { number, file: Some(file), bytes, header, twin, used }))
     }
 
     fn judge(self, log_id: Option<[u8; 16]>) -> Result<Candidate> {
-        let Self { number, file, bytes, header } = self;
+        let Self { number, file, bytes, header, twin, .. } = self;
+        let is_own = |one: &SegmentHeader| one.number == number && Some(one.log_id) == log_id;
+        let header = match (header, twin) {
+            // A sector of another segment may stand over the first copy.
+            (Ok((first, _)), Some(twin)) if !is_own(&first) && is_own(&twin) => Ok((twin, false)),
+            (header, _) => header,
+        };
         let header_hurt = matches!(header, Ok((_, false)));
         let role = match (header, file) {
             (_, None) => Role::Unusable(DamageKind::Foreign),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::scan::{Found, Scanner, Step};
+use super::scan::{Found, Scanner, Step, Wanted};
 use crate::disk::{Disk, RealDisk, read_exact_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
@@ -241,7 +241,8 @@ impl Inspection {
             }
             _ if at.refresh()? => {}
             _ => {
-                let end = at.scanner.find(offset + 1, 0)?.map_or(at.limit, |(next, _)| next);
+                let end =
+                    at.scanner.find(offset + 1, Wanted::ANY)?.map_or(at.limit, |(next, _)| next);
                 let bytes = end - offset;
                 let item = if end == at.limit && at.scanner.last_written(offset)?.is_none() {
                     Item::Zeros { segment: number, offset, bytes }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::discover::{Access, Candidate, Discovered, Role, discover};
 use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, TornTail};
 use super::scan::{Found, Scanner, Step};
+use super::sealed::{self, LostEvents, Verdict, lost_events};
 use super::walk::{End, Expectation, Wound, walk};
 use crate::catalog::{Catalog, LogPlace, Watermark};
 use crate::disk::Disk;
@@ -18,7 +19,7 @@ use crate::format::{BatchKind, POSITION_MAX, witness};
 use crate::index::BatchRef;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare, place};
-use crate::types::{Position, Seq, StreamId};
+use crate::types::{Position, StreamId};
 
 /// How closely to look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +70,9 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
     for (index, one) in std::mem::take(&mut found.candidates).into_iter().enumerate() {
         // The next segment that can follow; one that repeats positions is none.
         let follows = |later: &Later| later.first.is_none_or(|first| first >= loader.next);
-        let later = starts[index + 1..].iter().flatten().copied().find(follows);
+        let behind = || starts[index + 1..].iter().flatten().copied();
+        let anchored = behind().any(|later| later.anchored);
+        let later = behind().find(follows).map(|later| Later { anchored, ..later });
         let number = one.number;
         loader.fold(one, before, later)?;
         before = number;
@@ -81,12 +84,16 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
 #[derive(Clone, Copy)]
 struct Later {
     first: Option<u64>,
+    /// It, or one behind it, says at which position it starts.
+    anchored: bool,
 }
 
 impl Later {
     fn of(candidate: &Candidate) -> Option<Self> {
         match &candidate.role {
-            Role::Segment(start) => Some(Self { first: start.first }),
+            Role::Segment(start) => {
+                Some(Self { first: start.first, anchored: start.first.is_some() })
+            }
             _ => None,
         }
     }
@@ -146,7 +153,14 @@ impl Loader {
             }
             self.next = first;
         }
-        self.stranded.clear();
+        // What was in front of it, and in it, may have given positions that nothing tells.
+        let unplaced =
+            start.first.is_none() && (!self.stranded.is_empty() || one.number != before + 1);
+        if unplaced {
+            self.stranded.push(one.number);
+        } else {
+            self.stranded.clear();
+        }
         match start.sealed {
             Some(sealed) => {
                 let segment = Segment::sealed(start.header, start.file, sealed);
@@ -213,16 +227,27 @@ impl Loader {
     }
 
     fn check_sealed(&mut self, segment: &Arc<Segment>, last: u64, footer_at: u64) -> Result<()> {
+        match sealed::check(segment)? {
+            Verdict::Listed(losses) => {
+                for loss in losses {
+                    self.damage(loss.kind, segment.number(), loss.offset, loss.positions);
+                    if let Some(damage) = self.survey.damages.last_mut() {
+                        damage.events = loss.events;
+                    }
+                }
+                return Ok(());
+            }
+            Verdict::Unknown(offset) => {
+                let error = Error::new(ErrorKind::UnsupportedFeature, "open");
+                return Err(error.at(place(segment.number(), offset)));
+            }
+            Verdict::Unlisted => self.damage(DamageKind::Footer, segment.number(), footer_at, 0..0),
+        }
         let expect = Expectation { first: segment.first_position, durable: last, limit: footer_at };
-        let mut batches = 0_u64;
-        let end = self.replay(segment, expect, |_, found| batches += found.batches.len() as u64)?;
+        let end = self.replay(segment, expect, |_, _| {})?;
         if end.next <= last {
             let wound = Wound { offset: end.offset, positions: end.next..last + 1 };
             self.wound(segment.number(), wound, &[]);
-        }
-        let entries = segment.seal_state().map_or(0, |sealed| u64::from(sealed.footer.len()));
-        if entries != batches && end.next > last && self.survey.damages.is_empty() {
-            self.damage(DamageKind::Footer, segment.number(), footer_at, 0..0);
         }
         Ok(())
     }
@@ -277,18 +302,22 @@ impl Loader {
         let whole = self.survey.damages.len() == known;
         let limit = end.offset + witness::BYTES as u64;
         let closed = end.witnessed == Some(true) && limit <= one.bytes;
+        let is_short = one.bytes < segment.header.reserved_bytes;
+        if end.next > first || end.witnessed.is_some() {
+            self.stranded.clear();
+        }
         match later {
-            Some(Later { first: Some(next) }) if end.next < next => {
+            Some(Later { first: Some(next), .. }) if end.next < next => {
                 let lost = Wound { offset: end.offset, positions: end.next..next };
                 self.wound(one.number, lost, &[]);
                 self.next = next;
             }
-            None => {
-                if one.bytes < segment.header.reserved_bytes && !closed {
-                    self.damage(DamageKind::Cut, one.number, one.bytes, end.next..end.next);
-                }
+            // Nobody behind it says how far it went.
+            None | Some(Later { first: None, anchored: false }) if is_short && !closed => {
+                self.damage(DamageKind::Cut, one.number, one.bytes, end.next..end.next);
                 self.next = end.next;
             }
+            None => self.next = end.next,
             Some(_) => {
                 // A footer would hide what is damaged in front of it.
                 if whole {
@@ -305,8 +334,8 @@ impl Loader {
         if later.is_none() {
             self.survey.closed_cleanly = closed && end.torn_to.is_none();
             self.survey.torn_tail = end.torn_to.map(|to| TornTail {
-                place: place(one.number, end.offset),
-                bytes: to - end.offset,
+                place: place(one.number, end.torn_from()),
+                bytes: to - end.torn_from(),
                 commits: end.torn_commits,
             });
             self.last = Some((segment, end));
@@ -333,10 +362,8 @@ impl Loader {
     }
 
     fn wound(&mut self, number: u32, wound: Wound, bad: &[(u64, LostEvents)]) {
-        let of_commit = bad.iter().find(|(position, events)| {
-            *position == wound.positions.start
-                && wound.positions.end == position + 1
-                && !events.is_empty()
+        let of_commit = bad.iter().find(|(position, _)| {
+            *position == wound.positions.start && wound.positions.end == position + 1
         });
         let kind = if of_commit.is_some() { DamageKind::Commit } else { DamageKind::Hole };
         self.damage(kind, number, wound.offset, wound.positions);
@@ -409,8 +436,6 @@ impl Loader {
     }
 }
 
-type LostEvents = Vec<(StreamId, Range<Seq>)>;
-
 fn note(catalog: &Catalog, segment: &Segment, found: &Found) {
     for batch in &found.batches {
         let Some(kind) = batch.kind else { continue };
@@ -421,14 +446,4 @@ fn note(catalog: &Catalog, segment: &Segment, found: &Found) {
     for (stream, name) in &found.names {
         catalog.note_name(*stream, name);
     }
-}
-
-/// The events of the batches of a commit that are not what was written.
-fn lost_events(found: &Found) -> LostEvents {
-    let bad = found.bad.iter().filter_map(|index| found.batches.get(*index));
-    bad.map(|batch| {
-        let end = batch.first_seq.saturating_add(u64::from(batch.count));
-        (StreamId::from_bytes(batch.stream), Seq(batch.first_seq)..Seq(end))
-    })
-    .collect()
 }

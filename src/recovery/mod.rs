@@ -10,6 +10,7 @@ mod load;
 mod repair;
 mod report;
 pub(crate) mod scan;
+mod sealed;
 mod walk;
 
 use std::path::Path;
@@ -121,7 +122,7 @@ fn mend(disk: &dyn Disk) -> Result<Repair> {
     }
     let _guard = lock(disk)?;
     let loaded = load(disk, Access::Write, Depth::Full)?.ok_or_else(none)?;
-    let mut report = repair::repair(disk, loaded)?;
+    let mut report = repair::repair(disk, &loaded)?;
     report.after = match report.changed_nothing() {
         true => report.before.clone(),
         false => load(disk, Access::Read, Depth::Full)?.ok_or_else(none)?.survey,

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use crate::disk::Pin;
 use crate::error::Result;
 use crate::format::{
-    Attribute, AttributeError, Attributes, BatchHead, BatchKind, Class, CommitHead, Witness,
-    batch_crc, classify, commit_header, decode_witness, is_zero, marker, padding_is_zero, witness,
+    Attribute, AttributeError, Attributes, BatchHead, BatchKind, COMMIT_BYTES_MIN, Class,
+    CommitHead, Witness, batch_crc, classify, commit_header, decode_witness, is_zero, marker,
+    padding_is_zero, witness,
 };
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Window};
@@ -103,6 +104,28 @@ pub(crate) enum Step {
     Invalid,
 }
 
+/// Which record is looked for behind something bad.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Its position is this or a later one.
+    pub(crate) position: u64,
+    /// Where the commit of that position started, if that is known.
+    pub(crate) started: Option<u64>,
+}
+
+impl Wanted {
+    /// Any record at all.
+    pub(crate) const ANY: Self = Self { position: 0, started: None };
+
+    /// Whether a record of `position` can stand at `offset`: those before it had room. What cannot is a piece of
+    /// another part of the file.
+    fn can_stand(self, position: u64, offset: u64) -> bool {
+        let Some(between) = position.checked_sub(self.position) else { return false };
+        let room = |started| offset.saturating_sub(started) / COMMIT_BYTES_MIN;
+        self.started.is_none_or(|started| between <= room(started))
+    }
+}
+
 /// Reads the records of a segment up to a limit.
 #[derive(Debug)]
 pub(crate) struct Scanner {
@@ -122,8 +145,17 @@ impl Scanner {
     ///
     /// Only when the file cannot be read.
     pub(crate) fn step(&mut self, offset: u64) -> Result<Step> {
+        self.step_until(offset, self.limit)
+    }
+
+    /// What stands at `offset`; a commit that ends behind `end` is not verified.
+    ///
+    /// # Errors
+    ///
+    /// Only when the file cannot be read.
+    pub(crate) fn step_until(&mut self, offset: u64, end: u64) -> Result<Step> {
         let salt = self.segment.header.salt;
-        let room = self.limit.saturating_sub(offset);
+        let room = self.limit.min(end).saturating_sub(offset);
         let head = self.bytes(offset, room.min(commit_header::BYTES as u64))?;
         Ok(match classify(head) {
             Class::End => Step::End,
@@ -141,9 +173,9 @@ impl Scanner {
         })
     }
 
-    /// The first whole record at or after `from` that belongs to `position` or a later one: the proof that
-    /// what stands before it is not the end.
-    pub(crate) fn find(&mut self, from: u64, position: u64) -> Result<Option<(u64, Step)>> {
+    /// The first whole record at or after `from` that belongs where it stands, as far as `wanted` can tell: the
+    /// proof that what stands before it is not the end.
+    pub(crate) fn find(&mut self, from: u64, wanted: Wanted) -> Result<Option<(u64, Step)>> {
         let mut at = from.next_multiple_of(crate::format::ALIGN);
         while at < self.limit {
             let until = self.limit.min(at + READ_AHEAD_BYTES);
@@ -152,7 +184,7 @@ impl Scanner {
             let mut inside = if is_zero(bytes) { bytes.len() } else { 0 };
             while let Some(hit) = next_magic(bytes, inside) {
                 let offset = at + hit as u64;
-                match self.candidate(offset, position)? {
+                match self.candidate(offset, wanted)? {
                     Some(step) => return Ok(Some((offset, step))),
                     None => inside = hit + crate::format::ALIGN as usize,
                 }
@@ -162,7 +194,7 @@ impl Scanner {
         Ok(None)
     }
 
-    fn candidate(&mut self, offset: u64, position: u64) -> Result<Option<Step>> {
+    fn candidate(&mut self, offset: u64, wanted: Wanted) -> Result<Option<Step>> {
         let salt = self.segment.header.salt;
         let room = self.limit - offset;
         let head = self.bytes(offset, room.min(commit_header::BYTES as u64))?;
@@ -172,7 +204,7 @@ impl Scanner {
             _ => None,
         };
         match here {
-            Some(here) if here >= position => Ok(Some(self.step(offset)?)),
+            Some(here) if wanted.can_stand(here, offset) => Ok(Some(self.step(offset)?)),
             _ => Ok(None),
         }
     }

@@ -8,9 +8,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::scan::{Found, Scanner, Step};
+use super::scan::{Found, Scanner, Step, Wanted};
 use crate::error::Result;
-use crate::format::{COMMITS_AT, record_at, witness};
+use crate::format::{ALIGN, COMMITS_AT, record_at, witness};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 
@@ -112,6 +112,10 @@ struct Walk {
     /// Where the next record is looked for, and the position that a commit there would have.
     offset: u64,
     next: u64,
+    /// A commit was found: from there on it is known where the next one starts.
+    found_any: bool,
+    /// Where the record behind a commit would start that is not sound.
+    doubtful: Option<u64>,
 }
 
 impl Walk {
@@ -134,6 +138,8 @@ impl Walk {
             end,
             offset: COMMITS_AT,
             next: expect.first,
+            found_any: false,
+            doubtful: None,
         }
     }
 
@@ -148,7 +154,7 @@ impl Walk {
     fn advance(&mut self) -> Result<bool> {
         let step = match self.scanner.step(self.offset)? {
             Step::Commit(found) if found.head.position == self.next => Step::Commit(found),
-            other => match self.resume(other)? {
+            other => match self.resume(&other)? {
                 Some(step) => step,
                 None => return Ok(false),
             },
@@ -160,25 +166,30 @@ impl Walk {
         self.end.durable = self.end.durable.max(found.head.durable);
         self.end.acked = self.end.acked.max(found.head.acked);
         self.offset = record_at(found.end());
+        if !found.is_sound() {
+            // A head without its body may stand where it does not belong: its length is not followed over what
+            // stands behind it.
+            self.doubtful = Some(self.offset);
+            self.offset = found.offset + ALIGN;
+        }
         let Some(after) = found.head.position.checked_add(1) else { return Ok(false) };
         self.next = after;
+        self.found_any = true;
         self.held.push_back(Item::Commit(found));
         Ok(true)
     }
 
     /// `other` is not what should stand here. Is it the end, or is there more behind it?
-    fn resume(&mut self, other: Step) -> Result<Option<Step>> {
+    fn resume(&mut self, other: &Step) -> Result<Option<Step>> {
         let (offset, next) = (self.offset, self.next);
         let witness = if let Step::Witness(witness) = &other { Some(*witness) } else { None };
         let from = offset + if witness.is_some() { witness::BYTES as u64 } else { 0 };
-        let resumed = match other {
-            Step::Commit(found) if found.head.position > next => {
-                Some((offset, Step::Commit(found)))
-            }
-            _ => self.scanner.find(from, next)?,
-        };
+        let started = self.found_any.then_some(offset);
+        let resumed = self.scanner.find(from, Wanted { position: next, started })?;
         self.end.note_witness(witness, offset, next);
+        let doubtful = self.doubtful.take();
         let Some((at, step)) = resumed else {
+            self.offset = doubtful.unwrap_or(offset);
             if let Some(witness) = witness.filter(|witness| witness.position > next) {
                 let positions = next..witness.position;
                 self.held.push_back(Item::Hole(Wound { offset, positions }));
@@ -191,7 +202,7 @@ impl Walk {
             Step::Witness(witness) => witness.position,
             _ => next,
         };
-        if at != offset || found_position != next {
+        if found_position != next || (at != offset && doubtful.is_none()) {
             self.held.push_back(Item::Hole(Wound { offset, positions: next..found_position }));
         }
         (self.offset, self.next) = (at, found_position);
@@ -200,7 +211,7 @@ impl Walk {
 
     /// What is left is above the watermark: it counts up to the first bad record, and is cut there.
     fn finish(self, mut settle: impl FnMut(Item) -> Result<()>) -> Result<End> {
-        let Self { scanner, held, mut end, offset, next } = self;
+        let Self { scanner, held, mut end, offset, next, .. } = self;
         (end.offset, end.next, end.seen) = (offset, next, next);
         let mut cut = false;
         for item in held {
@@ -225,13 +236,17 @@ impl Walk {
                 end.witnessed = None;
             }
         }
-        let behind = end.offset + if end.witnessed.is_some() { witness::BYTES as u64 } else { 0 };
-        end.torn_to = scanner.last_written(behind)?;
+        end.torn_to = scanner.last_written(end.torn_from())?;
         Ok(end)
     }
 }
 
 impl End {
+    /// Where a torn tail would start: behind the witness, if there is one.
+    pub(crate) fn torn_from(&self) -> u64 {
+        self.offset + if self.witnessed.is_some() { witness::BYTES as u64 } else { 0 }
+    }
+
     /// Where the commits end that were acknowledged up to `position`.
     pub(crate) fn offset_behind(&self, position: u64) -> u64 {
         let later = self.unproven.iter().find(|(one, _)| *one > position);
