@@ -68,6 +68,12 @@ pub(crate) struct Active {
     pub(crate) is_reserved: bool,
 }
 
+impl Active {
+    fn has_commits(&self) -> bool {
+        self.offset > COMMITS_AT
+    }
+}
+
 /// Where an opened log goes on.
 pub(crate) struct Resumed {
     pub(crate) log_id: [u8; 16],
@@ -109,7 +115,7 @@ impl Writer {
     /// The writer of a log that was opened.
     pub(crate) fn resumed(ground: Arc<Ground>, at: Resumed) -> Self {
         let mut writer = Self::fresh(ground);
-        let (number, is_empty) = (at.active.segment.number(), at.active.offset == COMMITS_AT);
+        let (number, is_empty) = (at.active.segment.number(), !at.active.has_commits());
         writer.log_id = at.log_id;
         writer.active = Some(at.active);
         writer.mark = at.mark;
@@ -206,7 +212,7 @@ impl Writer {
     /// Lets the keeper seal the segment before this one: only now that this one holds something durable,
     /// and its witness says so.
     fn seal_full(&mut self) {
-        if self.active.as_ref().is_some_and(|active| active.offset > COMMITS_AT)
+        if self.active.as_ref().is_some_and(Active::has_commits)
             && let Some(full) = self.full.take()
         {
             self.keeper.seal(full);

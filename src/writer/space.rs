@@ -60,7 +60,7 @@ impl Writer {
     /// Everything that was written is synced: says so on disk, and lets go of the segment before.
     pub(super) fn note_synced(&mut self) {
         self.mark.durable = self.mark.visible;
-        if self.full.is_some() {
+        if self.full.is_some() && self.active.as_ref().is_some_and(Active::has_commits) {
             let _ = self.write_witness(false);
             self.seal_full();
         }
