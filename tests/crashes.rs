@@ -112,6 +112,17 @@ fn p3_p6_killed_at_every_call_and_then_the_power_fails() {
     tell("every kill", &total);
 }
 
+/// F25, F27: recovery may be cut anywhere, and still ends in the same place.
+#[test]
+fn p6_f25_every_recovery_is_killed_at_every_call() {
+    let mut total = Stats::default();
+    for (what, script) in short::scripts() {
+        let stats = short::every_recovery(&script, effort().min(3), ways().min(8) / 2);
+        total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
+    }
+    tell("every recovery", &total);
+}
+
 /// F5, F8, F9, F10, F11, F12: whatever goes wrong, once, at any call.
 #[test]
 fn p5_every_call_goes_wrong_in_every_way() {

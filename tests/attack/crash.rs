@@ -1,5 +1,7 @@
 //! Crashes: what is left of the disk is opened and compared with the oracle, in as many ways as asked for.
 
+use std::collections::HashSet;
+
 use amberlog::{Fault, SimDisk, Snapshot};
 
 use super::oracle::{AtLeast, State, brief};
@@ -47,30 +49,46 @@ impl Attack {
     /// Every way, or so many of them, in which a power cut could leave the disk now. Says whether those
     /// were all.
     pub fn every_cut(&mut self, most: u64) -> Result<bool, String> {
-        let ways = self.disk.power_cuts();
-        let mut seen = std::collections::HashSet::new();
-        if ways <= u128::from(most) {
-            for way in 0..ways {
-                let cut = self.disk.power_cut(way);
-                if seen.insert(cut.fingerprint()) {
-                    self.check(&cut, AtLeast::Synced)
-                        .map_err(|what| format!("way {way}: {what}"))?;
-                } else {
-                    self.stats.crashes += 1;
-                }
-            }
-            return Ok(true);
-        }
-        for chance in 0..most {
-            let cut = self.disk.after_power_cut(chance);
+        self.every_cut_of(&self.disk.clone(), most)
+    }
+
+    fn every_cut_of(&mut self, disk: &SimDisk, most: u64) -> Result<bool, String> {
+        let ways = disk.power_cuts();
+        let all = ways <= u128::from(most);
+        let mut seen = HashSet::new();
+        for way in 0..if all { ways as u64 } else { most } {
+            let cut = if all { disk.power_cut(u128::from(way)) } else { disk.after_power_cut(way) };
             if seen.insert(cut.fingerprint()) {
-                self.check(&cut, AtLeast::Synced)
-                    .map_err(|what| format!("chance {chance}: {what}"))?;
+                self.check(&cut, AtLeast::Synced).map_err(|what| format!("way {way}: {what}"))?;
             } else {
                 self.stats.crashes += 1;
             }
         }
-        Ok(false)
+        Ok(all)
+    }
+
+    /// The power fails; the recovery from what so many ways of that leave is killed at every call; the next one
+    /// goes through, and the power fails once more (F25).
+    pub fn every_recovery(&mut self, ways: u64, most: u64) -> Result<(), String> {
+        for way in 0..ways {
+            let cut = self.disk.after_power_cut(way);
+            let whole = cut.copy();
+            drop(options().open_on(&whole));
+            for call in cut.calls()..whole.calls() {
+                let context = |what| format!("way {way}, recovery killed at call {call}: {what}");
+                let killed = cut.copy();
+                killed.fail_at(call, Fault::Crash);
+                drop(options().open_on(&killed));
+                let next = killed.after_kill();
+                self.check(&next, AtLeast::Synced).map_err(context)?;
+                let log = options().open_on(&next);
+                let log = log.map_err(|error| context(format!("opening: {error}")))?;
+                self.every_cut_of(&next, most).map_err(context)?;
+                drop(log);
+                self.every_cut_of(&next, most).map_err(context)?;
+            }
+        }
+        Ok(())
     }
 
     /// Closes the log and opens it again.

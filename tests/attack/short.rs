@@ -110,6 +110,19 @@ pub fn every_crash(script: &[Op], most: u64) -> Result<(Stats, u64, u64), String
     Ok((total, all, calls))
 }
 
+/// Stops the machine at every call of a script, and kills the recovery from that at every call of its own.
+pub fn every_recovery(script: &[Op], ways: u64, most: u64) -> Result<Stats, String> {
+    let mut total = Stats::default();
+    for call in 0..calls(script)? {
+        let mut attack = Attack::new(call, 1)?;
+        attack.fail(call, Fault::Crash);
+        attack.until_stopped(script).map_err(|what| format!("call {call}: {what}"))?;
+        attack.every_recovery(ways, most).map_err(|what| format!("call {call}: {what}"))?;
+        total.add(attack.stats());
+    }
+    Ok(total)
+}
+
 /// Kills the process at every call of a script; what it left, nothing of it synced, is gone on with, over
 /// the next roll, and then the power fails. Each so often with other chances.
 pub fn every_kill(script: &[Op], seeds: u64, most: u64) -> Result<Stats, String> {
