@@ -18,7 +18,7 @@ use support::Rng;
 /// So many scripts of chance are run at most.
 const SCRIPTS: u64 = 600;
 
-const ALL: [Sabotage; 25] = [
+const ALL: [Sabotage; 27] = [
     Sabotage::SkipSync,
     Sabotage::SkipDirSync,
     Sabotage::SkipHeaderSync,
@@ -36,6 +36,8 @@ const ALL: [Sabotage; 25] = [
     Sabotage::AdoptUnsynced,
     Sabotage::RollUnsynced,
     Sabotage::SealEarly,
+    Sabotage::SealOnWitness,
+    Sabotage::TrustLength,
     Sabotage::LoseFailedEvents,
     Sabotage::SkipConflict,
     Sabotage::SkipContinuity,
@@ -53,6 +55,8 @@ fn attack() -> Result<(), String> {
     for (what, script) in short::scripts() {
         short::every_crash(&script, 64).map_err(|found| format!("{what}: {found}"))?;
         short::every_fault(&script, 4, 16).map_err(|found| format!("{what}: {found}"))?;
+        short::every_recovery(&script, 2, 8)
+            .map_err(|found| format!("{what}, recovering: {found}"))?;
         short::every_kill(&script, 4, 64).map_err(|found| format!("{what}, killed: {found}"))?;
     }
     for number in 1..=SCRIPTS {

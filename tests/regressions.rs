@@ -2,6 +2,9 @@
 //!
 //! Each test opens with the story of its bug: what was done, what went wrong, and why.
 
+#[cfg(feature = "sim")]
+#[path = "regressions/attacks.rs"]
+mod attacks;
 #[path = "regressions/recovery.rs"]
 mod recovery;
 mod support;

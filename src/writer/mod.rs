@@ -123,7 +123,8 @@ impl Writer {
         writer.ready = at.ready;
         for full in at.unsealed {
             // What a witness alone says of an empty segment may be in memory only.
-            if is_empty && full.segment.number() + 1 == number {
+            let is_before = full.segment.number() + 1 == number;
+            if is_empty && is_before && !broken(Sabotage::SealOnWitness) {
                 writer.full = Some(full);
             } else {
                 writer.keeper.seal(full);
