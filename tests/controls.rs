@@ -54,6 +54,8 @@ fn attack() -> Result<(), String> {
     damage()?;
     for (what, script) in short::scripts() {
         short::every_crash(&script, 64).map_err(|found| format!("{what}: {found}"))?;
+    }
+    for (what, script) in short::scripts() {
         short::every_fault(&script, 4, 16).map_err(|found| format!("{what}: {found}"))?;
         short::every_recovery(&script, 2, 8)
             .map_err(|found| format!("{what}, recovering: {found}"))?;

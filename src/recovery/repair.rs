@@ -27,8 +27,10 @@ const LOST_BYTES_MAX: u64 = 4 << 30;
 /// failed sync the page cache is no evidence), what is behind it becomes zeros, and a witness says so.
 /// Does nothing when the end is certain already. Returns the bytes cleared.
 pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
-    let certain = end.witnessed.is_some() && end.witness_durable == end.next - 1;
-    if certain && end.torn_to.is_none() && !broken(Sabotage::RewriteOnOpen) {
+    let certain = end.witnessed.is_some()
+        && end.witness_durable == end.next - 1
+        && !broken(Sabotage::RewriteOnOpen);
+    if certain && end.torn_to.is_none() {
         return Ok(0);
     }
     let file = &*segment.file;

@@ -43,12 +43,25 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
             ops
         }),
+        ("two that write one stream", {
+            let mut ops = vec![create, append(0, SMALL), commit(0, DISK, Then::Wait)];
+            ops.extend([Op::Resume { stream: 0 }, append(0, SMALL), append(1, SECTOR_OR_SO)]);
+            ops.extend([commit(0, DISK, Then::Keep), commit(1, DISK, Then::Wait)]);
+            ops
+        }),
         ("a segment made ready", { vec![create, append(0, LARGE), commit(0, DISK, Then::Wait)] }),
         ("a roll", {
             let mut ops = vec![create];
             for _ in 0..4 {
                 ops.extend([append(0, LARGE), commit(0, DISK, Then::Wait)]);
             }
+            ops
+        }),
+        ("a roll behind unsynced commits", {
+            let os = Durability::Os;
+            let mut ops = vec![create, append(0, LARGE), commit(0, os, Then::Wait)];
+            ops.extend([append(0, LARGE), commit(0, os, Then::Wait)]);
+            ops.extend([append(0, SMALL), commit(0, DISK, Then::Wait)]);
             ops
         }),
         ("a commit larger than a segment", {
