@@ -37,7 +37,9 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
     let write = || -> std::io::Result<()> {
         if certain {
             // The witness stays: if it is that of a clean close, it excuses a short file.
-            write_zeros_at(file, end.torn_from(), end.torn_to.unwrap_or(0))?;
+            if !broken(Sabotage::LeaveTornTail) {
+                write_zeros_at(file, end.torn_from(), end.torn_to.unwrap_or(0))?;
+            }
             return file.sync_data();
         }
         if !broken(Sabotage::TrustPageCache) {
