@@ -212,6 +212,12 @@ impl Sample {
         (segment_path(last.segment), last.bytes.clone())
     }
 
+    /// Where the commits of a file end: if it is sealed, its footer starts there.
+    pub(crate) fn commits_end(&self, path: &str) -> usize {
+        let here = self.commits.iter().filter(|one| segment_path(one.segment) == path);
+        here.map(|one| one.bytes.end).max().unwrap_or(0)
+    }
+
     /// What it costs that the files are now these.
     pub(crate) fn cost(&self, damaged: &Files) -> Cost {
         let same = |segment: u32, range: Range<usize>| {
@@ -230,8 +236,7 @@ impl Sample {
         let witnessed = if headed(*at) && same(*at, bytes.clone()) { *synced } else { 0 };
         let footed = |segment: u32| {
             let file = &self.files[&segment_path(segment)];
-            let commits = self.commits.iter().filter(|one| one.segment == segment);
-            let footer_at = commits.map(|one| one.bytes.end).max().unwrap_or(0);
+            let footer_at = self.commits_end(&segment_path(segment));
             let sealed = file[file.len() - 64..].starts_with(b"AMBERFIN");
             let length = length(segment) == file.len();
             sealed && length && headed(segment) && same(segment, footer_at..file.len())
