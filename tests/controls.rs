@@ -18,7 +18,7 @@ use support::Rng;
 /// So many scripts of chance are run at most.
 const SCRIPTS: u64 = 600;
 
-const ALL: [Sabotage; 27] = [
+const ALL: [Sabotage; 28] = [
     Sabotage::SkipSync,
     Sabotage::SkipDirSync,
     Sabotage::SkipHeaderSync,
@@ -38,6 +38,7 @@ const ALL: [Sabotage; 27] = [
     Sabotage::SealEarly,
     Sabotage::SealOnWitness,
     Sabotage::TrustLength,
+    Sabotage::TrustWitness,
     Sabotage::LoseFailedEvents,
     Sabotage::SkipConflict,
     Sabotage::SkipContinuity,
@@ -54,6 +55,9 @@ fn attack() -> Result<(), String> {
     damage()?;
     for (what, script) in short::scripts() {
         short::every_crash(&script, 64).map_err(|found| format!("{what}: {found}"))?;
+    }
+    for (what, script) in short::scripts() {
+        short::every_double_fault(&script, 16).map_err(|found| format!("{what}: {found}"))?;
     }
     for (what, script) in short::scripts() {
         short::every_fault(&script, 4, 16).map_err(|found| format!("{what}: {found}"))?;

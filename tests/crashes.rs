@@ -130,6 +130,8 @@ fn p5_every_call_goes_wrong_in_every_way() {
     for (what, script) in short::scripts() {
         let stats = short::every_fault(&script, seeds(), ways());
         total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
+        let stats = short::every_double_fault(&script, ways());
+        total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
     }
     tell("every fault", &total);
 }

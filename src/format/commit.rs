@@ -317,6 +317,17 @@ pub(crate) fn padding_is_zero(bytes: &[u8]) -> bool {
     bytes.len() < 8 && is_zero(bytes)
 }
 
+/// How certain the end of the log was when its witness was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// What stands before it, or that nothing stands behind it, may be in memory only.
+    Open,
+    /// Everything before it is synced, and so is everything that was done to what stands behind it.
+    Settled,
+    /// The same; the log was closed here, and the file cut to this length.
+    Clean,
+}
+
 /// The watermark, written behind the last commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Witness {
@@ -325,15 +336,19 @@ pub(crate) struct Witness {
     /// Every position up to here was synced.
     pub(crate) durable: u64,
     pub(crate) time_micros: u64,
-    /// The log was closed here, and the file cut to this length.
-    pub(crate) clean: bool,
+    pub(crate) ending: Ending,
 }
 
 impl Witness {
     pub(crate) fn encode(&self, salt: u32) -> [u8; witness::BYTES] {
         let mut bytes = [0; witness::BYTES];
         put(&mut bytes, &witness::MAGIC_AT, &witness::MAGIC);
-        put(&mut bytes, &witness::FLAGS, &[u8::from(self.clean) * witness::FLAG_CLEAN]);
+        let flags = match self.ending {
+            Ending::Open => 0,
+            Ending::Settled => witness::FLAG_SETTLED,
+            Ending::Clean => witness::FLAG_CLEAN,
+        };
+        put(&mut bytes, &witness::FLAGS, &[flags]);
         put(&mut bytes, &witness::LENGTH, &(witness::BYTES as u32).to_le_bytes());
         put(&mut bytes, &witness::POSITION, &self.position.to_le_bytes());
         put(&mut bytes, &witness::DURABLE, &self.durable.to_le_bytes());
@@ -351,7 +366,11 @@ pub(crate) fn decode_witness(bytes: &[u8], salt: u32) -> Option<Witness> {
         position: take_u64(bytes, &witness::POSITION),
         durable: take_u64(bytes, &witness::DURABLE),
         time_micros: take_u64(bytes, &witness::TIME),
-        clean: bytes[witness::FLAGS.start] & witness::FLAG_CLEAN != 0,
+        ending: match bytes[witness::FLAGS.start] {
+            flags if flags & witness::FLAG_CLEAN != 0 => Ending::Clean,
+            flags if flags & witness::FLAG_SETTLED != 0 => Ending::Settled,
+            _ => Ending::Open,
+        },
     };
     let whole = bytes[witness::MAGIC_AT] == witness::MAGIC
         && take_u32(bytes, &witness::LENGTH) as usize == witness::BYTES
@@ -453,7 +472,7 @@ mod tests {
 
     #[test]
     fn a_witness_comes_back_and_no_flipped_bit_goes_unseen() {
-        let witness = Witness { position: 8, durable: 7, time_micros: 3, clean: true };
+        let witness = Witness { position: 8, durable: 7, time_micros: 3, ending: Ending::Clean };
         let bytes = witness.encode(SALT);
         assert_eq!(classify(&bytes), Class::Witness);
         assert_eq!(decode_witness(&bytes, SALT), Some(witness));

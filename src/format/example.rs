@@ -68,8 +68,12 @@ fn commit() -> Vec<u8> {
 
 /// The start of the only segment of the example, up to the end of its witness.
 fn file() -> Vec<u8> {
-    let witness =
-        Witness { position: 2, durable: 1, time_micros: MIDNIGHT_MICROS + 4_000, clean: false };
+    let witness = Witness {
+        position: 2,
+        durable: 1,
+        time_micros: MIDNIGHT_MICROS + 4_000,
+        ending: Ending::Open,
+    };
     let mut file = segment_header().encode().to_vec();
     file.extend(commit());
     file.resize(record_at(file.len() as u64) as usize, 0);
@@ -211,6 +215,7 @@ fn p15_every_constant_of_the_page_has_the_value_that_the_code_has() {
         ("attribute::TAG_OPTIONAL", format!("0x{:04X}", attribute::TAG_OPTIONAL)),
         ("witness::MAGIC", text(&witness::MAGIC)),
         ("witness::FLAG_CLEAN", number(witness::FLAG_CLEAN.into())),
+        ("witness::FLAG_SETTLED", number(witness::FLAG_SETTLED.into())),
         ("footer::MAGIC", text(&footer::MAGIC)),
         ("footer_entry_layout::KIND_SHIFT", number(footer_entry_layout::KIND_SHIFT.into())),
         ("trailer::MAGIC", text(&trailer::MAGIC)),
@@ -301,5 +306,5 @@ fn the_worked_example_reads_back() {
         .collect();
     assert_eq!(payloads, [&b"hello!"[..], br#"{"n":2}"#]);
     let witness = decode_witness(&bytes[end..], SALT).expect("a witness");
-    assert_eq!((witness.position, witness.durable, witness.clean), (2, 1, false));
+    assert_eq!((witness.position, witness.durable, witness.ending), (2, 1, Ending::Open));
 }

@@ -2,7 +2,7 @@
 //! and whose fields are anything. Compiled only for fuzzing; no check is weaker for it.
 
 use super::{
-    Attribute, Attributes, BatchHead, BatchKind, COMMITS_AT, Class, CommitHead, CommitPlan,
+    Attribute, Attributes, BatchHead, BatchKind, COMMITS_AT, Class, CommitHead, CommitPlan, Ending,
     FooterEntry, FrameHead, Frames, PlannedBatch, SegmentHeader, Trailer, Witness, align_up,
     attribute, batch_crc, batch_header, checksum, classify, commit_header, decode_gap,
     decode_header, decode_trailer, decode_witness, encode_commit, encode_footer, encode_gap,
@@ -531,7 +531,8 @@ impl Made {
     }
 
     fn witness(&mut self, position: u64, durable: u64, clean: bool) {
-        let found = Witness { position, durable, time_micros: 1, clean };
+        let ending = if clean { Ending::Clean } else { Ending::Settled };
+        let found = Witness { position, durable, time_micros: 1, ending };
         self.bytes.resize(record_at(self.bytes.len() as u64) as usize, 0);
         self.bytes.extend_from_slice(&found.encode(self.header.salt));
     }

@@ -18,7 +18,7 @@ mod segment;
 
 pub(crate) use attributes::{Attribute, AttributeError, Attributes, encode_name};
 pub(crate) use commit::{
-    BatchHead, BatchKind, Class, CommitHead, CommitPlan, PlannedBatch, Witness, classify,
+    BatchHead, BatchKind, Class, CommitHead, CommitPlan, Ending, PlannedBatch, Witness, classify,
     decode_witness, encode_commit, padding_is_zero, record_at,
 };
 pub(crate) use frame::{FrameHead, Frames, frame_crc, frame_head, put_frame_head};
@@ -133,6 +133,7 @@ pub(crate) mod marker {
 pub(crate) mod witness {
     pub(crate) const MAGIC: [u8; 3] = *b"AMW";
     pub(crate) const FLAG_CLEAN: u8 = 1;
+    pub(crate) const FLAG_SETTLED: u8 = 2;
     layout! {
         MAGIC_AT = 0, 3;
         FLAGS = MAGIC_AT.end, 1;

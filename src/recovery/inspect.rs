@@ -8,8 +8,8 @@ use super::scan::{Found, Scanner, Step, Wanted};
 use crate::disk::{Disk, RealDisk, read_exact_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
-    BatchKind, COMMITS_AT, Frames, HeaderError, decode_gap, decode_header, header, record_at,
-    witness,
+    BatchKind, COMMITS_AT, Ending, Frames, HeaderError, decode_gap, decode_header, header,
+    record_at, witness,
 };
 use crate::segment::{DIR, Sealed, Segment, parse_name, path, place};
 use crate::types::{CodecId, EventKind, Position, Seq, StreamId, Timestamp};
@@ -235,7 +235,7 @@ impl Inspection {
                     offset,
                     next: Position(witness.position),
                     durable: Position(witness.durable),
-                    clean: witness.clean,
+                    clean: witness.ending == Ending::Clean,
                 });
                 at.offset += witness::BYTES as u64;
             }

@@ -15,7 +15,7 @@ use super::walk::{End, Expectation, Wound, walk};
 use crate::catalog::{Catalog, LogPlace, Watermark};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, POSITION_MAX, witness};
+use crate::format::{BatchKind, Ending, POSITION_MAX, witness};
 use crate::index::BatchRef;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare, place};
@@ -301,7 +301,7 @@ impl Loader {
         let end = self.replay(&segment, expect, |catalog, found| note(catalog, &segment, found))?;
         let whole = self.survey.damages.len() == known;
         let limit = end.offset + witness::BYTES as u64;
-        let closed = end.witnessed == Some(true) && limit <= one.bytes;
+        let closed = end.witnessed == Some(Ending::Clean) && limit <= one.bytes;
         let is_short = one.bytes < segment.header.reserved_bytes;
         if end.next > first || end.witnessed.is_some() {
             self.stranded.clear();

@@ -26,6 +26,7 @@ use self::load::{Depth, Loaded, load};
 use crate::catalog::{Catalog, LogPlace, Snapshot, Watermark};
 use crate::disk::{Disk, LockGuard, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
+use crate::format::Ending;
 use crate::options::Options;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare, place, segment_bytes};
@@ -200,7 +201,7 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
     loaded.catalog.raise(mark);
     // Behind a clean close the file was cut. If it is long again, somebody died, or failed, before that was synced.
     let is_reserved = length >= segment.header.reserved_bytes
-        && (end.witnessed != Some(true) || broken(Sabotage::TrustLength));
+        && (end.witnessed != Some(Ending::Clean) || broken(Sabotage::TrustLength));
     let tail =
         Tail { segment, offset: end.offset, is_reserved, mark, spare, unsealed: loaded.unsealed };
     Ok(Some(Opened { catalog: loaded.catalog, survey: loaded.survey, tail }))

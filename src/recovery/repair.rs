@@ -11,7 +11,7 @@ use super::report::{DamageKind, NewSegment, Repair, SegmentReport, SegmentState}
 use super::walk::End;
 use crate::disk::{Disk, read_exact_at, write_all_at, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, POSITION_MAX, Witness, witness};
+use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, Ending, POSITION_MAX, Witness, witness};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{NUMBER_MAX, Segment, Spare, Zero, path, place};
 use crate::types::{Position, StreamId, Timestamp};
@@ -27,9 +27,8 @@ const LOST_BYTES_MAX: u64 = 4 << 30;
 /// failed sync the page cache is no evidence), what is behind it becomes zeros, and a witness says so.
 /// Does nothing when the end is certain already. Returns the bytes cleared.
 pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
-    let certain = end.witnessed.is_some()
-        && end.witness_durable == end.next - 1
-        && !broken(Sabotage::RewriteOnOpen);
+    let certain =
+        end.settled() && end.witness_durable == end.next - 1 && !broken(Sabotage::RewriteOnOpen);
     if certain && end.torn_to.is_none() {
         return Ok(0);
     }
@@ -54,7 +53,7 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
             position: end.next,
             durable: end.next - 1,
             time_micros: Timestamp::now().as_micros(),
-            clean: false,
+            ending: Ending::Settled,
         }
         .encode(segment.header.salt);
         write_all_at(file, &mut [IoSlice::new(&bytes)], end.offset)?;
@@ -148,7 +147,7 @@ fn go_on(disk: &dyn Disk, loaded: &Loaded, highest: u32) -> Result<NewSegment> {
             position: first,
             durable: first - 1,
             time_micros: spare.header.created_micros,
-            clean: false,
+            ending: Ending::Settled,
         };
         let bytes = witness.encode(spare.header.salt);
         write_all_at(&*spare.file, &mut [IoSlice::new(&bytes)], COMMITS_AT)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::scan::{Found, Scanner, Step, Wanted};
 use crate::error::Result;
-use crate::format::{ALIGN, COMMITS_AT, record_at, witness};
+use crate::format::{ALIGN, COMMITS_AT, Ending, record_at, witness};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 
@@ -45,8 +45,8 @@ pub(crate) struct End {
     pub(crate) acked: u64,
     /// The commits above `durable`: position, and where they start.
     pub(crate) unproven: Vec<(u64, u64)>,
-    /// A witness stands exactly at the end; `Some(true)` if it is that of a clean close.
-    pub(crate) witnessed: Option<bool>,
+    /// A witness stands exactly at the end, and says this of it.
+    pub(crate) witnessed: Option<Ending>,
     /// The durable watermark of that witness.
     pub(crate) witness_durable: u64,
     /// Something that was cut off: from `offset` up to here the file is not zero.
@@ -242,6 +242,16 @@ impl Walk {
 }
 
 impl End {
+    /// What was read at the end is what the disk has. Another witness may be in memory only, and so may be the
+    /// zeros behind it (after a failed write, say).
+    pub(crate) fn settled(&self) -> bool {
+        match self.witnessed {
+            Some(Ending::Settled | Ending::Clean) => true,
+            Some(Ending::Open) => broken(Sabotage::TrustWitness),
+            None => false,
+        }
+    }
+
     /// Where a torn tail would start: behind the witness, if there is one.
     pub(crate) fn torn_from(&self) -> u64 {
         self.offset + if self.witnessed.is_some() { witness::BYTES as u64 } else { 0 }
@@ -260,7 +270,7 @@ impl End {
         self.acked = self.acked.max(witness.position - 1);
         if witness.position >= next {
             self.offset = offset;
-            self.witnessed = Some(witness.clean);
+            self.witnessed = Some(witness.ending);
             self.witness_durable = witness.durable;
         }
     }

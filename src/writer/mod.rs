@@ -18,7 +18,9 @@ use crate::catalog::{Catalog, LogPlace, Watermark};
 use crate::commit::{Commit, Lead, Part, Pending};
 use crate::disk::{Disk, LockGuard, process_id, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, COMMIT_BYTES_MAX, COMMITS_AT, POSITION_MAX, Witness, witness};
+use crate::format::{
+    BatchKind, COMMIT_BYTES_MAX, COMMITS_AT, Ending, POSITION_MAX, Witness, witness,
+};
 use crate::index::BatchRef;
 use crate::options::Options;
 use crate::sabotage::{Sabotage, broken};
@@ -152,7 +154,7 @@ impl Writer {
         if let Err(error) = self.write(&segment, offset, group) {
             self.scrub(&segment, offset, end);
             // It stood where the write began, and readers in other processes go by it.
-            let _ = self.write_witness(false);
+            let _ = self.write_witness(self.ending());
             return Err(error);
         }
         let synced = group.iter().any(|pending| pending.durability == Durability::Disk);
@@ -236,11 +238,17 @@ impl Writer {
         self.wrote = true;
         // Not synced, and only a hint: it lets readers in other processes see this group now, and the
         // next commit writes over it.
-        let _ = self.write_witness(false);
+        let _ = self.write_witness(self.ending());
         catalog.raise(self.mark);
     }
 
-    fn write_witness(&self, clean: bool) -> std::io::Result<()> {
+    /// How certain the end is now.
+    fn ending(&self) -> Ending {
+        let unsynced = self.active.as_ref().is_some_and(|active| active.unsynced);
+        if unsynced || self.poisoned.is_some() { Ending::Open } else { Ending::Settled }
+    }
+
+    fn write_witness(&self, ending: Ending) -> std::io::Result<()> {
         let Some(active) = &self.active else {
             return Ok(());
         };
@@ -248,7 +256,7 @@ impl Writer {
             position: self.mark.visible + 1,
             durable: self.mark.durable,
             time_micros: Timestamp::now().as_micros(),
-            clean,
+            ending,
         }
         .encode(active.segment.header.salt);
         let slices = &mut [std::io::IoSlice::new(&bytes)];
@@ -339,7 +347,7 @@ impl Writer {
         };
         let (segment, offset) = (Arc::clone(&active.segment), active.offset);
         // The witness first: a short file without one would say that something was cut off.
-        self.write_witness(true)
+        self.write_witness(Ending::Clean)
             .and_then(|()| segment.file.sync_data())
             .and_then(|()| segment.file.set_len(offset + witness::BYTES as u64))
             .map_err(|error| segment.io_error("close", offset, error))

@@ -6,7 +6,7 @@ use super::keeper::Full;
 use super::{Active, Writer};
 use crate::disk::{Lock, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{COMMITS_AT, decode_witness, is_zero, witness};
+use crate::format::{COMMITS_AT, Ending, decode_witness, is_zero, witness};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{DIR, LOCK, NUMBER_MAX, Segment, Spare, Zero, place, segment_bytes};
 
@@ -61,7 +61,7 @@ impl Writer {
     pub(super) fn note_synced(&mut self) {
         self.mark.durable = self.mark.visible;
         if self.full.is_some() && self.active.as_ref().is_some_and(Active::has_commits) {
-            let _ = self.write_witness(false);
+            let _ = self.write_witness(self.ending());
             self.seal_full();
         }
     }
@@ -167,7 +167,7 @@ impl Writer {
             result => result,
         };
         // The witness stood where the commit was to go.
-        let witnessed = zeroed.and_then(|()| unless_full(self.write_witness(false)));
+        let witnessed = zeroed.and_then(|()| unless_full(self.write_witness(Ending::Open)));
         if let Err(error) = witnessed.and_then(|()| segment.file.sync_data()) {
             self.poisoned = Some(segment.io_error("scrub", from, error));
         }

@@ -198,6 +198,29 @@ pub fn every_fault(script: &[Op], seeds: u64, most: u64) -> Result<Stats, String
     Ok(total)
 }
 
+/// A write fails though it was done, and so does what was to make it harmless; the process is killed, and what it
+/// left is opened. Then the power fails in every way, or in so many.
+pub fn every_double_fault(script: &[Op], most: u64) -> Result<Stats, String> {
+    let mut total = Stats::default();
+    let ways = (0..calls(script)?)
+        .flat_map(|call| (1..4).map(move |behind| (call, behind)))
+        .flat_map(|one| [Fault::LostSync, Fault::Io].map(|fault| (one, fault)));
+    for ((call, behind), fault) in ways {
+        let mut attack = Attack::new(call, 1)?;
+        attack.fail(call, Fault::DoneAndFailed);
+        attack.fail(call + behind, fault);
+        let mut run = || {
+            for op in script.iter().chain(&[Op::Kill]) {
+                attack.step(*op)?;
+            }
+            attack.every_cut(most)
+        };
+        run().map_err(|what| format!("{fault:?} {behind} behind call {call}: {what}"))?;
+        total.add(attack.stats());
+    }
+    Ok(total)
+}
+
 fn with_fault(attack: &mut Attack, script: &[Op], rest: &[Op], most: u64) -> Result<(), String> {
     for op in [script, &[Op::Look, Op::Space]].concat() {
         attack.step(op)?;
