@@ -439,3 +439,64 @@ fn control_good_source_is_not_objected_to() {
         assert!(broken.is_empty(), "{broken:?}");
     }
 }
+
+/// The invariants that docs/testing.md has to have a line for.
+const INVARIANTS: u32 = 40;
+
+/// What is wrong with the table of invariants: lines that are not there, tests and breakages that do not exist.
+fn untrue(page: &str, tests: &[(String, String)], source: &str, sabotage: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let rows: Vec<Vec<&str>> =
+        page.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+    for number in 1..=INVARIANTS {
+        let name = format!("F{number}");
+        let Some(row) = rows.iter().find(|row| row.len() == 6 && row[1] == name) else {
+            wrong.push(format!("{name} has no line"));
+            continue;
+        };
+        let quoted = |column: usize| row[column].split('`').skip(1).step_by(2);
+        for named in quoted(3).chain(quoted(4)) {
+            let known = match named.split_once("::") {
+                Some((file, test)) => tests.iter().any(|(path, text)| {
+                    path.starts_with(file) && text.contains(&format!("fn {test}("))
+                }),
+                None => {
+                    named.contains(['/', '.'])
+                        || source.contains(&format!("fn {named}("))
+                        || ["survey", "repair", "ops", "frame"].contains(&named)
+                }
+            };
+            if !known {
+                wrong.push(format!("{name} names {named}"));
+            }
+        }
+        for word in row[4].split(|letter: char| !letter.is_alphanumeric()) {
+            if word.starts_with(char::is_uppercase) && !sabotage.contains(&format!("    {word},")) {
+                wrong.push(format!("{name} names the breakage {word}"));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn f40_the_page_about_tests_says_what_is() {
+    let read = |path: &Path| fs::read_to_string(path).expect("readable");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tests: Vec<(String, String)> = files("tests")
+        .iter()
+        .map(|path| {
+            let name = path.strip_prefix(root.join("tests")).expect("inside");
+            (name.display().to_string(), read(path))
+        })
+        .collect();
+    let source: String = files("src").iter().map(|path| read(path)).collect();
+    let (page, sabotage) =
+        (read(&root.join("docs/testing.md")), read(&root.join("src/sabotage.rs")));
+    assert_eq!(untrue(&page, &tests, &source, &sabotage), Vec::<String>::new());
+    // Control: a page that lies is noticed.
+    let lies = page.replace("crashes::p3_p4_p6_every_way", "crashes::no_way");
+    assert!(!untrue(&lies, &tests, &source, &sabotage).is_empty());
+    assert!(!untrue(&page.replace("| F17 |", "| F |"), &tests, &source, &sabotage).is_empty());
+    assert!(!untrue(&page.replace("SkipSalt", "SkipSoup"), &tests, &source, &sabotage).is_empty());
+}
