@@ -146,30 +146,32 @@ fn p5_a_first_commit_that_fails_gives_its_events_back_and_works_when_the_cause_i
 #[test]
 fn p5_f12_commits_that_need_a_new_segment_fail_and_come_back_in_order() {
     let dir = dir();
-    let log = small().open(dir.path()).expect("opens");
+    // So large that the next segment is not made ready by the first commit.
+    let options = Log::options().segment_bytes_first(64 << 10).segment_bytes_max(64 << 10);
+    let log = options.open(dir.path()).expect("opens");
     let mut stream = log.stream().expect("a stream");
     let mut other = log.stream().expect("a stream");
     fill(&mut stream, 0, 10);
     stream.commit().wait().expect("committed");
     fs::create_dir(segment(dir.path(), 2)).expect("made");
     // More than is left, so that the first of these has to roll.
-    fill(&mut stream, 10, 1_000);
+    fill(&mut stream, 10, 4_000);
     let first = stream.commit();
-    fill(&mut stream, 1_000, 1_010);
+    fill(&mut stream, 4_000, 4_010);
     let second = stream.commit();
-    fill(&mut stream, 1_010, 1_020);
+    fill(&mut stream, 4_010, 4_020);
     fill(&mut other, 0, 5);
     let both = log.commit_all([&mut stream, &mut other]);
-    fill(&mut stream, 1_020, 1_030);
+    fill(&mut stream, 4_020, 4_030);
     for ticket in [first, second, both] {
         assert_eq!(*ticket.wait().expect_err("no room").kind(), ErrorKind::Io);
     }
     assert_eq!(durable(&log, &stream), upto(10));
-    assert_eq!((stream.buffered(), other.buffered()), (1_020, 5));
-    assert_eq!(numbers(stream.events().expect("readable")), upto(1_030));
+    assert_eq!((stream.buffered(), other.buffered()), (4_020, 5));
+    assert_eq!(numbers(stream.events().expect("readable")), upto(4_030));
     fs::remove_dir(segment(dir.path(), 2)).expect("removed");
     log.commit_all([&mut stream, &mut other]).wait().expect("committed");
-    assert_eq!(durable(&log, &stream), upto(1_030));
+    assert_eq!(durable(&log, &stream), upto(4_030));
     assert_eq!(durable(&log, &other), upto(5));
     drop((stream, other));
     log.close().expect("closes");
