@@ -12,7 +12,12 @@
 mod attack;
 mod support;
 
-use attack::{Attack, Op, Stats, decode, short};
+use std::thread;
+
+use amberlog::{Fault, Log, SimDisk, StreamId};
+use attack::{Attack, Op, Stats, decode, options, short};
+use proptest::prelude::{ProptestConfig, TestCaseError, any, proptest};
+use proptest::test_runner::RngSeed;
 use support::{Rng, env_or};
 
 /// In how many ways each power cut is looked at.
@@ -134,6 +139,75 @@ fn p5_every_call_goes_wrong_in_every_way() {
         total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
     }
     tell("every fault", &total);
+}
+
+/// The same as the first, as a property: what is found is shrunk to the shortest script that shows it.
+#[test]
+fn p3_p8_any_script_as_a_property() {
+    let config = ProptestConfig {
+        cases: 24 * effort() as u32,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(env_or("AMBERLOG_FROM", 1)),
+        ..ProptestConfig::default()
+    };
+    let scripts = proptest::collection::vec(proptest::array::uniform3(any::<u8>()), 1..120);
+    proptest!(config, |(bytes in scripts)| {
+        let ops = decode(&bytes.concat());
+        if let Err(what) = Attack::script(1, 2, &ops) {
+            return Err(TestCaseError::fail(format!("{what}, in {ops:?}")));
+        }
+    });
+}
+
+/// F4, F32: as above, with threads of the system, the log's own among them, on one disk that stops at some call. No
+/// two runs are the same, so this asks little, of many orders: what was acknowledged is there, each stream
+/// dense, and of a commit over two streams both parts or none.
+#[test]
+fn p3_p4_p7_real_threads_and_a_power_cut() {
+    for round in 0..12 * effort() {
+        let disk = SimDisk::new(round);
+        disk.allow_threads();
+        disk.fail_at(20 + round * 7 % 300, Fault::Crash);
+        let log = options().open_on(&disk).expect("nothing is there to be read");
+        let acked: Vec<_> = thread::scope(|scope| {
+            let writers: Vec<_> = (0..4).map(|_| scope.spawn(|| write_pairs(&log))).collect();
+            writers.into_iter().map(|writer| writer.join().expect("no panic")).collect()
+        });
+        for way in 0..4 {
+            let cut = options().open_on(&disk.after_power_cut(way)).expect("opens");
+            let length = |id| cut.snapshot().events(id).map_or(Ok(0), dense);
+            for (one, two, commits) in &acked {
+                let lengths = (length(*one).expect("readable"), length(*two).expect("readable"));
+                let context =
+                    format!("round {round}, way {way}: {lengths:?}, {commits} acknowledged");
+                assert!(lengths.0 == lengths.1 && lengths.0 >= *commits, "{context}");
+            }
+        }
+    }
+}
+
+/// Commits pairs of events over two streams until the machine stops; how many were acknowledged.
+fn write_pairs(log: &Log) -> (StreamId, StreamId, u64) {
+    let (mut one, mut two) = (log.stream().expect("one"), log.stream().expect("two"));
+    let (ids, mut acked) = ((one.id(), two.id()), 0);
+    for number in 0..60_u64 {
+        one.append(number.to_le_bytes()).expect("room");
+        two.append(vec![number as u8; 300]).expect("room");
+        if log.commit_all([&mut one, &mut two]).wait().is_err() {
+            break;
+        }
+        acked += 1;
+    }
+    (ids.0, ids.1, acked)
+}
+
+fn dense(events: amberlog::Events) -> amberlog::Result<u64> {
+    let mut next = 0;
+    for event in events {
+        assert_eq!(event?.seq().get(), next, "P7");
+        next += 1;
+    }
+    Ok(next)
 }
 
 fn tell(what: &str, stats: &Stats) {

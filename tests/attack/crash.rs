@@ -162,7 +162,6 @@ impl Attack {
         let disk = left.after_kill();
         disk.set_capacity(u64::MAX);
         self.read_only_on(&disk)?;
-        let before = disk.fingerprint();
         let log = options().open_on(&disk).map_err(|error| format!("opening: {error}"))?;
         if !log.survey().is_sound() {
             return Err(format!("damage where there is none: {:?}", log.survey().damages));
@@ -171,7 +170,7 @@ impl Attack {
         self.oracle.may_be_found(&first, at_least)?;
         // What recovery returned once, every later one returns, also after another power cut (F27).
         for chance in 0..2 {
-            let cut = disk.after_power_cut(before ^ chance);
+            let cut = disk.after_power_cut(left.calls() + chance);
             let again = options().open_on(&cut).map_err(|error| format!("again: {error}"))?;
             same(&first, &found(&again.snapshot())?)?;
         }

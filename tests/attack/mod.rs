@@ -21,4 +21,4 @@ mod run;
 pub mod short;
 
 pub use ops::{Op, decode};
-pub use run::{Attack, Stats};
+pub use run::{Attack, Stats, options};

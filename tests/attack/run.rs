@@ -91,7 +91,8 @@ pub struct Attack {
     pub(super) planned: BTreeMap<u64, Fault>,
 }
 
-pub(super) fn options() -> Options {
+/// Small segments, so that there are many.
+pub fn options() -> Options {
     Log::options().segment_bytes_first(16 << 10).segment_bytes_max(32 << 10)
 }
 
