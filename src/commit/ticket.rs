@@ -36,7 +36,7 @@ impl Ticket {
     /// # Errors
     ///
     /// Whatever kept the commit from happening. The events are back in their rings, in order, unless the
-    /// log is [`ErrorKind::Poisoned`]: then they are back too, but what the disk has is known only
+    /// log is [`crate::ErrorKind::Poisoned`]: then they are back too, but what the disk has is known only
     /// after reopening.
     pub fn wait(mut self) -> Result<Commit> {
         let queue = self.queue.take();

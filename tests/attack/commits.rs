@@ -196,6 +196,7 @@ impl Attack {
                 .find(|handle| handle.id == change.stream && owners.contains(&handle.number));
             if let Some(owner) = owner {
                 owner.name.clone_from(&change.name);
+                owner.tried = true;
             }
         }
     }

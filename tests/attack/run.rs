@@ -52,6 +52,8 @@ pub(super) struct Handle {
     pub(super) name: Option<String>,
     /// The seq of the first event that is not committed.
     pub(super) first: u64,
+    /// A commit that was to write the name failed.
+    pub(super) tried: bool,
     /// Events in commits whose tickets are kept, oldest first.
     pub(super) flying: Vec<Slot>,
     pub(super) ring: Vec<Slot>,
@@ -78,6 +80,9 @@ pub struct Attack {
     pub(super) queued: Vec<Queued>,
     pinned: Vec<(Snapshot, State)>,
     pub(super) stats: Stats,
+    /// Names of dropped streams whose commit failed: another stream of that commit, which has not been used since,
+    /// may still keep them from being free.
+    pub(super) lingering: BTreeSet<String>,
     /// How many ways of every power cut are looked at.
     pub(super) cuts: u64,
     /// Commits before this life.
@@ -111,6 +116,7 @@ impl Attack {
             queued: Vec::new(),
             pinned: Vec::new(),
             stats: Stats::default(),
+            lingering: BTreeSet::new(),
             cuts,
             position: 0,
             numbers: 0,
@@ -196,7 +202,7 @@ impl Attack {
             Op::Discard { handle } => self.discard(handle)?,
             Op::Drop { handle } => {
                 if let Some(at) = self.handle(handle) {
-                    self.handles.remove(at);
+                    self.drop_handle(at);
                 }
             }
             Op::Resume { stream } => self.resume(stream)?,
@@ -230,7 +236,7 @@ impl Attack {
 
     fn create(&mut self, ring_kind: RingKind, name: u8) -> Result<(), String> {
         if self.handles.len() == HANDLES_MAX {
-            self.handles.remove(0);
+            self.drop_handle(0);
         }
         let name = NAMES[usize::from(name) % NAMES.len()];
         let mut how = StreamOptions::new();
@@ -258,13 +264,25 @@ impl Attack {
                 let (number, id) = (self.number(), stream.id());
                 let name = (!name.is_empty()).then(|| name.to_owned());
                 let (flying, ring) = (Vec::new(), Vec::new());
-                let handle = Handle { number, stream, id, ring_kind, name, first: 0, flying, ring };
+                let (first, tried) = (0, false);
+                let handle =
+                    Handle { number, stream, id, ring_kind, name, first, tried, flying, ring };
                 self.handles.push(handle);
                 Ok(())
             }
-            Err(error) if taken && matches!(error.kind(), ErrorKind::NameTaken { .. }) => Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::NameTaken { .. }) => {
+                let excused = taken || self.lingering.contains(name);
+                if excused { Ok(()) } else { Err(format!("nobody has the name: {error}")) }
+            }
             Ok(_) => Err(format!("a second stream is named {name}")),
             Err(error) => Err(format!("a stream could not be made: {error}")),
+        }
+    }
+
+    fn drop_handle(&mut self, at: usize) {
+        let handle = self.handles.remove(at);
+        if handle.tried {
+            self.lingering.extend(handle.name);
         }
     }
 
@@ -377,6 +395,7 @@ impl Attack {
             ring_kind: RingKind::Usual,
             name: None,
             first: content.slots.len() as u64,
+            tried: false,
             flying: Vec::new(),
             ring: Vec::new(),
         });
@@ -468,6 +487,7 @@ impl Attack {
         self.handles.clear();
         self.queued.clear();
         self.pinned.clear();
+        self.lingering.clear();
         self.log = None;
     }
 }
