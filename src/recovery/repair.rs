@@ -44,19 +44,29 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
         if !broken(Sabotage::TrustPageCache) {
             rewrite(segment, end.offset_behind(end.durable), end.offset)?;
         }
+        let write_witness = |ending| {
+            let bytes = Witness {
+                position: end.next,
+                durable: end.next - 1,
+                time_micros: Timestamp::now().as_micros(),
+                ending,
+            }
+            .encode(segment.header.salt);
+            write_all_at(file, &mut [IoSlice::new(&bytes)], end.offset)
+        };
+        let mut cleared_from = end.offset;
+        if end.offset == COMMITS_AT {
+            // Its first record may be all that tells at which position the segment starts: behind a repair, without
+            // one it is not even a segment. Every commit before it is synced, so this is true already.
+            write_witness(Ending::Open)?;
+            cleared_from += witness::BYTES as u64;
+        }
         if !broken(Sabotage::LeaveTornTail) {
             let cleared_to = end.torn_to.unwrap_or(end.offset);
-            write_zeros_at(file, end.offset, cleared_to)?;
+            write_zeros_at(file, cleared_from, cleared_to)?;
         }
         file.sync_data()?;
-        let bytes = Witness {
-            position: end.next,
-            durable: end.next - 1,
-            time_micros: Timestamp::now().as_micros(),
-            ending: Ending::Settled,
-        }
-        .encode(segment.header.salt);
-        write_all_at(file, &mut [IoSlice::new(&bytes)], end.offset)?;
+        write_witness(Ending::Settled)?;
         file.sync_data()
     };
     write().map_err(|error| segment.io_error("repair", end.offset, error))?;

@@ -153,7 +153,12 @@ impl Writer {
         };
         // On a full disk what could not be overwritten was not written either, unless the file system
         // writes elsewhere what it overwrites: so it is looked at. The witness may stand there as it did.
-        let zeroed = match write_zeros_at(&*segment.file, from, to) {
+        let mut zero_from = from;
+        if from == COMMITS_AT && self.write_witness(Ending::Open).is_ok() {
+            // Never a moment without a first record: it may be all that tells at which position the segment starts.
+            zero_from += witness::BYTES as u64;
+        }
+        let zeroed = match write_zeros_at(&*segment.file, zero_from, to) {
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
                 let length = segment.file.len().map_or(to, |length| length.min(to));
                 let left = segment.read(from..length.max(from), 0, length.max(from));

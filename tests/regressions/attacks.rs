@@ -156,3 +156,57 @@ fn f9_f25_no_segment_is_sealed_on_the_word_of_a_witness_in_memory() {
         }
     }
 }
+
+/// A repair had begun a new segment, and the first commit in it was torn. Opening made zeros of that and wrote a
+/// witness; when it was cut in between, nothing said any more at which position the segment starts. It was taken for
+/// a spare behind the damaged file, and the log, repaired as it was, refused to be written again. The same when a
+/// first commit failed and was made harmless. F25.
+#[test]
+fn f25_the_segment_of_a_repair_is_never_without_a_first_record() {
+    let closed = SimDisk::new(1);
+    let log = small().open_on(&closed).expect("opens");
+    assert!(commit(&mut log.stream().expect("a stream"), 600));
+    log.close().expect("closes");
+    let repaired = SimDisk::new(1);
+    for (name, mut bytes) in closed.files() {
+        // Its end is lost, with the clean witness.
+        bytes.truncate(bytes.len().saturating_sub(48));
+        repaired.write_file(&name, &bytes);
+    }
+    assert!(small().open_on(&repaired).is_err());
+    assert!(amberlog::repair_on(&repaired).expect("repaired").went_on.is_some());
+    repaired.write_back();
+    let opens = |disk: &SimDisk, what: String| {
+        if let Err(error) = small().open_on(disk) {
+            panic!("{what}: {error}");
+        }
+    };
+    let go_on = |disk: &SimDisk| {
+        let Ok(log) = small().open_on(disk) else { return };
+        commit(&mut log.stream().expect("a stream"), 3_000);
+    };
+    let whole = repaired.copy();
+    go_on(&whole);
+    let faults = [Fault::DoneAndFailed, Fault::Io, Fault::Full];
+    for stop in repaired.calls()..whole.calls() {
+        for (fault, behind) in faults.into_iter().flat_map(|one| (0..5).map(move |n| (one, n))) {
+            let disk = repaired.copy();
+            disk.fail_at(stop, fault);
+            disk.fail_at(stop + behind, Fault::Crash);
+            go_on(&disk);
+            opens(&disk.after_kill(), format!("{fault:?} at call {stop}, killed {behind} behind"));
+            for way in 0..disk.power_cuts().min(32) {
+                let what = format!("{fault:?} at call {stop}, cut {behind} behind, way {way}");
+                let cut = disk.power_cut(way);
+                let recovered = cut.copy();
+                opens(&recovered, what.clone());
+                for call in cut.calls()..recovered.calls() {
+                    let killed = cut.copy();
+                    killed.fail_at(call, Fault::Crash);
+                    drop(small().open_on(&killed));
+                    opens(&killed.after_kill(), format!("{what}, recovery killed at call {call}"));
+                }
+            }
+        }
+    }
+}

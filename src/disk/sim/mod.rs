@@ -383,10 +383,13 @@ impl DiskFile for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut world = self.disk.world();
         let fault = world.call()?;
+        // Drawn only where it is needed: what a seed does elsewhere stays the same.
+        let forgets = fault == Some(Fault::LostSync);
+        let mut chance = if forgets { random(&mut world.random) | 1 } else { 1 };
         let file = world.file(self.id)?;
         match fault {
             Some(Fault::LostSync) => {
-                file.forget();
+                file.forget(&mut chance);
                 Err(injected())
             }
             Some(Fault::Io) => Err(injected()),

@@ -242,9 +242,18 @@ impl File {
         self.lengths.clear();
     }
 
-    /// A sync that failed: the pages are marked clean and were never written; the cache still shows them.
-    pub(super) fn forget(&mut self) {
-        self.forgotten.extend(std::mem::take(&mut self.dirty).into_keys());
+    /// A sync that failed: the pages are marked clean and were not written; the cache still shows them.
+    pub(super) fn forget(&mut self, chance: &mut u64) {
+        for (sector, versions) in std::mem::take(&mut self.dirty) {
+            // Some of it the system may have written back before, in its own time.
+            let at = sector * SECTOR;
+            let end = self.platter.len().min(at + SECTOR);
+            let way = random(chance) as usize % (versions.len() + 1);
+            if let (Some(written), true) = (versions.get(way), at < end) {
+                self.platter[at..end].copy_from_slice(&written[..end - at]);
+            }
+            self.forgotten.insert(sector);
+        }
     }
 
     /// The cache lets go of clean pages; the next look finds what the platter has.
