@@ -46,12 +46,8 @@ pub enum Sabotage {
     RollUnsynced,
     /// A segment is sealed before the next one holds anything durable.
     SealEarly,
-    /// A segment is sealed because the next one has a witness, which may be in memory only.
-    SealOnWitness,
     /// Any witness is believed to be on the disk, and what it says of the end to be so.
     TrustWitness,
-    /// A file that is long again behind a clean close is taken for durable.
-    TrustLength,
     /// Events of a failed commit do not come back.
     LoseFailedEvents,
     /// A commit is written wherever its stream stands.

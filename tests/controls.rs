@@ -18,7 +18,7 @@ use support::Rng;
 /// So many scripts of chance are run at most.
 const SCRIPTS: u64 = 600;
 
-const ALL: [Sabotage; 28] = [
+const ALL: [Sabotage; 26] = [
     Sabotage::SkipSync,
     Sabotage::SkipDirSync,
     Sabotage::SkipHeaderSync,
@@ -36,8 +36,6 @@ const ALL: [Sabotage; 28] = [
     Sabotage::AdoptUnsynced,
     Sabotage::RollUnsynced,
     Sabotage::SealEarly,
-    Sabotage::SealOnWitness,
-    Sabotage::TrustLength,
     Sabotage::TrustWitness,
     Sabotage::LoseFailedEvents,
     Sabotage::SkipConflict,

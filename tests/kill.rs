@@ -69,7 +69,12 @@ fn run_child(dir: &Path, mode: Mode, rng: &mut Rng) -> Vec<Ack> {
 fn unsynced_from(dir: &Path, durable: u64) -> Option<(u32, u64)> {
     const COMMITS_AT: u64 = 4096;
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut clean = None;
     for item in Inspection::open(dir).ok()?.flatten() {
+        if let Item::Witness { segment, clean: true, .. } = item {
+            // Closed or recovered, and not written since: everything is synced.
+            clean = Some(segment);
+        }
         if let Item::Commit { segment, offset, bytes, position, .. } = item {
             let end = ends.entry(segment).or_insert(COMMITS_AT);
             if position.get() <= durable {
@@ -77,7 +82,7 @@ fn unsynced_from(dir: &Path, durable: u64) -> Option<(u32, u64)> {
             }
         }
     }
-    ends.into_iter().next_back()
+    ends.into_iter().next_back().filter(|(last, _)| clean != Some(*last))
 }
 
 /// Does to the unsynced end of the log what a power cut may do: any of its sectors are gone.

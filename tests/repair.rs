@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::{fs, thread};
 
-use amberlog::{Fault, Log, Privacy, repair, repair_on};
+use amberlog::{Fault, Log, Privacy, Survey, repair, repair_on};
 use support::oracle::{Files, How, Sample, Strictness, disk_of, files_of, restored, segment_path};
 use support::{Rng, env_or, segment};
 
@@ -297,6 +297,14 @@ fn f25_f30_a_repair_may_be_cut_anywhere() {
     });
 }
 
+/// A repair that was cut before it cut the file leaves that to the next opening: behind the end there are zeros.
+fn but_for_lengths(survey: &Survey) -> Survey {
+    let mut survey = survey.clone();
+    survey.closed_cleanly = false;
+    survey.segments.iter_mut().for_each(|segment| segment.bytes = 0);
+    survey
+}
+
 fn cut_everywhere(sample: &Sample, case: &str, damaged: &Files, chances: u64) {
     let whole = disk_of(damaged);
     let report = repair_on(&whole).expect("repaired");
@@ -318,7 +326,7 @@ fn cut_everywhere(sample: &Sample, case: &str, damaged: &Files, chances: u64) {
             let again = repair_on(&after).unwrap_or_else(|error| panic!("{case}: {error:?}"));
             let files = files_of(&after);
             assert!(files.keys().eq(repaired.keys()), "{case}: {:?}", files.keys());
-            assert_eq!(again.after, report.after, "{case}");
+            assert_eq!(but_for_lengths(&again.after), but_for_lengths(&report.after), "{case}");
             let original = without_lock(damaged);
             assert!(restored(&files, &original) == original, "{case}: an original byte is lost");
             assert!(repair_on(&after).expect("again").changed_nothing(), "{case}");

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::disk::{Disk, DiskFile, read_exact_at, write_all_at};
 use crate::error::{Error, Place, Result};
+use crate::format::{decode_witness, witness};
 use crate::segment::{DIR, Segment, UNFINISHED, create_anew, path, place};
 
 const PIECE_BYTES: u64 = 1 << 20;
@@ -34,7 +35,7 @@ pub(super) fn keep_bytes(disk: &dyn Disk, segment: &Segment, range: Range<u64>) 
         let range = start..range.end.min(segment.file.len()?).max(start);
         for name in names(format!("{}.{start}.torn", path(number))) {
             match disk.open_read(&name) {
-                Ok(kept) if is_rest_of(&*segment.file, range.clone(), &*kept)? => {
+                Ok(kept) if is_rest_of(segment, range.clone(), &*kept)? => {
                     disk.sync_dir(DIR)?;
                     return Ok(name);
                 }
@@ -74,9 +75,10 @@ fn copy(from: &dyn DiskFile, range: Range<u64>, to: &dyn DiskFile) -> io::Result
     to.sync_data()
 }
 
-/// Whether `kept` has all of what stands at `range`: the same bytes, but for those that a clearing that was cut
-/// has reached.
-fn is_rest_of(file: &dyn DiskFile, range: Range<u64>, kept: &dyn DiskFile) -> io::Result<bool> {
+/// Whether `kept` has all of what stands at `range`: the same bytes, but for those that a clearing which was cut has
+/// reached, and the witness that it may have written over the first of them.
+fn is_rest_of(segment: &Segment, range: Range<u64>, kept: &dyn DiskFile) -> io::Result<bool> {
+    let file = &*segment.file;
     if kept.len()? < range.end - range.start {
         return Ok(false);
     }
@@ -87,8 +89,10 @@ fn is_rest_of(file: &dyn DiskFile, range: Range<u64>, kept: &dyn DiskFile) -> io
         let bytes = PIECE_BYTES.min(range.end - at) as usize;
         read_exact_at(file, &mut here[..bytes], at)?;
         read_exact_at(kept, &mut there[..bytes], at - range.start)?;
-        let both = here[..bytes].iter().zip(&there[..bytes]);
-        if both.into_iter().any(|(here, there)| *here != 0 && here != there) {
+        let is_witness = at == range.start && decode_witness(&here, segment.header.salt).is_some();
+        let from = if is_witness { witness::BYTES.min(bytes) } else { 0 };
+        let mut both = here[from..bytes].iter().zip(&there[from..bytes]);
+        if both.any(|(here, there)| *here != 0 && here != there) {
             return Ok(false);
         }
         at += bytes as u64;

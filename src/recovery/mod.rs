@@ -200,8 +200,8 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
     };
     loaded.catalog.raise(mark);
     // Behind a clean close the file was cut. If it is long again, somebody died, or failed, before that was synced.
-    let is_reserved = length >= segment.header.reserved_bytes
-        && (end.witnessed != Some(Ending::Clean) || broken(Sabotage::TrustLength));
+    let is_reserved =
+        length >= segment.header.reserved_bytes && end.witnessed != Some(Ending::Clean);
     let tail =
         Tail { segment, offset: end.offset, is_reserved, mark, spare, unsealed: loaded.unsealed };
     Ok(Some(Opened { catalog: loaded.catalog, survey: loaded.survey, tail }))

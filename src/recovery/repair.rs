@@ -9,7 +9,7 @@ use super::aside::{keep_bytes, set_aside};
 use super::load::Loaded;
 use super::report::{DamageKind, NewSegment, Repair, SegmentReport, SegmentState};
 use super::walk::End;
-use crate::disk::{Disk, read_exact_at, write_all_at, write_zeros_at};
+use crate::disk::{Disk, read_exact_at, write_all_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, Ending, POSITION_MAX, Witness, witness};
 use crate::sabotage::{Sabotage, broken};
@@ -24,52 +24,42 @@ const LOST_BYTES_MIN: u64 = 64 << 20;
 const LOST_BYTES_MAX: u64 = 4 << 30;
 
 /// Makes the end of the log certain: what is there above the watermark is written once more (after a
-/// failed sync the page cache is no evidence), what is behind it becomes zeros, and a witness says so.
-/// Does nothing when the end is certain already. Returns the bytes cleared.
+/// failed sync the page cache is no evidence), and then the log ends as a clean close ends it, with the file cut
+/// behind a witness: of what stood there nothing can come back, whatever the cache has forgotten. Does nothing
+/// when the end is certain already. Returns the bytes of the torn tail.
 pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
-    let certain =
-        end.settled() && end.witness_durable == end.next - 1 && !broken(Sabotage::RewriteOnOpen);
-    if certain && end.torn_to.is_none() {
+    let failed = |error| segment.io_error("repair", end.offset, error);
+    let (file, behind) = (&*segment.file, end.offset + witness::BYTES as u64);
+    let settled = match end.witnessed {
+        Some(Ending::Settled) => end.torn_to.is_none(),
+        Some(Ending::Clean) => file.len().map_err(failed)? == behind,
+        // What was read may be in memory only, and so may be the zeros behind it (after a failed write, say).
+        Some(Ending::Open) => broken(Sabotage::TrustWitness) && end.torn_to.is_none(),
+        None => false,
+    };
+    if settled && end.witness_durable == end.next - 1 && !broken(Sabotage::RewriteOnOpen) {
         return Ok(0);
     }
-    let file = &*segment.file;
     let write = || -> std::io::Result<()> {
-        if certain {
-            // The witness stays: if it is that of a clean close, it excuses a short file.
-            if !broken(Sabotage::LeaveTornTail) {
-                write_zeros_at(file, end.torn_from(), end.torn_to.unwrap_or(0))?;
-            }
-            return file.sync_data();
-        }
         if !broken(Sabotage::TrustPageCache) {
             rewrite(segment, end.offset_behind(end.durable), end.offset)?;
         }
-        let write_witness = |ending| {
-            let bytes = Witness {
-                position: end.next,
-                durable: end.next - 1,
-                time_micros: Timestamp::now().as_micros(),
-                ending,
-            }
-            .encode(segment.header.salt);
-            write_all_at(file, &mut [IoSlice::new(&bytes)], end.offset)
-        };
-        let mut cleared_from = end.offset;
-        if end.offset == COMMITS_AT {
-            // Its first record may be all that tells at which position the segment starts: behind a repair, without
-            // one it is not even a segment. Every commit before it is synced, so this is true already.
-            write_witness(Ending::Open)?;
-            cleared_from += witness::BYTES as u64;
-        }
-        if !broken(Sabotage::LeaveTornTail) {
-            let cleared_to = end.torn_to.unwrap_or(end.offset);
-            write_zeros_at(file, cleared_from, cleared_to)?;
-        }
         file.sync_data()?;
-        write_witness(Ending::Settled)?;
+        let bytes = Witness {
+            position: end.next,
+            durable: end.next - 1,
+            time_micros: Timestamp::now().as_micros(),
+            ending: Ending::Clean,
+        }
+        .encode(segment.header.salt);
+        write_all_at(file, &mut [IoSlice::new(&bytes)], end.offset)?;
+        file.sync_data()?;
+        if !broken(Sabotage::LeaveTornTail) {
+            file.set_len(behind)?;
+        }
         file.sync_data()
     };
-    write().map_err(|error| segment.io_error("repair", end.offset, error))?;
+    write().map_err(failed)?;
     Ok(end.torn_to.map_or(0, |to| to - end.torn_from()))
 }
 

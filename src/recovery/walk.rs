@@ -242,16 +242,6 @@ impl Walk {
 }
 
 impl End {
-    /// What was read at the end is what the disk has. Another witness may be in memory only, and so may be the
-    /// zeros behind it (after a failed write, say).
-    pub(crate) fn settled(&self) -> bool {
-        match self.witnessed {
-            Some(Ending::Settled | Ending::Clean) => true,
-            Some(Ending::Open) => broken(Sabotage::TrustWitness),
-            None => false,
-        }
-    }
-
     /// Where a torn tail would start: behind the witness, if there is one.
     pub(crate) fn torn_from(&self) -> u64 {
         self.offset + if self.witnessed.is_some() { witness::BYTES as u64 } else { 0 }

@@ -495,6 +495,8 @@ pub(crate) fn restored(repaired: &Files, original: &Files) -> Files {
             [offset, "torn", ..] => {
                 let at: usize = offset.parse().expect("an offset");
                 let file = files.get_mut(&segment).expect("there");
+                // The repair cut the file there; behind what was torn stood zeros.
+                file.resize(original[&segment].len().max(at + bytes.len()), 0);
                 file[at..at + bytes.len()].copy_from_slice(&bytes);
             }
             _ => panic!("what is {path}?"),

@@ -244,7 +244,13 @@ impl File {
 
     /// A sync that failed: the pages are marked clean and were not written; the cache still shows them.
     pub(super) fn forget(&mut self, chance: &mut u64) {
+        let end_of_file = self.cache.len();
         for (sector, versions) in std::mem::take(&mut self.dirty) {
+            if sector * SECTOR >= end_of_file {
+                // That a file was cut is no page, and is not forgotten.
+                self.dirty.insert(sector, versions);
+                continue;
+            }
             // Some of it the system may have written back before, in its own time.
             let at = sector * SECTOR;
             let end = self.platter.len().min(at + SECTOR);
