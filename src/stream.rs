@@ -9,7 +9,6 @@ use crate::commit::{Part, Pending, Ticket};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Refused, RefusedReason, Result};
 use crate::format::{COMMIT_BYTES_MAX, FrameHead};
-
 use crate::options::{CommitOptions, Overflow, StreamOptions};
 use crate::reader::{Batch, Events};
 use crate::ring::{Limits, Ring};

@@ -11,6 +11,7 @@ mod sim;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use real::{RealDisk, process_id};
@@ -18,6 +19,9 @@ pub(crate) use real::{RealDisk, process_id};
 pub use sim::{Fault, SimDisk};
 
 use crate::sabotage::{Sabotage, broken};
+
+/// What is copied or zeroed is so in pieces of this size.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// Bytes that stay where they are for as long as somebody holds them: a mapping, or a buffer.
 pub(crate) type Pin = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -128,9 +132,26 @@ pub(crate) fn write_all_at(
     Ok(())
 }
 
+/// Copies the bytes of one file at `range` to another, or to the same, at `offset`.
+pub(crate) fn copy_at(
+    from: &dyn DiskFile,
+    range: Range<u64>,
+    to: &dyn DiskFile,
+    offset: u64,
+) -> io::Result<()> {
+    let mut piece = vec![0; PIECE_BYTES.min(range.end.saturating_sub(range.start)) as usize];
+    let mut at = range.start;
+    while at < range.end {
+        let bytes = &mut piece[..PIECE_BYTES.min(range.end - at) as usize];
+        read_exact_at(from, bytes, at)?;
+        write_all_at(to, &mut [IoSlice::new(bytes)], offset + (at - range.start))?;
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
 /// Writes zeros over `from..to`, in pieces of at most a mebibyte.
 pub(crate) fn write_zeros_at(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
-    const PIECE_BYTES: u64 = 1 << 20;
     let zeros = vec![0; PIECE_BYTES.min(to.saturating_sub(from)) as usize];
     let mut at = from;
     while at < to {

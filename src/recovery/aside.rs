@@ -3,10 +3,10 @@
 //! A whole file gets another name; of a part of one a copy is made. A copy gets its name only when it is whole
 //! and durable, so that an interrupted repair finds either all of it or none, and makes none twice.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::ops::Range;
 
-use crate::disk::{Disk, DiskFile, read_exact_at, write_all_at};
+use crate::disk::{Disk, DiskFile, copy_at, read_exact_at};
 use crate::error::{Error, Place, Result};
 use crate::format::{decode_witness, witness};
 use crate::segment::{DIR, Segment, UNFINISHED, create_anew, path, place};
@@ -43,7 +43,8 @@ pub(super) fn keep_bytes(disk: &dyn Disk, segment: &Segment, range: Range<u64>) 
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let unfinished = format!("{name}{UNFINISHED}");
                     let file = create_anew(disk, &unfinished)?;
-                    copy(&*segment.file, range, &*file)?;
+                    copy_at(&*segment.file, range, &*file, 0)?;
+                    file.sync_data()?;
                     disk.rename(&unfinished, &name)?;
                     disk.sync_dir(DIR)?;
                     return Ok(name);
@@ -61,18 +62,6 @@ pub(super) fn keep_bytes(disk: &dyn Disk, segment: &Segment, range: Range<u64>) 
 fn names(first: String) -> impl Iterator<Item = String> {
     const NAMES_MAX: u32 = 10_000;
     (1..NAMES_MAX).map(move |n| if n == 1 { first.clone() } else { format!("{first}.{n}") })
-}
-
-fn copy(from: &dyn DiskFile, range: Range<u64>, to: &dyn DiskFile) -> io::Result<()> {
-    let mut piece = vec![0; PIECE_BYTES.min(range.end - range.start) as usize];
-    let mut at = range.start;
-    while at < range.end {
-        let bytes = &mut piece[..PIECE_BYTES.min(range.end - at) as usize];
-        read_exact_at(from, bytes, at)?;
-        write_all_at(to, &mut [IoSlice::new(bytes)], at - range.start)?;
-        at += bytes.len() as u64;
-    }
-    to.sync_data()
 }
 
 /// Whether `kept` has all of what stands at `range`: the same bytes, but for those that a clearing which was cut has

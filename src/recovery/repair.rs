@@ -9,7 +9,7 @@ use super::aside::{keep_bytes, set_aside};
 use super::load::Loaded;
 use super::report::{DamageKind, NewSegment, Repair, SegmentReport, SegmentState};
 use super::walk::End;
-use crate::disk::{Disk, read_exact_at, write_all_at};
+use crate::disk::{Disk, copy_at, write_all_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, Ending, POSITION_MAX, Witness, witness};
 use crate::sabotage::{Sabotage, broken};
@@ -42,7 +42,9 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
     }
     let write = || -> std::io::Result<()> {
         if !broken(Sabotage::TrustPageCache) {
-            rewrite(segment, end.offset_behind(end.durable), end.offset)?;
+            // Where the next record may start can lie behind the end of a file that was cut.
+            let written = end.offset_behind(end.durable)..end.offset.min(file.len()?);
+            copy_at(file, written.clone(), file, written.start)?;
         }
         file.sync_data()?;
         let bytes = Witness {
@@ -61,21 +63,6 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
     };
     write().map_err(failed)?;
     Ok(end.torn_to.map_or(0, |to| to - end.torn_from()))
-}
-
-fn rewrite(segment: &Segment, from: u64, to: u64) -> std::io::Result<()> {
-    const PIECE_BYTES: u64 = 1 << 20;
-    let mut piece = vec![0; PIECE_BYTES.min(to.saturating_sub(from)) as usize];
-    // Where the next record may start can lie behind the end of a file that was cut.
-    let to = to.min(segment.file.len()?);
-    let mut at = from;
-    while at < to {
-        let bytes = &mut piece[..PIECE_BYTES.min(to - at) as usize];
-        read_exact_at(&*segment.file, bytes, at)?;
-        write_all_at(&*segment.file, &mut [IoSlice::new(bytes)], at)?;
-        at += bytes.len() as u64;
-    }
-    Ok(())
 }
 
 /// Removes spares, and what was never finished.

@@ -22,7 +22,7 @@ pub struct Survey {
     pub durable: Position,
     /// The last commit that is known to have been acknowledged: what read-only openings show.
     pub acknowledged: Position,
-    /// The log was closed, and nothing was written since.
+    /// The log was closed, or its torn tail cut off by an opening, and nothing was written since.
     pub closed_cleanly: bool,
     /// Streams with at least one commit.
     pub streams: u64,

@@ -151,14 +151,12 @@ impl Writer {
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
             result => result,
         };
+        // The witness first, where it stood: it is never missing, and may be all that tells at which position the
+        // segment starts.
+        let witnessed = unless_full(self.write_witness(Ending::Open));
         // On a full disk what could not be overwritten was not written either, unless the file system
-        // writes elsewhere what it overwrites: so it is looked at. The witness may stand there as it did.
-        let mut zero_from = from;
-        if from == COMMITS_AT && self.write_witness(Ending::Open).is_ok() {
-            // Never a moment without a first record: it may be all that tells at which position the segment starts.
-            zero_from += witness::BYTES as u64;
-        }
-        let zeroed = match write_zeros_at(&*segment.file, zero_from, to) {
+        // writes elsewhere what it overwrites: so it is looked at.
+        let zeroed = match write_zeros_at(&*segment.file, from + witness::BYTES as u64, to) {
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
                 let length = segment.file.len().map_or(to, |length| length.min(to));
                 let left = segment.read(from..length.max(from), 0, length.max(from));
@@ -171,9 +169,7 @@ impl Writer {
             }
             result => result,
         };
-        // The witness stood where the commit was to go.
-        let witnessed = zeroed.and_then(|()| unless_full(self.write_witness(Ending::Open)));
-        if let Err(error) = witnessed.and_then(|()| segment.file.sync_data()) {
+        if let Err(error) = witnessed.and(zeroed).and_then(|()| segment.file.sync_data()) {
             self.poisoned = Some(segment.io_error("scrub", from, error));
         }
     }

@@ -8,6 +8,18 @@ use tempfile::TempDir;
 use super::support::{read_dir, segment, write_dir};
 use super::{dir, small};
 
+/// A closed log of two segments.
+fn fill(dir: &TempDir) {
+    let log = small().open(dir.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..18_u8 {
+        stream.append([n; 1000]).expect("room");
+        stream.commit().wait().expect("committed");
+    }
+    drop(stream);
+    log.close().expect("closes");
+}
+
 /// All bytes of a log's only segment read as zeros. That was taken for a beginning that a crash had cut, and the
 /// log began anew at the first position, without a word. Now a file has a header before it has its name.
 #[test]
@@ -62,14 +74,7 @@ fn f25_what_stands_behind_a_clean_close_is_cleared_and_the_close_stays() {
 fn f17_whose_log_it_is_does_not_change_with_a_spare() {
     let (dir, other) = (dir(), dir());
     for dir in [&dir, &other] {
-        let log = small().open(dir.path()).expect("opens");
-        let mut stream = log.stream().expect("a stream");
-        for n in 0..18_u8 {
-            stream.append([n; 1000]).expect("room");
-            stream.commit().wait().expect("committed");
-        }
-        drop(stream);
-        log.close().expect("closes");
+        fill(dir);
     }
     fs::copy(segment(other.path(), 1), segment(dir.path(), 1)).expect("copied");
     let ids = |dir: &TempDir| {
@@ -101,14 +106,7 @@ fn spare_of(dir: &TempDir, number: u8) -> Vec<u8> {
 #[test]
 fn p6_f17_nobody_goes_on_where_no_record_tells_the_position() {
     let dir = dir();
-    let log = small().open(dir.path()).expect("opens");
-    let mut stream = log.stream().expect("a stream");
-    for n in 0..18_u8 {
-        stream.append([n; 1000]).expect("room");
-        stream.commit().wait().expect("committed");
-    }
-    drop(stream);
-    log.close().expect("closes");
+    fill(&dir);
     let mut behind = spare_of(&dir, 3);
     behind[5000..6000].fill(7);
     fs::write(segment(dir.path(), 3), behind).expect("written");
