@@ -356,17 +356,21 @@ impl Sample {
     }
 
     /// More of the used files are of this log than any files are of others: else it is another log, with some of
-    /// this one's files in it.
+    /// this one's files in it. A header speaks for this log only while it is one that was written; what merely
+    /// looks like a header is counted for the others.
     fn is_own(&self, damaged: &Files) -> bool {
+        fn headers(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+            let copies = [0, 2048].into_iter().filter_map(|at| bytes.get(at..at + 80));
+            copies.filter(|header| header.starts_with(b"AMBERSEG"))
+        }
+        let written: BTreeSet<&[u8]> = self.files.values().flat_map(|file| headers(file)).collect();
         let own_id = &self.files[&segment_path(1)][16..32];
-        let names = |bytes: &&Vec<u8>, own: bool| {
-            let headers = [0, 2048].into_iter().filter_map(|at| bytes.get(at..at + 80));
-            let mut headers = headers.filter(|header| header.starts_with(b"AMBERSEG"));
-            headers.any(|header| (header[16..32] == *own_id) == own)
-        };
-        let used = |bytes: &&Vec<u8>| bytes.get(4096..4136).is_some_and(|first| first != [0; 40]);
-        let foreign = damaged.values().filter(|bytes| names(bytes, false)).count();
-        foreign == 0 || damaged.values().filter(used).filter(|it| names(it, true)).count() > foreign
+        let used = |bytes: &[u8]| bytes.get(4096..4136).is_some_and(|first| first != [0; 40]);
+        let speaks = |bytes: &[u8]| used(bytes) && headers(bytes).any(|it| written.contains(it));
+        let foreign = |bytes: &[u8]| headers(bytes).any(|header| header[16..32] != *own_id);
+        let own = damaged.values().filter(|bytes| speaks(bytes)).count();
+        let others = damaged.values().filter(|bytes| foreign(bytes)).count();
+        others == 0 || own > others
     }
 
     /// What is there and what is named are what the bytes say.
