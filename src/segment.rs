@@ -10,7 +10,9 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
-use crate::disk::{Disk, DiskFile, Pin, read_at_most, read_exact_at, write_all_at, write_zeros_at};
+use crate::disk::{
+    Disk, DiskFile, Pin, Pinned, read_at_most, read_exact_at, write_all_at, write_zeros_at,
+};
 use crate::error::{Error, Place, Result};
 use crate::format::{
     BatchKind, FooterEntry, SegmentHeader, Trailer, decode_trailer, encode_footer, trailer,
@@ -177,7 +179,7 @@ impl Segment {
                 return Err(self.error("read", range.start));
             }
             let pin = Arc::clone(&sealed.pin);
-            return Ok(Window { pin, buffer: None, start: 0, end: bytes });
+            return Ok(Window { pin, start: 0, end: bytes });
         }
         let until = range.end.max(range.start.saturating_add(ahead).min(end));
         if until - range.start > READ_UNCHECKED_BYTES_MAX {
@@ -188,8 +190,11 @@ impl Segment {
             }
         }
         let bytes = (until - range.start) as usize;
-        let mut shared = used.and_then(Window::into_buffer).unwrap_or_default();
-        let Some(buffer) = Arc::get_mut(&mut shared) else {
+        let mut pin = used.map(|used| used.pin).unwrap_or_default();
+        if Arc::get_mut(&mut pin).and_then(Pinned::buffer).is_none() {
+            pin = Pin::default();
+        }
+        let Some(buffer) = Arc::get_mut(&mut pin).and_then(Pinned::buffer) else {
             return Err(self.error("read", range.start));
         };
         if buffer.len() < bytes || buffer.len() / 4 > bytes.max(BUFFER_KEPT_BYTES_MAX) {
@@ -206,8 +211,7 @@ impl Segment {
             return Err(self.error("read", range.start + read as u64));
         }
         let end = range.start + read as u64;
-        let pin: Pin = Arc::<Vec<u8>>::clone(&shared);
-        Ok(Window { pin, buffer: Some(shared), start: range.start, end })
+        Ok(Window { pin, start: range.start, end })
     }
 
     /// Notes a batch of an active segment; `last` is the stream's newest node here. Returns the new one.
@@ -320,21 +324,12 @@ impl Sealed {
 /// A part of a segment that is held in memory or in place.
 pub(crate) struct Window {
     pin: Pin,
-    /// What is pinned, if it is a buffer.
-    buffer: Option<Arc<Vec<u8>>>,
     /// Where in the file the pin starts and ends.
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
 
 impl Window {
-    /// The buffer, if nobody else holds it.
-    fn into_buffer(self) -> Option<Arc<Vec<u8>>> {
-        let Self { pin, buffer, .. } = self;
-        drop(pin);
-        buffer.filter(|buffer| Arc::strong_count(buffer) == 1)
-    }
-
     /// The bytes of the file at `range`, when this window holds them.
     pub(crate) fn get(&self, range: Range<u64>) -> Option<&[u8]> {
         if range.start < self.start || range.end > self.end || range.start > range.end {

@@ -23,8 +23,44 @@ use crate::sabotage::{Sabotage, broken};
 /// What is copied or zeroed is so in pieces of this size.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Bytes that stay where they are for as long as somebody holds them: a mapping, or a buffer.
-pub(crate) type Pin = Arc<dyn AsRef<[u8]> + Send + Sync>;
+/// Bytes that stay where they are for as long as somebody holds them.
+pub(crate) type Pin = Arc<Pinned>;
+
+/// A mapping, or a buffer.
+pub(crate) enum Pinned {
+    Map(memmap2::Mmap),
+    Buffer(Vec<u8>),
+    #[cfg(feature = "sim")]
+    Simulated(Arc<Vec<u8>>),
+}
+
+impl Pinned {
+    /// The buffer, for another use; `None` for a mapping.
+    pub(crate) fn buffer(&mut self) -> Option<&mut Vec<u8>> {
+        match self {
+            Self::Buffer(buffer) => Some(buffer),
+            _ => None,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Pinned {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map,
+            Self::Buffer(buffer) => buffer,
+            #[cfg(feature = "sim")]
+            Self::Simulated(bytes) => bytes,
+        }
+    }
+}
+
+impl Default for Pinned {
+    fn default() -> Self {
+        Self::Buffer(Vec::new())
+    }
+}
 
 /// The directory of one log.
 pub(crate) trait Disk: Send + Sync + Debug {

@@ -1,13 +1,13 @@
 //! One batch, loaded and verified, and the events in it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::event::Event;
-use crate::disk::Pin;
+use super::event::{EventRef, FrameAt, Held};
 use crate::error::Result;
 use crate::format::{
-    BatchHead, BatchKind, COMMITS_AT, CommitHead, FrameHead, Frames, batch_crc, commit_header,
-    decode_gap, frame_head, frame_header, marker,
+    BatchHead, BatchKind, COMMITS_AT, CommitHead, Frames, batch_crc, commit_header, decode_gap,
+    frame_head, marker,
 };
 use crate::index::BatchRef;
 use crate::sabotage::{Sabotage, broken};
@@ -22,14 +22,8 @@ const READ_AHEAD_BYTES_MAX: u64 = 256 << 10;
 /// The frames of one batch of one stream.
 #[derive(Clone)]
 pub(crate) struct Batch {
-    pub(crate) stream: StreamId,
-    pub(crate) first_seq: u64,
-    pub(crate) count: u64,
-    /// `None` while the batch is volatile.
-    pub(crate) position: Option<u64>,
-    /// Events dropped right before the first.
-    pub(crate) dropped: u64,
-    pin: Pin,
+    held: Arc<Held>,
+    count: u64,
     frames: Range<usize>,
     /// The next event from the front: its index, and where its frame starts.
     front: (u64, usize),
@@ -38,78 +32,82 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn new(
-        stream: StreamId,
-        first_seq: u64,
-        count: u64,
-        pin: Pin,
-        frames: Range<usize>,
-    ) -> Self {
-        Self {
-            stream,
-            first_seq,
-            count,
-            position: None,
-            dropped: 0,
-            front: (0, frames.start),
-            pin,
-            frames,
-            starts: Vec::new(),
-        }
+    /// `frames` is where in the pin the frames lie.
+    pub(crate) fn new(held: Held, count: u64, frames: Range<usize>) -> Self {
+        let front = (0, frames.start);
+        Self { held: Arc::new(held), count, frames, front, starts: Vec::new() }
+    }
+
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.held.first_seq
     }
 
     pub(crate) fn end_seq(&self) -> u64 {
-        self.first_seq.saturating_add(self.count)
+        self.held.first_seq.saturating_add(self.count)
     }
 
+    /// Events dropped right before the first.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.held.dropped
+    }
+
+    #[inline]
     pub(crate) fn holds(&self, seq: u64) -> bool {
-        seq >= self.first_seq && seq < self.end_seq()
+        seq.wrapping_sub(self.held.first_seq) < self.count
     }
 
-    /// The event of this seq, walking on from the last one that was asked for. `None`: the frames are not
-    /// what the batch says they are.
-    pub(crate) fn forward(&mut self, seq: u64) -> Option<Event> {
-        let wanted = seq - self.first_seq;
+    /// Where the event of this seq is, walking on from the last one that was asked for. `None`: the frames are
+    /// not what the batch says they are.
+    #[inline]
+    pub(super) fn forward(&mut self, seq: u64) -> Option<FrameAt> {
+        let wanted = seq - self.held.first_seq;
         if wanted < self.front.0 {
             self.front = (0, self.frames.start);
         }
+        let bytes = (*self.held.pin).as_ref().get(..self.frames.end)?;
         loop {
             let (index, at) = self.front;
-            let head = frame_head((*self.pin).as_ref().get(at..self.frames.end)?)?;
-            let end = at + head.frame_bytes();
-            self.front = (index + 1, end);
+            let head = frame_head(bytes.get(at..)?)?;
+            self.front = (index + 1, at + head.frame_bytes());
             if index == wanted {
-                return Some(self.event(seq, &head, at, end));
+                return Some(FrameAt { seq, head, at });
             }
         }
     }
 
-    /// The event of this seq, by a table of all frames: for reading backwards.
-    pub(crate) fn backward(&mut self, seq: u64) -> Option<Event> {
+    /// Where the event of this seq is, by a table of all frames: for reading backwards.
+    #[inline]
+    pub(super) fn backward(&mut self, seq: u64) -> Option<FrameAt> {
         if self.starts.is_empty() {
-            let bytes = (*self.pin).as_ref().get(self.frames.clone())?;
-            self.starts = Frames::new(bytes).map(|(at, _)| at as u32).collect();
-            if self.starts.len() as u64 != self.count {
-                return None;
-            }
+            self.list_starts()?;
         }
-        let at = self.frames.start + *self.starts.get((seq - self.first_seq) as usize)? as usize;
-        let head = frame_head((*self.pin).as_ref().get(at..self.frames.end)?)?;
-        Some(self.event(seq, &head, at, at + head.frame_bytes()))
+        let start = self.starts.get((seq - self.held.first_seq) as usize)?;
+        let at = self.frames.start + *start as usize;
+        let head = frame_head((*self.held.pin).as_ref().get(at..self.frames.end)?)?;
+        Some(FrameAt { seq, head, at })
     }
 
-    fn event(&self, seq: u64, head: &FrameHead, at: usize, end: usize) -> Event {
-        Event {
-            stream: self.stream,
-            seq,
-            position: self.position,
-            kind: head.kind,
-            codec: head.codec,
-            time: head.time,
-            dropped_before: if seq == self.first_seq { self.dropped } else { 0 },
-            pin: Pin::clone(&self.pin),
-            payload: at + frame_header::BYTES..end,
-        }
+    fn list_starts(&mut self) -> Option<()> {
+        let bytes = (*self.held.pin).as_ref().get(self.frames.clone())?;
+        self.starts.extend(Frames::new(bytes).map(|(at, _)| at as u32));
+        (self.starts.len() as u64 == self.count).then_some(())
+    }
+
+    /// Lends an event that was found here.
+    #[inline]
+    pub(super) fn lend(&self, frame: FrameAt) -> EventRef<'_> {
+        EventRef::new(&self.held, frame)
+    }
+
+    /// Makes this a batch without events whose table is to be used again.
+    pub(super) fn into_table(self) -> Vec<u32> {
+        let mut starts = self.starts;
+        starts.clear();
+        starts
+    }
+
+    pub(super) fn use_table(&mut self, starts: Vec<u32>) {
+        self.starts = starts;
     }
 }
 
@@ -129,12 +127,13 @@ impl Default for Loader {
 }
 
 impl Loader {
-    /// Loads and verifies the batch that an index points to. `end`: what may be read of the segment.
+    /// Loads and verifies the batch that an index points to, `dropped` events behind the one before. `end`: what
+    /// may be read of the segment.
     pub(crate) fn load(
         &mut self,
         segment: &Segment,
         stream: StreamId,
-        at: &BatchRef,
+        (at, dropped): (&BatchRef, u64),
         end: u64,
     ) -> Result<Batch> {
         let (position, head) = self.head(segment, stream, at, end)?;
@@ -145,9 +144,9 @@ impl Loader {
             return Err(segment.error("read", at.offset));
         }
         let (pin, frames) = window.pinned(range).ok_or_else(|| segment.error("read", at.offset))?;
-        let mut batch = Batch::new(stream, head.first_seq, u64::from(head.count), pin, frames);
-        batch.position = Some(position);
-        Ok(batch)
+        let position = Some(position);
+        let held = Held { stream, first_seq: head.first_seq, position, dropped, pin };
+        Ok(Batch::new(held, u64::from(head.count), frames))
     }
 
     /// How many events a gap says were dropped.
@@ -158,8 +157,8 @@ impl Loader {
         at: &BatchRef,
         end: u64,
     ) -> Result<u64> {
-        let batch = self.load(segment, stream, at, end)?;
-        (*batch.pin)
+        let batch = self.load(segment, stream, (at, 0), end)?;
+        (*batch.held.pin)
             .as_ref()
             .get(batch.frames)
             .and_then(decode_gap)
@@ -209,8 +208,9 @@ impl Loader {
             *number == segment.number() && window.get(range.clone()).is_some()
         });
         if !held {
-            let last = self.window.take().filter(|(number, _)| *number == segment.number());
-            let last = last.map_or(0..0, |(_, window)| window.start..window.end);
+            let (number, used) = self.window.take().unzip();
+            let last = used.as_ref().filter(|_| number == Some(segment.number()));
+            let last = last.map_or(0..0, |window| window.start..window.end);
             let onward = range.start >= last.start && range.start <= last.end + self.ahead;
             let backward = range.start < last.start && range.end + self.ahead >= last.start;
             let follows = !last.is_empty() && (onward || backward);
@@ -220,7 +220,7 @@ impl Loader {
             let before = if backward { self.ahead } else { 0 };
             let start = range.start.min(range.start.saturating_sub(before).max(COMMITS_AT));
             let ahead = if backward { range.start - start + 2 * self.usual } else { self.ahead };
-            let window = segment.read(start..range.end, ahead, end)?;
+            let window = segment.read_over(used, start..range.end, ahead, end)?;
             self.window = Some((segment.number(), window));
         }
         match &self.window {
@@ -233,8 +233,8 @@ impl Loader {
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Batch")
-            .field("stream", &self.stream)
-            .field("seqs", &(self.first_seq..self.end_seq()))
+            .field("stream", &self.held.stream)
+            .field("seqs", &(self.first_seq()..self.end_seq()))
             .finish_non_exhaustive()
     }
 }

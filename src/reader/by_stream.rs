@@ -4,11 +4,12 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use super::batch::{Batch, Loader};
-use super::event::Event;
+use super::event::{Event, EventRef, FrameAt};
 use crate::catalog::{Snapshot, SpanBatches, StreamEntry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchKind;
 use crate::index::{BatchRef, Cursor};
+use crate::segment::Segment;
 use crate::types::{Seq, StreamId};
 
 /// The events of a stream, in order; `rev()` reads them backwards. What is damaged comes as an error
@@ -110,7 +111,7 @@ impl Events {
         if self.start >= self.durable_end {
             let found = self.volatile.iter().find(|batch| batch.end_seq() > self.start);
             self.front.batch = found.cloned();
-            self.start = found.map_or(self.end, |batch| batch.first_seq.max(self.start));
+            self.start = found.map_or(self.end, |batch| batch.first_seq().max(self.start));
             return Ok(());
         }
         let mut walker = match self.front.walker.take() {
@@ -159,13 +160,11 @@ impl Events {
             let error = at.here.segment.error("read", batch.offset);
             return Err(self.corrupt(Some(&error), lost));
         }
-        let loaded = self.front.loader.load(&at.here.segment, self.stream, batch, end);
+        let loaded = self.front.load(&at.here.segment, self.stream, (batch, dropped), end);
         self.front.walker = Some(at);
         match loaded {
-            Ok(mut loaded) => {
-                loaded.dropped = dropped;
+            Ok(()) => {
                 self.start = self.start.max(batch.first_seq);
-                self.front.batch = Some(loaded);
                 Ok(())
             }
             Err(error) => {
@@ -179,7 +178,7 @@ impl Events {
     /// Loads the batch with the last event before `end`, and moves `end` behind it.
     fn load_back(&mut self) -> Result<()> {
         if self.end > self.durable_end {
-            let found = self.volatile.iter().rev().find(|batch| batch.first_seq < self.end);
+            let found = self.volatile.iter().rev().find(|batch| batch.first_seq() < self.end);
             self.back.batch = found.cloned();
             self.end = found.map_or(self.durable_end, |batch| batch.end_seq().min(self.end));
             return Ok(());
@@ -222,7 +221,6 @@ impl Events {
             return Ok(());
         }
         let end = self.snapshot.end_in(&at.here.segment);
-        let loaded = self.back.loader.load(&at.here.segment, self.stream, batch, end);
         let before = at.gap_before(&self.snapshot, batch);
         let dropped = match &before {
             Some(gap) => {
@@ -234,13 +232,10 @@ impl Events {
             }
             None => 0,
         };
+        let loaded = self.back.load(&at.here.segment, self.stream, (batch, dropped), end);
         self.back.walker = Some(at);
         match loaded {
-            Ok(mut loaded) => {
-                loaded.dropped = dropped;
-                self.back.batch = Some(loaded);
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(error) => {
                 let lost = batch.first_seq.max(self.start)..self.end;
                 self.end = batch.first_seq.max(self.start);
@@ -261,21 +256,67 @@ impl Events {
     }
 }
 
-impl Iterator for Events {
-    type Item = Result<Event>;
+impl Side {
+    /// Loads a batch in place of the last one.
+    fn load(
+        &mut self,
+        segment: &Segment,
+        stream: StreamId,
+        batch: (&BatchRef, u64),
+        end: u64,
+    ) -> Result<()> {
+        let table = self.batch.take().map(Batch::into_table);
+        let mut loaded = self.loader.load(segment, stream, batch, end)?;
+        loaded.use_table(table.unwrap_or_default());
+        self.batch = Some(loaded);
+        Ok(())
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
+    #[inline]
+    fn lend(&self, found: Result<FrameAt>) -> Option<Result<EventRef<'_>>> {
+        match found {
+            Ok(frame) => self.batch.as_ref().map(|batch| Ok(batch.lend(frame))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl Events {
+    /// Lends the next event: as `next()`, without the cost of taking hold of it.
+    ///
+    /// # Errors
+    ///
+    /// As the iterator's items.
+    #[inline]
+    pub fn lend(&mut self) -> Option<Result<EventRef<'_>>> {
+        let found = self.find_next()?;
+        self.front.lend(found)
+    }
+
+    /// Lends the last event: as `next_back()`, without the cost of taking hold of it.
+    ///
+    /// # Errors
+    ///
+    /// As the iterator's items.
+    #[inline]
+    pub fn lend_back(&mut self) -> Option<Result<EventRef<'_>>> {
+        let found = self.find_back()?;
+        self.back.lend(found)
+    }
+
+    #[inline]
+    fn find_next(&mut self) -> Option<Result<FrameAt>> {
         while self.start < self.end {
             let seq = self.start;
             match &mut self.front.batch {
                 Some(batch) if batch.holds(seq) => {
                     self.start += 1;
-                    let Some(event) = batch.forward(seq) else {
+                    let Some(frame) = batch.forward(seq) else {
                         let lost = seq..batch.end_seq().min(self.end);
                         self.start = lost.end;
                         return Some(Err(self.corrupt(None, lost)));
                     };
-                    return Some(Ok(event));
+                    return Some(Ok(frame));
                 }
                 _ => {
                     if let Err(error) = self.load_front() {
@@ -286,21 +327,20 @@ impl Iterator for Events {
         }
         None
     }
-}
 
-impl DoubleEndedIterator for Events {
-    fn next_back(&mut self) -> Option<Self::Item> {
+    #[inline]
+    fn find_back(&mut self) -> Option<Result<FrameAt>> {
         while self.start < self.end {
             let seq = self.end - 1;
             match &mut self.back.batch {
                 Some(batch) if batch.holds(seq) => {
                     self.end -= 1;
-                    let Some(event) = batch.backward(seq) else {
-                        let lost = batch.first_seq.max(self.start)..seq + 1;
+                    let Some(frame) = batch.backward(seq) else {
+                        let lost = batch.first_seq().max(self.start)..seq + 1;
                         self.end = lost.start;
                         return Some(Err(self.corrupt(None, lost)));
                     };
-                    return Some(Ok(event));
+                    return Some(Ok(frame));
                 }
                 _ => {
                     if let Err(error) = self.load_back() {
@@ -310,6 +350,22 @@ impl DoubleEndedIterator for Events {
             }
         }
         None
+    }
+}
+
+impl Iterator for Events {
+    type Item = Result<Event>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.lend().map(|event| event.map(|event| event.hold()))
+    }
+}
+
+impl DoubleEndedIterator for Events {
+    #[inline]
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.lend_back().map(|event| event.map(|event| event.hold()))
     }
 }
 

@@ -11,9 +11,10 @@ mod event;
 
 pub use by_position::LogEvents;
 pub use by_stream::Events;
-pub use event::Event;
+pub use event::{Event, EventRef};
 
 pub(crate) use batch::Batch;
+pub(crate) use event::Held;
 
 use crate::catalog::Snapshot;
 use crate::error::{Error, ErrorKind, Result};

@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError};
 
 use self::cut::{Choice, random};
 use self::world::{World, injected};
-use super::{Disk, DiskFile, Lock, Pin};
+use super::{Disk, DiskFile, Lock, Pin, Pinned};
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -407,8 +407,7 @@ impl DiskFile for SimFile {
     fn map(&self) -> io::Result<Pin> {
         let mut world = self.disk.world();
         world.plain_call()?;
-        let bytes: Arc<Vec<u8>> = Arc::clone(&world.file(self.id)?.cache);
-        Ok(bytes)
+        Ok(Arc::new(Pinned::Simulated(Arc::clone(&world.file(self.id)?.cache))))
     }
 }
 
