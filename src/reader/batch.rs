@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::event::{EventRef, FrameAt, Held};
+use crate::disk::prefetch_all;
 use crate::error::Result;
 use crate::format::{
     BatchHead, BatchKind, COMMITS_AT, CommitHead, Frames, batch_crc, commit_header, decode_gap,
@@ -12,12 +13,28 @@ use crate::format::{
 use crate::index::BatchRef;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Window};
+use crate::sync::atomic::Ordering;
 use crate::types::StreamId;
 
 /// How much of an active segment is read at once: a little where batches lie far from each other, since
 /// those of other streams lie between; twice as much each time one read follows the other.
 const READ_AHEAD_BYTES_FIRST: u64 = 8 << 10;
 const READ_AHEAD_BYTES_MAX: u64 = 256 << 10;
+
+/// How much of the next commit is fetched ahead: further in, the processor sees what is read.
+const PREFETCH_BYTES_MIN: u64 = 8 << 10;
+const PREFETCH_BYTES_MAX: u64 = 16 << 10;
+
+/// A walk over so many frames or more has them fetched, so much of them at most.
+const WALK_FRAMES_MIN: u64 = 4;
+const WALK_BYTES_MAX: usize = 16 << 10;
+
+/// What is verified of a batch: its bytes too, or only where it lies and who says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Check {
+    Bytes,
+    Place,
+}
 
 /// The frames of one batch of one stream.
 #[derive(Clone)]
@@ -65,6 +82,9 @@ impl Batch {
             self.front = (0, self.frames.start);
         }
         let bytes = (*self.held.pin).as_ref().get(..self.frames.end)?;
+        if wanted - self.front.0 >= WALK_FRAMES_MIN {
+            self.fetch_up_to(wanted);
+        }
         loop {
             let (index, at) = self.front;
             let head = frame_head(bytes.get(at..)?)?;
@@ -73,6 +93,16 @@ impl Batch {
                 return Some(FrameAt { seq, head, at });
             }
         }
+    }
+
+    /// Has the frames in front of the wanted one fetched at once: each says where the next one starts, and one after
+    /// the other they would all be waited for.
+    #[cold]
+    fn fetch_up_to(&self, wanted: u64) {
+        let part = (self.frames.len() as u64).saturating_mul(wanted + 1) / self.count.max(1);
+        let end = self.frames.start + (part as usize).min(self.frames.len());
+        let end = end.min(self.front.1 + WALK_BYTES_MAX);
+        prefetch_all((*self.held.pin).as_ref().get(self.front.1..end).unwrap_or_default());
     }
 
     /// Where the event of this seq is, by a table of all frames: for reading backwards.
@@ -133,20 +163,28 @@ impl Loader {
         &mut self,
         segment: &Segment,
         stream: StreamId,
-        (at, dropped): (&BatchRef, u64),
+        (at, dropped, check): (&BatchRef, u64, Check),
         end: u64,
     ) -> Result<Batch> {
         let (position, head) = self.head(segment, stream, at, end)?;
         let range = at.offset + head.start..at.offset + head.end;
         let window = self.window(segment, range.clone(), end)?;
         let bytes = window.get(range.clone()).unwrap_or_default();
-        if batch_crc(&[bytes]) != head.crc && !broken(Sabotage::SkipChecksum) {
+        let skip = check == Check::Place || broken(Sabotage::SkipChecksum);
+        if !skip && batch_crc(&[bytes]) != head.crc {
             return Err(segment.error("read", at.offset));
         }
         let (pin, frames) = window.pinned(range).ok_or_else(|| segment.error("read", at.offset))?;
         let position = Some(position);
         let held = Held { stream, first_seq: head.first_seq, position, dropped, pin };
         Ok(Batch::new(held, u64::from(head.count), frames))
+    }
+
+    /// Has a commit fetched that will be read next: those of other streams lie between, so that the processor does not
+    /// see it coming. It is taken to be as long as the last one.
+    pub(super) fn expect(&self, segment: &Segment, offset: u64) {
+        let bytes = self.usual.clamp(PREFETCH_BYTES_MIN, PREFETCH_BYTES_MAX);
+        segment.prefetch(offset..offset.saturating_add(bytes));
     }
 
     /// How many events a gap says were dropped.
@@ -157,7 +195,7 @@ impl Loader {
         at: &BatchRef,
         end: u64,
     ) -> Result<u64> {
-        let batch = self.load(segment, stream, (at, 0), end)?;
+        let batch = self.load(segment, stream, (at, 0, Check::Bytes), end)?;
         (*batch.held.pin)
             .as_ref()
             .get(batch.frames)
@@ -173,6 +211,9 @@ impl Loader {
         end: u64,
     ) -> Result<(u64, BatchHead)> {
         let damaged = || segment.error("read", at.offset);
+        if self.usual == 0 {
+            self.usual = segment.usual_bytes.load(Ordering::Relaxed);
+        }
         let first = at.offset..at.offset.saturating_add(commit_header::BYTES as u64);
         let window = self.window(segment, first.clone(), end)?;
         let salt = segment.header.salt;
@@ -181,7 +222,10 @@ impl Loader {
         if commit.length > end.saturating_sub(at.offset) {
             return Err(damaged());
         }
-        self.usual = commit.length.min(READ_AHEAD_BYTES_MAX);
+        if self.usual != commit.length.min(READ_AHEAD_BYTES_MAX) {
+            self.usual = commit.length.min(READ_AHEAD_BYTES_MAX);
+            segment.usual_bytes.store(self.usual, Ordering::Relaxed);
+        }
         let close = at.offset + commit.length;
         let marker_at = close - marker::BYTES as u64..close;
         let mut marker = [0; marker::BYTES];
@@ -215,7 +259,9 @@ impl Loader {
             let backward = range.start < last.start && range.end + self.ahead >= last.start;
             let follows = !last.is_empty() && (onward || backward);
             let more = (self.ahead * 2).min(READ_AHEAD_BYTES_MAX);
-            self.ahead = if follows { more } else { READ_AHEAD_BYTES_FIRST };
+            // A commit that is about as long as the last one takes one read.
+            let first = READ_AHEAD_BYTES_FIRST.max(self.usual + self.usual / 16);
+            self.ahead = if follows { more } else { first.min(READ_AHEAD_BYTES_MAX) };
             // Who reads backwards wants what stands before.
             let before = if backward { self.ahead } else { 0 };
             let start = range.start.min(range.start.saturating_sub(before).max(COMMITS_AT));

@@ -76,13 +76,13 @@ impl LogEvents {
                 Step::Commit(found) if found.head.position == self.next => {
                     at.offset = record_at(found.end());
                     self.next += 1;
-                    let unknown = found.batches.is_empty();
-                    let error = at.segment.error("read", found.offset);
-                    self.at = Some(at);
-                    if unknown {
+                    if found.batches.is_empty() {
                         // Its directory is damaged: nobody knows what was in it.
+                        let error = at.segment.error("read", found.offset);
+                        self.at = Some(at);
                         return Err(error);
                     }
+                    self.at = Some(at);
                     self.commit = Some((found, 0));
                     return Ok(true);
                 }

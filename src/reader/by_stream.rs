@@ -3,13 +3,12 @@
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use super::batch::{Batch, Loader};
+use super::batch::{Batch, Check, Loader};
 use super::event::{Event, EventRef, FrameAt};
 use crate::catalog::{Snapshot, SpanBatches, StreamEntry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchKind;
 use crate::index::{BatchRef, Cursor};
-use crate::segment::Segment;
 use crate::types::{Seq, StreamId};
 
 /// The events of a stream, in order; `rev()` reads them backwards. What is damaged comes as an error
@@ -160,7 +159,13 @@ impl Events {
             let error = at.here.segment.error("read", batch.offset);
             return Err(self.corrupt(Some(&error), lost));
         }
-        let loaded = self.front.load(&at.here.segment, self.stream, (batch, dropped), end);
+        let whole = batch.first_seq >= self.start && batch.end_seq() <= self.end;
+        // Who looks up one event waits for several pages of this commit, who reads on for those of the next one.
+        let expected = if whole { at.next_here() } else { Some(*batch) };
+        if let Some(expected) = expected {
+            self.front.loader.expect(&at.here.segment, expected.offset);
+        }
+        let loaded = self.front.load(&at, (batch, dropped, whole), end);
         self.front.walker = Some(at);
         match loaded {
             Ok(()) => {
@@ -232,7 +237,11 @@ impl Events {
             }
             None => 0,
         };
-        let loaded = self.back.load(&at.here.segment, self.stream, (batch, dropped), end);
+        if let Some(next) = at.prev_here() {
+            self.back.loader.expect(&at.here.segment, next.offset);
+        }
+        let whole = batch.first_seq >= self.start && batch.end_seq() <= self.end;
+        let loaded = self.back.load(&at, (batch, dropped, whole), end);
         self.back.walker = Some(at);
         match loaded {
             Ok(()) => Ok(()),
@@ -257,16 +266,22 @@ impl Events {
 }
 
 impl Side {
-    /// Loads a batch in place of the last one.
+    /// Loads a batch in place of the last one. Who wants the whole of it has it verified; who looks up a part of it,
+    /// if nobody did since the log was opened.
     fn load(
         &mut self,
-        segment: &Segment,
-        stream: StreamId,
-        batch: (&BatchRef, u64),
+        at: &Walker,
+        (batch, dropped, whole): (&BatchRef, u64, bool),
         end: u64,
     ) -> Result<()> {
         let table = self.batch.take().map(Batch::into_table);
-        let mut loaded = self.loader.load(segment, stream, batch, end)?;
+        let segment = &at.here.segment;
+        let known = !whole && segment.is_known_sound(at.cursor);
+        let check = if known { Check::Place } else { Check::Bytes };
+        let mut loaded = self.loader.load(segment, at.entry.id, (batch, dropped, check), end)?;
+        if check == Check::Bytes {
+            segment.note_sound(at.cursor);
+        }
         loaded.use_table(table.unwrap_or_default());
         self.batch = Some(loaded);
         Ok(())
@@ -403,6 +418,15 @@ impl Walker {
     fn batch(&self, snapshot: &Snapshot) -> Option<BatchRef> {
         let batch = self.here.batches.get(self.cursor)?;
         snapshot.shows(&self.here.segment, batch.offset).then_some(batch)
+    }
+
+    /// The next batch in this segment, shown or not.
+    fn next_here(&self) -> Option<BatchRef> {
+        self.here.batches.get(self.here.batches.next(self.cursor)?)
+    }
+
+    fn prev_here(&self) -> Option<BatchRef> {
+        self.here.batches.get(self.here.batches.prev(self.cursor)?)
     }
 
     fn next(mut self, snapshot: &Snapshot) -> Option<Self> {
