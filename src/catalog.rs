@@ -66,11 +66,18 @@ impl StreamEntry {
 /// The streams of a log that is being opened. Nobody else looks yet, so this is a plain map: the shared one grows
 /// in small steps, and every look-up would pay for them.
 #[derive(Default)]
-pub(crate) struct Gathered(HashMap<StreamId, Arc<StreamEntry>>);
+pub(crate) struct Gathered {
+    streams: HashMap<StreamId, Arc<StreamEntry>>,
+    /// The one that was asked for last: streams often commit several times in a row.
+    last: Option<Arc<StreamEntry>>,
+}
 
 impl Gathered {
     fn entry(&mut self, id: StreamId) -> &StreamEntry {
-        self.0.entry(id).or_insert_with(|| Arc::new(StreamEntry::new(id)))
+        let new = || Arc::new(StreamEntry::new(id));
+        let find = || Arc::clone(self.streams.entry(id).or_insert_with(new));
+        let last = self.last.take().filter(|last| last.id == id);
+        self.last.insert(last.unwrap_or_else(find))
     }
 }
 
@@ -214,8 +221,8 @@ impl Catalog {
     /// Shows the streams that were found.
     pub(crate) fn adopt(&self, gathered: Gathered) {
         let streams = self.streams.pin();
-        streams.reserve(gathered.0.len());
-        for (id, entry) in gathered.0 {
+        streams.reserve(gathered.streams.len());
+        for (id, entry) in gathered.streams {
             streams.insert(id, entry);
         }
     }
