@@ -56,16 +56,16 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Allocations of all threads so far; one that grows or shrinks counts.
-pub fn allocations() -> u64 {
+pub(crate) fn allocations() -> u64 {
     ALLOCATIONS.load(Relaxed)
 }
 
 /// Allocations of this thread so far.
-pub fn allocations_here() -> u64 {
+pub(crate) fn allocations_here() -> u64 {
     HERE.get()
 }
 
 /// Bytes that are allocated now, as they were asked for: what an allocator adds is not counted.
-pub fn live_bytes() -> u64 {
+pub(crate) fn live_bytes() -> u64 {
     LIVE_BYTES.load(Relaxed)
 }
