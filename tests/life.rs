@@ -263,3 +263,22 @@ fn p11_event_time_is_append_time() {
     let event = events.next().expect("one").expect("readable");
     assert!(before <= event.time() && event.time() <= after && after < commit.time);
 }
+
+/// The next segment is made in pieces, each synced by itself, so that no commit's sync waits for all of it.
+#[cfg(feature = "sim")]
+#[test]
+fn a_spare_is_synced_piece_by_piece() {
+    let disk = amberlog::SimDisk::new(1);
+    let options = Log::options().segment_bytes_first(1 << 20).segment_bytes_max(2 << 20);
+    let log = options.open_on(&disk).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    let mut syncs = Vec::new();
+    for _ in 0..3 {
+        stream.append(vec![7; 200 << 10]).expect("room");
+        let before = disk.syncs();
+        stream.commit().wait().expect("committed");
+        syncs.push(disk.syncs() - before);
+    }
+    // The first segment, and a commit; a commit, which fills a quarter, and a spare of eight pieces; a commit.
+    assert_eq!(syncs, [2, 1 + 8, 1]);
+}
