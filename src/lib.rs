@@ -34,7 +34,9 @@ pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 #[doc(hidden)]
 pub use format::fuzzing;
 pub use log::Log;
-pub use options::{Clock, CommitOptions, Options, Overflow, Privacy, StreamOptions};
+pub use options::{
+    Clock, CommitOptions, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy, StreamOptions,
+};
 pub use reader::{Event, EventRef, Events, LogEvents};
 pub use recovery::{
     Damage, DamageKind, Inspection, Item, NewSegment, Repair, SegmentReport, SegmentState, Survey,

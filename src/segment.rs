@@ -33,6 +33,8 @@ pub(crate) const LOCK: &str = "LOCK";
 /// Behind the name of a file that is not finished.
 pub(crate) const UNFINISHED: &str = ".new";
 
+/// So much is made ready at a time while commits go on: a device writes it in about the time of a small sync.
+const ZERO_PIECE_BYTES: u64 = 256 << 10;
 /// A read of at most so many bytes is tried without asking how long the file is.
 const READ_UNCHECKED_BYTES_MAX: u64 = 4 << 20;
 /// A buffer that is four times as large is not kept for a smaller read.
@@ -434,7 +436,7 @@ impl Spare {
         log_id: [u8; 16],
         number: u32,
         reserved_bytes: u64,
-        zero: Zero,
+        zero: Zero<'_>,
     ) -> std::io::Result<Self> {
         let spare = Self::prepare(disk, log_id, number, reserved_bytes, zero)?;
         let named = match spare.publish(disk) {
@@ -459,7 +461,7 @@ impl Spare {
         log_id: [u8; 16],
         number: u32,
         reserved_bytes: u64,
-        zero: Zero,
+        zero: Zero<'_>,
     ) -> std::io::Result<Self> {
         let header = SegmentHeader {
             log_id,
@@ -473,6 +475,7 @@ impl Spare {
         let fill = || {
             match zero {
                 Zero::Written => write_zeros_at(&*file, 0, reserved_bytes)?,
+                Zero::Gently(between) => write_zeros_gently(&*file, reserved_bytes, between)?,
                 Zero::Unwritten => file.set_len(reserved_bytes)?,
             }
             write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0)?;
@@ -507,6 +510,25 @@ pub(crate) fn segment_bytes(options: &Options, number: u32) -> u64 {
     doubled.min(options.segment_bytes_max.max(options.segment_bytes_first))
 }
 
+/// Writes zeros so that the sync of a commit, which waits for the device, never waits for more than one piece.
+fn write_zeros_gently(
+    file: &dyn DiskFile,
+    bytes: u64,
+    between: &dyn Fn(u64),
+) -> std::io::Result<()> {
+    let mut done = 0;
+    loop {
+        let end = bytes.min(done + ZERO_PIECE_BYTES);
+        write_zeros_at(file, done, end)?;
+        done = end;
+        if done == bytes {
+            return Ok(());
+        }
+        file.sync_data()?;
+        between(done);
+    }
+}
+
 /// Tells one life of a file's bytes from another. Random, and never zero.
 fn salt() -> u32 {
     if broken(Sabotage::SkipSalt) {
@@ -517,10 +539,13 @@ fn salt() -> u32 {
 }
 
 /// How the space of a new segment is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Zero {
+#[derive(Clone, Copy)]
+pub(crate) enum Zero<'a> {
     /// Zeros are written, so that a commit overwrites blocks that exist: what the commit path wants.
     Written,
+    /// The same, while commits go on elsewhere: in pieces, each synced by itself. What is called between
+    /// them is told how many bytes are done.
+    Gently(&'a dyn Fn(u64)),
     /// The file is only made long: for a commit that fills the segment by itself.
     Unwritten,
 }

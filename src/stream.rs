@@ -214,11 +214,8 @@ impl Stream {
     pub fn commit_with(&mut self, options: CommitOptions) -> Ticket {
         self.reap();
         let durability = options.durability.unwrap_or(self.core.options.durability);
-        let behind: Vec<_> = self.in_flight.back().cloned().into_iter().collect();
-        let pending = match self.take_part() {
-            Some(part) => Pending::of_one(part, durability, behind),
-            None => Pending::new(Vec::new(), durability, behind),
-        };
+        let behind = self.in_flight.back().cloned();
+        let pending = Pending::of_one(self.take_part(), durability, behind);
         if !pending.parts().is_empty() {
             self.in_flight.push_back(Arc::clone(&pending));
         }

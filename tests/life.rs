@@ -340,3 +340,22 @@ fn p6_reading_on_verifies_what_a_look_up_had_verified_before() {
     assert!(matches!(kinds[..], [ErrorKind::Corrupt { .. }]), "all of it is verified: {kinds:?}");
     assert_eq!(read.iter().filter(|event| event.is_ok()).count(), 20);
 }
+
+/// The next segment is made in pieces, each synced by itself, so that no commit's sync waits for all of it.
+#[cfg(feature = "sim")]
+#[test]
+fn a_spare_is_synced_piece_by_piece() {
+    let disk = amberlog::SimDisk::new(1);
+    let options = Log::options().segment_bytes_first(1 << 20).segment_bytes_max(2 << 20);
+    let log = options.open_on(&disk).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    let mut syncs = Vec::new();
+    for _ in 0..3 {
+        stream.append(vec![7; 200 << 10]).expect("room");
+        let before = disk.syncs();
+        stream.commit().wait().expect("committed");
+        syncs.push(disk.syncs() - before);
+    }
+    // The first segment, and a commit; a commit, which fills a quarter, and a spare of eight pieces; a commit.
+    assert_eq!(syncs, [2, 1 + 8, 1]);
+}
