@@ -37,7 +37,7 @@ pub use log::Log;
 pub use options::{
     Clock, CommitOptions, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy, StreamOptions,
 };
-pub use reader::{Event, Events, LogEvents};
+pub use reader::{Event, EventRef, Events, LogEvents};
 pub use recovery::{
     Damage, DamageKind, Inspection, Item, NewSegment, Repair, SegmentReport, SegmentState, Survey,
     TornTail, repair, survey,

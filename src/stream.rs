@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crate::catalog::{ReservedName, Snapshot, StreamEntry};
 use crate::commit::{Part, Pending, Ticket};
 use crate::core::Core;
+use crate::disk::Pinned;
 use crate::error::{Error, ErrorKind, Refused, RefusedReason, Result};
 use crate::format::{COMMIT_BYTES_MAX, FrameHead};
 use crate::options::{CommitOptions, Overflow, StreamOptions};
-use crate::reader::{Batch, Events};
+use crate::reader::{Batch, Events, Held};
 use crate::ring::{Limits, Ring};
 use crate::sabotage::{Sabotage, broken};
 use crate::types::{CodecId, EventKind, Seq, Status, StreamId, Timestamp};
@@ -295,7 +296,7 @@ impl Stream {
             let first = self.next - count;
             volatile.push(self.batch(first, count, self.ring.dropped(), self.ring.slices()));
         }
-        let durable_end = volatile.first().map_or(self.next, |one| one.first_seq - one.dropped);
+        let durable_end = volatile.first().map_or(self.next, |one| one.first_seq() - one.dropped());
         let snapshot = Snapshot::new(Arc::clone(&self.core.catalog));
         let entry = self.entry.clone().or_else(|| self.core.catalog.entry(self.id));
         Ok(Events::durable(snapshot, self.id, entry, durable_end).then(volatile))
@@ -304,9 +305,9 @@ impl Stream {
     fn batch(&self, first_seq: u64, count: u64, dropped: u64, slices: [&[u8]; 2]) -> Batch {
         let bytes = slices.concat();
         let frames: Range<usize> = 0..bytes.len();
-        let mut batch = Batch::new(self.id, first_seq, count, Arc::new(bytes), frames);
-        batch.dropped = dropped;
-        batch
+        let pin = Arc::new(Pinned::Buffer(bytes));
+        let held = Held { stream: self.id, first_seq, position: None, dropped, pin };
+        Batch::new(held, count, frames)
     }
 
     fn take_part(&mut self) -> Option<Part> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use self::cut::{Choice, random};
 use self::world::{World, injected};
-use super::{Disk, DiskFile, Lock, Pin};
+use super::{Disk, DiskFile, Lock, Pin, Pinned};
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::{Mutex, MutexGuard, rest};
 
@@ -433,8 +433,7 @@ impl DiskFile for SimFile {
     fn map(&self) -> io::Result<Pin> {
         let mut world = self.disk.world();
         world.plain_call()?;
-        let bytes: Arc<Vec<u8>> = Arc::clone(&world.file(self.id)?.cache);
-        Ok(bytes)
+        Ok(Arc::new(Pinned::Simulated(Arc::clone(&world.file(self.id)?.cache))))
     }
 }
 
