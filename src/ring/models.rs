@@ -49,7 +49,7 @@ fn ring_hand_over(memory_bytes_max: usize, give_up: GiveUp) {
     let stream = StreamId::new();
     let crc = filled.crc();
     let part = Part { stream, entry: None, filled, first_seq: 0, crc, name: None };
-    let pending = Pending::of_one(part, Durability::Disk, Vec::new());
+    let pending = Pending::of_one(Some(part), Durability::Disk, None);
     let leader = thread::spawn({
         let (pending, frames) = (Arc::clone(&pending), frames.clone());
         move || {
