@@ -15,6 +15,8 @@ const PATIENCE_PART: u32 = 2;
 const PATIENCE_MAX: Duration = Duration::from_millis(1);
 /// After waiting in vain so often in a row, the pauses stop growing.
 const VAIN_MAX: u32 = 8;
+/// A wait that went on for longer than so many times its patience counts as one of so many.
+const LOST_MAX: u32 = 1_000;
 
 /// What is expected of the next group.
 #[derive(Debug, Default)]
@@ -48,12 +50,19 @@ impl Gather {
         Some(Wait { from: queued, to, patience, began: Instant::now() })
     }
 
-    /// The wait is over, and so many are queued.
-    pub(super) fn waited(&mut self, wait: &Wait, queued: usize) {
-        let came = 2 * (queued - wait.from) >= wait.to - wait.from;
-        let paid = came && wait.began.elapsed() < 2 * wait.patience;
-        self.vain = if paid { 0 } else { (self.vain + 1).min(VAIN_MAX) };
-        self.pause = if paid { 0 } else { 1 << self.vain };
+    /// The wait is over, took so long, and so many are queued.
+    pub(super) fn waited(&mut self, wait: &Wait, queued: usize, took: Duration) {
+        if took > 2 * wait.patience {
+            // The processor is in demand, and was not given back in time. No wait saves more than a few times
+            // its patience, so it takes that many groups to earn this back.
+            let lost = took.as_nanos() / wait.patience.as_nanos().max(1);
+            self.pause = u32::try_from(lost).unwrap_or(u32::MAX).clamp(1, LOST_MAX) * 4;
+        } else if 2 * (queued - wait.from) >= wait.to - wait.from {
+            self.vain = 0;
+        } else {
+            self.vain = (self.vain + 1).min(VAIN_MAX);
+            self.pause = 1 << self.vain;
+        }
     }
 }
 
@@ -67,10 +76,14 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// Lets other threads run until enough commits are queued. It does not sleep: to be woken would take
-    /// about as long as the wait.
-    pub(super) fn until(&self, queued: impl Fn() -> usize) {
-        while queued() < self.to && self.began.elapsed() < self.patience {
+    /// Lets other threads run until enough commits are queued, and returns how long that took. It does not
+    /// sleep: to be woken would take about as long as the wait.
+    pub(super) fn until(&self, queued: impl Fn() -> usize) -> Duration {
+        loop {
+            let took = self.began.elapsed();
+            if queued() >= self.to || took >= self.patience {
+                return took;
+            }
             thread::yield_now();
         }
     }
@@ -100,7 +113,7 @@ mod tests {
             let wait = gather.wait_for(1).expect("three more are expected");
             assert_eq!((wait.from, wait.to), (1, 4));
             wait.until(|| 4);
-            gather.waited(&wait, 4);
+            gather.waited(&wait, 4, Duration::ZERO);
             gather.ended(4, 0, LONG);
         }
     }
@@ -112,14 +125,22 @@ mod tests {
         for group in 0..2_000 {
             gather.ended(9, 0, Duration::from_micros(1));
             if let Some(wait) = gather.wait_for(1) {
-                wait.until(|| 1);
-                assert!(wait.began.elapsed() >= wait.patience, "it waited");
-                gather.waited(&wait, 1);
+                assert!(wait.until(|| 1) >= wait.patience, "it waited");
+                gather.waited(&wait, 1, wait.patience);
                 waits.push(group);
             }
         }
         let pauses: Vec<_> = waits.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert_eq!(pauses[..4], [3, 5, 9, 17]);
         assert!(pauses.iter().all(|pause| *pause <= 257), "but never for ever: {pauses:?}");
+    }
+    #[test]
+    fn a_processor_that_was_not_given_back_is_not_given_away_for_a_while() {
+        let mut gather = Gather::default();
+        gather.ended(4, 0, Duration::from_micros(100));
+        let wait = gather.wait_for(1).expect("three more are expected");
+        gather.waited(&wait, 4, Duration::from_millis(4));
+        let pause = (0..10_000).take_while(|_| gather.wait_for(1).is_none()).count();
+        assert_eq!(pause, 320, "4 ms are 80 waits of 50 µs");
     }
 }

@@ -93,10 +93,10 @@ impl<W: Lead> Queue<W> {
         let queued = inner.forming.len();
         if let Some(wait) = inner.gather.wait_for(queued) {
             drop(inner);
-            wait.until(|| self.queued.load(Ordering::Relaxed));
+            let took = wait.until(|| self.queued.load(Ordering::Relaxed));
             inner = self.lock();
             let queued = inner.forming.len();
-            inner.gather.waited(&wait, queued);
+            inner.gather.waited(&wait, queued, took);
         }
         let mut group = std::mem::take(&mut inner.spare_group);
         let mut bytes = 0;

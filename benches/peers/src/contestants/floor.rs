@@ -94,7 +94,7 @@ struct Open {
 
 impl Store for Open {
     fn writer<'a>(&'a self, _stream: u64) -> Box<dyn Writer + 'a> {
-        Box::new(Copying { ring: vec![1; 1 << 20], at: 0, group: &self.group })
+        Box::new(Copying { ring: Vec::new(), at: 0, group: &self.group })
     }
 
     fn read_any(&self, sink: &mut Sink) {
@@ -125,6 +125,7 @@ impl Store for Open {
     }
 }
 
+const RING_BYTES_MAX: usize = 1 << 20;
 const FRAME: u8 = 1;
 const COMMIT: u8 = 2;
 
@@ -139,7 +140,7 @@ impl Copying<'_> {
     fn push(&mut self, kind: u8, payload: &[u8]) {
         let need = HEAD_BYTES + payload.len();
         if need > self.ring.len() - self.at {
-            self.at = 0;
+            self.make_room(need);
         }
         let frame = &mut self.ring[self.at..self.at + need];
         let mut head = [0; HEAD_BYTES];
@@ -148,6 +149,17 @@ impl Copying<'_> {
         frame[..HEAD_BYTES].copy_from_slice(&head);
         frame[HEAD_BYTES..].copy_from_slice(payload);
         self.at += need;
+    }
+
+    /// Grows up to a mebibyte, then goes around. (There may be very many of these.)
+    #[cold]
+    fn make_room(&mut self, need: usize) {
+        let wanted = (self.at + need).next_power_of_two();
+        if wanted <= RING_BYTES_MAX {
+            self.ring.resize(wanted, 1);
+        } else {
+            self.at = 0;
+        }
     }
 
     fn close_commit(&mut self) {
