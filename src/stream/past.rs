@@ -136,7 +136,7 @@ impl Stream {
     /// Marks where the stream stands now, to discard what comes after: see [`Stream::discard_to`].
     #[must_use]
     pub fn savepoint(&self) -> Savepoint {
-        Savepoint { stream: self.id, seq: self.next }
+        Savepoint { stream: self.id, seq: self.end() }
     }
 
     /// Forgets what was buffered since the savepoint; nothing that a commit has taken. Returns how many events
@@ -174,7 +174,7 @@ impl Stream {
     }
 
     fn check_seq(&self, seq: Seq, operation: &'static str) -> Result<u64> {
-        let (start, head) = (Seq(self.start()), Seq(self.next));
+        let (start, head) = (Seq(self.start()), Seq(self.end()));
         if seq > head {
             let kind = ErrorKind::SeqOutOfRange { asked: seq, range: start..head };
             return Err(Error::new(kind, operation));

@@ -123,7 +123,7 @@ impl Stream {
 
     pub(super) fn check_alive(&self, operation: &'static str) -> Result<()> {
         self.core.check_open(operation)?;
-        match self.state {
+        match self.state() {
             StreamState::Deleted => Err(Error::new(ErrorKind::Deleted(self.id), operation)),
             _ => Ok(()),
         }
