@@ -189,7 +189,9 @@ fn p6_states_are_the_same_after_reopening() {
     let make = |name: &str| {
         let mut stream = log.stream().expect("a stream");
         stream.rename(name).expect("free");
-        (0..6).for_each(|n| drop(stream.append(format!("{n}")).expect("room")));
+        for n in 0..6 {
+            stream.append(format!("{n}")).expect("room");
+        }
         stream.commit().wait().expect("committed");
         stream
     };

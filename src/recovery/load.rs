@@ -7,13 +7,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::discover::{Access, Candidate, Discovered, Role, discover};
+use super::discover::{Access, Candidate, Discovered, Role, Spares, Watch, discover};
 use super::fold::{self, Changes};
 use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, TornTail};
 use super::scan::{Found, Scanner, Step};
 use super::sealed::{self, LostEvents, Verdict, lost_events};
 use super::walk::{End, Expectation, Wound, walk};
-use crate::catalog::{COMMIT_IDS_MAX, Catalog, CommitIds, LogPlace, Watermark};
+use crate::catalog::{COMMIT_IDS_MAX, Catalog, CommitIds, Gathered, LogPlace, Watermark};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, Ending, POSITION_MAX, witness};
@@ -54,10 +54,29 @@ pub(crate) struct Loaded {
 
 /// Reads a log. `None`: there is none.
 pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Option<Loaded>> {
-    let Some(mut found) = discover(disk, access)? else { return Ok(None) };
+    if disk.allows_threads() {
+        let Some(found) = discover(disk, access, Spares::Presumed)? else { return Ok(None) };
+        let spares = || found.candidates.iter().filter(|one| matches!(one.role, Role::Spare(_)));
+        if spares().next().is_none() {
+            return fold(found, access, depth).map(Some);
+        }
+        if let Some(watch) = Watch::start(&found.candidates) {
+            let loaded = fold(found, access, depth);
+            if watch.finish()? {
+                return loaded.map(Some);
+            }
+            // One is none: what was made of the others counts for nothing.
+        }
+    }
+    let Some(found) = discover(disk, access, Spares::Searched)? else { return Ok(None) };
+    fold(found, access, depth).map(Some)
+}
+
+fn fold(mut found: Discovered, access: Access, depth: Depth) -> Result<Loaded> {
     let mut loader = Loader {
         depth,
         catalog: Catalog::new(),
+        gathered: Gathered::default(),
         survey: Survey::default(),
         next: 1,
         acked: 0,
@@ -81,9 +100,8 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
         loader.fold(one, before, later)?;
         before = number;
     }
-    loader.catalog.collect_names();
     let ids = if access == Access::Write { loader.ids()? } else { CommitIds::default() };
-    Ok(Some(loader.finish(found, before, behind, ids)))
+    Ok(loader.finish(found, before, behind, ids))
 }
 
 /// What the next segment says of the one before it.
@@ -114,6 +132,7 @@ struct File {
 struct Loader {
     depth: Depth,
     catalog: Catalog,
+    gathered: Gathered,
     survey: Survey,
     /// The position that the next commit should have.
     next: u64,
@@ -200,7 +219,8 @@ impl Loader {
         let changes = self.changes_in(segment, &footer, footer_at)?;
         for (stream, run) in footer.runs() {
             let batches: Vec<BatchRef> = run.filter_map(|index| footer.get(index)).collect();
-            fold::note_run(&self.catalog, one.number, stream, &batches, &changes);
+            let catalog = (&self.catalog, &mut self.gathered);
+            fold::note_run(catalog, one.number, stream, &batches, &changes);
         }
         if self.depth == Depth::Full {
             self.check_sealed(segment, last, footer_at)?;
@@ -287,7 +307,7 @@ impl Loader {
             Verdict::Unlisted => self.damage(DamageKind::Footer, segment.number(), footer_at, 0..0),
         }
         let expect = Expectation { first: segment.first_position, durable: last, limit: footer_at };
-        let end = self.replay(segment, expect, |_, _| {})?;
+        let end = self.replay(segment, expect, |_, _, _| {})?;
         if end.next <= last {
             let wound = Wound { offset: end.offset, positions: end.next..last + 1 };
             self.wound(segment.number(), wound, &[]);
@@ -300,10 +320,10 @@ impl Loader {
         &mut self,
         segment: &Arc<Segment>,
         expect: Expectation,
-        mut note: impl FnMut(&Catalog, &Found),
+        mut note: impl FnMut(&Catalog, &mut Gathered, &Found),
     ) -> Result<End> {
         let (mut hurt, mut bad, mut unknown) = (Vec::new(), Vec::new(), None);
-        let catalog = &self.catalog;
+        let (catalog, gathered) = (&self.catalog, &mut self.gathered);
         let end = walk(
             segment,
             expect,
@@ -314,7 +334,7 @@ impl Loader {
                 if !found.is_sound() {
                     bad.push((found.head.position, lost_events(found)));
                 }
-                note(catalog, found);
+                note(catalog, gathered, found);
                 Ok(())
             },
             |wound| hurt.push(wound),
@@ -342,8 +362,8 @@ impl Loader {
         let expect = Expectation { first, durable: proved, limit: one.bytes };
         let known = self.survey.damages.len();
         let mut with_id = Vec::new();
-        let end = self.replay(&segment, expect, |catalog, found| {
-            fold::note_commit(catalog, &segment, found);
+        let end = self.replay(&segment, expect, |catalog, gathered, found| {
+            fold::note_commit(catalog, gathered, &segment, found);
             with_id.extend(found.id.map(|_| (Arc::clone(&segment), found.offset)));
         })?;
         self.with_id.extend(with_id);
@@ -464,6 +484,7 @@ impl Loader {
         self.survey.position = Position(self.next - 1);
         self.survey.durable = Position(self.durable);
         self.survey.acknowledged = Position(self.acked.max(self.durable));
+        self.catalog.adopt(self.gathered);
         self.survey.streams = self.catalog.streams_len();
         Loaded {
             log_id: found.log_id,
