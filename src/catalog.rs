@@ -311,7 +311,8 @@ impl Catalog {
             }
         };
         let tip = self.tip(root);
-        let Some(rewind) = share.change.and_then(|change| change.rewind.as_ref()) else {
+        let rewind = share.change.and_then(|change| change.rewind.as_ref());
+        let Some(rewind) = rewind.filter(|_| !broken(Sabotage::ForgetRewinds)) else {
             return Some((root, tip));
         };
         let before = (tip, self.branch(tip)?);
