@@ -128,7 +128,9 @@ impl Attack {
                     let refused = match &outcome {
                         Some(Err(error)) => {
                             let expected = match error.kind() {
-                                ErrorKind::Archived(_) => locked || behind,
+                                ErrorKind::Archived(_) | ErrorKind::Trimmed { .. } => {
+                                    locked || behind
+                                }
                                 ErrorKind::AlreadyCommitted { position } => {
                                     again == Some(position.get()) || behind
                                 }
@@ -257,7 +259,11 @@ fn has_moved(heads: &State, change: &Change) -> bool {
 
 /// Whether the stream's state lets nothing of this be written.
 fn is_locked(heads: &State, change: &Change) -> bool {
-    match heads.get(&change.id()).map(|content| content.state) {
+    let content = heads.get(&change.id());
+    if change.rewind.is_some_and(|to| content.is_some_and(|content| to < content.start)) {
+        return true;
+    }
+    match content.map(|content| content.state) {
         Some(Life::Deleted) => true,
         Some(Life::Archived) => change.writes() && change.state.is_none(),
         _ => false,

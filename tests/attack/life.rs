@@ -88,6 +88,10 @@ impl Attack {
             return Ok(());
         }
         let (start, parent) = (self.start(at), &self.handles[at]);
+        if parent.first() < start {
+            // Another handle has trimmed what this one never saw.
+            return Ok(());
+        }
         let all: Vec<Slot> = parent.view.iter().chain(&parent.ring).cloned().collect();
         let seq = behind_an_event(&all, u64::from(seq) % (parent.head() + 1));
         let child = match parent.stream.fork_at(seq) {

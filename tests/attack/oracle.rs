@@ -120,7 +120,8 @@ pub fn apply(state: &mut State, changes: &Changes) {
         // What stands behind something that never happened cannot be there either.
         let is_same = content.slots.len() as u64 == change.at
             && content.generation == change.generation
-            && content.state != Life::Deleted;
+            && content.state != Life::Deleted
+            && change.rewind.is_none_or(|to| to >= content.start);
         if !is_same {
             continue;
         }
