@@ -144,7 +144,9 @@ fn many_streams_are_opened_and_listed_quickly() {
                 }
             }
             let tickets: Vec<_> = some.iter_mut().map(|stream| stream.commit_with(os())).collect();
-            tickets.into_iter().for_each(|ticket| drop(ticket.wait().expect("committed")));
+            for ticket in tickets {
+                ticket.wait().expect("committed");
+            }
         }
         log.close().expect("closes");
     }

@@ -162,7 +162,7 @@ impl Attack {
     }
 
     /// Asks for something that has a ticket of its own, and waits.
-    fn ask(&mut self, at: usize, ticket: Ticket, more: Change) -> Result<(), String> {
+    fn ask(&mut self, at: usize, ticket: Ticket, more: &Change) -> Result<(), String> {
         let fired = self.disk.faults_fired();
         let handle = &mut self.handles[at];
         let own = handle.change(Share::Changes);
@@ -191,7 +191,7 @@ impl Attack {
             return Ok(());
         }
         let ticket = self.handles[at].stream.trim(to);
-        self.ask(at, ticket, Change { start: Some(to), ..Change::default() })
+        self.ask(at, ticket, &Change { start: Some(to), ..Change::default() })
     }
 
     pub(super) fn state(&mut self, handle: u8, state: u8) -> Result<(), String> {
@@ -208,7 +208,7 @@ impl Attack {
             4 => (stream.delete(), Life::Deleted),
             _ => return Ok(()),
         };
-        self.ask(at, ticket, Change { state: Some(life), ..Change::default() })?;
+        self.ask(at, ticket, &Change { state: Some(life), ..Change::default() })?;
         if self.is_stopped() || self.life(id) != Some(life) {
             return Ok(());
         }
