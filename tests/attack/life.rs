@@ -267,6 +267,8 @@ impl Attack {
             let outcome = handle.stream.commit_with(CommitOptions::new().expect(expect)).wait();
             let error = outcome.err().ok_or("it was not as expected (P8)")?;
             let conflict = matches!(error.kind(), ErrorKind::Conflict { .. });
+            let poisoned = matches!(error.kind(), ErrorKind::Poisoned);
+            self.poisoned |= poisoned && self.disk.faults_fired() > self.fired;
             let fine = conflict || self.poisoned || matches!(error.kind(), ErrorKind::Archived(_));
             return if fine { Ok(()) } else { Err(format!("{error}, not a conflict (P8)")) };
         }
