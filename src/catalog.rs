@@ -79,11 +79,17 @@ pub(crate) struct Share<'a> {
 /// The first branches of the streams of a log that is being opened. Nobody else looks yet, so this is a plain map:
 /// the shared one grows in small steps, and every look-up would pay for them.
 #[derive(Default)]
-pub(crate) struct Gathered(HashMap<StreamId, At>);
+pub(crate) struct Gathered {
+    streams: HashMap<StreamId, At>,
+    /// The one that was asked for last: streams often commit several times in a row.
+    last: Option<(StreamId, At)>,
+}
 
 impl Gathered {
-    pub(crate) fn root(&self, id: StreamId) -> Option<At> {
-        self.0.get(&id).copied()
+    pub(crate) fn root(&mut self, id: StreamId) -> Option<At> {
+        let find = || Some((id, *self.streams.get(&id)?));
+        self.last = self.last.filter(|(last, _)| *last == id).or_else(find);
+        self.last.map(|(_, root)| root)
     }
 }
 
@@ -279,15 +285,15 @@ impl Catalog {
             return Some(root);
         }
         let root = self.begin(share, place)?;
-        gathered.0.insert(share.stream, root);
+        gathered.streams.insert(share.stream, root);
         Some(root)
     }
 
     /// Shows the streams that were found, and says who has which name.
     pub(crate) fn adopt(&self, gathered: Gathered) {
         let streams = self.streams.pin();
-        streams.reserve(gathered.0.len());
-        for (id, root) in gathered.0 {
+        streams.reserve(gathered.streams.len());
+        for (id, root) in gathered.streams {
             streams.insert(id, root);
         }
         for (root, first) in self.branches.iter() {

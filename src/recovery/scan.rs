@@ -58,7 +58,8 @@ impl Found {
     fn verify(&mut self, bytes: &[u8], salt: u32) {
         let Some(marker_at) = bytes.len().checked_sub(marker::BYTES) else { return };
         let Some(directory) = self.head.directory(bytes, &bytes[marker_at..], salt) else { return };
-        self.batches = directory.iter().collect();
+        self.batches.reserve_exact(directory.len());
+        self.batches.extend(directory.iter());
         let mut last = self.head.head_bytes() as usize;
         for (index, batch) in self.batches.iter().enumerate() {
             let body = bytes.get(batch.start as usize..batch.end as usize).unwrap_or_default();

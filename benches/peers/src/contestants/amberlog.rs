@@ -60,7 +60,8 @@ impl Open {
     }
 
     fn read(&self, id: StreamId, sink: &mut Sink) {
-        for event in self.log.snapshot().events(id).expect("known") {
+        let mut events = self.log.snapshot().events(id).expect("known");
+        while let Some(event) = events.lend() {
             sink.take(event.expect("sound").payload());
         }
     }
@@ -85,7 +86,8 @@ impl Store for Open {
     }
 
     fn read_log(&self, sink: &mut Sink) {
-        for event in self.log.snapshot().read_all(Position::START).expect("in range") {
+        let mut all = self.log.snapshot().read_all(Position::START).expect("in range");
+        while let Some(event) = all.lend() {
             sink.take(event.expect("sound").payload());
         }
     }
