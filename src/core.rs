@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Meta};
 use crate::commit::Queue;
 use crate::disk::process_id;
 use crate::error::{Error, ErrorKind, Result};
@@ -11,8 +11,15 @@ use crate::options::Options;
 use crate::recovery::Survey;
 use crate::ring::Budget;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::types::StreamId;
+use crate::types::{StreamId, StreamState};
 use crate::writer::Writer;
+
+/// What is said of a volatile stream.
+#[derive(Debug)]
+pub(crate) struct Card {
+    pub(crate) meta: Meta,
+    pub(crate) state: StreamState,
+}
 
 /// What all handles of a log share.
 #[derive(Debug)]
@@ -21,8 +28,8 @@ pub(crate) struct Core {
     pub(crate) queue: Arc<Queue<Writer>>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) options: Options,
-    /// Streams with a living handle and nothing on disk.
-    pub(crate) volatile: papaya::HashMap<StreamId, ()>,
+    /// Streams with a living handle and nothing on disk, and what is said of them.
+    pub(crate) volatile: papaya::HashMap<StreamId, Option<Arc<Card>>>,
     closed: AtomicBool,
     /// The process that opened it: in a fork of it the log is closed.
     process: u32,

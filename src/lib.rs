@@ -25,7 +25,7 @@ mod writer;
 
 #[cfg(feature = "tokio")]
 pub use self::tokio::{AsyncEvents, blocking};
-pub use catalog::{Snapshot, StreamInfo};
+pub use catalog::{Cursor, Order, Page, Query, Snapshot, StreamInfo};
 pub use commit::{Commit, Ticket};
 #[cfg(feature = "sim")]
 pub use disk::{Fault, SimDisk};
@@ -35,7 +35,8 @@ pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 pub use format::fuzzing;
 pub use log::Log;
 pub use options::{
-    Clock, CommitOptions, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy, StreamOptions,
+    Clock, CommitOptions, Expect, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy,
+    StreamOptions,
 };
 pub use reader::{Event, EventRef, Events, LogEvents};
 pub use recovery::{
@@ -46,10 +47,13 @@ pub use recovery::{
 pub use recovery::{repair_on, survey_on};
 #[cfg(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle))]
 pub use sabotage::{Sabotage, Sabotaged, sabotage};
-pub use stream::{NewEvent, Stream};
+pub use stream::{NewEvent, Savepoint, Stream};
 #[cfg(feature = "bincode")]
 pub use typed::Bincode;
 #[cfg(feature = "json")]
 pub use typed::Json;
 pub use typed::{Codec, CodecError, Typed, TypedEvents, TypedRefused};
-pub use types::{CodecId, Durability, EventKind, Position, Seq, Status, StreamId, Timestamp};
+pub use types::{
+    CodecId, CommitId, Durability, EventKind, Position, Seq, Status, StreamId, StreamState,
+    Timestamp,
+};

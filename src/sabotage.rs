@@ -50,6 +50,14 @@ pub enum Sabotage {
     TrustWitness,
     /// Events of a failed commit do not come back.
     LoseFailedEvents,
+    /// Commits are made again, whatever they are called.
+    ForgetCommitIds,
+    /// A rewind is no rewind.
+    ForgetRewinds,
+    /// What a fork shares is not found.
+    ForgetBases,
+    /// Archived and deleted streams are written.
+    SkipState,
     /// A commit is written wherever its stream stands.
     SkipConflict,
     /// A segment that is missing is not missed.

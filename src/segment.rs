@@ -557,7 +557,9 @@ impl BatchRef {
             BatchKind::Events | BatchKind::Gap => {
                 self.first_seq.saturating_add(u64::from(self.count))
             }
-            BatchKind::Catalog => self.first_seq,
+            BatchKind::Catalog | BatchKind::Fork | BatchKind::Rewind | BatchKind::CommitId => {
+                self.first_seq
+            }
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Does what an earlier version wrote still open, and hold what it held (P15)?
 //!
 //! `tests/golden/v1/` has logs that must open for ever: `closed` was closed cleanly, `killed` was copied while it
-//! was written. Beside each, `.txt` says what it holds. `AMBERLOG_GOLDEN_WRITE=DIR` makes new ones; those that are
-//! there are never made again.
+//! was written, `lives` has every sort of batch. Beside each, `.txt` says what it holds.
+//! `AMBERLOG_GOLDEN_WRITE=DIR` makes new ones; those that are there are never made again.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use amberlog::{
-    CodecId, CommitOptions, Durability, EventKind, Log, NewEvent, Overflow, Position, Snapshot,
-    StreamOptions, survey,
+    CodecId, CommitId, CommitOptions, Durability, ErrorKind, EventKind, Log, NewEvent, Order,
+    Overflow, Position, Query, Snapshot, StreamOptions, StreamState, survey,
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -104,12 +104,107 @@ fn p15_logs_of_version_1_open_and_hold_what_they_held() {
     }
 }
 
+/// What the life of streams adds: labels, data, states, trims, forks, rewinds, commit ids; sealed and not.
+fn write_lives(path: &Path) -> Log {
+    let log = Log::options()
+        .segment_bytes_first(16 << 10)
+        .segment_bytes_max(16 << 10)
+        .open(path)
+        .expect("opens");
+    let mut streams = Vec::new();
+    for name in ["kept", "archived", "deleted", "trimmed", "renamed"] {
+        let mut stream = log.stream_with(&StreamOptions::new().name(name)).expect("a stream");
+        stream.set_label("was", name).expect("fine");
+        stream.set_data(name.as_bytes()).expect("fine");
+        for n in 0..20 {
+            stream.append(format!("{name} {n} {}", "x".repeat(n * 10))).expect("room");
+        }
+        let id = CommitId::from(streams.len() as u128);
+        stream.commit_with(CommitOptions::new().id(id)).wait().expect("committed");
+        streams.push(stream);
+    }
+    let mut fork = streams[2].fork_at(7).expect("forked");
+    fork.append("a fork goes on").expect("room");
+    fork.commit().wait().expect("committed");
+    let mut fork = fork.fork_at(3).expect("forked");
+    fork.rename("a fork of a fork").expect("free");
+    fork.commit().wait().expect("committed");
+    streams[1].archive().wait().expect("archived");
+    streams[2].delete().wait().expect("deleted");
+    streams[3].trim(12).wait().expect("trimmed");
+    streams[4].rename("another name").expect("free");
+    streams[4].remove_label("was").expect("it was there");
+    for to in [15, 5] {
+        streams[0].rewind(to).expect("rewound");
+        streams[0].append("another way").expect("room");
+        log.commit_all([&mut streams[0]]).wait().expect("committed");
+        streams[4].append("y".repeat(5_000)).expect("room");
+        streams[4].commit().wait().expect("committed");
+    }
+    log
+}
+
+/// What a log says of its streams, in words.
+fn tell_lives(path: &Path) -> String {
+    let (snapshot, _) = Snapshot::open(path).expect("opens");
+    let every = Query::new()
+        .state(StreamState::Active)
+        .state(StreamState::Archived)
+        .state(StreamState::Deleted)
+        .order(Order::Committed);
+    let mut text = String::new();
+    for info in snapshot.list(&every).streams {
+        let data = info.data.map(|data| String::from_utf8_lossy(&data).into_owned());
+        let _ = writeln!(
+            text,
+            "stream {} {:?} {:?} {:?} labels {:?} data {data:?} parent {:?} start {} head {}",
+            info.id,
+            info.state,
+            info.name,
+            info.generation,
+            info.labels,
+            info.parent,
+            info.start,
+            info.head,
+        );
+        let events = snapshot.events(info.id).map(|events| {
+            events.map(|event| event.expect("sound").generation()).collect::<Vec<_>>()
+        });
+        let _ = writeln!(text, "generations {:?}", events.ok());
+    }
+    text
+}
+
+#[test]
+fn p15_lives_of_version_1_are_what_they_were() {
+    let path = golden("lives");
+    let is = fs::read_to_string(golden("lives.txt")).expect("what it holds");
+    assert_eq!(tell(&path) + &tell_lives(&path), is);
+    let found = survey(&path).expect("readable");
+    assert!(found.is_sound() && found.segments.len() > 2, "{found:?}");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    copy(&path, dir.path());
+    let log = Log::open(dir.path()).expect("opens for writing");
+    let id = log.snapshot().find("kept").expect("its name");
+    let mut stream = log.resume(id).expect("known");
+    assert_eq!(stream.info().generation, 2);
+    stream.append("twice").expect("room");
+    let again = stream.commit_with(CommitOptions::new().id(CommitId::from(0))).wait();
+    let again = again.expect_err("made before");
+    assert!(matches!(again.kind(), ErrorKind::AlreadyCommitted { .. }), "{again}");
+    stream.commit().wait().expect("committed");
+}
+
 #[test]
 fn golden_logs_are_made_on_demand() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let to = std::env::var_os("AMBERLOG_GOLDEN_WRITE").map(PathBuf::from);
     let to = to.unwrap_or_else(|| dir.path().join("golden"));
     assert!(!to.exists(), "{} is there already: golden logs are never made again", to.display());
+    let lives = dir.path().join("lives");
+    write_lives(&lives).close().expect("closes");
+    copy(&lives, &to.join("lives"));
+    fs::write(to.join("lives.txt"), tell(&lives) + &tell_lives(&lives)).expect("written");
     let work = dir.path().join("log");
     let log = write(&work);
     copy(&work, &to.join("killed"));

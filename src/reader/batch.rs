@@ -41,6 +41,8 @@ pub(super) enum Check {
 pub(crate) struct Batch {
     held: Arc<Held>,
     count: u64,
+    /// So many of its events are asked for; the rest belongs to another branch.
+    shown: u64,
     frames: Range<usize>,
     /// The next event from the front: its index, and where its frame starts.
     front: (u64, usize),
@@ -52,7 +54,7 @@ impl Batch {
     /// `frames` is where in the pin the frames lie.
     pub(crate) fn new(held: Held, count: u64, frames: Range<usize>) -> Self {
         let front = (0, frames.start);
-        Self { held: Arc::new(held), count, frames, front, starts: Vec::new() }
+        Self { held: Arc::new(held), count, shown: count, frames, front, starts: Vec::new() }
     }
 
     pub(crate) fn first_seq(&self) -> u64 {
@@ -63,6 +65,16 @@ impl Batch {
         self.held.first_seq.saturating_add(self.count)
     }
 
+    /// Shows only the events before this seq.
+    pub(super) fn end_at(&mut self, end: u64) {
+        self.shown = self.count.min(end.saturating_sub(self.held.first_seq));
+    }
+
+    /// The seq behind the last event that is shown.
+    pub(super) fn shown_end(&self) -> u64 {
+        self.held.first_seq.saturating_add(self.shown)
+    }
+
     /// Events dropped right before the first.
     pub(crate) fn dropped(&self) -> u64 {
         self.held.dropped
@@ -70,7 +82,7 @@ impl Batch {
 
     #[inline]
     pub(crate) fn holds(&self, seq: u64) -> bool {
-        seq.wrapping_sub(self.held.first_seq) < self.count
+        seq.wrapping_sub(self.held.first_seq) < self.shown
     }
 
     /// Where the event of this seq is, walking on from the last one that was asked for. `None`: the frames are
@@ -93,6 +105,12 @@ impl Batch {
                 return Some(FrameAt { seq, head, at });
             }
         }
+    }
+
+    /// The event of this seq, lent.
+    pub(crate) fn next(&mut self, seq: u64) -> Option<EventRef<'_>> {
+        let frame = self.forward(seq)?;
+        Some(self.lend(frame))
     }
 
     /// Has the frames in front of the wanted one fetched at once: each says where the next one starts, and one after
@@ -141,6 +159,14 @@ impl Batch {
     }
 }
 
+/// Whose batches they must be, and to which stream their events are shown to belong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) stream: StreamId,
+    pub(crate) generation: u32,
+    pub(crate) shown_as: StreamId,
+}
+
 /// Reads batches of segments, and keeps what it read last.
 #[derive(Debug)]
 pub(crate) struct Loader {
@@ -162,11 +188,11 @@ impl Loader {
     pub(crate) fn load(
         &mut self,
         segment: &Segment,
-        stream: StreamId,
+        owner: Owner,
         (at, dropped, check): (&BatchRef, u64, Check),
         end: u64,
     ) -> Result<Batch> {
-        let (position, head) = self.head(segment, stream, at, end)?;
+        let (position, head) = self.head(segment, owner, at, end)?;
         let range = at.offset + head.start..at.offset + head.end;
         let window = self.window(segment, range.clone(), end)?;
         let bytes = window.get(range.clone()).unwrap_or_default();
@@ -176,7 +202,8 @@ impl Loader {
         }
         let (pin, frames) = window.pinned(range).ok_or_else(|| segment.error("read", at.offset))?;
         let position = Some(position);
-        let held = Held { stream, first_seq: head.first_seq, position, dropped, pin };
+        let (stream, first_seq, generation) = (owner.shown_as, head.first_seq, head.generation);
+        let held = Held { stream, first_seq, generation, position, dropped, pin };
         Ok(Batch::new(held, u64::from(head.count), frames))
     }
 
@@ -191,11 +218,11 @@ impl Loader {
     pub(crate) fn load_gap(
         &mut self,
         segment: &Segment,
-        stream: StreamId,
+        owner: Owner,
         at: &BatchRef,
         end: u64,
     ) -> Result<u64> {
-        let batch = self.load(segment, stream, (at, 0, Check::Bytes), end)?;
+        let batch = self.load(segment, owner, (at, 0, Check::Bytes), end)?;
         (*batch.held.pin)
             .as_ref()
             .get(batch.frames)
@@ -206,7 +233,7 @@ impl Loader {
     fn head(
         &mut self,
         segment: &Segment,
-        stream: StreamId,
+        owner: Owner,
         at: &BatchRef,
         end: u64,
     ) -> Result<(u64, BatchHead)> {
@@ -242,9 +269,11 @@ impl Loader {
         let window = self.window(segment, near.clone(), end)?;
         let bytes = window.get(near).unwrap_or_default();
         let directory = commit.directory(bytes, &marker, salt).ok_or_else(damaged)?;
-        let head = directory.find(stream.as_bytes(), at.kind).ok_or_else(damaged)?;
+        let head = directory.find(owner.stream.as_bytes(), at.kind).ok_or_else(damaged)?;
         let same = head.first_seq == at.first_seq && head.count == at.count;
-        if same || at.kind == BatchKind::Gap { Ok((commit.position, head)) } else { Err(damaged()) }
+        let is_own = head.generation == owner.generation;
+        let fits = is_own && (same || at.kind == BatchKind::Gap);
+        if fits { Ok((commit.position, head)) } else { Err(damaged()) }
     }
 
     fn window(&mut self, segment: &Segment, range: Range<u64>, end: u64) -> Result<&Window> {

@@ -153,7 +153,8 @@ impl LogEvents {
                 (Some(BatchKind::Events), Some((pin, frames))) if !bad => {
                     let count = u64::from(head.count);
                     let (first_seq, position) = (head.first_seq, Some(found.head.position));
-                    let held = Held { stream, first_seq, position, dropped, pin };
+                    let generation = head.generation;
+                    let held = Held { stream, first_seq, generation, position, dropped, pin };
                     self.batch = Some((Batch::new(held, count, frames), first_seq));
                     return Ok(true);
                 }

@@ -1,14 +1,14 @@
 //! The events of one stream, from both ends.
 
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
 
-use super::batch::{Batch, Check, Loader};
+use super::batch::{Batch, Check, Loader, Owner};
 use super::event::{Event, EventRef, FrameAt};
-use crate::catalog::{Snapshot, SpanBatches, StreamEntry};
+use super::walker::Walker;
+use crate::catalog::{Lineage, Piece, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchKind;
-use crate::index::{BatchRef, Cursor};
+use crate::index::BatchRef;
 use crate::types::{Seq, StreamId};
 
 /// The events of a stream, in order; `rev()` reads them backwards. What is damaged comes as an error
@@ -17,7 +17,11 @@ use crate::types::{Seq, StreamId};
 pub struct Events {
     snapshot: Snapshot,
     stream: StreamId,
-    entry: Option<Arc<StreamEntry>>,
+    lineage: Lineage,
+    /// Where the stream now starts, as long as seqs before that were asked for and not refused yet.
+    trimmed: Option<u64>,
+    /// The stream starts here.
+    first: u64,
     /// Seqs still to come.
     start: u64,
     end: u64,
@@ -31,25 +35,40 @@ pub struct Events {
 /// Where one end of the iteration stands.
 #[derive(Debug, Default)]
 struct Side {
+    /// The part of the lineage that the walker is in.
+    piece: Option<Piece>,
     walker: Option<Walker>,
     loader: Loader,
     batch: Option<Batch>,
+}
+
+impl Side {
+    /// The piece that this seq is in. What walked in another one starts anew.
+    fn enter(&mut self, lineage: &Lineage, seq: u64) -> Option<Piece> {
+        if self.piece.as_ref().is_none_or(|piece| !piece.seqs.contains(&seq)) {
+            self.walker = None;
+            self.piece = lineage.piece(seq).cloned();
+        }
+        self.piece.clone()
+    }
 }
 
 impl Events {
     pub(crate) fn durable(
         snapshot: Snapshot,
         stream: StreamId,
-        entry: Option<Arc<StreamEntry>>,
-        head: u64,
+        lineage: Lineage,
+        seqs: std::ops::Range<u64>,
     ) -> Self {
         Self {
             snapshot,
             stream,
-            entry,
-            start: 0,
-            end: head,
-            durable_end: head,
+            lineage,
+            trimmed: None,
+            first: seqs.start,
+            start: seqs.start,
+            end: seqs.end,
+            durable_end: seqs.end,
             volatile: Vec::new(),
             front: Side::default(),
             back: Side::default(),
@@ -63,8 +82,15 @@ impl Events {
         self
     }
 
+    /// Only the events from `first` on: what is before it is trimmed.
+    pub(crate) fn from(mut self, first: u64) -> Self {
+        (self.first, self.start) = (first, self.start.max(first));
+        self
+    }
+
     /// Only the events whose seq is in `range`: `events.range(10..)`, `events.range(..=5)`.
-    /// Finding the first takes a logarithm of the stream's length.
+    /// Finding the first takes a logarithm of the stream's length. A range that says a start before which the stream
+    /// was trimmed is refused in its place: with one [`ErrorKind::Trimmed`], and then goes on.
     #[must_use]
     pub fn range<S: Into<u64> + Copy>(mut self, range: impl RangeBounds<S>) -> Self {
         let start = match range.start_bound() {
@@ -77,6 +103,9 @@ impl Events {
             Bound::Excluded(seq) => (*seq).into(),
             Bound::Unbounded => u64::MAX,
         };
+        if start < self.first && !matches!(range.start_bound(), Bound::Unbounded) {
+            self.trimmed = Some(self.first);
+        }
         self.start = self.start.max(start);
         self.end = self.end.min(end);
         self
@@ -113,38 +142,62 @@ impl Events {
             self.start = found.map_or(self.end, |batch| batch.first_seq().max(self.start));
             return Ok(());
         }
+        let Some(piece) = self.front.enter(&self.lineage, self.start) else {
+            // What came before this branch cannot be found.
+            let starts = self.lineage.pieces().map(|piece| piece.seqs.start);
+            let next = starts.filter(|start| *start > self.start).min();
+            let lost = self.start..next.unwrap_or(self.durable_end).min(self.end);
+            self.start = lost.end;
+            return Err(self.corrupt(None, lost));
+        };
+        let limit = piece.seqs.end;
         let mut walker = match self.front.walker.take() {
             Some(walker) => walker.next(&self.snapshot),
             None => {
-                let found = self.walker_at(self.start);
+                let found = Walker::seek(&self.snapshot, piece.branch, self.start);
                 found.map(|at| at.or_gap_before(&self.snapshot))
             }
         };
-        let mut gap = None;
+        let mut gap: Option<BatchRef> = None;
         while let Some(at) = walker {
             let Some(batch) = at.batch(&self.snapshot) else {
                 break;
             };
             match batch.kind {
+                BatchKind::Events if batch.first_seq >= limit => {
+                    // The branch goes on, but what is shared with it ends here, in a gap perhaps.
+                    if gap.is_some_and(|gap| gap.first_seq <= self.start) {
+                        self.start = limit;
+                        return Ok(());
+                    }
+                    break;
+                }
                 BatchKind::Events if batch.end_seq() > self.start => {
-                    return self.enter_front(at, &batch, gap);
+                    return self.enter_front(at, &batch, gap, limit);
                 }
                 BatchKind::Gap => gap = Some(batch),
                 _ => {}
             }
             walker = at.next(&self.snapshot);
         }
-        let lost = self.start..self.durable_end.min(self.end);
-        self.start = self.durable_end;
+        let lost = self.start..limit.min(self.end);
+        self.start = limit;
         Err(self.corrupt(None, lost))
     }
 
-    fn enter_front(&mut self, at: Walker, batch: &BatchRef, gap: Option<BatchRef>) -> Result<()> {
+    fn enter_front(
+        &mut self,
+        at: Walker,
+        batch: &BatchRef,
+        gap: Option<BatchRef>,
+        limit: u64,
+    ) -> Result<()> {
+        let owner = self.owner(&at);
         let end = self.snapshot.end_in(&at.here.segment);
         let mut dropped = 0;
         if let Some(gap) = gap.filter(|gap| gap.offset == batch.offset) {
             let loader = &mut self.front.loader;
-            dropped = match loader.load_gap(&at.here.segment, self.stream, &gap, end) {
+            dropped = match loader.load_gap(&at.here.segment, owner, &gap, end) {
                 Ok(dropped) if gap.first_seq.checked_add(dropped) == Some(batch.first_seq) => {
                     dropped
                 }
@@ -159,22 +212,26 @@ impl Events {
             let error = at.here.segment.error("read", batch.offset);
             return Err(self.corrupt(Some(&error), lost));
         }
-        let whole = batch.first_seq >= self.start && batch.end_seq() <= self.end;
+        let whole = batch.first_seq >= self.start && batch.end_seq() <= self.end.min(limit);
         // Who looks up one event waits for several pages of this commit, who reads on for those of the next one.
         let expected = if whole { at.next_here() } else { Some(*batch) };
         if let Some(expected) = expected {
             self.front.loader.expect(&at.here.segment, expected.offset);
         }
-        let loaded = self.front.load(&at, (batch, dropped, whole), end);
+        let loaded = self.front.load(&at, owner, (batch, dropped, whole), end);
         self.front.walker = Some(at);
         match loaded {
             Ok(()) => {
+                if let Some(batch) = &mut self.front.batch {
+                    batch.end_at(limit);
+                }
                 self.start = self.start.max(batch.first_seq);
                 Ok(())
             }
             Err(error) => {
-                let lost = self.start.max(batch.first_seq)..batch.end_seq().min(self.end);
-                self.start = batch.end_seq();
+                let end = batch.end_seq().min(limit);
+                let lost = self.start.max(batch.first_seq)..end.min(self.end);
+                self.start = end;
                 Err(self.failed(error, lost))
             }
         }
@@ -188,9 +245,17 @@ impl Events {
             self.end = found.map_or(self.durable_end, |batch| batch.end_seq().min(self.end));
             return Ok(());
         }
+        let Some(piece) = self.back.enter(&self.lineage, self.end - 1) else {
+            let ends = self.lineage.pieces().map(|piece| piece.seqs.end);
+            let before = ends.filter(|end| *end < self.end).max().unwrap_or(0);
+            let lost = before.max(self.start)..self.end;
+            self.end = lost.start;
+            return Err(self.corrupt(None, lost));
+        };
+        let first = piece.seqs.start.max(self.start);
         let mut walker = match self.back.walker.take() {
             Some(walker) => walker.prev(&self.snapshot),
-            None => self.walker_at(self.end - 1),
+            None => Walker::seek(&self.snapshot, piece.branch, self.end - 1),
         };
         let mut after = None;
         while let Some(at) = walker {
@@ -206,9 +271,9 @@ impl Events {
             }
             walker = at.prev(&self.snapshot);
         }
-        let lost = self.start..self.end;
+        let lost = first..self.end;
         let gap_first = after.unwrap_or(self.end).min(self.end);
-        self.end = self.start;
+        self.end = first;
         if gap_first <= lost.start { Ok(()) } else { Err(self.corrupt(None, lost)) }
     }
 
@@ -225,12 +290,12 @@ impl Events {
         if self.end <= self.start {
             return Ok(());
         }
-        let end = self.snapshot.end_in(&at.here.segment);
+        let (end, owner) = (self.snapshot.end_in(&at.here.segment), self.owner(&at));
         let before = at.gap_before(&self.snapshot, batch);
         let dropped = match &before {
             Some(gap) => {
                 let loader = &mut self.back.loader;
-                match loader.load_gap(&at.here.segment, self.stream, gap, end) {
+                match loader.load_gap(&at.here.segment, owner, gap, end) {
                     Err(error) if !is_damage(&error) => return Err(self.stop(error)),
                     dropped => dropped.unwrap_or(0),
                 }
@@ -241,7 +306,7 @@ impl Events {
             self.back.loader.expect(&at.here.segment, next.offset);
         }
         let whole = batch.first_seq >= self.start && batch.end_seq() <= self.end;
-        let loaded = self.back.load(&at, (batch, dropped, whole), end);
+        let loaded = self.back.load(&at, owner, (batch, dropped, whole), end);
         self.back.walker = Some(at);
         match loaded {
             Ok(()) => Ok(()),
@@ -260,8 +325,15 @@ impl Events {
         (batch.kind == BatchKind::Gap).then_some(batch.first_seq)
     }
 
-    fn walker_at(&self, seq: u64) -> Option<Walker> {
-        Walker::seek(&self.snapshot, self.entry.as_ref()?, seq)
+    /// Whose batches these are.
+    fn owner(&self, at: &Walker) -> Owner {
+        at.owner(&self.snapshot, self.stream)
+    }
+
+    /// What was asked for and is trimmed is refused once.
+    fn refuse_trimmed<T>(&mut self) -> Option<Result<T>> {
+        let start = Seq(self.trimmed.take()?);
+        Some(Err(Error::new(ErrorKind::Trimmed { stream: self.stream, start }, "read")))
     }
 }
 
@@ -271,6 +343,7 @@ impl Side {
     fn load(
         &mut self,
         at: &Walker,
+        owner: Owner,
         (batch, dropped, whole): (&BatchRef, u64, bool),
         end: u64,
     ) -> Result<()> {
@@ -278,7 +351,7 @@ impl Side {
         let segment = &at.here.segment;
         let known = !whole && segment.is_known_sound(at.cursor);
         let check = if known { Check::Place } else { Check::Bytes };
-        let mut loaded = self.loader.load(segment, at.entry.id, (batch, dropped, check), end)?;
+        let mut loaded = self.loader.load(segment, owner, (batch, dropped, check), end)?;
         if check == Check::Bytes {
             segment.note_sound(at.cursor);
         }
@@ -321,13 +394,16 @@ impl Events {
 
     #[inline]
     fn find_next(&mut self) -> Option<Result<FrameAt>> {
+        if self.trimmed.is_some() {
+            return self.refuse_trimmed();
+        }
         while self.start < self.end {
             let seq = self.start;
             match &mut self.front.batch {
                 Some(batch) if batch.holds(seq) => {
                     self.start += 1;
                     let Some(frame) = batch.forward(seq) else {
-                        let lost = seq..batch.end_seq().min(self.end);
+                        let lost = seq..batch.shown_end().min(self.end);
                         self.start = lost.end;
                         return Some(Err(self.corrupt(None, lost)));
                     };
@@ -364,7 +440,7 @@ impl Events {
                 }
             }
         }
-        None
+        self.refuse_trimmed()
     }
 }
 
@@ -386,76 +462,4 @@ impl DoubleEndedIterator for Events {
 
 fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt { .. })
-}
-
-/// A place among the batches of a stream, over all segments.
-#[derive(Clone, Debug)]
-struct Walker {
-    entry: Arc<StreamEntry>,
-    span: u32,
-    here: SpanBatches,
-    cursor: Cursor,
-}
-
-impl Walker {
-    /// At the newest batch that starts at or before `seq`, or at the first of all.
-    fn seek(snapshot: &Snapshot, entry: &Arc<StreamEntry>, seq: u64) -> Option<Self> {
-        let span = snapshot.seek_span(entry, seq)?;
-        let here = snapshot.span(entry.id, span)?;
-        let cursor = here.batches.seek(seq).or_else(|| here.batches.first())?;
-        Some(Self { entry: Arc::clone(entry), span, here, cursor })
-    }
-
-    /// A gap and the events behind it start at different seqs; who reads forward begins with the gap.
-    fn or_gap_before(self, snapshot: &Snapshot) -> Self {
-        let before = self.clone().prev(snapshot);
-        let not_events =
-            |at: &Self| at.batch(snapshot).is_some_and(|batch| batch.kind != BatchKind::Events);
-        before.filter(not_events).unwrap_or(self)
-    }
-
-    /// What is here; `None` when the snapshot does not show it.
-    fn batch(&self, snapshot: &Snapshot) -> Option<BatchRef> {
-        let batch = self.here.batches.get(self.cursor)?;
-        snapshot.shows(&self.here.segment, batch.offset).then_some(batch)
-    }
-
-    /// The next batch in this segment, shown or not.
-    fn next_here(&self) -> Option<BatchRef> {
-        self.here.batches.get(self.here.batches.next(self.cursor)?)
-    }
-
-    fn prev_here(&self) -> Option<BatchRef> {
-        self.here.batches.get(self.here.batches.prev(self.cursor)?)
-    }
-
-    fn next(mut self, snapshot: &Snapshot) -> Option<Self> {
-        if let Some(cursor) = self.here.batches.next(self.cursor) {
-            self.cursor = cursor;
-            return Some(self);
-        }
-        self.span = snapshot.next_span(self.span)?;
-        self.here = snapshot.span(self.entry.id, self.span)?;
-        self.cursor = self.here.batches.first()?;
-        Some(self)
-    }
-
-    fn prev(mut self, snapshot: &Snapshot) -> Option<Self> {
-        if let Some(cursor) = self.here.batches.prev(self.cursor) {
-            self.cursor = cursor;
-            return Some(self);
-        }
-        self.span = snapshot.prev_span(self.span)?;
-        self.here = snapshot.span(self.entry.id, self.span)?;
-        self.cursor = self.here.batches.last()?;
-        Some(self)
-    }
-
-    /// The gap right before this batch, in the same commit.
-    fn gap_before(&self, snapshot: &Snapshot, batch: &BatchRef) -> Option<BatchRef> {
-        let before = self.clone().prev(snapshot)?;
-        let found = before.batch(snapshot)?;
-        let same = before.here.segment.number() == self.here.segment.number();
-        (found.kind == BatchKind::Gap && same && found.offset == batch.offset).then_some(found)
-    }
 }

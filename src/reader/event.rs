@@ -12,6 +12,7 @@ use crate::types::{CodecId, EventKind, Position, Seq, StreamId, Timestamp};
 pub(crate) struct Held {
     pub(crate) stream: StreamId,
     pub(crate) first_seq: u64,
+    pub(crate) generation: u32,
     /// `None` while the batch is volatile.
     pub(crate) position: Option<u64>,
     /// Events dropped right before the first.
@@ -79,6 +80,12 @@ impl<'a> EventRef<'a> {
         Seq(self.frame.seq)
     }
 
+    /// As [`Event::generation`].
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.held.generation
+    }
+
     /// As [`Event::position`].
     #[must_use]
     pub fn position(&self) -> Option<Position> {
@@ -141,6 +148,13 @@ impl Event {
     #[must_use]
     pub fn seq(&self) -> Seq {
         self.lend().seq()
+    }
+
+    /// Which life of its seqs its stream was in: a rewind behind a commit starts another. In one stream the same
+    /// generation and seq never mean two events.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.held.generation
     }
 
     /// The commit that made it durable; `None` while it is volatile.
@@ -217,6 +231,7 @@ impl EventRef<'_> {
         f.debug_struct(name)
             .field("stream", &self.stream())
             .field("seq", &self.seq().0)
+            .field("generation", &self.held.generation)
             .field("position", &self.held.position)
             .field("kind", &self.kind())
             .field("codec", &self.codec())

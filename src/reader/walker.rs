@@ -1,0 +1,87 @@
+//! Walking the batches of one branch, over all segments that hold a part of it.
+
+use super::batch::Owner;
+use crate::catalog::{Branch, Snapshot, SpanBatches};
+use crate::format::BatchKind;
+use crate::index::{At, BatchRef, Cursor};
+use crate::types::StreamId;
+
+/// A place among the batches of a branch, over all segments.
+#[derive(Clone, Debug)]
+pub(super) struct Walker {
+    branch: At,
+    span: u32,
+    pub(super) here: SpanBatches,
+    pub(super) cursor: Cursor,
+}
+
+impl Walker {
+    /// At the newest batch that starts at or before `seq`, or at the first of all.
+    pub(super) fn seek(snapshot: &Snapshot, at: At, seq: u64) -> Option<Self> {
+        let branch = snapshot.catalog.branch(at)?;
+        let span = snapshot.seek_span(branch, seq)?;
+        let here = snapshot.span(branch, span)?;
+        let cursor = here.batches.seek(seq).or_else(|| here.batches.first())?;
+        Some(Self { branch: at, span, here, cursor })
+    }
+
+    /// The next batch in this segment, shown or not.
+    pub(super) fn next_here(&self) -> Option<BatchRef> {
+        self.here.batches.get(self.here.batches.next(self.cursor)?)
+    }
+
+    pub(super) fn prev_here(&self) -> Option<BatchRef> {
+        self.here.batches.get(self.here.batches.prev(self.cursor)?)
+    }
+
+    /// Whose batches these are, for a reader of the stream `shown_as`.
+    pub(super) fn owner(&self, snapshot: &Snapshot, shown_as: StreamId) -> Owner {
+        let branch = snapshot.catalog.branch(self.branch);
+        let stream = branch.map_or(shown_as, |branch| branch.stream);
+        Owner { stream, generation: branch.map_or(0, Branch::generation), shown_as }
+    }
+
+    /// A gap and the events behind it start at different seqs; who reads forward begins with the gap.
+    pub(super) fn or_gap_before(self, snapshot: &Snapshot) -> Self {
+        let before = self.clone().prev(snapshot);
+        let not_events =
+            |at: &Self| at.batch(snapshot).is_some_and(|batch| batch.kind != BatchKind::Events);
+        before.filter(not_events).unwrap_or(self)
+    }
+
+    /// What is here; `None` when the snapshot does not show it.
+    pub(super) fn batch(&self, snapshot: &Snapshot) -> Option<BatchRef> {
+        let batch = self.here.batches.get(self.cursor)?;
+        snapshot.shows(&self.here.segment, batch.offset).then_some(batch)
+    }
+
+    pub(super) fn next(mut self, snapshot: &Snapshot) -> Option<Self> {
+        if let Some(cursor) = self.here.batches.next(self.cursor) {
+            self.cursor = cursor;
+            return Some(self);
+        }
+        self.span = snapshot.next_span(self.span)?;
+        self.here = snapshot.span(snapshot.catalog.branch(self.branch)?, self.span)?;
+        self.cursor = self.here.batches.first()?;
+        Some(self)
+    }
+
+    pub(super) fn prev(mut self, snapshot: &Snapshot) -> Option<Self> {
+        if let Some(cursor) = self.here.batches.prev(self.cursor) {
+            self.cursor = cursor;
+            return Some(self);
+        }
+        self.span = snapshot.prev_span(self.span)?;
+        self.here = snapshot.span(snapshot.catalog.branch(self.branch)?, self.span)?;
+        self.cursor = self.here.batches.last()?;
+        Some(self)
+    }
+
+    /// The gap right before this batch, in the same commit.
+    pub(super) fn gap_before(&self, snapshot: &Snapshot, batch: &BatchRef) -> Option<BatchRef> {
+        let before = self.clone().prev(snapshot)?;
+        let found = before.batch(snapshot)?;
+        let same = before.here.segment.number() == self.here.segment.number();
+        (found.kind == BatchKind::Gap && same && found.offset == batch.offset).then_some(found)
+    }
+}

@@ -1,0 +1,133 @@
+//! Which commits of a group may be written: each is checked against where its streams stand, as the catalog
+//! and the commits before it in the group have it. What is refused is settled here, and nothing of it is written.
+
+use std::sync::Arc;
+
+use super::Writer;
+use crate::catalog::Standing;
+use crate::commit::{Part, Pending};
+use crate::error::{Error, ErrorKind};
+use crate::format::COMMIT_BYTES_MAX;
+use crate::options::Expect;
+use crate::sabotage::{Sabotage, broken};
+use crate::types::{Position, Seq, StreamState};
+
+impl Writer {
+    /// Settles the commits of the group that cannot be written: those of a poisoned log, those behind a
+    /// failed one, those that were made before, those whose stream is not as they expect (P8).
+    pub(super) fn refuse(&mut self, group: &[Arc<Pending>]) {
+        self.moved.clear();
+        self.taken.clear();
+        for pending in group {
+            let refusal = match &self.poisoned {
+                Some(cause) => {
+                    Some(Error::new(ErrorKind::Poisoned, "commit").because(cause.clone()))
+                }
+                None => pending.failure_before().or_else(|| self.objection(pending)),
+            };
+            match refusal {
+                Some(error) => pending.settle(Err(error)),
+                None if group.len() > 1 => self.move_streams(pending),
+                None => {}
+            }
+        }
+    }
+
+    fn move_streams(&mut self, pending: &Pending) {
+        for part in pending.parts() {
+            let before = self.standing(part).unwrap_or_default();
+            let change = part.change();
+            let standing = Standing {
+                head: part.end_seq(),
+                generation: part.generation(),
+                state: change.and_then(|change| change.state).unwrap_or(before.state),
+                start: change.and_then(|change| change.start).unwrap_or(0).max(before.start),
+            };
+            self.moved.insert(part.stream, standing);
+        }
+        self.taken.extend(pending.id.filter(|_| !pending.parts().is_empty()));
+    }
+
+    /// Where the stream stands; `None` when it was never committed.
+    fn standing(&self, part: &Part) -> Option<Standing> {
+        let catalog = &self.ground.catalog;
+        self.moved.get(&part.stream).copied().or_else(|| {
+            let root = part.root.or_else(|| catalog.root(part.stream))?;
+            catalog.standing(root)
+        })
+    }
+
+    fn objection(&mut self, pending: &Pending) -> Option<Error> {
+        let refused = |kind| Some(Error::new(kind, "commit"));
+        if let Some(id) = pending.id.filter(|_| !broken(Sabotage::ForgetCommitIds)) {
+            if let Some(position) = self.ids.position(id) {
+                return refused(ErrorKind::AlreadyCommitted { position: Position(position) });
+            }
+            if self.taken.contains(&id) {
+                let stream = pending.parts().first().map(|part| part.stream);
+                return stream.and_then(|stream| refused(ErrorKind::CommitInFlight(stream)));
+            }
+        }
+        for part in pending.parts() {
+            let standing = self.standing(part);
+            let kind =
+                locked(part, standing).or_else(|| unexpected(pending.expect, part, standing));
+            if let Some(kind) = kind {
+                return refused(kind);
+            }
+        }
+        let bytes_max = COMMIT_BYTES_MAX;
+        let bytes = self.layout.excess(pending, bytes_max)?;
+        refused(ErrorKind::CommitTooLarge { bytes, bytes_max })
+    }
+}
+
+/// Whether the state of the stream lets nothing, or nothing of this, be written.
+fn locked(part: &Part, standing: Option<Standing>) -> Option<ErrorKind> {
+    if broken(Sabotage::SkipState) {
+        return None;
+    }
+    let change = part.change();
+    let writes = part.filled.count > 0 || change.is_some_and(|change| change.rewind.is_some());
+    let Standing { state, start, .. } = standing?;
+    match state {
+        StreamState::Active => {
+            let rewind = change.and_then(|change| change.rewind)?;
+            let (stream, start) = (part.stream, Seq(start));
+            (rewind.to < start.get()).then_some(ErrorKind::Trimmed { stream, start })
+        }
+        StreamState::Deleted => Some(ErrorKind::Deleted(part.stream)),
+        StreamState::Archived => {
+            let stays = change.and_then(|change| change.state).is_none();
+            (writes && stays).then_some(ErrorKind::Archived(part.stream))
+        }
+    }
+}
+
+/// Whether the stream is not as the commit expects it; if it is, the part knows where it goes.
+fn unexpected(expect: Expect, part: &Part, standing: Option<Standing>) -> Option<ErrorKind> {
+    let seen = part.seen();
+    // A fork that was never committed starts where it was forked.
+    let actual = standing.unwrap_or_else(|| {
+        let fork = part.change().and_then(|change| change.fork.as_ref());
+        let head = fork.map_or(0, |fork| fork.seq);
+        Standing { head, generation: fork.map_or(0, |fork| fork.generation), ..Standing::default() }
+    });
+    let same = (actual.head, actual.generation) == (seen.head, seen.generation);
+    let (holds, expected) = match expect {
+        Expect::Seen => (same || broken(Sabotage::SkipConflict), seen.head),
+        Expect::Any => (true, seen.head),
+        Expect::NoStream => (standing.is_none(), 0),
+        Expect::Exists => (standing.is_some(), seen.head),
+        Expect::At(seq) => (actual.head == seq.get(), seq.get()),
+    };
+    let rewind = part.change().and_then(|change| change.rewind);
+    if !holds || rewind.is_some_and(|rewind| rewind.to > actual.head) {
+        let (expected, actual) = (Seq(expected), Seq(actual.head));
+        return Some(ErrorKind::Conflict { expected, actual });
+    }
+    if !same && expect != Expect::Seen {
+        part.reseat(actual);
+    }
+    None
+}
