@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::catalog::Catalog;
 use crate::commit::Queue;
-use crate::disk::process_id;
+use crate::disk::{Disk, process_id};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 use crate::recovery::Survey;
 use crate::ring::Budget;
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::StreamId;
 use crate::writer::Writer;
@@ -17,10 +18,13 @@ use crate::writer::Writer;
 /// What all handles of a log share.
 #[derive(Debug)]
 pub(crate) struct Core {
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) queue: Arc<Queue<Writer>>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) options: Options,
+    /// Held by whoever moves whole files: one at a time.
+    pub(crate) upkeep: Mutex<()>,
     /// Streams with a living handle and nothing on disk.
     pub(crate) volatile: papaya::HashMap<StreamId, ()>,
     closed: AtomicBool,
@@ -33,6 +37,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(
+        disk: Arc<dyn Disk>,
         catalog: Arc<Catalog>,
         writer: Writer,
         options: Options,
@@ -40,10 +45,12 @@ impl Core {
         path: PathBuf,
     ) -> Self {
         Self {
+            disk,
             catalog,
             queue: Queue::new(Box::new(writer)),
             budget: Arc::new(Budget::new(options.memory_bytes_max)),
             options,
+            upkeep: Mutex::new(()),
             volatile: papaya::HashMap::new(),
             closed: AtomicBool::new(false),
             process: process_id(),

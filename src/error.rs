@@ -92,6 +92,10 @@ pub enum ErrorKind {
     NotThisLog,
     /// There is no log at this path.
     NoLog,
+    /// A backup that was not finished lies here. It is of no use: remove its directory.
+    UnfinishedBackup,
+    /// A backup needs a directory with nothing in it, or one that is not there yet.
+    NotEmpty,
     /// Written by a newer version of this crate.
     UnsupportedVersion {
         /// What the file says.
@@ -275,6 +279,10 @@ impl fmt::Display for ErrorKind {
             Self::Closed => f.write_str("the log is closed"),
             Self::NotThisLog => f.write_str("the directory holds something else than this log"),
             Self::NoLog => f.write_str("there is no log here"),
+            Self::UnfinishedBackup => {
+                f.write_str("a backup that was not finished; remove it and back up again")
+            }
+            Self::NotEmpty => f.write_str("the directory is not empty"),
             Self::UnsupportedVersion { found, supported } => {
                 write!(f, "format version {found}; this build reads up to {supported}")
             }

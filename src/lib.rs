@@ -21,6 +21,7 @@ mod sync;
 mod tokio;
 mod typed;
 mod types;
+mod upkeep;
 mod writer;
 
 #[cfg(feature = "tokio")]
@@ -51,3 +52,6 @@ pub use typed::Bincode;
 pub use typed::Json;
 pub use typed::{Codec, CodecError, Typed, TypedEvents, TypedRefused};
 pub use types::{CodecId, Durability, EventKind, Position, Seq, Status, StreamId, Timestamp};
+#[cfg(feature = "sim")]
+pub use upkeep::backup_on;
+pub use upkeep::{BackupReport, backup};

@@ -1,7 +1,7 @@
 //! The log's handle: opening, streams, snapshots, closing. Wiring only.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::catalog::{Catalog, Snapshot};
 use crate::commit::Ticket;
@@ -10,9 +10,10 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::{CommitOptions, Options, Privacy, StreamOptions};
 use crate::recovery::{self, Survey};
-use crate::segment::{DIR, LOCK};
+use crate::segment::{DIR, LOCK, UNFINISHED_COPY};
 use crate::stream::Stream;
 use crate::types::{Status, StreamId};
+use crate::upkeep::{self, BackupReport};
 use crate::writer::{Active, Full, Ground, Resumed, Writer};
 
 /// A segment must have room for its header and a few commits.
@@ -84,6 +85,9 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
         true => disk.list("").map_err(failed(""))?,
         false => Vec::new(),
     };
+    if names.iter().any(|name| name == UNFINISHED_COPY) {
+        return Err(Error::new(ErrorKind::UnfinishedBackup, "open"));
+    }
     if names.iter().any(|name| name == LOCK || name == DIR) {
         let lock = recovery::lock(&*disk)?;
         match recovery::open(&*disk, &options)? {
@@ -97,12 +101,13 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
         }
     }
     let catalog = Arc::new(catalog);
-    let ground = Ground { disk, catalog: Arc::clone(&catalog), options: options.clone() };
+    let ground =
+        Ground { disk: Arc::clone(&disk), catalog: Arc::clone(&catalog), options: options.clone() };
     let writer = match resumed {
         None => Writer::fresh(Arc::new(ground)),
         Some((tail, lock)) => Writer::resumed(Arc::new(ground), resume(tail, lock)),
     };
-    Ok(Log(Arc::new(Core::new(catalog, writer, options, survey, path))))
+    Ok(Log(Arc::new(Core::new(disk, catalog, writer, options, survey, path))))
 }
 
 fn resume(tail: recovery::Tail, lock: crate::disk::LockGuard) -> Resumed {
@@ -231,6 +236,25 @@ impl Log {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.0.budget.used()
+    }
+
+    /// Backs the log up into another directory while commits go on: the backup is a log that was closed at
+    /// [`BackupReport::position`], the last commit that is visible now, and is durable when this returns.
+    ///
+    /// `target` must not be there, or be empty. Until the backup is finished it is refused as
+    /// [`ErrorKind::UnfinishedBackup`]; one that failed stays there like this and has to be removed. Where the file
+    /// system can do that, sealed segments are not copied: the backup shares their blocks, as clones or as further
+    /// names of the same file. A backup that is to survive the disk has to be on another.
+    ///
+    /// Blocks while the rest is copied and synced; commits do not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotEmpty`]; [`ErrorKind::StorageFull`]; [`ErrorKind::Io`]; [`ErrorKind::Closed`].
+    pub fn backup(&self, target: impl AsRef<Path>) -> Result<BackupReport> {
+        self.0.check_open("backup")?;
+        let _alone = self.0.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        upkeep::backup_open(&*self.0.disk, &self.snapshot(), target.as_ref())
     }
 
     /// Closes the log: commits that were asked for are finished, everything is synced, space that was kept

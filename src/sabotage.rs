@@ -60,6 +60,8 @@ pub enum Sabotage {
     ShareLock,
     /// A write that took a part is taken for done.
     StopAtShortWrite,
+    /// The files of a backup are not synced.
+    BackupUnsynced,
     /// Opening writes the end of the log once more, though it is certain.
     RewriteOnOpen,
     /// A stream that is dropped commits what is buffered.

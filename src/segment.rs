@@ -26,6 +26,8 @@ pub(crate) const DIR: &str = "segments";
 /// The file whose lock the writing process holds, in the log's directory.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// The file that says, in a log's directory, that its backup is not finished.
+pub(crate) const UNFINISHED_COPY: &str = "UNFINISHED";
 /// Behind the name of a file that is not finished.
 pub(crate) const UNFINISHED: &str = ".new";
 

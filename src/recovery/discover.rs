@@ -14,7 +14,9 @@ use crate::format::{
     COMMITS_AT, HeaderError, SegmentHeader, VERSION, commit_header, decode_header, decode_twin,
     header, is_zero,
 };
-use crate::segment::{DIR, Sealed, Segment, Spare, is_unfinished, parse_name, path, place};
+use crate::segment::{
+    DIR, Sealed, Segment, Spare, UNFINISHED_COPY, is_unfinished, parse_name, path, place,
+};
 
 /// How to open the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +63,17 @@ pub(super) struct Discovered {
 
 /// Looks at every file.
 pub(super) fn discover(disk: &dyn Disk, access: Access) -> Result<Option<Discovered>> {
+    let above = match disk.list("") {
+        Ok(names) => names,
+        Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
+        Err(error) => {
+            let place = Place { path: "".into(), segment: None, offset: None };
+            return Err(Error::io("list", place, error));
+        }
+    };
+    if above.iter().any(|name| name == UNFINISHED_COPY) {
+        return Err(Error::new(ErrorKind::UnfinishedBackup, "open"));
+    }
     let names = match disk.list(DIR) {
         Ok(names) => names,
         Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
