@@ -92,15 +92,6 @@ pub(crate) struct Limits {
     pub(crate) overflow: Overflow,
 }
 
-/// How an overwriting ring may make room.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Room {
-    /// By growing alone.
-    AsItIs,
-    /// By dropping its oldest events as well.
-    ByDropping,
-}
-
 /// The ring.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -202,20 +193,18 @@ impl Ring {
         self.dropped
     }
 
-    /// Puts an event behind the others. While something is in flight an overwriting ring drops nothing here:
-    /// what commits have finished with may be room enough. When it is not, there is [`Ring::push_over`].
+    /// Puts an event behind the others, if there is room as it is. When there is none, see [`Ring::push_over`].
     #[inline]
-    pub(crate) fn push(&mut self, head: &FrameHead, payload: &[u8]) -> Result<(), RefusedReason> {
+    pub(crate) fn push(&mut self, head: &FrameHead, payload: &[u8]) -> bool {
         let need = frame_header::BYTES + payload.len();
-        if need > self.limit - self.tail {
-            let when = if self.in_flight == 0 { Room::ByDropping } else { Room::AsItIs };
-            self.make_room(need, when)?;
+        let fits = need <= self.limit - self.tail;
+        if fits {
+            self.put(need, head, payload);
         }
-        self.put(need, head, payload);
-        Ok(())
+        fits
     }
 
-    /// Puts an event behind the others; an overwriting ring drops its oldest ones for it.
+    /// Puts an event behind the others. The ring grows for it; one that overwrites drops its oldest events.
     pub(crate) fn push_over(
         &mut self,
         head: &FrameHead,
@@ -223,7 +212,7 @@ impl Ring {
     ) -> Result<(), RefusedReason> {
         let need = frame_header::BYTES + payload.len();
         if need > self.limit - self.tail {
-            self.make_room(need, Room::ByDropping)?;
+            self.make_room(need)?;
         }
         self.put(need, head, payload);
         Ok(())
@@ -240,12 +229,6 @@ impl Ring {
         self.count += 1;
     }
 
-    /// Whether the ring has no buffer: a commit took it, or nothing was appended yet.
-    #[inline]
-    pub(crate) fn is_bare(&self) -> bool {
-        self.limit == 0
-    }
-
     /// Refuses an event that could never be taken.
     #[inline]
     pub(crate) fn admits(&self, event_bytes: usize) -> Result<(), RefusedReason> {
@@ -256,8 +239,7 @@ impl Ring {
         Ok(())
     }
 
-    #[cold]
-    fn make_room(&mut self, need: usize, room: Room) -> Result<(), RefusedReason> {
+    fn make_room(&mut self, need: usize) -> Result<(), RefusedReason> {
         if self.count == u32::MAX {
             return Err(RefusedReason::RingFull { ring_bytes_max: self.limits.ring_bytes_max });
         }
@@ -271,8 +253,7 @@ impl Ring {
         };
         let memory_full =
             self.wrapped.is_none() && (self.buffer.bytes.len() < wanted && wanted <= self.bound());
-        let overwrites =
-            self.limits.overflow == Overflow::OverwriteOldest && room == Room::ByDropping;
+        let overwrites = self.limits.overflow == Overflow::OverwriteOldest;
         if !overwrites || need > self.buffer.bytes.len() {
             return Err(if memory_full {
                 RefusedReason::MemoryFull { memory_bytes_max: self.buffer.budget.bytes_max }
@@ -485,7 +466,7 @@ mod tests {
             codec: CodecId::RAW,
             time: Timestamp::from_micros(1),
         };
-        ring.push(&head, payload).or_else(|_| ring.push_over(&head, payload))
+        if ring.push(&head, payload) { Ok(()) } else { ring.push_over(&head, payload) }
     }
 
     fn payloads(slices: [&[u8]; 2]) -> Vec<Vec<u8>> {

@@ -161,7 +161,7 @@ impl Stream {
     ///
     /// The event comes back, and nothing changed: the ring or the log's memory is full, the event is too
     /// large, the log is closed.
-    #[inline]
+    #[inline(always)]
     pub fn append<B: AsRef<[u8]>>(
         &mut self,
         event: impl Into<NewEvent<B>>,
@@ -173,7 +173,7 @@ impl Stream {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn push<B: AsRef<[u8]>>(&mut self, event: &NewEvent<B>) -> Result<Seq, RefusedReason> {
         let payload = event.payload.as_ref();
         self.ring.admits(payload.len())?;
@@ -186,16 +186,19 @@ impl Stream {
             codec: event.codec,
             time: Timestamp::from_micros(self.core.options.clock.now_micros()),
         };
-        if self.ring.is_bare() {
-            self.reap();
-        }
-        if self.ring.push(&head, payload).is_err() {
-            self.reap();
-            self.ring.push_over(&head, payload)?;
+        if !self.ring.push(&head, payload) {
+            self.push_after_all(&head, payload)?;
         }
         let seq = self.next;
         self.next += 1;
         Ok(Seq(seq))
+    }
+
+    /// Takes back what commits have finished with, and makes room.
+    #[cold]
+    fn push_after_all(&mut self, head: &FrameHead, payload: &[u8]) -> Result<(), RefusedReason> {
+        self.reap();
+        self.ring.push_over(head, payload)
     }
 
     /// Promotes everything buffered, as the log's options say. See [`Ticket`] for when it happens.

@@ -24,7 +24,7 @@ fn push(ring: &mut Ring, payload: &[u8]) -> Result<(), crate::error::RefusedReas
         codec: CodecId::RAW,
         time: Timestamp::from_micros(1),
     };
-    ring.push(&head, payload)
+    ring.push_over(&head, payload)
 }
 
 fn settle(pending: &Pending) {

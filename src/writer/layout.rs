@@ -226,7 +226,7 @@ mod tests {
         for _ in 0..events {
             let (kind, codec, time) = (EventKind(0), CodecId::RAW, Timestamp::now());
             let head = FrameHead { payload_bytes: bytes as u32, kind, codec, time };
-            ring.push(&head, &vec![1; bytes]).expect("room");
+            ring.push_over(&head, &vec![1; bytes]).expect("room");
         }
         let filled = ring.take().expect("some");
         let crc = filled.crc();
