@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
-use crate::format::ALIGN;
+use crate::format::{ALIGN, BatchKind};
 use crate::index::{BatchRef, Chain, NONE, StreamBatches};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, SegmentSet};
@@ -51,6 +51,22 @@ impl StreamEntry {
         self.head.load(Ordering::Acquire)
     }
 }
+
+/// A batch of a sealed segment: is it still wanted?
+#[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "so far every batch of a log is wanted, and only tests ask otherwise")]
+pub(crate) struct Candidate<'a> {
+    pub(crate) segment: &'a Segment,
+    /// Where its commit starts.
+    pub(crate) offset: u64,
+    pub(crate) stream: StreamId,
+    pub(crate) kind: BatchKind,
+    pub(crate) first_seq: u64,
+    pub(crate) count: u32,
+}
+
+/// Who knows what is still wanted.
+pub(crate) type Wants<'a> = &'a dyn Fn(&Candidate<'_>) -> bool;
 
 /// A place in the order of all bytes of the log, in one word.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -142,8 +158,14 @@ impl Catalog {
         self.segments.load_full()
     }
 
-    pub(crate) fn add_segment(&self, segment: Arc<Segment>) {
-        self.segments.store(Arc::new(self.segments.load().with(segment)));
+    pub(crate) fn add_segment(&self, segment: &Arc<Segment>) {
+        self.segments.rcu(|segments| segments.with(Arc::clone(segment)));
+    }
+
+    /// Lets new snapshots see a sparse segment in place of those that it covers. Those that were taken before go on
+    /// with the old ones.
+    pub(crate) fn replace_segments(&self, sparse: &Arc<Segment>) {
+        self.segments.rcu(|segments| segments.with_sparse(Arc::clone(sparse)));
     }
 
     pub(crate) fn streams_len(&self) -> u64 {
@@ -293,9 +315,16 @@ pub struct StreamInfo {
 
 impl Snapshot {
     pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
-        let mark = catalog.watermark();
-        let segments = catalog.segments();
-        Self { catalog, segments, mark }
+        let mut segments = catalog.segments();
+        loop {
+            // Places in the watermark are those of segments as they are: who collects moves them.
+            let mark = catalog.watermark();
+            let now = catalog.segments();
+            if Arc::ptr_eq(&segments, &now) {
+                return Self { catalog, segments, mark };
+            }
+            segments = now;
+        }
     }
 
     /// The last commit that is visible here.

@@ -1,9 +1,9 @@
 //! What all handles of one open log share, and how it ends. The last handle closes it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Wants};
 use crate::commit::Queue;
 use crate::disk::{Disk, process_id};
 use crate::error::{Error, ErrorKind, Result};
@@ -13,6 +13,7 @@ use crate::ring::Budget;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::StreamId;
+use crate::upkeep::{CollectOptions, CollectReport, Collector};
 use crate::writer::Writer;
 
 /// What all handles of a log share.
@@ -64,6 +65,29 @@ impl Core {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// What is still wanted of the log is kept, and the space of the rest given back. Alone: whoever else moves files
+    /// waits, and so does closing.
+    pub(crate) fn collect(
+        &self,
+        options: CollectOptions,
+        wants: Wants<'_>,
+    ) -> Result<CollectReport> {
+        let _alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_open("collect")?;
+        if self.process != process_id() {
+            return Err(Error::new(ErrorKind::Closed, "collect after fork"));
+        }
+        Collector {
+            disk: &*self.disk,
+            catalog: &self.catalog,
+            wants,
+            options,
+            segment_bytes_max: self.options.segment_bytes_max,
+            is_over: &|| self.is_closed(),
+        }
+        .collect()
+    }
+
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
         if self.is_closed() { Err(Error::new(ErrorKind::Closed, operation)) } else { Ok(()) }
     }
@@ -74,6 +98,8 @@ impl Core {
         if self.process != process_id() {
             return Err(Error::new(ErrorKind::Closed, "close after fork"));
         }
+        // Whoever moves files stops, before another process may.
+        let _alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
         match self.queue.close() {
             Some(writer) => writer.close(),
             None => Ok(()),

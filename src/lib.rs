@@ -54,4 +54,4 @@ pub use typed::{Codec, CodecError, Typed, TypedEvents, TypedRefused};
 pub use types::{CodecId, Durability, EventKind, Position, Seq, Status, StreamId, Timestamp};
 #[cfg(feature = "sim")]
 pub use upkeep::backup_on;
-pub use upkeep::{BackupReport, backup};
+pub use upkeep::{BackupReport, CollectOptions, CollectReport, CollectedRun, backup};

@@ -1,5 +1,8 @@
 //! The log's handle: opening, streams, snapshots, closing. Wiring only.
 
+#[cfg(all(test, feature = "sim"))]
+mod collecting;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -13,7 +16,7 @@ use crate::recovery::{self, Survey};
 use crate::segment::{DIR, LOCK, UNFINISHED_COPY};
 use crate::stream::Stream;
 use crate::types::{Status, StreamId};
-use crate::upkeep::{self, BackupReport};
+use crate::upkeep::{self, BackupReport, CollectOptions, CollectReport};
 use crate::writer::{Active, Full, Ground, Resumed, Writer};
 
 /// A segment must have room for its header and a few commits.
@@ -252,9 +255,24 @@ impl Log {
     ///
     /// [`ErrorKind::NotEmpty`]; [`ErrorKind::StorageFull`]; [`ErrorKind::Io`]; [`ErrorKind::Closed`].
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<BackupReport> {
-        self.0.check_open("backup")?;
         let _alone = self.0.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.check_open("backup")?;
         upkeep::backup_open(&*self.0.disk, &self.snapshot(), target.as_ref())
+    }
+
+    /// Gives back the space of what nobody wants any more: segments that are mostly dead are rewritten without it.
+    ///
+    /// Commits keep their positions. Snapshots that were taken before go on reading what they show; its space is free
+    /// when they are gone. What cannot be read is left alone and told in [`CollectReport::refused`].
+    ///
+    /// Blocks while segments are read and written; commits do not wait for it, but share the disk with it. One
+    /// collects at a time. Closing the log stops it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`].
+    pub fn collect(&self, options: CollectOptions) -> Result<CollectReport> {
+        self.0.collect(options, &|_| true)
     }
 
     /// Closes the log: commits that were asked for are finished, everything is synced, space that was kept

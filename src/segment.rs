@@ -139,6 +139,11 @@ impl Segment {
         self.header.number
     }
 
+    /// Its commits keep their positions, and others were collected from between them.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.header.covers.is_some()
+    }
+
     pub(crate) fn seal_state(&self) -> Option<&Sealed> {
         self.sealed.get()
     }
@@ -265,6 +270,11 @@ impl Segment {
 }
 
 impl Sealed {
+    /// How long the file is.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        (*self.pin).as_ref().len() as u64
+    }
+
     /// Looks for a seal at the end of the file. `None`: not sealed, or not as it was written.
     pub(crate) fn open(
         header: &SegmentHeader,
@@ -332,9 +342,23 @@ impl std::fmt::Debug for Window {
 pub(crate) struct SegmentSet(Vec<Arc<Segment>>);
 
 impl SegmentSet {
+    /// The segment of this number, or the sparse one that what was left of it went to.
     pub(crate) fn get(&self, number: u32) -> Option<&Arc<Segment>> {
-        let at = self.0.binary_search_by_key(&number, |segment| segment.number()).ok()?;
-        self.0.get(at)
+        let at = self.0.partition_point(|segment| segment.number() < number);
+        self.0.get(at).filter(|segment| segment.number() == number || segment.is_sparse())
+    }
+
+    /// As this, with one segment in the place of those that it covers.
+    pub(crate) fn with_sparse(&self, sparse: Arc<Segment>) -> Self {
+        let gone = |one: &Segment| {
+            one.number() <= sparse.number() && one.first_position >= sparse.first_position
+        };
+        let kept = self.0.iter().filter(|segment| !gone(segment)).cloned();
+        Self(kept.collect()).with(sparse)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.0.iter()
     }
 
     pub(crate) fn with(&self, segment: Arc<Segment>) -> Self {
@@ -403,6 +427,7 @@ impl Spare {
             reserved_bytes,
             created_micros: Timestamp::now().as_micros(),
             salt: salt(),
+            covers: None,
         };
         let unfinished = unfinished_path(number);
         let file = create_anew(disk, &unfinished)?;
@@ -444,7 +469,7 @@ pub(crate) fn segment_bytes(options: &Options, number: u32) -> u64 {
 }
 
 /// Tells one life of a file's bytes from another. Random, and never zero.
-fn salt() -> u32 {
+pub(crate) fn salt() -> u32 {
     if broken(Sabotage::SkipSalt) {
         return 1;
     }

@@ -8,7 +8,7 @@ use super::event::Event;
 use crate::catalog::{Snapshot, SpanBatches, StreamEntry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchKind;
-use crate::index::{BatchRef, Cursor};
+use crate::index::{BatchRef, Cursor, StreamBatches};
 use crate::types::{Seq, StreamId};
 
 /// The events of a stream, in order; `rev()` reads them backwards. What is damaged comes as an error
@@ -329,10 +329,15 @@ struct Walker {
 impl Walker {
     /// At the newest batch that starts at or before `seq`, or at the first of all.
     fn seek(snapshot: &Snapshot, entry: &Arc<StreamEntry>, seq: u64) -> Option<Self> {
-        let span = snapshot.seek_span(entry, seq)?;
-        let here = snapshot.span(entry.id, span)?;
-        let cursor = here.batches.seek(seq).or_else(|| here.batches.first())?;
-        Some(Self { entry: Arc::clone(entry), span, here, cursor })
+        let mut span = snapshot.seek_span(entry, seq)?;
+        loop {
+            let here = snapshot.span(entry.id, span)?;
+            if let Some(cursor) = here.batches.seek(seq).or_else(|| here.batches.first()) {
+                return Some(Self { entry: Arc::clone(entry), span, here, cursor });
+            }
+            // Nothing was left of it here.
+            span = snapshot.next_span(span)?;
+        }
     }
 
     /// A gap and the events behind it start at different seqs; who reads forward begins with the gap.
@@ -354,10 +359,7 @@ impl Walker {
             self.cursor = cursor;
             return Some(self);
         }
-        self.span = snapshot.next_span(self.span)?;
-        self.here = snapshot.span(self.entry.id, self.span)?;
-        self.cursor = self.here.batches.first()?;
-        Some(self)
+        self.go_on(snapshot, Snapshot::next_span, StreamBatches::first)
     }
 
     fn prev(mut self, snapshot: &Snapshot) -> Option<Self> {
@@ -365,10 +367,29 @@ impl Walker {
             self.cursor = cursor;
             return Some(self);
         }
-        self.span = snapshot.prev_span(self.span)?;
-        self.here = snapshot.span(self.entry.id, self.span)?;
-        self.cursor = self.here.batches.last()?;
-        Some(self)
+        self.go_on(snapshot, Snapshot::prev_span, StreamBatches::last)
+    }
+
+    /// To the nearest span that leads to another segment with something in it: where segments were collected,
+    /// several spans lead to the same one.
+    fn go_on(
+        mut self,
+        snapshot: &Snapshot,
+        neighbour: impl Fn(&Snapshot, u32) -> Option<u32>,
+        enter: impl Fn(&StreamBatches) -> Option<Cursor>,
+    ) -> Option<Self> {
+        let left = self.here.segment.number();
+        loop {
+            self.span = neighbour(snapshot, self.span)?;
+            let here = snapshot.span(self.entry.id, self.span)?;
+            if here.segment.number() == left {
+                continue;
+            }
+            if let Some(cursor) = enter(&here.batches) {
+                (self.here, self.cursor) = (here, cursor);
+                return Some(self);
+            }
+        }
     }
 
     /// The gap right before this batch, in the same commit.

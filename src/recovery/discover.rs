@@ -198,6 +198,9 @@ fn start(header: SegmentHeader, file: Arc<dyn DiskFile>, bytes: u64) -> Result<R
         let first = Some(sealed.first_position);
         return Ok(Role::Segment(Start { header, file, sealed: Some(sealed), first }));
     }
+    if let Some(covers) = header.covers {
+        return Ok(Role::Segment(Start { header, file, sealed: None, first: Some(covers.first) }));
+    }
     let segment = Arc::new(Segment::active(header, 0, Arc::clone(&file)));
     let mut scanner = Scanner::new(segment, bytes);
     let first = match scanner.step(COMMITS_AT)? {

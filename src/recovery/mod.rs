@@ -184,6 +184,7 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
         }
     }
     repair::sweep(disk, &loaded.unfinished, extra)?;
+    repair::sweep_superseded(disk, &loaded.catalog, &loaded.superseded)?;
     if let Some(one) = &spare
         && !broken(Sabotage::AdoptUnsynced)
     {
@@ -205,6 +206,11 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
     let tail =
         Tail { segment, offset: end.offset, is_reserved, mark, spare, unsealed: loaded.unsealed };
     Ok(Some(Opened { catalog: loaded.catalog, survey: loaded.survey, tail }))
+}
+
+/// Whether every commit of a sealed segment is there and whole.
+pub(crate) fn is_whole(segment: &Arc<Segment>) -> Result<bool> {
+    Ok(matches!(sealed::check(segment)?, sealed::Verdict::Listed(losses) if losses.is_empty()))
 }
 
 /// Opens a log for reading only: no lock, no change, whoever may be writing (P12).
