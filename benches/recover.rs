@@ -1,53 +1,96 @@
 //! How long does opening take after the process was killed?
 //!
-//! 1,000 streams and 32 MiB of payload, events of 256 B in commits of 8. Once all in one segment that was
-//! never sealed, once with all but the end in sealed segments. The log is copied while it is open, which
-//! is what a kill leaves behind, files that lay ready included; the copy is synced before the clock
-//! starts. `open` takes the lock, makes the end certain and is ready to write, `follow` only reads. The
-//! floor reads the same segment files once and checksums them, up to where commits end.
+//! `unsealed`: 10,000 streams and 256 MiB of payload (`AMBERLOG_BENCH_MIB` says otherwise), events of 256 B in
+//! commits of 8, all in one segment that was never sealed; one commit in 64 was synced. `sealed`: the same with all
+//! but the end in sealed segments. `small`: 100,000 streams of 4 events of 128 B, unsealed. The log is copied while
+//! it is open, which is what a kill leaves behind, files that lay ready included; the copy is synced before the
+//! clock starts. `open` takes the lock, makes the end certain and is ready to write, `follow` only reads. The floor
+//! reads the same segment files once and checksums them, up to where commits end.
 
 mod common;
 
 use std::fs::File;
+use std::hint::black_box;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use amberlog::{CommitOptions, Durability, Log, Options, Snapshot};
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use common::turns::{Turn, is_trial, is_wanted, race};
 use tempfile::TempDir;
 
-const PAYLOAD_BYTES: usize = 256;
-const PAYLOAD_BYTES_TOTAL: usize = 32 << 20;
-const STREAMS: usize = 1_000;
-const COMMIT_EVENTS: usize = 8;
+/// One commit in so many is synced.
+const SYNCED_EVERY: usize = 64;
+/// The floor checksums so much at once.
+const PIECE_BYTES: usize = 2 << 10;
 
-fn killed(dir: &TempDir, name: &str, options: Options) -> PathBuf {
-    let event = common::payload(PAYLOAD_BYTES);
-    let path = dir.path().join("living").join(name);
-    let log = options.open(&path).expect("opens");
-    let mut streams: Vec<_> = (0..STREAMS).map(|_| log.stream().expect("open")).collect();
+/// What was written before the kill.
+struct Work {
+    name: &'static str,
+    streams: usize,
+    commits: usize,
+    events: usize,
+    payload_bytes: usize,
+    options: Options,
+    /// What the floor passes over is all of it, or only what lies behind the sealed segments.
+    is_sealed: bool,
+}
+
+impl Work {
+    fn bytes(&self) -> u64 {
+        (self.commits * common::commit_bytes(self.events, self.payload_bytes)) as u64
+    }
+}
+
+fn works() -> [Work; 3] {
+    let asked = std::env::var("AMBERLOG_BENCH_MIB").ok().and_then(|text| text.parse().ok());
+    let bytes: usize = asked.unwrap_or(if is_trial() { 2 } else { 256 }) << 20;
+    let sizes = |bytes: u64| Log::options().segment_bytes_first(bytes).segment_bytes_max(bytes);
+    let (streams, commits) = (if is_trial() { 100 } else { 10_000 }, bytes / (8 * 256));
+    let big = |name, segment_bytes, is_sealed| Work {
+        name,
+        streams,
+        commits,
+        events: 8,
+        payload_bytes: 256,
+        options: sizes(segment_bytes),
+        is_sealed,
+    };
+    let small = Work {
+        name: "small",
+        streams: streams * 10,
+        commits: streams * 10,
+        events: 4,
+        payload_bytes: 128,
+        options: sizes(80 << 20),
+        is_sealed: false,
+    };
+    [big("unsealed", bytes as u64 / 8 * 9, false), big("sealed", bytes as u64 / 16, true), small]
+}
+
+fn killed(dir: &TempDir, work: &Work) -> PathBuf {
+    let event = common::payload(work.payload_bytes);
+    let path = dir.path().join("living").join(work.name);
+    let log = work.options.clone().open(&path).expect("opens");
+    let mut streams: Vec<_> = (0..work.streams).map(|_| log.stream().expect("open")).collect();
     let os = CommitOptions::new().durability(Durability::Os);
-    let commits = PAYLOAD_BYTES_TOTAL / (PAYLOAD_BYTES * COMMIT_EVENTS);
-    for n in 0..commits {
-        let stream = &mut streams[n % STREAMS];
-        for _ in 0..COMMIT_EVENTS {
+    for n in 0..work.commits {
+        let stream = &mut streams[n % work.streams];
+        for _ in 0..work.events {
             stream.append(&event[..]).expect("room");
         }
-        stream.commit_with(os).wait().expect("committed");
+        let is_synced = n % SYNCED_EVERY == 0 || n + 1 == work.commits;
+        let options = if is_synced { CommitOptions::new() } else { os };
+        stream.commit_with(options).wait().expect("committed");
     }
-    let stream = &mut streams[0];
-    stream.append(&event[..]).expect("room");
-    stream.commit().wait().expect("committed");
-    let copy = dir.path().join(name);
+    let copy = dir.path().join(work.name);
     common::copy_dir(&path, &copy);
     copy
 }
 
-/// Reads what commits may lie in, and checksums it piece by piece.
-fn pass(files: &[PathBuf]) -> u32 {
-    let mut left = (PAYLOAD_BYTES_TOTAL / (PAYLOAD_BYTES * COMMIT_EVENTS)
-        * common::commit_bytes(COMMIT_EVENTS, PAYLOAD_BYTES)) as u64;
-    let mut piece = vec![0; 1 << 20];
+/// Reads so many bytes of the files, and checksums them piece by piece.
+fn pass(files: &[PathBuf], mut left: u64) -> u32 {
+    let mut piece = vec![0; 256 << 10];
     let mut all = 0;
     for path in files {
         let mut file = File::open(path).expect("readable").take(left);
@@ -57,46 +100,59 @@ fn pass(files: &[PathBuf]) -> u32 {
                 break;
             }
             left -= read as u64;
-            let records = piece[..read].chunks(COMMIT_EVENTS * PAYLOAD_BYTES);
+            let records = piece[..read].chunks(PIECE_BYTES);
             all = records.fold(all, |all, record| all ^ crc32fast::hash(record));
         }
     }
     all
 }
 
-fn recover(criterion: &mut Criterion) {
-    let dir = common::dir();
-    let sizes = |bytes| Log::options().segment_bytes_first(bytes).segment_bytes_max(bytes);
-    let cases = [("unsealed", sizes(64 << 20)), ("sealed", sizes(4 << 20))];
-    let mut group = common::group(criterion, "recover", 10, 3);
-    group.throughput(Throughput::Bytes(PAYLOAD_BYTES_TOTAL as u64));
-    for (name, options) in cases {
-        let prepared: PathBuf = killed(&dir, name, options.clone());
-        let files = common::segment_files(&prepared);
-        group.bench_function(BenchmarkId::new("floor_pass", name), |bencher| {
-            bencher.iter(|| pass(&files));
-        });
-        group.bench_function(BenchmarkId::new("follow", name), |bencher| {
-            bencher.iter_with_large_drop(|| Snapshot::open(&prepared).expect("readable"));
-        });
-        group.bench_function(BenchmarkId::new("open", name), |bencher| {
-            let fresh = || copy_of(&dir, &prepared);
-            let open = |copy: TempDir| {
-                let log = options.clone().open(copy.path()).expect("opens");
-                (log, copy)
-            };
-            bencher.iter_batched(fresh, open, BatchSize::PerIteration);
-        });
+/// The files that are not sealed, and how many bytes of commits they hold.
+fn tail(copy: &Path, work: &Work) -> (Vec<PathBuf>, u64) {
+    let files = common::segment_files(copy);
+    if !work.is_sealed {
+        return (files, work.bytes());
     }
-    group.finish();
+    let (_, survey) = Snapshot::open(copy).expect("readable");
+    let active = survey.segments.iter().find(|one| one.state == amberlog::SegmentState::Active);
+    let active = active.expect("a log has an active segment");
+    let commits = active.positions.end.get() - active.positions.start.get();
+    let bytes = commits * common::commit_bytes(work.events, work.payload_bytes) as u64;
+    let name = format!("{:010}.seg", active.number);
+    (files.into_iter().filter(|file| file.ends_with(&name)).collect(), bytes)
 }
 
-fn copy_of(dir: &TempDir, prepared: &Path) -> TempDir {
+fn open_copy(dir: &TempDir, prepared: &Path, options: &Options) -> std::time::Duration {
     let copy = TempDir::new_in(dir.path()).expect("writable");
     common::copy_dir(prepared, copy.path());
-    copy
+    let begun = Instant::now();
+    let log = options.clone().open(copy.path()).expect("opens");
+    let time = begun.elapsed();
+    log.close().expect("closes");
+    time
 }
 
 fn main() {
-    common::run(recover);
+    let dir = common::dir();
+    for work in works() {
+        if !is_wanted(work.name) {
+            continue;
+        }
+        let prepared = killed(&dir, &work);
+        let (files, bytes) = tail(&prepared, &work);
+        let turns = vec![
+            Turn::new("floor: one pass", || {
+                black_box(pass(&files, bytes));
+            }),
+            Turn::timed("follow", || {
+                let begun = Instant::now();
+                let opened = Snapshot::open(&prepared).expect("readable");
+                let time = begun.elapsed();
+                drop(opened);
+                time
+            }),
+            Turn::timed("open", || open_copy(&dir, &prepared, &work.options)),
+        ];
+        race(work.name, 5, (bytes as f64 / 1e9, "GB/s"), turns);
+    }
 }

@@ -7,6 +7,7 @@
 #[cfg(all(test, amberlog_loom))]
 mod models;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -47,6 +48,16 @@ pub(crate) struct StreamEntry {
 }
 
 impl StreamEntry {
+    fn new(id: StreamId) -> Self {
+        Self {
+            id,
+            head: AtomicU64::new(0),
+            span_first: AtomicU32::new(NONE),
+            span_last: AtomicU32::new(NONE),
+            name: OnceLock::new(),
+        }
+    }
+
     pub(crate) fn head(&self) -> u64 {
         self.head.load(Ordering::Acquire)
     }
@@ -67,6 +78,17 @@ pub(crate) struct Candidate<'a> {
 
 /// Who knows what is still wanted.
 pub(crate) type Wants<'a> = &'a dyn Fn(&Candidate<'_>) -> bool;
+
+/// The streams of a log that is being opened. Nobody else looks yet, so this is a plain map: the shared one grows
+/// in small steps, and every look-up would pay for them.
+#[derive(Default)]
+pub(crate) struct Gathered(HashMap<StreamId, Arc<StreamEntry>>);
+
+impl Gathered {
+    fn entry(&mut self, id: StreamId) -> &StreamEntry {
+        self.0.entry(id).or_insert_with(|| Arc::new(StreamEntry::new(id)))
+    }
+}
 
 /// A place in the order of all bytes of the log, in one word.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -177,27 +199,61 @@ impl Catalog {
         self.streams.pin().get(&id).cloned()
     }
 
-    /// Notes a batch of an active segment that was written, or found. Only the writer.
+    /// Notes a batch of an active segment that was written. Only the writer.
     pub(crate) fn note_batch(&self, segment: &Segment, stream: StreamId, batch: &BatchRef) {
-        let entry = self.entry_or_new(stream);
-        let mut span = entry.span_last.load(Ordering::Relaxed);
-        let here = span != NONE && self.span_segment(span) == segment.number();
-        let last = if here { self.spans.value(span, SPAN_LAST) as u32 } else { NONE };
-        let node = segment.note(stream, last, batch);
-        if here {
-            self.spans.set(span, SPAN_LAST, u64::from(node));
-        } else {
-            span = self.note_span(&entry, segment.number(), batch.first_seq, node);
-        }
-        debug_assert_ne!(span, NONE);
-        entry.head.fetch_max(batch.end_seq(), Ordering::AcqRel);
+        self.note_batch_of(&self.entry_or_new(stream), segment, batch);
+    }
+
+    /// Notes a batch of an unsealed segment that was found.
+    pub(crate) fn gather_batch(
+        &self,
+        gathered: &mut Gathered,
+        segment: &Segment,
+        stream: StreamId,
+        batch: &BatchRef,
+    ) {
+        self.note_batch_of(gathered.entry(stream), segment, batch);
     }
 
     /// Notes that a sealed segment holds events of a stream from `first_seq` on, up to `head`.
-    pub(crate) fn note_sealed(&self, segment: u32, stream: StreamId, first_seq: u64, head: u64) {
-        let entry = self.entry_or_new(stream);
-        self.note_span(&entry, segment, first_seq, NONE);
+    pub(crate) fn gather_sealed(
+        &self,
+        gathered: &mut Gathered,
+        segment: u32,
+        stream: StreamId,
+        (first_seq, head): (u64, u64),
+    ) {
+        let entry = gathered.entry(stream);
+        self.note_span(entry, segment, first_seq, NONE);
         entry.head.fetch_max(head, Ordering::AcqRel);
+    }
+
+    /// Notes the name of a stream that was found.
+    pub(crate) fn gather_name(&self, gathered: &mut Gathered, stream: StreamId, name: &str) {
+        self.note_name_of(gathered.entry(stream), name);
+    }
+
+    /// Shows the streams that were found.
+    pub(crate) fn adopt(&self, gathered: Gathered) {
+        let streams = self.streams.pin();
+        streams.reserve(gathered.0.len());
+        for (id, entry) in gathered.0 {
+            streams.insert(id, entry);
+        }
+    }
+
+    fn note_batch_of(&self, entry: &StreamEntry, segment: &Segment, batch: &BatchRef) {
+        let mut span = entry.span_last.load(Ordering::Relaxed);
+        let here = span != NONE && self.span_segment(span) == segment.number();
+        let last = if here { self.spans.value(span, SPAN_LAST) as u32 } else { NONE };
+        let node = segment.note(entry.id, last, batch);
+        if here {
+            self.spans.set(span, SPAN_LAST, u64::from(node));
+        } else {
+            span = self.note_span(entry, segment.number(), batch.first_seq, node);
+        }
+        debug_assert_ne!(span, NONE);
+        entry.head.fetch_max(batch.end_seq(), Ordering::AcqRel);
     }
 
     fn note_span(&self, entry: &StreamEntry, segment: u32, first_seq: u64, node: u32) -> u32 {
@@ -213,23 +269,20 @@ impl Catalog {
 
     fn entry_or_new(&self, id: StreamId) -> Arc<StreamEntry> {
         let streams = self.streams.pin();
-        let entry = streams.get_or_insert_with(id, || {
-            Arc::new(StreamEntry {
-                id,
-                head: AtomicU64::new(0),
-                span_first: AtomicU32::new(NONE),
-                span_last: AtomicU32::new(NONE),
-                name: OnceLock::new(),
-            })
-        });
-        Arc::clone(entry)
+        // Nearly always it is there, and merely to look is cheaper.
+        let entry = streams.get(&id);
+        let new = || streams.get_or_insert_with(id, || Arc::new(StreamEntry::new(id)));
+        Arc::clone(entry.unwrap_or_else(new))
     }
 
     /// Gives a stream its name. Only the writer, after the commit that names it.
     pub(crate) fn note_name(&self, stream: StreamId, name: &str) {
-        let entry = self.entry_or_new(stream);
+        self.note_name_of(&self.entry_or_new(stream), name);
+    }
+
+    fn note_name_of(&self, entry: &StreamEntry, name: &str) {
         let _ = entry.name.set(name.into());
-        self.names.pin().insert(name.into(), stream);
+        self.names.pin().insert(name.into(), entry.id);
     }
 
     /// Reserves a name for a stream that may never be committed. `Err`: who has it.

@@ -33,6 +33,8 @@ pub(crate) const UNFINISHED: &str = ".new";
 
 /// A read of at most so many bytes is tried without asking how long the file is.
 const READ_UNCHECKED_BYTES_MAX: u64 = 4 << 20;
+/// A buffer that is four times as large is not kept for a smaller read.
+const BUFFER_KEPT_BYTES_MAX: usize = 256 << 10;
 /// The last segment number that can be: there is always a next one to name.
 pub(crate) const NUMBER_MAX: u32 = u32::MAX - 1;
 
@@ -162,15 +164,27 @@ impl Segment {
     }
 
     /// The bytes at `range`, which must lie in the file: in place when sealed, else in a buffer of at
-    /// least `ahead` bytes, as far as `end` (where what may be read ends) allows. Returns where in the
-    /// pin they are, and the part of the file that the pin holds.
+    /// least `ahead` bytes, as far as `end` (where what may be read ends) allows.
     pub(crate) fn read(&self, range: Range<u64>, ahead: u64, end: u64) -> Result<Window> {
+        self.read_over(None, range, ahead, end)
+    }
+
+    /// The same, into the buffer of a window that was used, if nobody else holds it: it is warm, and no page of
+    /// it has to be made.
+    pub(crate) fn read_over(
+        &self,
+        used: Option<Window>,
+        range: Range<u64>,
+        ahead: u64,
+        end: u64,
+    ) -> Result<Window> {
         if let Some(sealed) = self.sealed.get() {
             let bytes = (*sealed.pin).as_ref().len() as u64;
             if range.end > bytes {
                 return Err(self.error("read", range.start));
             }
-            return Ok(Window { pin: Arc::clone(&sealed.pin), start: 0, end: bytes });
+            let pin = Arc::clone(&sealed.pin);
+            return Ok(Window { pin, buffer: None, start: 0, end: bytes });
         }
         let until = range.end.max(range.start.saturating_add(ahead).min(end));
         if until - range.start > READ_UNCHECKED_BYTES_MAX {
@@ -180,17 +194,27 @@ impl Segment {
                 return Err(self.error("read", range.start));
             }
         }
-        let mut buffer = vec![0; (until - range.start) as usize];
-        let read = match read_at_most(&*self.file, &mut buffer, range.start) {
-            Err(_) if broken(Sabotage::ReadErrorIsEnd) => buffer.len(),
+        let bytes = (until - range.start) as usize;
+        let mut shared = used.and_then(Window::into_buffer).unwrap_or_default();
+        let Some(buffer) = Arc::get_mut(&mut shared) else {
+            return Err(self.error("read", range.start));
+        };
+        if buffer.len() < bytes || buffer.len() / 4 > bytes.max(BUFFER_KEPT_BYTES_MAX) {
+            *buffer = vec![0; bytes];
+        }
+        let read = match read_at_most(&*self.file, &mut buffer[..bytes], range.start) {
+            Err(_) if broken(Sabotage::ReadErrorIsEnd) => {
+                buffer.fill(0);
+                bytes
+            }
             result => result.map_err(|error| self.io_error("read", range.start, error))?,
         };
         if (read as u64) < range.end - range.start {
             return Err(self.error("read", range.start + read as u64));
         }
-        buffer.truncate(read);
         let end = range.start + read as u64;
-        Ok(Window { pin: Arc::new(buffer), start: range.start, end })
+        let pin: Pin = Arc::<Vec<u8>>::clone(&shared);
+        Ok(Window { pin, buffer: Some(shared), start: range.start, end })
     }
 
     /// Notes a batch of an active segment; `last` is the stream's newest node here. Returns the new one.
@@ -307,13 +331,22 @@ impl Sealed {
 
 /// A part of a segment that is held in memory or in place.
 pub(crate) struct Window {
-    pub(crate) pin: Pin,
+    pin: Pin,
+    /// What is pinned, if it is a buffer.
+    buffer: Option<Arc<Vec<u8>>>,
     /// Where in the file the pin starts and ends.
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
 
 impl Window {
+    /// The buffer, if nobody else holds it.
+    fn into_buffer(self) -> Option<Arc<Vec<u8>>> {
+        let Self { pin, buffer, .. } = self;
+        drop(pin);
+        buffer.filter(|buffer| Arc::strong_count(buffer) == 1)
+    }
+
     /// The bytes of the file at `range`, when this window holds them.
     pub(crate) fn get(&self, range: Range<u64>) -> Option<&[u8]> {
         if range.start < self.start || range.end > self.end || range.start > range.end {

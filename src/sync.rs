@@ -34,6 +34,10 @@ pub(crate) fn spawn(
     thread::Builder::new().name(name.into()).spawn(work)
 }
 
+/// Whether time passes. To a model checker a thread that waits a moment is one that runs later, which it
+/// tries anyway.
+pub(crate) const HAS_TIME: bool = !cfg!(any(amberlog_loom, amberlog_shuttle));
+
 /// Runs a scenario in every order that its threads can take; with a bound, in every order with at most so
 /// many preemptions. With a sabotage, it is to be noticed.
 #[cfg(all(test, amberlog_loom))]

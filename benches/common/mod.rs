@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "every bench uses its own part of this")]
 
+pub(crate) mod turns;
+
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -31,12 +33,17 @@ pub(crate) fn run(bench: impl FnOnce(&mut Criterion)) {
 fn load_average() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let load: Vec<&str> = text.split(' ').take(3).collect();
-        if load.len() == 3 {
-            println!("load average: {}", load.join(" "));
+        if !load().is_empty() {
+            println!("load average: {}", load());
         }
     });
+}
+
+/// The load average of one, five and fifteen minutes; empty where the system does not say.
+pub(crate) fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = text.split(' ').take(3).collect();
+    if load.len() == 3 { load.join(" ") } else { String::new() }
 }
 
 /// A group of benches that each take about this long.

@@ -93,7 +93,9 @@ fn noted_before_shown(first: First) {
         if first == First::Show {
             catalog.raise(mark(position));
         }
-        catalog.note_sealed(n, stream, position - 1, position);
+        let entry = catalog.entry_or_new(stream);
+        catalog.note_span(&entry, n, position - 1, NONE);
+        entry.head.fetch_max(position, Ordering::AcqRel);
         catalog.raise(mark(position));
     }
     reader.join().expect("no panic");

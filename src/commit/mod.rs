@@ -5,6 +5,7 @@
 //! is held across the disk but the writer itself. Tickets that are awaited or dropped are led for by
 //! the log's own thread, so no runtime's thread ever waits. This room does not know what a write is.
 
+mod gather;
 #[cfg(all(test, amberlog_loom))]
 mod models;
 mod pending;

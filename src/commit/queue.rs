@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::gather::Gather;
 use super::{Lead, Pending, Ticket};
 use crate::error::{Error, ErrorKind};
 use crate::sabotage::{Sabotage, broken};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Condvar, JoinHandle, Mutex, MutexGuard, spawn, thread};
 
 /// A group stops growing at so many bytes, so that the first of it does not wait for the last.
@@ -16,6 +19,8 @@ const GROUP_BYTES_MAX: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct Queue<W> {
     inner: Mutex<Inner<W>>,
+    /// How many commits are queued, to look at without the lock.
+    queued: AtomicUsize,
     wake_server: Condvar,
     /// Told whenever the writer comes back, once the log is closing.
     writer_back: Condvar,
@@ -33,6 +38,7 @@ struct Inner<W> {
     closed: bool,
     /// Whoever closed the log has the writer, for good.
     ended: bool,
+    gather: Gather,
     server: Option<JoinHandle<()>>,
     /// An empty vector that has its memory already.
     spare_group: Vec<Arc<Pending>>,
@@ -47,11 +53,13 @@ impl<W: Lead> Queue<W> {
             asked: false,
             closed: false,
             ended: false,
+            gather: Gather::default(),
             server: None,
             spare_group: Vec::new(),
         };
         Arc::new(Self {
             inner: Mutex::new(inner),
+            queued: AtomicUsize::new(0),
             wake_server: Condvar::new(),
             writer_back: Condvar::new(),
             may_spawn,
@@ -70,6 +78,7 @@ impl<W: Lead> Queue<W> {
             pending.settle(Err(Error::new(ErrorKind::Closed, "commit")));
         } else {
             inner.forming.push_back(Arc::clone(&pending));
+            self.queued.store(inner.forming.len(), Ordering::Relaxed);
         }
         Ticket::new(pending, Arc::clone(self) as Arc<dyn Serve>)
     }
@@ -81,6 +90,14 @@ impl<W: Lead> Queue<W> {
             return None;
         }
         let writer = inner.writer.take()?;
+        let queued = inner.forming.len();
+        if let Some(wait) = inner.gather.wait_for(queued) {
+            drop(inner);
+            wait.until(|| self.queued.load(Ordering::Relaxed));
+            inner = self.lock();
+            let queued = inner.forming.len();
+            inner.gather.waited(&wait, queued);
+        }
         let mut group = std::mem::take(&mut inner.spare_group);
         let mut bytes = 0;
         while let Some(next) = inner.forming.front() {
@@ -90,13 +107,17 @@ impl<W: Lead> Queue<W> {
             }
             group.extend(inner.forming.pop_front());
         }
-        Some(Leading { queue: self, writer: Some(writer), group, finished: false })
+        self.queued.store(inner.forming.len(), Ordering::Relaxed);
+        let began = Instant::now();
+        Some(Leading { queue: self, writer: Some(writer), group, began, finished: false })
     }
 
     /// Gives the writer back, lets the next leader start, and wakes whoever the group was for. True: the
     /// caller has to lead for what is left.
-    fn hand_over(&self, writer: Box<W>, mut group: Vec<Arc<Pending>>) -> bool {
+    fn hand_over(&self, writer: Box<W>, mut group: Vec<Arc<Pending>>, took: Duration) -> bool {
         let mut inner = self.lock();
+        let queued = inner.forming.len();
+        inner.gather.ended(group.len(), queued, took);
         inner.writer = Some(writer);
         let more = !inner.forming.is_empty() && !broken(Sabotage::TellNobody);
         let left = more && !inner.forming.iter().any(|pending| pending.nudge());
@@ -184,6 +205,7 @@ pub(super) struct Leading<'a, W: Lead> {
     queue: &'a Queue<W>,
     writer: Option<Box<W>>,
     group: Vec<Arc<Pending>>,
+    began: Instant,
     /// The writer came back. (A thread that unwinds for another reason may lead as well.)
     finished: bool,
 }
@@ -211,7 +233,7 @@ impl<W: Lead> Leading<'_, W> {
                 pending.settle(Err(Error::new(ErrorKind::Poisoned, "commit")));
             }
         }
-        self.queue.hand_over(writer, std::mem::take(&mut self.group))
+        self.queue.hand_over(writer, std::mem::take(&mut self.group), self.began.elapsed())
     }
 }
 

@@ -4,7 +4,7 @@
 //! something that cannot be used, with the reason. One that was never finished has another name.
 
 use std::io::ErrorKind as ErrorKindOfIo;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::report::DamageKind;
 use super::scan::{Scanner, Step};
@@ -17,6 +17,7 @@ use crate::format::{
 use crate::segment::{
     DIR, Sealed, Segment, Spare, UNFINISHED_COPY, is_unfinished, parse_name, path, place,
 };
+use crate::sync::{JoinHandle, Mutex, spawn};
 
 /// How to open the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,8 +62,21 @@ pub(super) struct Discovered {
     pub(super) unfinished: Vec<String>,
 }
 
+/// Which files with nothing where their first commit would be are spares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Spares {
+    /// Those that hold nothing anywhere.
+    Searched,
+    /// All of them, until somebody has looked ([`Watch`]).
+    Presumed,
+}
+
 /// Looks at every file.
-pub(super) fn discover(disk: &dyn Disk, access: Access) -> Result<Option<Discovered>> {
+pub(super) fn discover(
+    disk: &dyn Disk,
+    access: Access,
+    spares: Spares,
+) -> Result<Option<Discovered>> {
     let above = match disk.list("") {
         Ok(names) => names,
         Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
@@ -90,7 +104,8 @@ pub(super) fn discover(disk: &dyn Disk, access: Access) -> Result<Option<Discove
         opened.extend(Opened::look_at(disk, access, number)?);
     }
     let log_id = majority(&opened);
-    let candidates = opened.into_iter().map(|one| one.judge(log_id)).collect::<Result<_>>()?;
+    let judged = opened.into_iter().map(|one| one.judge(log_id, spares));
+    let candidates = judged.collect::<Result<_>>()?;
     let leftovers =
         names.iter().filter_map(|name| name.to_str()).filter(|name| is_unfinished(name));
     let unfinished = leftovers.map(|name| format!("{DIR}/{name}")).collect();
@@ -166,7 +181,7 @@ impl Opened {
         Ok(Some(Self { number, file: Some(file), bytes, header, twin, used }))
     }
 
-    fn judge(self, log_id: Option<[u8; 16]>) -> Result<Candidate> {
+    fn judge(self, log_id: Option<[u8; 16]>, spares: Spares) -> Result<Candidate> {
         let Self { number, file, bytes, header, twin, .. } = self;
         let is_own = |one: &SegmentHeader| one.number == number && Some(one.log_id) == log_id;
         let header = match (header, twin) {
@@ -183,7 +198,7 @@ impl Opened {
             (Ok((header, _)), _) if header.number != number => {
                 Role::Unusable(DamageKind::Misplaced)
             }
-            (Ok((header, _)), Some(file)) => start(header, file, bytes)?,
+            (Ok((header, _)), Some(file)) => start(header, file, bytes, spares)?,
             // A file gets its name after its header is durable: zeros are damage as anything else is.
             (Err(_), Some(_)) => Role::Unusable(DamageKind::Header),
         };
@@ -191,7 +206,12 @@ impl Opened {
     }
 }
 
-fn start(header: SegmentHeader, file: Arc<dyn DiskFile>, bytes: u64) -> Result<Role> {
+fn start(
+    header: SegmentHeader,
+    file: Arc<dyn DiskFile>,
+    bytes: u64,
+    spares: Spares,
+) -> Result<Role> {
     let sealed = Sealed::open(&header, &*file)
         .map_err(|error| Error::io("open", place(header.number, 0), error))?;
     if let Some(sealed) = sealed {
@@ -201,16 +221,58 @@ fn start(header: SegmentHeader, file: Arc<dyn DiskFile>, bytes: u64) -> Result<R
     if let Some(covers) = header.covers {
         return Ok(Role::Segment(Start { header, file, sealed: None, first: Some(covers.first) }));
     }
-    let segment = Arc::new(Segment::active(header, 0, Arc::clone(&file)));
-    let mut scanner = Scanner::new(segment, bytes);
+    let mut scanner = scanner(&header, &file, bytes);
     let first = match scanner.step(COMMITS_AT)? {
         Step::Commit(found) => Some(found.head.position),
         Step::Witness(witness) => Some(witness.position),
         // A spare is as long as its header says before it gets its name; what is shorter was cut.
-        _ if bytes >= header.reserved_bytes && scanner.last_written(COMMITS_AT)?.is_none() => {
-            return Ok(Role::Spare(Spare { header, file }));
+        step if bytes >= header.reserved_bytes => {
+            let presumed = spares == Spares::Presumed && matches!(step, Step::End);
+            if presumed || scanner.last_written(COMMITS_AT)?.is_none() {
+                return Ok(Role::Spare(Spare { header, file }));
+            }
+            None
         }
         _ => None,
     };
     Ok(Role::Segment(Start { header, file, sealed: None, first }))
+}
+
+fn scanner(header: &SegmentHeader, file: &Arc<dyn DiskFile>, bytes: u64) -> Scanner {
+    Scanner::new(Arc::new(Segment::active(*header, 0, Arc::clone(file))), bytes)
+}
+
+/// Looks whether what is presumed to be spare holds nothing, on a thread of its own: a spare is as long as a full
+/// segment, and to look at it takes as long as to read that.
+pub(super) struct Watch {
+    found: Arc<Mutex<Option<Result<bool>>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Looks at all spares among the candidates. `None`: there are none, or no thread could be started.
+    pub(super) fn start(candidates: &[Candidate]) -> Option<Self> {
+        let spares = candidates.iter().filter_map(|one| match &one.role {
+            Role::Spare(spare) => Some(scanner(&spare.header, &spare.file, one.bytes)),
+            _ => None,
+        });
+        let spares: Vec<Scanner> = spares.collect();
+        let found = Arc::new(Mutex::new(None));
+        let result = Arc::clone(&found);
+        let look = move || {
+            let mut written = spares.iter().map(|one| one.last_written(COMMITS_AT));
+            let any = written.find_map(|found| found.map(|at| at.map(|_| false)).transpose());
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(any.unwrap_or(Ok(true)));
+        };
+        let thread = spawn("amberlog-open", look).ok()?;
+        Some(Self { found, thread })
+    }
+
+    /// Waits for the answer: whether all of them are spares.
+    pub(super) fn finish(self) -> Result<bool> {
+        let _ = self.thread.join();
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // If the thread died, nobody has looked.
+        found.unwrap_or(Ok(false))
+    }
 }

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::discover::{Access, Candidate, Discovered, Role, discover};
+use super::discover::{Access, Candidate, Discovered, Role, Spares, Watch, discover};
 use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, TornTail};
 use super::scan::{Found, Scanner, Step};
 use super::sealed::{self, LostEvents, Verdict, lost_events};
 use super::walk::{End, Expectation, Wound, walk};
-use crate::catalog::{Catalog, LogPlace, Watermark};
+use crate::catalog::{Catalog, Gathered, LogPlace, Watermark};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, Covers, Ending, POSITION_MAX, witness};
@@ -53,10 +53,29 @@ pub(crate) struct Loaded {
 
 /// Reads a log. `None`: there is none.
 pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Option<Loaded>> {
-    let Some(mut found) = discover(disk, access)? else { return Ok(None) };
+    if disk.allows_threads() {
+        let Some(found) = discover(disk, access, Spares::Presumed)? else { return Ok(None) };
+        let spares = || found.candidates.iter().filter(|one| matches!(one.role, Role::Spare(_)));
+        if spares().next().is_none() {
+            return fold(found, depth).map(Some);
+        }
+        if let Some(watch) = Watch::start(&found.candidates) {
+            let loaded = fold(found, depth);
+            if watch.finish()? {
+                return loaded.map(Some);
+            }
+            // One is none: what was made of the others counts for nothing.
+        }
+    }
+    let Some(found) = discover(disk, access, Spares::Searched)? else { return Ok(None) };
+    fold(found, depth).map(Some)
+}
+
+fn fold(mut found: Discovered, depth: Depth) -> Result<Loaded> {
     let mut loader = Loader {
         depth,
         catalog: Catalog::new(),
+        gathered: Gathered::default(),
         survey: Survey::default(),
         next: 1,
         acked: 0,
@@ -85,7 +104,7 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
         loader.fold(one, before, later)?;
         before = number;
     }
-    Ok(Some(loader.finish(found, before, behind)))
+    Ok(loader.finish(found, before, behind))
 }
 
 /// The number of a sparse segment, and what it speaks for.
@@ -124,6 +143,7 @@ struct File {
 struct Loader {
     depth: Depth,
     catalog: Catalog,
+    gathered: Gathered,
     survey: Survey,
     /// The position that the next commit should have.
     next: u64,
@@ -235,7 +255,7 @@ impl Loader {
             let entries = || run.clone().filter_map(|index| footer.get(index));
             let first = entries().next().map_or(0, |batch| batch.first_seq);
             let head = footer.get(run.end - 1).map_or(0, |batch| batch.end_seq());
-            self.catalog.note_sealed(one.number, stream, first, head);
+            self.catalog.gather_sealed(&mut self.gathered, one.number, stream, (first, head));
             let catalog = entries().filter(|batch| batch.kind == BatchKind::Catalog);
             naming.extend(catalog.map(|batch| batch.offset));
         }
@@ -285,7 +305,7 @@ impl Loader {
             Verdict::Unlisted => self.damage(DamageKind::Footer, segment.number(), footer_at, 0..0),
         }
         let expect = Expectation { first: segment.first_position, durable: last, limit: footer_at };
-        let end = self.replay(segment, expect, |_, _| {})?;
+        let end = self.replay(segment, expect, |_, _, _| {})?;
         // What is not in a sparse segment was collected, as far as its commits reach to the footer.
         let reached = segment.is_sparse() && end.offset == footer_at;
         if end.next <= last && !reached {
@@ -300,7 +320,9 @@ impl Loader {
         let Some(Covers { first, last }) = segment.header.covers else { return Ok(()) };
         self.catalog.add_segment(segment);
         let expect = Expectation { first, durable: last, limit: one.bytes };
-        let end = self.replay(segment, expect, |catalog, found| note(catalog, segment, found))?;
+        let end = self.replay(segment, expect, |catalog, streams, found| {
+            note(catalog, streams, segment, found);
+        })?;
         self.damage(DamageKind::Footer, one.number, end.offset, 0..0);
         let step = Scanner::new(Arc::clone(segment), one.bytes).step(end.offset)?;
         if end.next <= last && !matches!(step, Step::Footer) {
@@ -320,10 +342,10 @@ impl Loader {
         &mut self,
         segment: &Arc<Segment>,
         expect: Expectation,
-        mut note: impl FnMut(&Catalog, &Found),
+        mut note: impl FnMut(&Catalog, &mut Gathered, &Found),
     ) -> Result<End> {
         let (mut hurt, mut bad, mut unknown) = (Vec::new(), Vec::new(), None);
-        let catalog = &self.catalog;
+        let (catalog, gathered) = (&self.catalog, &mut self.gathered);
         let end = walk(
             segment,
             expect,
@@ -334,7 +356,7 @@ impl Loader {
                 if !found.is_sound() {
                     bad.push((found.head.position, lost_events(found)));
                 }
-                note(catalog, found);
+                note(catalog, gathered, found);
                 Ok(())
             },
             |wound| hurt.push(wound),
@@ -361,7 +383,9 @@ impl Loader {
         let proved = if later.is_some() { POSITION_MAX } else { self.durable };
         let expect = Expectation { first, durable: proved, limit: one.bytes };
         let known = self.survey.damages.len();
-        let end = self.replay(&segment, expect, |catalog, found| note(catalog, &segment, found))?;
+        let end = self.replay(&segment, expect, |catalog, gathered, found| {
+            note(catalog, gathered, &segment, found);
+        })?;
         let whole = self.survey.damages.len() == known;
         let limit = end.offset + witness::BYTES as u64;
         let closed = end.witnessed == Some(Ending::Clean) && limit <= one.bytes;
@@ -412,7 +436,7 @@ impl Loader {
             return Err(error.at(place(segment.number(), found.offset)));
         }
         for (stream, name) in &found.names {
-            self.catalog.note_name(*stream, name);
+            self.catalog.gather_name(&mut self.gathered, *stream, name);
         }
         Ok(())
     }
@@ -484,6 +508,7 @@ impl Loader {
         self.survey.position = Position(self.next - 1);
         self.survey.durable = Position(self.durable);
         self.survey.acknowledged = Position(self.acked.max(self.durable));
+        self.catalog.adopt(self.gathered);
         self.survey.streams = self.catalog.streams_len();
         Loaded {
             log_id: found.log_id,
@@ -500,14 +525,14 @@ impl Loader {
     }
 }
 
-fn note(catalog: &Catalog, segment: &Segment, found: &Found) {
+fn note(catalog: &Catalog, gathered: &mut Gathered, segment: &Segment, found: &Found) {
     for batch in &found.batches {
         let Some(kind) = batch.kind else { continue };
         let reference =
             BatchRef { kind, first_seq: batch.first_seq, count: batch.count, offset: found.offset };
-        catalog.note_batch(segment, StreamId::from_bytes(batch.stream), &reference);
+        catalog.gather_batch(gathered, segment, StreamId::from_bytes(batch.stream), &reference);
     }
     for (stream, name) in &found.names {
-        catalog.note_name(*stream, name);
+        catalog.gather_name(gathered, *stream, name);
     }
 }

@@ -17,8 +17,8 @@ use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Window};
 use crate::types::StreamId;
 
-/// How much is read at once.
-const READ_AHEAD_BYTES: u64 = 1 << 20;
+/// How much is read at once: what stays in a core's own cache, so that it comes from memory once.
+const READ_AHEAD_BYTES: u64 = 512 << 10;
 
 /// A commit whose header is whole.
 #[derive(Clone, Debug)]
@@ -132,11 +132,13 @@ pub(crate) struct Scanner {
     segment: Arc<Segment>,
     limit: u64,
     window: Option<Window>,
+    /// From here to the limit everything is zero, as a search that came to nothing has seen.
+    zero_from: u64,
 }
 
 impl Scanner {
     pub(crate) fn new(segment: Arc<Segment>, limit: u64) -> Self {
-        Self { segment, limit, window: None }
+        Self { segment, limit, window: None, zero_from: u64::MAX }
     }
 
     /// What stands at `offset`.
@@ -177,11 +179,15 @@ impl Scanner {
     /// proof that what stands before it is not the end.
     pub(crate) fn find(&mut self, from: u64, wanted: Wanted) -> Result<Option<(u64, Step)>> {
         let mut at = from.next_multiple_of(crate::format::ALIGN);
+        let (mut used, mut zero_from) = (None, at);
         while at < self.limit {
             let until = self.limit.min(at + READ_AHEAD_BYTES);
-            let window = self.segment.read(at..until, 0, until)?;
+            let window = self.segment.read_over(used.take(), at..until, 0, until)?;
             let bytes = window.get(at..until).unwrap_or_default();
-            let mut inside = if is_zero(bytes) { bytes.len() } else { 0 };
+            let mut inside = bytes.len();
+            if !is_zero(bytes) {
+                (inside, zero_from) = (0, until);
+            }
             while let Some(hit) = next_magic(bytes, inside) {
                 let offset = at + hit as u64;
                 match self.candidate(offset, wanted)? {
@@ -190,7 +196,9 @@ impl Scanner {
                 }
             }
             at = until;
+            used = Some(window);
         }
+        self.zero_from = zero_from;
         Ok(None)
     }
 
@@ -211,16 +219,18 @@ impl Scanner {
 
     /// Whether anything but zeros stands in the file from `from` on, and where the last of it ends.
     pub(crate) fn last_written(&self, from: u64) -> Result<Option<u64>> {
-        let mut at = self.limit;
+        let mut at = self.limit.min(self.zero_from);
+        let mut used = None;
         while at > from {
             let start = at.saturating_sub(READ_AHEAD_BYTES).max(from);
-            let window = self.segment.read(start..at, 0, at)?;
+            let window = self.segment.read_over(used.take(), start..at, 0, at)?;
             let bytes = window.get(start..at).unwrap_or_default();
             if !is_zero(bytes) {
                 let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
                 return Ok(Some(start + last as u64 + 1));
             }
             at = start;
+            used = Some(window);
         }
         Ok(None)
     }
@@ -242,8 +252,9 @@ impl Scanner {
         let range = offset..offset.saturating_add(bytes).min(self.limit);
         let held = self.window.as_ref().is_some_and(|window| window.get(range.clone()).is_some());
         if !held {
-            self.window = None;
-            let window = self.segment.read(range.clone(), READ_AHEAD_BYTES, self.limit)?;
+            let used = self.window.take();
+            let window =
+                self.segment.read_over(used, range.clone(), READ_AHEAD_BYTES, self.limit)?;
             self.window = Some(window);
         }
         Ok(self.window.as_ref().and_then(|window| window.get(range)).unwrap_or_default())

@@ -117,3 +117,32 @@ fn p6_f17_nobody_goes_on_where_no_record_tells_the_position() {
     assert!(amberlog::repair(dir.path()).expect("again").changed_nothing());
     assert!(!small().open(dir.path()).expect("opens").survey().is_sound());
 }
+
+/// What seems to be a spare is looked at while the rest of the log is read, and what was read counts for nothing if
+/// it is none: the first commits of the last segment read as zeros, more of it does not.
+#[test]
+fn p6_f28_a_segment_whose_first_commits_are_zeros_is_no_spare() {
+    let (living, copy) = (dir(), dir());
+    let log = small().open(living.path()).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..18_u8 {
+        stream.append([n; 1000]).expect("room");
+        stream.commit().wait().expect("committed");
+    }
+    write_dir(copy.path(), &read_dir(living.path()));
+    let last = (1..9).rev().map(|number| segment(copy.path(), number)).find(|path| {
+        let bytes = fs::read(path).unwrap_or_default();
+        bytes.len() > 4096 && bytes[4096..].iter().any(|byte| *byte != 0)
+    });
+    let last = last.expect("a segment with commits");
+    let mut bytes = fs::read(&last).expect("readable");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("not empty");
+    assert!(end > 4096 + 2000, "more than one commit");
+    bytes[4096..4096 + 1000].fill(0);
+    fs::write(&last, bytes).expect("written");
+    let found = survey(copy.path()).expect("readable");
+    assert!(!found.is_sound(), "the lost commit is told: {found:?}");
+    assert_eq!(found.position.get(), 18, "and what stands behind it is there");
+    let (snapshot, quick) = Snapshot::open(copy.path()).expect("readable");
+    assert_eq!((quick.damages, snapshot.position().get()), (found.damages, 18));
+}
