@@ -7,13 +7,13 @@ use crate::catalog::{Catalog, Wants};
 use crate::commit::Queue;
 use crate::disk::{Disk, process_id};
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::Options;
+use crate::options::{Collect, Options};
 use crate::recovery::Survey;
 use crate::ring::Budget;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::StreamId;
-use crate::upkeep::{CollectOptions, CollectReport, Collector};
+use crate::upkeep::{Background, CollectOptions, CollectReport, Collector};
 use crate::writer::Writer;
 
 /// What all handles of a log share.
@@ -26,6 +26,7 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     /// Held by whoever moves whole files: one at a time.
     pub(crate) upkeep: Mutex<()>,
+    background: Background,
     /// Streams with a living handle and nothing on disk.
     pub(crate) volatile: papaya::HashMap<StreamId, ()>,
     closed: AtomicBool,
@@ -52,6 +53,7 @@ impl Core {
             budget: Arc::new(Budget::new(options.memory_bytes_max)),
             options,
             upkeep: Mutex::new(()),
+            background: Background::default(),
             volatile: papaya::HashMap::new(),
             closed: AtomicBool::new(false),
             process: process_id(),
@@ -63,6 +65,24 @@ impl Core {
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Collects by itself from now on, if the options say so.
+    pub(crate) fn collect_in_background(self: &Arc<Self>) {
+        if self.options.collect != Collect::Background || !self.disk.allows_threads() {
+            return;
+        }
+        let weak = Arc::downgrade(self);
+        let mut seen = 0;
+        self.background.start(move || {
+            let Some(core) = weak.upgrade() else { return };
+            let now = core.catalog.watermark().visible;
+            if now != seen {
+                seen = now;
+                // What could not be collected is tried again when something has changed.
+                let _ = core.collect(CollectOptions::new(), &|_| true);
+            }
+        });
     }
 
     /// What is still wanted of the log is kept, and the space of the rest given back. Alone: whoever else moves files
@@ -98,6 +118,7 @@ impl Core {
         if self.process != process_id() {
             return Err(Error::new(ErrorKind::Closed, "close after fork"));
         }
+        self.background.stop();
         // Whoever moves files stops, before another process may.
         let _alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
         match self.queue.close() {

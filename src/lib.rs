@@ -35,7 +35,7 @@ pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 #[doc(hidden)]
 pub use format::fuzzing;
 pub use log::Log;
-pub use options::{Clock, CommitOptions, Options, Overflow, Privacy, StreamOptions};
+pub use options::{Clock, Collect, CommitOptions, Options, Overflow, Privacy, StreamOptions};
 pub use reader::{Event, Events, LogEvents};
 pub use recovery::{
     Damage, DamageKind, Inspection, Item, NewSegment, Repair, SegmentReport, SegmentState, Survey,

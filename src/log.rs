@@ -110,7 +110,9 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
         None => Writer::fresh(Arc::new(ground)),
         Some((tail, lock)) => Writer::resumed(Arc::new(ground), resume(tail, lock)),
     };
-    Ok(Log(Arc::new(Core::new(disk, catalog, writer, options, survey, path))))
+    let core = Arc::new(Core::new(disk, catalog, writer, options, survey, path));
+    core.collect_in_background();
+    Ok(Log(core))
 }
 
 fn resume(tail: recovery::Tail, lock: crate::disk::LockGuard) -> Resumed {

@@ -19,7 +19,8 @@ use crate::commit::{Commit, Lead, Part, Pending};
 use crate::disk::{Disk, LockGuard, process_id, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BatchKind, COMMIT_BYTES_MAX, COMMITS_AT, Ending, POSITION_MAX, Witness, witness,
+    BatchKind, COMMIT_BYTES_MAX, COMMITS_AT, Ending, POSITION_MAX, RECORD_SHIFT_MAX, Witness,
+    witness,
 };
 use crate::index::BatchRef;
 use crate::options::Options;
@@ -50,6 +51,8 @@ pub(crate) struct Writer {
     layout: Layout,
     /// The heads of the streams that this group has moved so far.
     heads: HashMap<StreamId, u64>,
+    /// What commits of this group take of the quota.
+    granted_bytes: u64,
     /// Held once the log is on disk.
     lock: Option<LockGuard>,
     /// Why nothing is written any more.
@@ -107,6 +110,7 @@ impl Writer {
             mark: Watermark::default(),
             layout: Layout::default(),
             heads: HashMap::new(),
+            granted_bytes: 0,
             lock: None,
             poisoned: None,
             wrote: false,
@@ -287,6 +291,7 @@ impl Writer {
     /// failed one, those whose stream has moved (P8).
     fn refuse(&mut self, group: &[Arc<Pending>]) {
         self.heads.clear();
+        self.granted_bytes = 0;
         for pending in group {
             let refusal = match &self.poisoned {
                 Some(cause) => {
@@ -305,6 +310,35 @@ impl Writer {
         }
     }
 
+    /// What the commits of the log take on disk.
+    fn used_bytes(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, |active| active.segment.number());
+        let bytes = |segment: &Arc<Segment>| match segment.seal_state() {
+            Some(sealed) => sealed.file_bytes(),
+            None if segment.number() == active => {
+                self.active.as_ref().map_or(0, |active| active.offset)
+            }
+            None => segment.header.reserved_bytes,
+        };
+        self.ground.catalog.segments().iter().map(bytes).sum()
+    }
+
+    /// Whether there is room for a commit in the quota; those that hold no event may make some.
+    fn over_quota(&mut self, pending: &Pending) -> Option<Error> {
+        let quota_bytes = self.ground.options.quota_bytes?;
+        if pending.parts().iter().all(|part| part.filled.count == 0) {
+            return None;
+        }
+        let used_bytes = self.used_bytes() + self.granted_bytes;
+        let bytes = self.layout.excess(pending.parts(), 0).unwrap_or(0) + RECORD_SHIFT_MAX;
+        if used_bytes + bytes > quota_bytes {
+            let kind = ErrorKind::QuotaExceeded { used_bytes, quota_bytes };
+            return Some(Error::new(kind, "commit"));
+        }
+        self.granted_bytes += bytes;
+        None
+    }
+
     fn objection(&mut self, pending: &Pending) -> Option<Error> {
         for part in pending.parts() {
             let expected = part.first_seq - part.filled.dropped;
@@ -319,8 +353,12 @@ impl Writer {
             }
         }
         let bytes_max = COMMIT_BYTES_MAX;
-        let bytes = self.layout.excess(pending.parts(), bytes_max)?;
-        Some(Error::new(ErrorKind::CommitTooLarge { bytes, bytes_max }, "commit"))
+        match self.layout.excess(pending.parts(), bytes_max) {
+            Some(bytes) => {
+                Some(Error::new(ErrorKind::CommitTooLarge { bytes, bytes_max }, "commit"))
+            }
+            None => self.over_quota(pending),
+        }
     }
 
     /// Ends the log's life in this process: what the operating system has is synced, a clean witness
