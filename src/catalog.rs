@@ -4,21 +4,33 @@
 //! an arena of links for where each stream is, and a wall behind which nothing is shown. It is the fold
 //! of what the segments say; it decides nothing.
 
+mod branch;
+mod ids;
+mod life;
+mod list;
 #[cfg(all(test, amberlog_loom))]
 mod models;
+mod reach;
+mod snapshot;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::format::{ALIGN, BatchKind};
-use crate::index::{BatchRef, Chain, NONE, StreamBatches};
+pub(crate) use self::branch::{Branch, Lineage, Piece};
+pub(crate) use self::ids::{COMMIT_IDS_MAX, CommitIds};
+pub(crate) use self::life::{Change, Fork, Meta, NameChange, Rewind, Version};
+pub use self::list::{Cursor, Order, Page, Query};
+pub(crate) use self::reach::{Candidate, Shared, Wants};
+pub(crate) use self::snapshot::SpanBatches;
+pub use self::snapshot::{Snapshot, StreamInfo};
+use crate::format::ALIGN;
+use crate::index::{Arena, At, BatchRef, Chain, NONE};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, SegmentSet};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::types::{Position, Seq, StreamId, Timestamp};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::types::{StreamId, StreamState};
 
 /// Words of a span: which segment and the stream's first node there; its last node there.
 const SPAN_PLACE: usize = 0;
@@ -28,66 +40,41 @@ const WALL_SLOTS: usize = 64;
 
 /// Everything that is known of the streams of a log.
 pub(crate) struct Catalog {
-    streams: papaya::HashMap<StreamId, Arc<StreamEntry>>,
+    /// Each stream's first branch.
+    streams: papaya::HashMap<StreamId, At>,
+    branches: Arena<Branch>,
+    /// Names that are given or reserved now.
     names: papaya::HashMap<Box<str>, StreamId>,
-    /// One list per stream: the segments that hold a part of it.
+    /// One list per branch: the segments that hold a part of it.
     spans: Chain<2>,
+    /// The newest commit that said something of a stream beside its events.
+    changed: AtomicU64,
+    shared: reach::SharedByForks,
+    /// Something that was said of streams could not be read.
+    doubtful: AtomicBool,
     segments: ArcSwap<SegmentSet>,
     wall: Wall<WALL_SLOTS>,
 }
 
-/// One stream.
-#[derive(Debug)]
-pub(crate) struct StreamEntry {
-    pub(crate) id: StreamId,
-    /// The seq that the next event gets: what commits are checked against.
-    head: AtomicU64,
-    span_first: AtomicU32,
-    span_last: AtomicU32,
-    name: OnceLock<Box<str>>,
+/// Where a stream stands: what commits are checked against.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Standing {
+    pub(crate) head: u64,
+    pub(crate) generation: u32,
+    pub(crate) state: StreamState,
 }
 
-impl StreamEntry {
-    fn new(id: StreamId) -> Self {
-        Self {
-            id,
-            head: AtomicU64::new(0),
-            span_first: AtomicU32::new(NONE),
-            span_last: AtomicU32::new(NONE),
-            name: OnceLock::new(),
-        }
-    }
-
-    pub(crate) fn head(&self) -> u64 {
-        self.head.load(Ordering::Acquire)
-    }
-}
-
-/// A batch of a sealed segment: is it still wanted?
+/// What one commit holds of one stream.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "so far every batch of a log is wanted, and only tests ask otherwise")]
-pub(crate) struct Candidate<'a> {
-    pub(crate) segment: &'a Segment,
-    /// Where its commit starts.
-    pub(crate) offset: u64,
+pub(crate) struct Share<'a> {
     pub(crate) stream: StreamId,
-    pub(crate) kind: BatchKind,
-    pub(crate) first_seq: u64,
-    pub(crate) count: u32,
-}
-
-/// Who knows what is still wanted.
-pub(crate) type Wants<'a> = &'a dyn Fn(&Candidate<'_>) -> bool;
-
-/// The streams of a log that is being opened. Nobody else looks yet, so this is a plain map: the shared one grows
-/// in small steps, and every look-up would pay for them.
-#[derive(Default)]
-pub(crate) struct Gathered(HashMap<StreamId, Arc<StreamEntry>>);
-
-impl Gathered {
-    fn entry(&mut self, id: StreamId) -> &StreamEntry {
-        self.0.entry(id).or_insert_with(|| Arc::new(StreamEntry::new(id)))
-    }
+    /// The stream's first branch, when it is known.
+    pub(crate) root: Option<At>,
+    /// Where the commit starts.
+    pub(crate) offset: u64,
+    /// The generation that its batches are of.
+    pub(crate) generation: u32,
+    pub(crate) change: Option<&'a Change>,
 }
 
 /// A place in the order of all bytes of the log, in one word.
@@ -96,7 +83,7 @@ pub(crate) struct LogPlace(u64);
 
 impl LogPlace {
     pub(crate) fn new(segment: u32, offset: u64) -> Self {
-        Self((u64::from(segment) << 32) | (offset / ALIGN))
+        Self(crate::segment::place_word(segment, offset))
     }
 
     pub(crate) fn segment(self) -> u32 {
@@ -160,11 +147,24 @@ impl Catalog {
     pub(crate) fn new() -> Self {
         Self {
             streams: papaya::HashMap::new(),
+            branches: Arena::new(),
             names: papaya::HashMap::new(),
             spans: Chain::new(),
+            changed: AtomicU64::new(0),
+            shared: reach::SharedByForks::default(),
+            doubtful: AtomicBool::new(false),
             segments: ArcSwap::default(),
             wall: Wall::new(),
         }
+    }
+
+    /// Something that was said of streams could not be read: nobody knows all that is wanted.
+    pub(crate) fn doubt(&self) {
+        self.doubtful.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Relaxed)
     }
 
     pub(crate) fn watermark(&self) -> Watermark {
@@ -194,95 +194,178 @@ impl Catalog {
         self.streams.len() as u64
     }
 
-    /// The stream, whether or not any of it is visible yet.
-    pub(crate) fn entry(&self, id: StreamId) -> Option<Arc<StreamEntry>> {
-        self.streams.pin().get(&id).cloned()
+    /// The stream's first branch, whether or not any of it is visible yet.
+    pub(crate) fn root(&self, id: StreamId) -> Option<At> {
+        self.streams.pin().get(&id).copied()
     }
 
-    /// Notes a batch of an active segment that was written. Only the writer.
-    pub(crate) fn note_batch(&self, segment: &Segment, stream: StreamId, batch: &BatchRef) {
-        self.note_batch_of(&self.entry_or_new(stream), segment, batch);
+    /// The branch that the stream is in now.
+    pub(crate) fn tip(&self, root: At) -> At {
+        self.version(root).and_then(|version| version.tip).unwrap_or(root)
     }
 
-    /// Notes a batch of an unsealed segment that was found.
-    pub(crate) fn gather_batch(
+    /// What is said of the stream now; `None` when nothing but its events ever was.
+    pub(crate) fn version(&self, root: At) -> Option<Arc<Version>> {
+        self.branch(root)?.life.load_full()
+    }
+
+    /// Where the stream stands.
+    pub(crate) fn standing(&self, root: At) -> Option<Standing> {
+        let first = self.branch(root)?;
+        let version = first.life.load();
+        let (tip, state) = match &*version {
+            None => (first, StreamState::Active),
+            Some(version) => {
+                (version.tip.map_or(Some(first), |tip| self.branch(tip))?, version.state)
+            }
+        };
+        Some(Standing { head: tip.head(), generation: tip.generation(), state })
+    }
+
+    /// Notes what a commit that was written, or found, in an active segment holds of a stream. Only the writer.
+    pub(crate) fn note(
         &self,
-        gathered: &mut Gathered,
         segment: &Segment,
-        stream: StreamId,
-        batch: &BatchRef,
+        share: Share<'_>,
+        batches: impl Iterator<Item = BatchRef>,
     ) {
-        self.note_batch_of(gathered.entry(stream), segment, batch);
-    }
-
-    /// Notes that a sealed segment holds events of a stream from `first_seq` on, up to `head`.
-    pub(crate) fn gather_sealed(
-        &self,
-        gathered: &mut Gathered,
-        segment: u32,
-        stream: StreamId,
-        (first_seq, head): (u64, u64),
-    ) {
-        let entry = gathered.entry(stream);
-        self.note_span(entry, segment, first_seq, NONE);
-        entry.head.fetch_max(head, Ordering::AcqRel);
-    }
-
-    /// Notes the name of a stream that was found.
-    pub(crate) fn gather_name(&self, gathered: &mut Gathered, stream: StreamId, name: &str) {
-        self.note_name_of(gathered.entry(stream), name);
-    }
-
-    /// Shows the streams that were found.
-    pub(crate) fn adopt(&self, gathered: Gathered) {
-        let streams = self.streams.pin();
-        streams.reserve(gathered.0.len());
-        for (id, entry) in gathered.0 {
-            streams.insert(id, entry);
+        let place = LogPlace::new(segment.number(), share.offset);
+        let Some((root, tip)) = self.enter(share, place) else { return };
+        if let Some(branch) = self.branch(tip) {
+            // First, so that whoever sees the head that this makes knows where it was made.
+            branch.last.fetch_max(place.0, Ordering::AcqRel);
+            batches.for_each(|batch| self.note_batch(segment, branch, &batch));
         }
+        self.conclude(share, root, tip, place);
     }
 
-    fn note_batch_of(&self, entry: &StreamEntry, segment: &Segment, batch: &BatchRef) {
-        let mut span = entry.span_last.load(Ordering::Relaxed);
+    /// Notes that a sealed segment holds batches of a stream: from `first_seq` on, up to `head`, the last of them in
+    /// the commit at `last`. Only while the log is opened.
+    pub(crate) fn note_sealed(
+        &self,
+        segment: u32,
+        share: Share<'_>,
+        first_seq: u64,
+        head: u64,
+        last: u64,
+    ) {
+        let place = LogPlace::new(segment, share.offset);
+        let Some((root, tip)) = self.enter(share, place) else { return };
+        if let Some(branch) = self.branch(tip) {
+            let span = branch.span_last.load(Ordering::Relaxed);
+            if span == NONE || self.span_segment(span) != segment {
+                self.note_span(branch, segment, first_seq, NONE);
+            }
+            branch.last.fetch_max(LogPlace::new(segment, last).0, Ordering::AcqRel);
+            branch.head.fetch_max(head, Ordering::AcqRel);
+        }
+        self.conclude(share, root, tip, place);
+    }
+
+    /// The first branch of the stream of a commit, and the one that its batches belong to.
+    fn enter(&self, share: Share<'_>, place: LogPlace) -> Option<(At, At)> {
+        let fork = share.change.and_then(|change| change.fork.as_ref());
+        let root = match share.root.or_else(|| self.root(share.stream)) {
+            Some(root) => root,
+            None => {
+                let root = self.branches.push(Branch::first(
+                    share.stream,
+                    fork,
+                    share.generation,
+                    place,
+                ))?;
+                self.streams.pin().insert(share.stream, root);
+                root
+            }
+        };
+        let tip = self.tip(root);
+        let Some(rewind) = share.change.and_then(|change| change.rewind.as_ref()) else {
+            return Some((root, tip));
+        };
+        let before = (tip, self.branch(tip)?);
+        let after = Branch::rewound(share.stream, before, rewind, share.generation, place);
+        Some((root, self.branches.push(after)?))
+    }
+
+    /// Makes what the commit says of the stream true.
+    fn conclude(&self, share: Share<'_>, root: At, tip: At, place: LogPlace) {
+        let Some(change) = share.change.filter(|one| one.rewind.is_some() || one.has_attributes())
+        else {
+            return;
+        };
+        let Some(first) = self.branch(root) else { return };
+        let older = first.life.load_full();
+        let before = older.as_ref().map(|older| &older.meta);
+        let meta = match (change.has_attributes(), before) {
+            (false, Some(before)) => Arc::clone(before),
+            (_, before) => Arc::new(change.apply(before.map_or(&Meta::default(), |before| before))),
+        };
+        let (state, start) =
+            older.as_ref().map_or((StreamState::Active, 0), |older| (older.state, older.start));
+        let version = Version {
+            from: place,
+            tip: Some(tip).filter(|tip| *tip != root),
+            state: if state == StreamState::Deleted {
+                state
+            } else {
+                change.state.unwrap_or(state)
+            },
+            start: start.max(change.start.unwrap_or(0)),
+            meta,
+            older,
+        };
+        first.life.store(Some(Arc::new(version)));
+        self.changed.fetch_max(place.0, Ordering::AcqRel);
+    }
+
+    fn note_batch(&self, segment: &Segment, branch: &Branch, batch: &BatchRef) {
+        let mut span = branch.span_last.load(Ordering::Relaxed);
         let here = span != NONE && self.span_segment(span) == segment.number();
         let last = if here { self.spans.value(span, SPAN_LAST) as u32 } else { NONE };
-        let node = segment.note(entry.id, last, batch);
+        let node = segment.note(branch.stream, last, batch);
         if here {
             self.spans.set(span, SPAN_LAST, u64::from(node));
         } else {
-            span = self.note_span(entry, segment.number(), batch.first_seq, node);
+            span = self.note_span(branch, segment.number(), batch.first_seq, node);
         }
         debug_assert_ne!(span, NONE);
-        entry.head.fetch_max(batch.end_seq(), Ordering::AcqRel);
+        branch.head.fetch_max(batch.end_seq(), Ordering::AcqRel);
     }
 
-    fn note_span(&self, entry: &StreamEntry, segment: u32, first_seq: u64, node: u32) -> u32 {
-        let last = entry.span_last.load(Ordering::Relaxed);
+    fn note_span(&self, branch: &Branch, segment: u32, first_seq: u64, node: u32) -> u32 {
+        let last = branch.span_last.load(Ordering::Relaxed);
         let place = u64::from(segment) | u64::from(node) << 32;
         let span = self.spans.push(last, first_seq, [place, u64::from(node)]).unwrap_or(NONE);
-        entry.span_last.store(span, Ordering::Release);
+        branch.span_last.store(span, Ordering::Release);
         if last == NONE {
-            entry.span_first.store(span, Ordering::Release);
+            branch.span_first.store(span, Ordering::Release);
         }
         span
     }
 
-    fn entry_or_new(&self, id: StreamId) -> Arc<StreamEntry> {
-        let streams = self.streams.pin();
-        // Nearly always it is there, and merely to look is cheaper.
-        let entry = streams.get(&id);
-        let new = || streams.get_or_insert_with(id, || Arc::new(StreamEntry::new(id)));
-        Arc::clone(entry.unwrap_or_else(new))
+    /// Gives and takes names as a commit of this stream says. Only the writer, once the commit is noted.
+    pub(crate) fn pass_names(&self, stream: StreamId, root: At) {
+        let Some(version) = self.version(root) else { return };
+        let now = version.meta.name.as_deref().filter(|_| version.state != StreamState::Deleted);
+        let names = self.names.pin();
+        let before = version.older.as_ref().and_then(|older| older.meta.name.as_deref());
+        if let Some(before) =
+            before.or(version.meta.name.as_deref()).filter(|name| now != Some(*name))
+        {
+            let _ = names.remove_if(before, |_, holder| *holder == stream);
+        }
+        if let Some(now) = now {
+            names.insert(now.into(), stream);
+        }
     }
 
-    /// Gives a stream its name. Only the writer, after the commit that names it.
-    pub(crate) fn note_name(&self, stream: StreamId, name: &str) {
-        self.note_name_of(&self.entry_or_new(stream), name);
-    }
-
-    fn note_name_of(&self, entry: &StreamEntry, name: &str) {
-        let _ = entry.name.set(name.into());
-        self.names.pin().insert(name.into(), entry.id);
+    /// Who has which name, once all commits are noted.
+    pub(crate) fn collect_names(&self) {
+        for (root, first) in self.branches.iter() {
+            if first.life.load().is_some() {
+                self.pass_names(first.stream, root);
+            }
+        }
     }
 
     /// Reserves a name for a stream that may never be committed. `Err`: who has it.
@@ -318,7 +401,13 @@ impl ReservedName {
 
 impl Drop for ReservedName {
     fn drop(&mut self) {
-        if self.catalog.entry(self.stream).is_none_or(|entry| entry.name.get().is_none()) {
+        let root = self.catalog.root(self.stream);
+        let version = root.and_then(|root| self.catalog.version(root));
+        let is_given = version.is_some_and(|version| {
+            version.state != StreamState::Deleted
+                && version.meta.name.as_deref() == Some(&*self.name)
+        });
+        if !is_given {
             let names = self.catalog.names.pin();
             let _ = names.remove_if(&*self.name, |_, holder| *holder == self.stream);
         }
@@ -338,185 +427,4 @@ impl fmt::Debug for Catalog {
             .field("watermark", &self.watermark())
             .finish_non_exhaustive()
     }
-}
-
-/// An unchanging view of a log: what was committed when it was taken, and the segments that hold it.
-///
-/// Taking one and reading from it takes no lock and makes nobody wait (P12). What it shows stays
-/// readable for as long as it lives, whatever happens to the log.
-#[derive(Clone)]
-pub struct Snapshot {
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) segments: Arc<SegmentSet>,
-    pub(crate) mark: Watermark,
-}
-
-/// What a snapshot knows of a stream.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StreamInfo {
-    /// Its id.
-    pub id: StreamId,
-    /// Its name, if it was given one.
-    pub name: Option<String>,
-    /// The seq behind its last event: its length, with what an overwriting ring dropped.
-    pub head: Seq,
-    /// When its id was made.
-    pub created: Option<Timestamp>,
-    /// How many segments hold a part of it.
-    pub segments: usize,
-}
-
-impl Snapshot {
-    pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
-        let mut segments = catalog.segments();
-        loop {
-            // Places in the watermark are those of segments as they are: who collects moves them.
-            let mark = catalog.watermark();
-            let now = catalog.segments();
-            if Arc::ptr_eq(&segments, &now) {
-                return Self { catalog, segments, mark };
-            }
-            segments = now;
-        }
-    }
-
-    /// The last commit that is visible here.
-    #[must_use]
-    pub fn position(&self) -> Position {
-        Position(self.mark.visible)
-    }
-
-    /// The last commit that was synced when the snapshot was taken; behind [`Snapshot::position`] only
-    /// after commits that asked for [`crate::Durability::Os`].
-    #[must_use]
-    pub fn durable_position(&self) -> Position {
-        Position(self.mark.durable)
-    }
-
-    /// All streams, in the order of their ids. It opens none of them.
-    #[must_use]
-    pub fn streams(&self) -> Vec<StreamInfo> {
-        let streams = self.catalog.streams.pin();
-        let mut all: Vec<_> = streams.values().filter_map(|entry| self.describe(entry)).collect();
-        all.sort_unstable_by_key(|info| info.id);
-        all
-    }
-
-    /// What is known of one stream; `None` when none of it is visible here.
-    #[must_use]
-    pub fn stream(&self, id: StreamId) -> Option<StreamInfo> {
-        self.describe(&*self.catalog.entry(id)?)
-    }
-
-    /// The stream of this name.
-    #[must_use]
-    pub fn find(&self, name: &str) -> Option<StreamId> {
-        let id = *self.catalog.names.pin().get(name)?;
-        self.stream(id).filter(|info| info.name.as_deref() == Some(name)).map(|info| info.id)
-    }
-
-    fn describe(&self, entry: &StreamEntry) -> Option<StreamInfo> {
-        let head = self.head(entry)?;
-        let mut segments = 0;
-        let mut span = entry.span_first.load(Ordering::Acquire);
-        while span != NONE && self.catalog.span_segment(span) <= self.mark.end.segment() {
-            segments += 1;
-            span = self.catalog.spans.next(span);
-        }
-        Some(StreamInfo {
-            id: entry.id,
-            name: entry.name.get().map(|name| name.to_string()),
-            head: Seq(head),
-            created: entry.id.created(),
-            segments,
-        })
-    }
-
-    /// The seq behind the stream's last visible event; `None` when nothing of it is visible.
-    pub(crate) fn head(&self, entry: &StreamEntry) -> Option<u64> {
-        // The newest batch may have been written after this snapshot was taken: go back past those.
-        // The head is looked at first: if it moves now, so did the newest span.
-        let head = entry.head();
-        let newest = self.last_span(entry)?;
-        let number = self.catalog.span_segment(newest);
-        if let Some(seal) = self.segments.get(number).and_then(|segment| segment.seal_state())
-            && LogPlace::new(number, seal.footer_at) <= self.mark.end
-            && newest == entry.span_last.load(Ordering::Acquire)
-        {
-            return Some(head);
-        }
-        let mut span = Some(newest);
-        while let Some(here) = span {
-            let at = self.span(entry.id, here)?;
-            let mut cursor = at.batches.last();
-            while let Some(here) = cursor {
-                let batch = at.batches.get(here)?;
-                if self.shows(&at.segment, batch.offset) {
-                    return Some(batch.end_seq());
-                }
-                cursor = at.batches.prev(here);
-            }
-            span = self.prev_span(here);
-        }
-        None
-    }
-
-    /// Whether the commit at `offset` is one that this snapshot shows.
-    pub(crate) fn shows(&self, segment: &Segment, offset: u64) -> bool {
-        LogPlace::new(segment.number(), offset) < self.mark.end
-    }
-
-    /// Where what may be read of a segment ends.
-    pub(crate) fn end_in(&self, segment: &Segment) -> u64 {
-        if segment.number() == self.mark.end.segment() { self.mark.end.offset() } else { u64::MAX }
-    }
-
-    /// The newest span of the stream.
-    pub(crate) fn last_span(&self, entry: &StreamEntry) -> Option<u32> {
-        let last = entry.span_last.load(Ordering::Acquire);
-        (last != NONE).then_some(last)
-    }
-
-    /// The newest span that starts at or before `seq`, or else the oldest one.
-    pub(crate) fn seek_span(&self, entry: &StreamEntry, seq: u64) -> Option<u32> {
-        let found = self.catalog.spans.seek(self.last_span(entry)?, seq);
-        let first = entry.span_first.load(Ordering::Acquire);
-        let span = if found == NONE { first } else { found };
-        (span != NONE).then_some(span)
-    }
-
-    pub(crate) fn next_span(&self, span: u32) -> Option<u32> {
-        let next = self.catalog.spans.next(span);
-        (next != NONE).then_some(next)
-    }
-
-    pub(crate) fn prev_span(&self, span: u32) -> Option<u32> {
-        let prev = self.catalog.spans.prev(span);
-        (prev != NONE).then_some(prev)
-    }
-
-    /// The stream's batches in the segment of this span; `None` when the snapshot does not reach it.
-    pub(crate) fn span(&self, stream: StreamId, span: u32) -> Option<SpanBatches> {
-        let place = self.catalog.spans.value(span, SPAN_PLACE);
-        let last = self.catalog.spans.value(span, SPAN_LAST) as u32;
-        let segment = match self.segments.get(place as u32) {
-            Some(segment) => Arc::clone(segment),
-            None => Arc::clone(self.catalog.segments.load().get(place as u32)?),
-        };
-        let batches = segment.batches(stream, (place >> 32) as u32, last);
-        Some(SpanBatches { segment, batches })
-    }
-}
-
-impl fmt::Debug for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot").field("watermark", &self.mark).finish_non_exhaustive()
-    }
-}
-
-/// The batches of one stream in one segment.
-#[derive(Clone, Debug)]
-pub(crate) struct SpanBatches {
-    pub(crate) segment: Arc<Segment>,
-    pub(crate) batches: StreamBatches,
 }

@@ -3,18 +3,25 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use crate::catalog::{Catalog, Wants};
+use crate::catalog::{Candidate, Catalog, Meta, Snapshot, Wants};
 use crate::commit::Queue;
 use crate::disk::{Disk, process_id};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::{Collect, Options};
 use crate::recovery::Survey;
 use crate::ring::Budget;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::types::StreamId;
+use crate::types::{StreamId, StreamState};
 use crate::upkeep::{Background, CollectOptions, CollectReport, Collector};
 use crate::writer::Writer;
+
+/// What is said of a volatile stream.
+#[derive(Debug)]
+pub(crate) struct Card {
+    pub(crate) meta: Meta,
+    pub(crate) state: StreamState,
+}
 
 /// What all handles of a log share.
 #[derive(Debug)]
@@ -27,8 +34,8 @@ pub(crate) struct Core {
     /// Held by whoever moves whole files: one at a time.
     pub(crate) upkeep: Mutex<()>,
     background: Background,
-    /// Streams with a living handle and nothing on disk.
-    pub(crate) volatile: papaya::HashMap<StreamId, ()>,
+    /// Streams with a living handle and nothing on disk, and what is said of them.
+    pub(crate) volatile: papaya::HashMap<StreamId, Option<Arc<Card>>>,
     closed: AtomicBool,
     /// The process that opened it: in a fork of it the log is closed.
     process: u32,
@@ -80,27 +87,45 @@ impl Core {
             if now != seen {
                 seen = now;
                 // What could not be collected is tried again when something has changed.
-                let _ = core.collect(CollectOptions::new(), &|_| true);
+                let _ = core.collect(CollectOptions::new());
             }
         });
     }
 
     /// What is still wanted of the log is kept, and the space of the rest given back. Alone: whoever else moves files
     /// waits, and so does closing.
-    pub(crate) fn collect(
+    pub(crate) fn collect(&self, options: CollectOptions) -> Result<CollectReport> {
+        self.collect_where(options, None)
+    }
+
+    /// As [`Core::collect`]; a test may say itself what is wanted.
+    pub(crate) fn collect_where(
         &self,
         options: CollectOptions,
-        wants: Wants<'_>,
+        wants: Option<Wants<'_>>,
     ) -> Result<CollectReport> {
         let _alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_open("collect")?;
         if self.process != process_id() {
             return Err(Error::new(ErrorKind::Closed, "collect after fork"));
         }
+        if self.catalog.is_doubtful() || !self.survey.is_sound() {
+            // Somebody may still want what nobody is known to want.
+            let place = self.survey.damages.first().map(|damage| damage.place.clone());
+            let error = Error::corrupt(
+                "collect",
+                place.unwrap_or(Place { path: "segments".into(), segment: None, offset: None }),
+            );
+            return Ok(CollectReport { refused: vec![error], ..CollectReport::default() });
+        }
+        // The segments first: what is in them was there when it was asked what can be reached.
+        let snapshot = Snapshot::new(Arc::clone(&self.catalog));
+        let reach = self.catalog.reach();
+        let reached = |batch: &Candidate<'_>| reach.wants(batch);
         Collector {
             disk: &*self.disk,
-            catalog: &self.catalog,
-            wants,
+            snapshot: &snapshot,
+            wants: wants.unwrap_or(&reached),
             options,
             segment_bytes_max: self.options.segment_bytes_max,
             is_over: &|| self.is_closed(),

@@ -133,6 +133,33 @@ pub enum ErrorKind {
     InvalidOption(&'static str),
     /// An event was refused at append; see [`Refused`].
     Refused(RefusedReason),
+    /// The stream was deleted. What its forks share with it can be read through them.
+    Deleted(StreamId),
+    /// The stream is archived: it can be read, and not written until that is taken back.
+    Archived(StreamId),
+    /// The seq lies before where the stream now starts: what stood there was trimmed.
+    Trimmed {
+        /// The stream.
+        stream: StreamId,
+        /// The first seq that is there.
+        start: Seq,
+    },
+    /// The seq lies beyond what the stream holds, or on the wrong side of its last commit.
+    SeqOutOfRange {
+        /// What was asked for.
+        asked: Seq,
+        /// The seqs that can be asked for; their end is one of them.
+        range: std::ops::Range<Seq>,
+    },
+    /// Earlier commits of this handle are under way: wait for their tickets first.
+    CommitInFlight(StreamId),
+    /// A commit of this id was made before. Nothing was written; what is buffered stays.
+    AlreadyCommitted {
+        /// The commit that has the id.
+        position: Position,
+    },
+    /// A label or a stream's data is over its limit.
+    InvalidMetadata(&'static str),
     /// The position lies beyond what the log holds.
     PositionOutOfRange {
         /// What was asked for.
@@ -310,6 +337,33 @@ impl fmt::Display for ErrorKind {
             Self::PositionOutOfRange { asked, last } => {
                 write!(f, "position {asked} is beyond the last commit, {last}")
             }
+            other => other.of_a_stream(f),
+        }
+    }
+}
+
+impl ErrorKind {
+    /// What it says of the life of a stream.
+    fn of_a_stream(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deleted(id) => write!(f, "stream {id} was deleted"),
+            Self::Archived(id) => {
+                write!(f, "stream {id} is archived; take that back before you write it")
+            }
+            Self::Trimmed { stream, start } => {
+                write!(f, "stream {stream} was trimmed and starts at {start}")
+            }
+            Self::SeqOutOfRange { asked, range } => {
+                write!(f, "seq {asked} is not within {} to {}", range.start, range.end)
+            }
+            Self::CommitInFlight(id) => {
+                write!(f, "a commit of stream {id} is under way; wait for its ticket first")
+            }
+            Self::AlreadyCommitted { position } => {
+                write!(f, "it was committed before, at position {position}")
+            }
+            Self::InvalidMetadata(what) => f.write_str(what),
+            _ => Ok(()),
         }
     }
 }
@@ -337,6 +391,10 @@ pub enum RefusedReason {
     },
     /// The log was closed.
     Closed,
+    /// The stream is archived.
+    Archived,
+    /// The stream was deleted.
+    Deleted,
 }
 
 /// A refusal at append: the reason, and the event, untouched.
@@ -361,6 +419,8 @@ impl fmt::Display for RefusedReason {
                 write!(f, "an event of {event_bytes} bytes; this stream takes {event_bytes_max}")
             }
             Self::Closed => f.write_str("the log is closed"),
+            Self::Archived => f.write_str("the stream is archived"),
+            Self::Deleted => f.write_str("the stream was deleted"),
         }
     }
 }

@@ -26,7 +26,7 @@ mod writer;
 
 #[cfg(feature = "tokio")]
 pub use self::tokio::{AsyncEvents, blocking};
-pub use catalog::{Snapshot, StreamInfo};
+pub use catalog::{Cursor, Order, Page, Query, Snapshot, StreamInfo};
 pub use commit::{Commit, Ticket};
 #[cfg(feature = "sim")]
 pub use disk::{Fault, SimDisk};
@@ -35,7 +35,9 @@ pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 #[doc(hidden)]
 pub use format::fuzzing;
 pub use log::Log;
-pub use options::{Clock, Collect, CommitOptions, Options, Overflow, Privacy, StreamOptions};
+pub use options::{
+    Clock, Collect, CommitOptions, Expect, Options, Overflow, Privacy, StreamOptions,
+};
 pub use reader::{Event, Events, LogEvents};
 pub use recovery::{
     Damage, DamageKind, Inspection, Item, NewSegment, Repair, SegmentReport, SegmentState, Survey,
@@ -45,13 +47,16 @@ pub use recovery::{
 pub use recovery::{repair_on, survey_on};
 #[cfg(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle))]
 pub use sabotage::{Sabotage, Sabotaged, sabotage};
-pub use stream::{NewEvent, Stream};
+pub use stream::{NewEvent, Savepoint, Stream};
 #[cfg(feature = "bincode")]
 pub use typed::Bincode;
 #[cfg(feature = "json")]
 pub use typed::Json;
 pub use typed::{Codec, CodecError, Typed, TypedEvents, TypedRefused};
-pub use types::{CodecId, Durability, EventKind, Position, Seq, Status, StreamId, Timestamp};
+pub use types::{
+    CodecId, CommitId, Durability, EventKind, Position, Seq, Status, StreamId, StreamState,
+    Timestamp,
+};
 #[cfg(feature = "sim")]
 pub use upkeep::backup_on;
 pub use upkeep::{BackupReport, CollectOptions, CollectReport, CollectedRun, backup};

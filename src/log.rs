@@ -6,7 +6,7 @@ mod collecting;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use crate::catalog::{Catalog, Snapshot};
+use crate::catalog::{Catalog, Meta, Page, Query, Snapshot, StreamInfo};
 use crate::commit::Ticket;
 use crate::core::Core;
 use crate::disk::{Disk, RealDisk};
@@ -15,7 +15,7 @@ use crate::options::{CommitOptions, Options, Privacy, StreamOptions};
 use crate::recovery::{self, Survey};
 use crate::segment::{DIR, LOCK, UNFINISHED_COPY};
 use crate::stream::Stream;
-use crate::types::{Status, StreamId};
+use crate::types::{Status, StreamId, StreamState};
 use crate::upkeep::{self, BackupReport, CollectOptions, CollectReport};
 use crate::writer::{Active, Full, Ground, Resumed, Writer};
 
@@ -127,6 +127,7 @@ fn resume(tail: recovery::Tail, lock: crate::disk::LockGuard) -> Resumed {
         mark: tail.mark,
         lock,
         ready: tail.spare,
+        ids: tail.ids,
         unsealed: tail
             .unsealed
             .into_iter()
@@ -189,7 +190,7 @@ impl Log {
     /// As [`Log::resume`], and [`ErrorKind::InvalidOption`].
     pub fn resume_with(&self, id: StreamId, options: &StreamOptions) -> Result<Stream> {
         self.0.check_open("resume")?;
-        Stream::resume(Arc::clone(&self.0), id, options)
+        Stream::resume(&self.0, id, options)
     }
 
     /// Commits several streams at once: one marker, all or nothing (P4). Streams with nothing buffered
@@ -210,8 +211,12 @@ impl Log {
     /// Where a stream stands, as far as this process knows.
     #[must_use]
     pub fn status(&self, id: StreamId) -> Status {
-        if self.snapshot().stream(id).is_some() {
-            Status::Durable
+        if let Some(view) = self.snapshot().view(id) {
+            match view.state() {
+                StreamState::Active => Status::Durable,
+                StreamState::Archived => Status::Archived,
+                StreamState::Deleted => Status::Deleted,
+            }
         } else if self.0.volatile.pin().contains_key(&id) {
             Status::Volatile
         } else {
@@ -223,6 +228,25 @@ impl Log {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(Arc::clone(&self.0.catalog))
+    }
+
+    /// A page of streams, as they are now. See [`Snapshot::list`]; this one can also list volatile streams.
+    #[must_use]
+    pub fn list(&self, query: &Query) -> Page {
+        let snapshot = self.snapshot();
+        if !query.wants_volatile() {
+            return snapshot.list(query);
+        }
+        let volatile = self.0.volatile.pin();
+        let is_volatile = |id: &StreamId| self.0.catalog.root(*id).is_none();
+        let known = volatile.iter().filter(|(id, _)| is_volatile(id)).map(|(id, card)| {
+            let (meta, state) = match card {
+                Some(card) => (card.meta.clone(), card.state),
+                None => (Meta::default(), StreamState::Active),
+            };
+            StreamInfo::volatile(*id, meta, state)
+        });
+        snapshot.list_with(query, known)
     }
 
     /// What was found when the log was opened: damage, if any, and what an interrupted writer left.
@@ -274,7 +298,7 @@ impl Log {
     ///
     /// [`ErrorKind::Closed`].
     pub fn collect(&self, options: CollectOptions) -> Result<CollectReport> {
-        self.0.collect(options, &|_| true)
+        self.0.collect(options)
     }
 
     /// Closes the log: commits that were asked for are finished, everything is synced, space that was kept

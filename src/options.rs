@@ -1,6 +1,6 @@
 //! What can be chosen, for a log and for one stream, with each default's cost.
 
-use crate::types::Durability;
+use crate::types::{CommitId, Durability, Seq};
 
 /// What happens when a ring is at its bound (P10).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -226,10 +226,31 @@ impl StreamOptions {
     }
 }
 
+/// What a commit expects of each of its streams; otherwise it is a [`crate::ErrorKind::Conflict`], and the events
+/// stay where they are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Expect {
+    /// That nobody moved it since the handle last saw it (P8).
+    #[default]
+    Seen,
+    /// Nothing: the events go behind what is there. The seqs that append gave were provisional; the
+    /// [`crate::Commit`] tells the real ones.
+    Any,
+    /// That it was never committed.
+    NoStream,
+    /// That it was committed before; the rest as with [`Expect::Any`].
+    Exists,
+    /// That it ends at this seq; the rest as with [`Expect::Any`].
+    At(Seq),
+}
+
 /// How one commit differs from the log's defaults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CommitOptions {
     pub(crate) durability: Option<Durability>,
+    pub(crate) expect: Expect,
+    pub(crate) id: Option<CommitId>,
 }
 
 impl CommitOptions {
@@ -243,6 +264,23 @@ impl CommitOptions {
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
+        self
+    }
+
+    /// What it expects of its streams.
+    #[must_use]
+    pub fn expect(mut self, expect: Expect) -> Self {
+        self.expect = expect;
+        self
+    }
+
+    /// What the program calls the commit, in the whole log. A second one of the same id is not made: it fails with
+    /// [`crate::ErrorKind::AlreadyCommitted`], which says where the first is, also after a restart. The
+    /// latest 16,384 commits that have an id are remembered. A commit of nothing has no id, but is told of the
+    /// first as well.
+    #[must_use]
+    pub fn id(mut self, id: CommitId) -> Self {
+        self.id = Some(id);
         self
     }
 }

@@ -4,6 +4,7 @@
 //! written as they are. A commit takes the buffer away whole; nothing is copied. The ring makes no
 //! system call, takes no lock, and allocates only while it grows. It does not know what a commit is.
 
+mod edit;
 #[cfg(all(test, amberlog_loom))]
 mod models;
 
@@ -16,6 +17,8 @@ use crate::format::{FrameHead, frame_crc, frame_head, frame_header, put_frame_he
 use crate::options::Overflow;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{RwLock, RwLockReadGuard};
+
+pub(crate) use self::edit::Shut;
 
 /// A ring that starts to fill takes this much.
 const RING_BYTES_FIRST: usize = 512;
@@ -232,7 +235,8 @@ impl Ring {
     /// Refuses an event that could never be taken.
     #[inline]
     pub(crate) fn admits(&self, event_bytes: usize) -> Result<(), RefusedReason> {
-        if event_bytes > self.limits.event_bytes_max {
+        // A ring that is shut has a bound below zero.
+        if event_bytes.cast_signed() > self.limits.event_bytes_max.cast_signed() {
             let event_bytes_max = self.limits.event_bytes_max;
             return Err(RefusedReason::EventTooLarge { event_bytes, event_bytes_max });
         }

@@ -50,6 +50,10 @@ pub enum Sabotage {
     TrustWitness,
     /// Events of a failed commit do not come back.
     LoseFailedEvents,
+    /// Commits are made again, whatever they are called.
+    ForgetCommitIds,
+    /// Archived and deleted streams are written.
+    SkipState,
     /// A commit is written wherever its stream stands.
     SkipConflict,
     /// A segment that is missing is not missed.

@@ -1,24 +1,29 @@
-//! The handle of one stream: append, commit, read. Wiring only.
+//! The handle of one stream: append, commit, read; what a stream goes through beside that is in the files below.
+//! Wiring only.
+
+mod meta;
+mod past;
+mod state;
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::{ReservedName, Snapshot, StreamEntry};
-use crate::commit::{Part, Pending, Ticket};
+pub use self::past::Savepoint;
+use crate::catalog::{Change, Lineage, Snapshot};
+use crate::commit::{Encoded, Part, Pending, Seat, Ticket};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Refused, RefusedReason, Result};
 use crate::format::{COMMIT_BYTES_MAX, FrameHead};
-use crate::options::{CommitOptions, Overflow, StreamOptions};
+use crate::index::At;
+use crate::options::{CommitOptions, Expect, Overflow, StreamOptions};
 use crate::reader::{Batch, Events};
-use crate::ring::{Limits, Ring};
+use crate::ring::{Filled, Limits, Ring};
 use crate::sabotage::{Sabotage, broken};
-use crate::types::{CodecId, EventKind, Seq, Status, StreamId, Timestamp};
+use crate::types::{CodecId, EventKind, Seq, Status, StreamId, StreamState, Timestamp};
 
 /// No stream gets so long; one whose head says so is damaged.
 const SEQ_MAX: u64 = u64::MAX / 2;
-/// The longest name, in bytes.
-const NAME_BYTES_MAX: usize = 1024;
 
 /// An event to append: a payload, what the program calls it, and how it is encoded.
 ///
@@ -63,10 +68,14 @@ pub struct Stream {
     ring: Ring,
     /// The seq of the next event.
     next: u64,
-    /// The name that the first commit will write.
-    name: Option<Arc<ReservedName>>,
-    /// Known once the stream is durable.
-    entry: Option<Arc<StreamEntry>>,
+    /// The one that the events are of which the next commit takes, but for a rewind that goes with it.
+    generation: u32,
+    /// Its first branch, once the stream is durable.
+    root: Option<At>,
+    /// What the next commit says of the stream beside its events.
+    change: Option<Box<Change>>,
+    /// What may be done with it, as this handle knows.
+    state: StreamState,
     /// Commits whose buffers have not come back yet, oldest first.
     in_flight: VecDeque<Arc<Pending>>,
 }
@@ -75,55 +84,50 @@ impl Stream {
     pub(crate) fn create(core: Arc<Core>, options: &StreamOptions) -> Result<Self> {
         let limits = limits(&core, options, "stream")?;
         let id = StreamId::new();
-        let name = match &options.name {
-            None => None,
-            Some(name) => {
-                check_name(name)?;
-                let reserved = core.catalog.reserve_name(name, id).map_err(|holder| {
-                    let name = name.clone();
-                    Error::new(ErrorKind::NameTaken { name, holder }, "stream")
-                })?;
-                Some(Arc::new(reserved))
-            }
-        };
-        core.volatile.pin().insert(id, ());
-        Ok(Self::with(core, id, limits, 0, name, None))
+        core.volatile.pin().insert(id, None);
+        let mut stream = Self::with(core, id, limits);
+        if let Some(name) = &options.name {
+            stream.rename(name)?;
+        }
+        Ok(stream)
     }
 
-    pub(crate) fn resume(core: Arc<Core>, id: StreamId, options: &StreamOptions) -> Result<Self> {
+    pub(crate) fn resume(core: &Arc<Core>, id: StreamId, options: &StreamOptions) -> Result<Self> {
         if options.name.is_some() {
             let what = "a durable stream keeps the name that it has";
             return Err(Error::new(ErrorKind::InvalidOption(what), "resume"));
         }
-        let limits = limits(&core, options, "resume")?;
+        let limits = limits(core, options, "resume")?;
         let snapshot = Snapshot::new(Arc::clone(&core.catalog));
-        let entry = core.catalog.entry(id);
         // What is visible, not what is written: the handle reads its own stream up to there.
-        match entry.and_then(|entry| Some((snapshot.head(&entry)?, entry))) {
-            Some((head, _)) if head > SEQ_MAX => {
-                let seqs = Some(Seq(SEQ_MAX)..Seq(head));
-                let kind = ErrorKind::Corrupt { stream: Some(id), seqs };
-                Err(Error::new(kind, "resume"))
-            }
-            Some((head, entry)) => Ok(Self::with(core, id, limits, head, None, Some(entry))),
-            None if core.volatile.pin().contains_key(&id) => {
-                let kind = ErrorKind::NotMaterialized { stream: id, buffered: None };
-                Err(Error::new(kind, "resume"))
-            }
-            None => Err(Error::new(ErrorKind::UnknownStream(id), "resume")),
+        let Some(view) = snapshot.view(id) else {
+            let is_volatile = core.volatile.pin().contains_key(&id);
+            let kind = match is_volatile {
+                true => ErrorKind::NotMaterialized { stream: id, buffered: None },
+                false => ErrorKind::UnknownStream(id),
+            };
+            return Err(Error::new(kind, "resume"));
+        };
+        if view.state() == StreamState::Deleted {
+            return Err(Error::new(ErrorKind::Deleted(id), "resume"));
         }
+        if view.head > SEQ_MAX {
+            let seqs = Some(Seq(SEQ_MAX)..Seq(view.head));
+            let kind = ErrorKind::Corrupt { stream: Some(id), seqs };
+            return Err(Error::new(kind, "resume"));
+        }
+        let mut stream = Self::with(Arc::clone(core), id, limits);
+        stream.next = view.head;
+        stream.generation = core.catalog.branch(view.tip).map_or(0, |tip| tip.generation());
+        stream.root = core.catalog.root(id);
+        stream.enter_state(view.state());
+        Ok(stream)
     }
 
-    fn with(
-        core: Arc<Core>,
-        id: StreamId,
-        limits: Limits,
-        next: u64,
-        name: Option<Arc<ReservedName>>,
-        entry: Option<Arc<StreamEntry>>,
-    ) -> Self {
+    fn with(core: Arc<Core>, id: StreamId, limits: Limits) -> Self {
         let ring = Ring::new(limits, Arc::clone(&core.budget));
-        Self { id, core, ring, next, name, entry, in_flight: VecDeque::new() }
+        let (state, in_flight) = (StreamState::Active, VecDeque::new());
+        Self { id, core, ring, next: 0, generation: 0, root: None, change: None, state, in_flight }
     }
 
     /// The stream's id, known from the start.
@@ -132,11 +136,16 @@ impl Stream {
         self.id
     }
 
-    /// Whether anything of it is on disk.
+    /// Whether anything of it is on disk, and what may be done with it.
     #[must_use]
     pub fn status(&self) -> Status {
-        let durable = self.entry.is_some() || self.in_flight.iter().any(|one| committed(one));
-        if durable { Status::Durable } else { Status::Volatile }
+        let durable = self.root.is_some() || self.in_flight.iter().any(|one| committed(one));
+        match self.state {
+            StreamState::Deleted => Status::Deleted,
+            StreamState::Archived if durable => Status::Archived,
+            _ if durable => Status::Durable,
+            _ => Status::Volatile,
+        }
     }
 
     /// The seq that the next event gets: the stream's length, with what was dropped.
@@ -176,7 +185,9 @@ impl Stream {
     #[inline(always)]
     fn push<B: AsRef<[u8]>>(&mut self, event: &NewEvent<B>) -> Result<Seq, RefusedReason> {
         let payload = event.payload.as_ref();
-        self.ring.admits(payload.len())?;
+        if self.ring.admits(payload.len()).is_err() {
+            self.admit_again(payload.len())?;
+        }
         if self.core.is_closed() {
             return Err(RefusedReason::Closed);
         }
@@ -201,10 +212,11 @@ impl Stream {
         self.ring.push_over(head, payload)
     }
 
-    /// Promotes everything buffered, as the log's options say. See [`Ticket`] for when it happens.
+    /// Promotes everything buffered and everything that was changed, as the log's options say. See [`Ticket`] for
+    /// when it happens.
     ///
-    /// With nothing buffered the ticket still tells the true state of the stream's earlier commits, and
-    /// nothing is written.
+    /// With nothing buffered and nothing changed the ticket still tells the true state of the stream's earlier
+    /// commits, and nothing is written.
     pub fn commit(&mut self) -> Ticket {
         self.commit_with(CommitOptions::new())
     }
@@ -212,11 +224,20 @@ impl Stream {
     /// As [`Stream::commit`], with options.
     pub fn commit_with(&mut self, options: CommitOptions) -> Ticket {
         self.reap();
-        let durability = options.durability.unwrap_or(self.core.options.durability);
+        if self.state == StreamState::Deleted {
+            return self.failed(ErrorKind::Deleted(self.id), "commit");
+        }
+        let part = self.take_part();
+        self.submit(part, options)
+    }
+
+    /// Queues a part behind those of this handle that are under way.
+    fn submit(&mut self, part: Option<Part>, mut options: CommitOptions) -> Ticket {
+        options.durability = options.durability.or(Some(self.core.options.durability));
         let behind: Vec<_> = self.in_flight.back().cloned().into_iter().collect();
-        let pending = match self.take_part() {
-            Some(part) => Pending::of_one(part, durability, behind),
-            None => Pending::new(Vec::new(), durability, behind),
+        let pending = match part {
+            Some(part) => Pending::of_one(part, options, behind),
+            None => Pending::new(Vec::new(), options, behind),
         };
         if !pending.parts().is_empty() {
             self.in_flight.push_back(Arc::clone(&pending));
@@ -224,12 +245,19 @@ impl Stream {
         self.core.queue.submit(pending)
     }
 
+    /// A ticket of a commit that is not even tried.
+    fn failed(&self, kind: ErrorKind, operation: &'static str) -> Ticket {
+        let pending = Pending::new(Vec::new(), CommitOptions::new(), Vec::new());
+        pending.settle(Err(Error::new(kind, operation)));
+        Ticket::settled(pending)
+    }
+
     pub(crate) fn commit_all<'a>(
         core: &Arc<Core>,
         streams: impl IntoIterator<Item = &'a mut Self>,
-        options: CommitOptions,
+        mut options: CommitOptions,
     ) -> Ticket {
-        let durability = options.durability.unwrap_or(core.options.durability);
+        options.durability = options.durability.or(Some(core.options.durability));
         let mut streams: Vec<_> = streams.into_iter().collect();
         let foreign = streams.iter().any(|stream| !Arc::ptr_eq(&stream.core, core));
         let twice = {
@@ -243,20 +271,23 @@ impl Stream {
             } else {
                 "a commit takes one handle of each stream"
             };
-            let pending = Pending::new(Vec::new(), durability, Vec::new());
+            let pending = Pending::new(Vec::new(), options, Vec::new());
             pending.settle(Err(Error::new(ErrorKind::InvalidOption(what), "commit")));
             return Ticket::settled(pending);
         }
+        streams.iter_mut().for_each(|stream| stream.reap());
+        if let Some(gone) = streams.iter().find(|stream| stream.state == StreamState::Deleted) {
+            return gone.failed(ErrorKind::Deleted(gone.id), "commit");
+        }
         let (mut parts, mut behind, mut members) = (Vec::new(), Vec::new(), Vec::new());
         for (index, stream) in streams.iter_mut().enumerate() {
-            stream.reap();
             behind.extend(stream.in_flight.back().cloned());
             if let Some(part) = stream.take_part() {
                 parts.push(part);
                 members.push(index);
             }
         }
-        let pending = Pending::new(parts, durability, behind);
+        let pending = Pending::new(parts, options, behind);
         for index in members {
             streams[index].in_flight.push_back(Arc::clone(&pending));
         }
@@ -280,9 +311,27 @@ impl Stream {
     /// [`ErrorKind::Closed`].
     pub fn events(&self) -> Result<Events> {
         self.core.check_open("read")?;
+        if self.state == StreamState::Deleted {
+            return Err(Error::new(ErrorKind::Deleted(self.id), "read"));
+        }
+        let volatile = self.volatile();
+        let durable_end = self.volatile_start(&volatile);
+        let (snapshot, lineage) = (self.snapshot(), self.lineage(durable_end));
+        let seqs = self.start().min(durable_end)..durable_end;
+        let events = Events::durable(snapshot, self.id, lineage, seqs).then(volatile);
+        Ok(events.from(self.start()))
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::new(Arc::clone(&self.core.catalog))
+    }
+
+    /// What is in memory: of commits under way, or that failed, and of the ring.
+    fn volatile(&self) -> Vec<Batch> {
         let mut volatile = Vec::new();
         for pending in self.in_flight.iter().filter(|pending| !committed(pending)) {
-            for part in pending.parts().iter().filter(|part| part.stream == self.id) {
+            let own = |part: &&Part| part.stream == self.id && part.filled.count > 0;
+            for part in pending.parts().iter().filter(own) {
                 let (held, count) = (part.filled.hold(), u64::from(part.filled.count));
                 if held.is_gone() {
                     // Committed a moment ago, and so is everything before it.
@@ -290,7 +339,7 @@ impl Stream {
                     continue;
                 }
                 let dropped = part.filled.dropped;
-                volatile.push(self.batch(part.first_seq, count, dropped, held.slices()));
+                volatile.push(self.batch(part.first_seq(), count, dropped, held.slices()));
             }
         }
         let count = u64::from(self.ring.count());
@@ -298,30 +347,84 @@ impl Stream {
             let first = self.next - count;
             volatile.push(self.batch(first, count, self.ring.dropped(), self.ring.slices()));
         }
-        let durable_end = volatile.first().map_or(self.next, |one| one.first_seq - one.dropped);
-        let snapshot = Snapshot::new(Arc::clone(&self.core.catalog));
-        let entry = self.entry.clone().or_else(|| self.core.catalog.entry(self.id));
-        Ok(Events::durable(snapshot, self.id, entry, durable_end).then(volatile))
+        volatile
+    }
+
+    /// Where what is in memory starts.
+    fn volatile_start(&self, volatile: &[Batch]) -> u64 {
+        volatile.first().map_or(self.ring_start(), |one| one.first_seq - one.dropped)
     }
 
     fn batch(&self, first_seq: u64, count: u64, dropped: u64, slices: [&[u8]; 2]) -> Batch {
         let bytes = slices.concat();
         let frames: Range<usize> = 0..bytes.len();
         let mut batch = Batch::new(self.id, first_seq, count, Arc::new(bytes), frames);
-        batch.dropped = dropped;
+        (batch.dropped, batch.generation) = (dropped, self.generation);
         batch
     }
 
+    /// What is not settled yet of this stream's share of commits, and what is still to be asked for, oldest first.
+    fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
+        let under_way = self.in_flight.iter().filter(|pending| !committed(pending));
+        let parts = under_way.flat_map(|pending| pending.parts());
+        let own = parts.filter(|part| part.stream == self.id);
+        own.filter_map(Part::change).chain(self.change.as_deref())
+    }
+
+    /// The branches that the durable events of this handle's view are in.
+    fn lineage(&self, end: u64) -> Lineage {
+        let catalog = &self.core.catalog;
+        if let Some(tip) = catalog.branch_of(self.id, self.generation) {
+            return catalog.lineage(tip, end);
+        }
+        let base = self.changes().find_map(|change| change.fork).and_then(|fork| {
+            let tip = catalog.branch_of(fork.base, fork.base_generation)?;
+            Some(catalog.lineage(tip, end.min(fork.seq)))
+        });
+        base.unwrap_or_default()
+    }
+
+    /// The first seq that is not forgotten.
+    fn start(&self) -> u64 {
+        let version = self.root.and_then(|root| self.core.catalog.version(root));
+        let start = version.map_or(0, |version| version.start);
+        self.changes().filter_map(|change| change.start).fold(start, u64::max)
+    }
+
+    /// The first seq that no commit has taken.
+    fn ring_start(&self) -> u64 {
+        self.next - u64::from(self.ring.count()) - self.ring.dropped()
+    }
+
     fn take_part(&mut self) -> Option<Part> {
-        let filled = self.ring.take()?;
-        Some(Part {
+        let filled = match self.ring.take() {
+            Some(filled) => filled,
+            None if self.change.is_some() => return self.take_change(),
+            None => return None,
+        };
+        let first_seq = self.next - u64::from(filled.count);
+        Some(self.part(filled, first_seq))
+    }
+
+    /// Everything but the events.
+    fn take_change(&mut self) -> Option<Part> {
+        let filled = self.ring.nothing();
+        let first_seq = self.ring_start();
+        self.change.is_some().then(|| self.part(filled, first_seq))
+    }
+
+    fn part(&mut self, filled: Filled, first_seq: u64) -> Part {
+        let change = self.change.take();
+        let is_rewound = change.as_ref().is_some_and(|change| change.rewind.is_some());
+        self.generation += u32::from(is_rewound);
+        Part {
             stream: self.id,
-            entry: self.entry.clone(),
-            first_seq: self.next - u64::from(filled.count),
+            root: self.root,
             crc: filled.crc(),
             filled,
-            name: self.name.take(),
-        })
+            seat: Seat::new(first_seq, self.generation),
+            change: change.map(|change| Box::new(Encoded::new(*change))),
+        }
     }
 
     /// Takes back what commits have finished with: buffers of those that succeeded; events of those that
@@ -331,32 +434,67 @@ impl Stream {
             let Some(done) = self.in_flight.pop_front() else {
                 return;
             };
-            self.note_durable();
+            self.note_durable(&done);
             done.reclaim(self.id, &mut self.ring);
         }
         let all_failed = self.in_flight.iter().all(|one| one.failed() == Some(true));
         if all_failed && !self.in_flight.is_empty() {
-            let failed = std::mem::take(&mut self.in_flight);
-            let parts: Vec<&Part> = failed
-                .iter()
-                .flat_map(|pending| pending.parts())
-                .filter(|part| part.stream == self.id)
-                .collect();
-            self.name =
-                self.name.take().or_else(|| parts.iter().find_map(|part| part.name.clone()));
-            let filled: Vec<_> = parts.iter().map(|part| &part.filled).collect();
-            if broken(Sabotage::LoseFailedEvents) {
-                filled.iter().for_each(|one| self.ring.forget(one));
-                return;
-            }
-            self.ring.give_back(&filled);
+            self.take_back();
         }
     }
 
-    fn note_durable(&mut self) {
-        if self.entry.is_none() {
-            self.entry = self.core.catalog.entry(self.id);
+    fn take_back(&mut self) {
+        let failed = std::mem::take(&mut self.in_flight);
+        let parts: Vec<&Part> = failed
+            .iter()
+            .flat_map(|pending| pending.parts())
+            .filter(|part| part.stream == self.id)
+            .collect();
+        let filled: Vec<_> = parts.iter().map(|part| &part.filled).collect();
+        if broken(Sabotage::LoseFailedEvents) {
+            filled.iter().for_each(|one| self.ring.forget(one));
+            return;
+        }
+        self.ring.give_back(&filled);
+        let rewinds = parts.iter().filter_map(|part| part.change()?.rewind).count();
+        self.generation -= rewinds as u32;
+        let changes = parts.iter().filter_map(|part| part.change().cloned());
+        if let Some(mut change) = changes.reduce(Change::and) {
+            if self.root.is_some() {
+                // What a verb with a ticket of its own asked for is not done behind its back.
+                (change.state, change.start) = (None, None);
+            }
+            let later = self.change.take().map_or_else(Change::default, |later| *later);
+            let change = change.and(later);
+            self.change = (!change.is_empty()).then(|| Box::new(change));
+        }
+        let version = self.root.and_then(|root| self.core.catalog.version(root));
+        let durable = version.map_or(StreamState::Active, |version| version.state);
+        let wanted = self.change.as_ref().and_then(|change| change.state);
+        self.enter_state(wanted.unwrap_or(durable));
+    }
+
+    /// A commit succeeded.
+    fn note_durable(&mut self, done: &Pending) {
+        if self.root.is_none() {
+            self.root = self.core.catalog.root(self.id);
             self.core.volatile.pin().remove(&self.id);
+        }
+        let own = |part: &&Part| part.stream == self.id;
+        if done.expect != Expect::Seen
+            && let Some(part) = done.parts().iter().find(own)
+        {
+            // The leader may have put it elsewhere; what stands behind it goes along.
+            let behind = self.in_flight.iter().flat_map(|one| one.parts()).filter(own);
+            let behind = behind.map(|part| u64::from(part.filled.count) + part.filled.dropped);
+            let ring = u64::from(self.ring.count()) + self.ring.dropped();
+            self.next = part.end_seq() + behind.sum::<u64>() + ring;
+            self.generation = part.generation();
+        }
+        let state = done.parts().iter().find(own).and_then(|part| part.change()?.state);
+        if state == Some(StreamState::Deleted) {
+            self.next -= self.ring.discard();
+            self.change = None;
         }
     }
 }
@@ -389,9 +527,4 @@ fn limits(core: &Core, options: &StreamOptions, operation: &'static str) -> Resu
     let fits = cap.min((COMMIT_BYTES_MAX / 2) as usize) - crate::format::frame_header::BYTES;
     let event_bytes_max = event_bytes_max.unwrap_or(fits).min(fits);
     Ok(Limits { ring_bytes_max, event_bytes_max, overflow })
-}
-
-fn check_name(name: &str) -> Result<()> {
-    let fine = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
-    if fine { Ok(()) } else { Err(Error::new(ErrorKind::InvalidName, "stream")) }
 }

@@ -210,4 +210,53 @@ pub enum Status {
     Volatile,
     /// At least one commit of it is in the log.
     Durable,
+    /// The same, and it is archived.
+    Archived,
+    /// It was deleted.
+    Deleted,
+}
+
+/// What may be done with a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum StreamState {
+    /// Everything.
+    #[default]
+    Active,
+    /// It is read, and not written, until that is taken back. Lists leave it out unless asked for it.
+    Archived,
+    /// Nothing, for good.
+    Deleted,
+}
+
+/// What a program calls a commit, to be able to ask for it again without its happening twice: 16 bytes that
+/// are never used for another commit, those of a UUID for example.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId(pub [u8; 16]);
+
+impl CommitId {
+    /// A new one, from the clock and 74 random bits.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "every call gives another value")]
+    pub fn new() -> Self {
+        Self(*Uuid::now_v7().as_bytes())
+    }
+}
+
+impl From<Uuid> for CommitId {
+    fn from(uuid: Uuid) -> Self {
+        Self(*uuid.as_bytes())
+    }
+}
+
+impl From<u128> for CommitId {
+    fn from(number: u128) -> Self {
+        Self(*Uuid::from_u128(number).as_bytes())
+    }
+}
+
+impl fmt::Debug for CommitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CommitId({})", Uuid::from_bytes(self.0))
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Catalog, LogPlace, Wall, Watermark};
+use super::{Catalog, LogPlace, Share, Wall, Watermark};
 use crate::index::NONE;
 use crate::sabotage::Sabotage;
 use crate::sync::atomic::Ordering;
@@ -76,9 +76,10 @@ fn noted_before_shown(first: First) {
             if seen == 0 {
                 return;
             }
-            let entry = catalog.entry(stream).expect("a hole: the stream is not there");
-            assert!(entry.head() >= seen, "a hole: behind the head");
-            let mut span = entry.span_last.load(Ordering::Acquire);
+            let root = catalog.root(stream).expect("a hole: the stream is not there");
+            let branch = catalog.branch(root).expect("a hole: the branch is not there");
+            assert!(branch.head() >= seen, "a hole: behind the head");
+            let mut span = branch.span_last.load(Ordering::Acquire);
             let newest = catalog.spans.key(span);
             assert!(newest + 1 >= seen, "a hole: not linked");
             for position in (0..=newest).rev() {
@@ -93,9 +94,9 @@ fn noted_before_shown(first: First) {
         if first == First::Show {
             catalog.raise(mark(position));
         }
-        let entry = catalog.entry_or_new(stream);
-        catalog.note_span(&entry, n, position - 1, NONE);
-        entry.head.fetch_max(position, Ordering::AcqRel);
+        let (root, offset, generation, change) = (None, 4096, 0, None);
+        let share = Share { stream, root, offset, generation, change };
+        catalog.note_sealed(n, share, position - 1, position, offset);
         catalog.raise(mark(position));
     }
     reader.join().expect("no panic");

@@ -15,7 +15,7 @@ mod ticket;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use pending::{Part, Pending};
+pub(crate) use pending::{Encoded, Part, Pending, Seat};
 pub(crate) use queue::Queue;
 pub use ticket::Ticket;
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::{Commit, Lead, Pending, Queue, Ticket};
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::CommitOptions;
 use crate::sabotage::Sabotage;
 use crate::sync::{Condvar, Mutex, model, thread};
 use crate::types::{Durability, Position, Seq, Timestamp};
@@ -113,7 +114,7 @@ fn pending() -> Arc<Pending> {
 }
 
 fn pending_behind(behind: Vec<Arc<Pending>>) -> Arc<Pending> {
-    Pending::new(Vec::new(), Durability::Disk, behind)
+    Pending::new(Vec::new(), CommitOptions::new(), behind)
 }
 
 /// Submits a commit on a thread of its own, and does something with its ticket there.

@@ -4,25 +4,98 @@ use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use super::Commit;
-use crate::catalog::{ReservedName, StreamEntry};
+use crate::catalog::{Change, Standing};
 use crate::error::{Error, Result};
+use crate::index::At;
+use crate::options::{CommitOptions, Expect};
 use crate::ring::{Filled, Ring};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::types::{Durability, StreamId};
+use crate::types::{CommitId, Durability, StreamId, StreamState};
 
 /// One stream's share of a commit.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) stream: StreamId,
-    /// The stream, when it was durable already as this commit was made.
-    pub(crate) entry: Option<Arc<StreamEntry>>,
+    /// The stream's first branch, when it was durable already as this commit was made.
+    pub(crate) root: Option<At>,
     pub(crate) filled: Filled,
-    /// The seq of the first of the events that are left.
-    pub(crate) first_seq: u64,
     pub(crate) crc: u32,
-    /// The name that this commit gives the stream.
-    pub(crate) name: Option<Arc<ReservedName>>,
+    pub(crate) seat: Seat,
+    pub(crate) change: Option<Box<Encoded>>,
+}
+
+/// Where in its stream a part goes: as its handle saw the stream, until the leader knows better.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// The seq of the first of the events that are left.
+    first_seq: AtomicU64,
+    generation: AtomicU32,
+}
+
+impl Seat {
+    pub(crate) fn new(first_seq: u64, generation: u32) -> Self {
+        Self { first_seq: AtomicU64::new(first_seq), generation: AtomicU32::new(generation) }
+    }
+}
+
+/// What a part says of its stream beside events, ready to be written.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) change: Change,
+    /// The catalog batch; empty when there is none.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) count: u32,
+}
+
+impl Encoded {
+    pub(crate) fn new(change: Change) -> Self {
+        let (bytes, count) = change.encode();
+        Self { change, bytes, count }
+    }
+}
+
+impl Part {
+    /// The seq of the first of the events that are left.
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.seat.first_seq.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.seat.generation.load(Ordering::Relaxed)
+    }
+
+    /// The seq behind the last event.
+    pub(crate) fn end_seq(&self) -> u64 {
+        self.first_seq() + u64::from(self.filled.count)
+    }
+
+    pub(crate) fn change(&self) -> Option<&Change> {
+        self.change.as_ref().map(|encoded| &encoded.change)
+    }
+
+    /// Where the stream stood when its handle saw it.
+    pub(crate) fn seen(&self) -> Standing {
+        let rewind = self.change().and_then(|change| change.rewind);
+        let head = rewind.map_or(self.first_seq() - self.filled.dropped, |rewind| rewind.seen);
+        let generation = self.generation() - u32::from(rewind.is_some());
+        Standing { head, generation, state: StreamState::Active }
+    }
+
+    /// Puts the part behind where the stream really stands. Only the leader.
+    pub(crate) fn reseat(&self, standing: Standing) {
+        let rewind = self.change().and_then(|change| change.rewind);
+        let head = rewind.map_or(standing.head, |rewind| rewind.to);
+        let generation = standing.generation + u32::from(rewind.is_some());
+        self.seat.first_seq.store(head + self.filled.dropped, Ordering::Relaxed);
+        self.seat.generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// The bytes that it takes in a commit beside the headers.
+    pub(crate) fn bytes(&self) -> u64 {
+        let change = self.change.as_ref().map_or(0, |encoded| encoded.bytes.len());
+        (self.filled.frame_bytes() + change) as u64
+    }
 }
 
 /// A commit that was asked for.
@@ -30,6 +103,8 @@ pub(crate) struct Part {
 pub(crate) struct Pending {
     parts: Parts,
     pub(crate) durability: Durability,
+    pub(crate) expect: Expect,
+    pub(crate) id: Option<CommitId>,
     state: Mutex<State>,
     pub(super) ready: Condvar,
     settled: AtomicBool,
@@ -61,7 +136,7 @@ pub(super) struct State {
 impl Pending {
     pub(crate) fn new(
         mut parts: Vec<Part>,
-        durability: Durability,
+        options: CommitOptions,
         behind: Vec<Arc<Self>>,
     ) -> Arc<Self> {
         let parts = match (parts.pop(), parts.is_empty()) {
@@ -72,18 +147,20 @@ impl Pending {
                 Parts::Many(parts)
             }
         };
-        Self::with(parts, durability, behind)
+        Self::with(parts, options, behind)
     }
 
-    pub(crate) fn of_one(part: Part, durability: Durability, behind: Vec<Arc<Self>>) -> Arc<Self> {
-        Self::with(Parts::One(part), durability, behind)
+    pub(crate) fn of_one(part: Part, options: CommitOptions, behind: Vec<Arc<Self>>) -> Arc<Self> {
+        Self::with(Parts::One(part), options, behind)
     }
 
-    fn with(parts: Parts, durability: Durability, behind: Vec<Arc<Self>>) -> Arc<Self> {
+    fn with(parts: Parts, options: CommitOptions, behind: Vec<Arc<Self>>) -> Arc<Self> {
         let state = State { behind, ..State::default() };
         Arc::new(Self {
             parts,
-            durability,
+            durability: options.durability.unwrap_or_default(),
+            expect: options.expect,
+            id: options.id,
             state: Mutex::new(state),
             ready: Condvar::new(),
             settled: AtomicBool::new(false),
@@ -96,6 +173,12 @@ impl Pending {
             Parts::One(part) => std::slice::from_ref(part),
             Parts::Many(parts) => parts,
         }
+    }
+
+    /// Which of the parts comes first in a commit.
+    pub(crate) fn first_in_order(&self) -> usize {
+        let parts = self.parts().iter().enumerate();
+        parts.min_by_key(|(_, part)| part.stream).map_or(0, |(nth, _)| nth)
     }
 
     /// The commit succeeded: gives the ring of `stream` its buffer back, unless somebody else still holds
@@ -125,7 +208,7 @@ impl Pending {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.parts().iter().map(|part| part.filled.frame_bytes() as u64).sum()
+        self.parts().iter().map(Part::bytes).sum()
     }
 
     /// Whether the outcome is known.

@@ -1,12 +1,23 @@
 //! What a catalog batch says of its stream: a row of tagged values.
 
-use super::{attribute as layout, put, take, take_u32};
+use super::{attribute as layout, label, parent, put, take, take_u32, take_u64};
+use crate::types::StreamState;
 
 /// One thing said of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Attribute<'a> {
-    /// The stream's name.
+    /// The stream's name; none when empty.
     Name(&'a str),
+    /// A label; it is taken away when there is no value.
+    Label { key: &'a str, value: Option<&'a str> },
+    /// What the host keeps with the stream; nothing when empty.
+    Data(&'a [u8]),
+    /// What may be done with the stream.
+    State(StreamState),
+    /// The first seq that is not forgotten.
+    Start(u64),
+    /// What it was forked from, and where.
+    Parent { stream: [u8; 16], seq: u64 },
     /// Something that a newer version says and an older one may pass over.
     Optional,
 }
@@ -41,24 +52,85 @@ impl<'a> Iterator for Attributes<'a> {
             return Some(Err(AttributeError::Malformed));
         };
         self.0 = &rest[end..];
-        Some(match tag {
-            layout::TAG_NAME => match std::str::from_utf8(value) {
-                Ok(name) => Ok(Attribute::Name(name)),
-                Err(_) => Err(AttributeError::Malformed),
-            },
-            tag if tag & layout::TAG_OPTIONAL != 0 => Ok(Attribute::Optional),
-            _ => Err(AttributeError::Unknown),
-        })
+        if tag & layout::TAG_OPTIONAL != 0 {
+            return Some(Ok(Attribute::Optional));
+        }
+        if !(layout::TAG_NAME..=layout::TAG_PARENT).contains(&tag) {
+            return Some(Err(AttributeError::Unknown));
+        }
+        Some(decode(tag, value).ok_or(AttributeError::Malformed))
     }
 }
 
-/// The attribute that names a stream.
-pub(crate) fn encode_name(name: &str) -> Vec<u8> {
-    let mut bytes = vec![0; layout::BYTES];
-    put(&mut bytes, &layout::TAG, &layout::TAG_NAME.to_le_bytes());
-    put(&mut bytes, &layout::LENGTH, &(name.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(name.as_bytes());
-    bytes
+fn decode(tag: u16, value: &[u8]) -> Option<Attribute<'_>> {
+    Some(match tag {
+        layout::TAG_NAME => Attribute::Name(std::str::from_utf8(value).ok()?),
+        layout::TAG_LABEL => {
+            let (head, rest) = value.split_at_checked(label::BYTES)?;
+            let key_bytes = u16::from_le_bytes(take(head, &label::KEY_BYTES));
+            let (key, value) = rest.split_at_checked(usize::from(key_bytes))?;
+            let value = std::str::from_utf8(value).ok()?;
+            let value = (!value.is_empty()).then_some(value);
+            Attribute::Label { key: std::str::from_utf8(key).ok()?, value }
+        }
+        layout::TAG_DATA => Attribute::Data(value),
+        layout::TAG_STATE => Attribute::State(match value {
+            [0] => StreamState::Active,
+            [1] => StreamState::Archived,
+            [2] => StreamState::Deleted,
+            _ => return None,
+        }),
+        layout::TAG_START => Attribute::Start(u64::from_le_bytes(value.try_into().ok()?)),
+        layout::TAG_PARENT if value.len() == parent::BYTES => Attribute::Parent {
+            stream: take(value, &parent::STREAM),
+            seq: take_u64(value, &parent::SEQ),
+        },
+        _ => return None,
+    })
+}
+
+/// Appends an attribute to a catalog batch's bytes.
+pub(crate) fn put_attribute(attribute: &Attribute<'_>, bytes: &mut Vec<u8>) {
+    let start = bytes.len();
+    bytes.resize(start + layout::BYTES, 0);
+    let tag = match attribute {
+        Attribute::Name(name) => {
+            bytes.extend_from_slice(name.as_bytes());
+            layout::TAG_NAME
+        }
+        Attribute::Label { key, value } => {
+            bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
+            bytes.extend_from_slice(key.as_bytes());
+            bytes.extend_from_slice(value.unwrap_or_default().as_bytes());
+            layout::TAG_LABEL
+        }
+        Attribute::Data(data) => {
+            bytes.extend_from_slice(data);
+            layout::TAG_DATA
+        }
+        Attribute::State(state) => {
+            bytes.push(match state {
+                StreamState::Active => 0,
+                StreamState::Archived => 1,
+                StreamState::Deleted => 2,
+            });
+            layout::TAG_STATE
+        }
+        Attribute::Start(seq) => {
+            bytes.extend_from_slice(&seq.to_le_bytes());
+            layout::TAG_START
+        }
+        Attribute::Parent { stream, seq } => {
+            bytes.extend_from_slice(stream);
+            bytes.extend_from_slice(&seq.to_le_bytes());
+            layout::TAG_PARENT
+        }
+        Attribute::Optional => layout::TAG_OPTIONAL,
+    };
+    let length = (bytes.len() - start - layout::BYTES) as u32;
+    let head = &mut bytes[start..start + layout::BYTES];
+    put(head, &layout::TAG, &tag.to_le_bytes());
+    put(head, &layout::LENGTH, &length.to_le_bytes());
 }
 
 #[cfg(test)]
@@ -66,16 +138,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_comes_back_and_an_unknown_tag_is_told_from_damage() {
-        let bytes = encode_name("Grüße");
-        let all: Vec<_> = Attributes(&bytes).collect();
-        assert_eq!(all, [Ok(Attribute::Name("Grüße"))]);
-        let cut: Vec<_> = Attributes(&bytes[..bytes.len() - 1]).collect();
+    fn attributes_come_back_and_an_unknown_tag_is_told_from_damage() {
+        let all = [
+            Attribute::Name("Grüße"),
+            Attribute::Name(""),
+            Attribute::Label { key: "größe", value: Some("7") },
+            Attribute::Label { key: "k", value: None },
+            Attribute::Data(b"\0\xff"),
+            Attribute::State(StreamState::Active),
+            Attribute::State(StreamState::Archived),
+            Attribute::State(StreamState::Deleted),
+            Attribute::Start(1 << 40),
+            Attribute::Parent { stream: [3; 16], seq: 9 },
+            Attribute::Optional,
+        ];
+        let mut row = Vec::new();
+        all.iter().for_each(|one| put_attribute(one, &mut row));
+        let back: Vec<_> = Attributes(&row).collect::<Result<_, _>>().expect("as written");
+        assert_eq!(back, all);
+        let mut name = Vec::new();
+        put_attribute(&all[0], &mut name);
+        let cut: Vec<_> = Attributes(&name[..name.len() - 1]).collect();
         assert_eq!(cut, [Err(AttributeError::Malformed)]);
-        let mut other = bytes.clone();
-        other[0] = 99;
-        assert_eq!(Attributes(&other).next(), Some(Err(AttributeError::Unknown)));
-        other[1] = 0x80;
-        assert_eq!(Attributes(&other).next(), Some(Ok(Attribute::Optional)));
+        name[0] = 99;
+        assert_eq!(Attributes(&name).next(), Some(Err(AttributeError::Unknown)));
+        name[1] = 0x80;
+        assert_eq!(Attributes(&name).next(), Some(Ok(Attribute::Optional)));
+    }
+
+    #[test]
+    fn values_that_no_writer_makes_are_malformed() {
+        for (tag, value) in [
+            (layout::TAG_NAME, &b"\xff"[..]),
+            (layout::TAG_LABEL, b"\x05\0key"),
+            (layout::TAG_LABEL, b"\x01"),
+            (layout::TAG_STATE, b"\x03"),
+            (layout::TAG_STATE, b""),
+            (layout::TAG_START, b"1234567"),
+            (layout::TAG_PARENT, b"too short"),
+        ] {
+            let mut bytes = Vec::new();
+            put_attribute(&Attribute::Data(value), &mut bytes);
+            bytes[0] = tag as u8;
+            assert_eq!(Attributes(&bytes).next(), Some(Err(AttributeError::Malformed)), "{tag}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::sabotage::{Sabotage, broken};
 
-/// What a batch holds. Zero is reserved; forks (4) and rewinds (5) will follow.
+/// What a batch holds. Zero is reserved.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub(crate) enum BatchKind {
@@ -25,6 +25,12 @@ pub(crate) enum BatchKind {
     Gap = 2,
     /// Frames.
     Events = 3,
+    /// The stream starts here with events that it shares with another.
+    Fork = 4,
+    /// What stood from here on is no part of the stream any more; a new generation starts.
+    Rewind = 5,
+    /// What the caller called this commit.
+    CommitId = 6,
 }
 
 impl BatchKind {
@@ -33,6 +39,9 @@ impl BatchKind {
             1 => Some(Self::Catalog),
             2 => Some(Self::Gap),
             3 => Some(Self::Events),
+            4 => Some(Self::Fork),
+            5 => Some(Self::Rewind),
+            6 => Some(Self::CommitId),
             _ => None,
         }
     }
@@ -45,6 +54,7 @@ pub(crate) struct PlannedBatch {
     pub(crate) first_seq: u64,
     pub(crate) count: u32,
     pub(crate) kind: BatchKind,
+    pub(crate) generation: u32,
     pub(crate) bytes: u64,
     pub(crate) crc: u32,
 }
@@ -86,6 +96,7 @@ pub(crate) fn encode_commit(plan: &CommitPlan<'_>, out: &mut Vec<u8>) -> ([u8; 1
         put(at, &batch::COUNT, &one.count.to_le_bytes());
         put(at, &batch::END, &(end as u32).to_le_bytes());
         put(at, &batch::KIND, &[one.kind as u8]);
+        put(at, &batch::GENERATION, &one.generation.to_le_bytes()[..batch::GENERATION.len()]);
         put(at, &batch::CRC, &one.crc.to_le_bytes());
     }
     put(header, &head::MAGIC_AT, &head::MAGIC);
@@ -242,8 +253,10 @@ pub(crate) struct BatchHead {
     pub(crate) stream: [u8; 16],
     pub(crate) first_seq: u64,
     pub(crate) count: u32,
-    /// `None`: a kind, or a generation, that this version does not know.
+    /// `None`: a kind that this version does not know.
     pub(crate) kind: Option<BatchKind>,
+    /// Which life of its seqs the stream was in.
+    pub(crate) generation: u32,
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) crc: u32,
@@ -260,8 +273,11 @@ impl<'a> Directory<'a> {
             stream: take(bytes, &batch::STREAM),
             first_seq: take_u64(bytes, &batch::FIRST_SEQ),
             count: take_u32(bytes, &batch::COUNT),
-            kind: BatchKind::from_byte(bytes[batch::KIND.start])
-                .filter(|_| bytes[batch::GENERATION] == [0; 3]),
+            kind: BatchKind::from_byte(bytes[batch::KIND.start]),
+            generation: {
+                let [low, middle, high] = take(bytes, &batch::GENERATION);
+                u32::from_le_bytes([low, middle, high, 0])
+            },
             start: match index {
                 0 => (head::BYTES + self.0.len()) as u64,
                 _ => self.end(index - 1)?,
@@ -393,6 +409,7 @@ mod tests {
                 first_seq: 9,
                 count: 1,
                 kind,
+                generation: 0x03_02_01,
                 bytes: bytes.len() as u64,
                 crc: batch_crc(&[bytes]),
             });
@@ -434,6 +451,7 @@ mod tests {
         let directory = head.directory(&bytes, marker, SALT).expect("valid");
         let gap = directory.find(&[1; 16], BatchKind::Gap).expect("there");
         assert_eq!(&bytes[gap.start as usize..gap.end as usize], b"12345678");
+        assert_eq!(gap.generation, 0x03_02_01);
         assert!(directory.find(&[1; 16], BatchKind::Catalog).is_none());
         assert!(directory.find(&[2; 16], BatchKind::Events).is_none());
     }

@@ -39,7 +39,8 @@ fn frame(kind: u16, codec: CodecId, at: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 fn commit() -> Vec<u8> {
-    let name = encode_name("greeting");
+    let mut name = Vec::new();
+    put_attribute(&Attribute::Name("greeting"), &mut name);
     let frames =
         [frame(7, CodecId::RAW, 1_000, b"hello!"), frame(7, CodecId::JSON, 2_000, br#"{"n":2}"#)]
             .concat();
@@ -48,6 +49,7 @@ fn commit() -> Vec<u8> {
         first_seq: 0,
         count,
         kind,
+        generation: 0,
         bytes: bytes.len() as u64,
         crc: batch_crc(&[bytes]),
     };
@@ -158,13 +160,16 @@ fn page_name(constant: &str) -> String {
 type Fields = &'static [(&'static str, Range<usize>)];
 
 /// Every record of the format: how the page marks its table, its length, its fields.
-fn layouts() -> [(&'static str, usize, Fields); 10] {
+fn layouts() -> [(&'static str, usize, Fields); 13] {
     [
         ("header", header::BYTES, header::FIELDS),
         ("commit_header", commit_header::BYTES, commit_header::FIELDS),
         ("batch_header", batch_header::BYTES, batch_header::FIELDS),
         ("frame_header", frame_header::BYTES, frame_header::FIELDS),
         ("attribute", attribute::BYTES, attribute::FIELDS),
+        ("label", label::BYTES, label::FIELDS),
+        ("parent", parent::BYTES, parent::FIELDS),
+        ("fork", fork::BYTES, fork::FIELDS),
         ("marker", marker::BYTES, marker::FIELDS),
         ("witness", witness::BYTES, witness::FIELDS),
         ("footer", footer::BYTES, footer::FIELDS),
@@ -215,6 +220,11 @@ fn p15_every_constant_of_the_page_has_the_value_that_the_code_has() {
         ("BATCH_SEED", format!("0x{BATCH_SEED:08X}")),
         ("frame_header::TIME_BITS", number(frame_header::TIME_BITS.into())),
         ("attribute::TAG_NAME", number(attribute::TAG_NAME.into())),
+        ("attribute::TAG_LABEL", number(attribute::TAG_LABEL.into())),
+        ("attribute::TAG_DATA", number(attribute::TAG_DATA.into())),
+        ("attribute::TAG_STATE", number(attribute::TAG_STATE.into())),
+        ("attribute::TAG_START", number(attribute::TAG_START.into())),
+        ("attribute::TAG_PARENT", number(attribute::TAG_PARENT.into())),
         ("attribute::TAG_OPTIONAL", format!("0x{:04X}", attribute::TAG_OPTIONAL)),
         ("witness::MAGIC", text(&witness::MAGIC)),
         ("witness::FLAG_CLEAN", number(witness::FLAG_CLEAN.into())),

@@ -16,7 +16,7 @@ mod frame;
 pub mod fuzzing;
 mod segment;
 
-pub(crate) use attributes::{Attribute, AttributeError, Attributes, encode_name};
+pub(crate) use attributes::{Attribute, AttributeError, Attributes, put_attribute};
 pub(crate) use commit::{
     BatchHead, BatchKind, Class, CommitHead, CommitPlan, Ending, PlannedBatch, Witness, classify,
     decode_witness, encode_commit, padding_is_zero, record_at,
@@ -203,8 +203,40 @@ pub(crate) mod attribute {
     }
     pub(crate) const BYTES: usize = LENGTH.end;
     pub(crate) const TAG_NAME: u16 = 1;
+    pub(crate) const TAG_LABEL: u16 = 2;
+    pub(crate) const TAG_DATA: u16 = 3;
+    pub(crate) const TAG_STATE: u16 = 4;
+    pub(crate) const TAG_START: u16 = 5;
+    pub(crate) const TAG_PARENT: u16 = 6;
     pub(crate) const TAG_OPTIONAL: u16 = 0x8000;
     const _: () = assert!(BYTES == 8);
+}
+
+/// The value of a label; the key and what it is set to follow.
+pub(crate) mod label {
+    layout! {
+        KEY_BYTES = 0, 2;
+    }
+    pub(crate) const BYTES: usize = KEY_BYTES.end;
+}
+
+/// The value of the attribute that says what a stream was forked from.
+pub(crate) mod parent {
+    layout! {
+        STREAM = 0, 16;
+        SEQ = STREAM.end, 8;
+    }
+    pub(crate) const BYTES: usize = SEQ.end;
+}
+
+/// The bytes of a fork: whose events come before the stream's own.
+pub(crate) mod fork {
+    layout! {
+        STREAM = 0, 16;
+        GENERATION = STREAM.end, 4;
+    }
+    pub(crate) const BYTES: usize = GENERATION.end;
+    const _: () = assert!(BYTES == 20);
 }
 
 /// The first commit of a segment starts here.
@@ -268,6 +300,23 @@ fn take_u32(bytes: &[u8], field: &std::ops::Range<usize>) -> u32 {
 #[inline]
 fn take_u64(bytes: &[u8], field: &std::ops::Range<usize>) -> u64 {
     u64::from_le_bytes(take(bytes, field))
+}
+
+/// The last generation that can be: the field has 24 bits.
+pub(crate) const GENERATION_MAX: u32 = (1 << 24) - 1;
+
+/// A fork batch's bytes: the stream, and the generation in it, that what comes before is shared with.
+pub(crate) fn decode_fork(bytes: &[u8]) -> Option<([u8; 16], u32)> {
+    let whole = bytes.len() == fork::BYTES;
+    whole.then(|| (take(bytes, &fork::STREAM), take_u32(bytes, &fork::GENERATION)))
+}
+
+/// The bytes of a fork batch.
+pub(crate) fn encode_fork(stream: &[u8; 16], generation: u32) -> [u8; fork::BYTES] {
+    let mut bytes = [0; fork::BYTES];
+    put(&mut bytes, &fork::STREAM, stream);
+    put(&mut bytes, &fork::GENERATION, &generation.to_le_bytes());
+    bytes
 }
 
 /// A small unsigned number at the start of a gap batch's bytes: how many events were dropped.

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Nodes in the first bucket; each next bucket holds twice as many.
-const BUCKET_FIRST: usize = 16;
+pub(super) const BUCKET_FIRST: usize = 16;
 const BUCKETS: usize = 28;
 /// No node.
 pub(crate) const NONE: u32 = 0;
@@ -128,7 +128,7 @@ impl<const N: usize> Chain<N> {
 }
 
 /// The bucket of the `at`-th node, counted from one, and its index there.
-fn locate(at: u32) -> (usize, usize) {
+pub(super) fn locate(at: u32) -> (usize, usize) {
     let shifted = at as usize - 1 + BUCKET_FIRST;
     let bucket = (shifted.ilog2() - BUCKET_FIRST.ilog2()) as usize;
     (bucket, shifted - (BUCKET_FIRST << bucket))

@@ -70,6 +70,16 @@ impl FooterIndex {
         partition(run.clone(), at_most).checked_sub(1).filter(|index| run.contains(index))
     }
 
+    /// The part of `run` whose commits start at these offsets.
+    pub(crate) fn within(&self, run: &Range<u32>, offsets: &Range<u64>) -> Range<u32> {
+        let before = |bound: u64| {
+            let is_before = |index: u32| self.entry(index).is_some_and(|one| one.offset < bound);
+            partition(run.clone(), is_before)
+        };
+        let start = before(offsets.start);
+        start..before(offsets.end).max(start)
+    }
+
     /// Where the run of `stream` that starts at `start` ends: steps that double, then a search, so that
     /// many streams of one entry and one stream of many are both quick.
     fn run_end(&self, start: u32, stream: &[u8; 16]) -> u32 {

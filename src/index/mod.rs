@@ -1,11 +1,13 @@
 //! (stream, seq) to place, inside one segment: a chain while the segment is active, its footer once
 //! it is sealed. An entry is a hint: what it points to is verified when it is read.
 
+mod arena;
 mod chain;
 mod footer;
 
 use std::sync::Arc;
 
+pub(crate) use arena::{Arena, At};
 pub(crate) use chain::{Chain, NONE};
 pub(crate) use footer::FooterIndex;
 
@@ -95,6 +97,17 @@ impl StreamBatches {
                 (found != NONE).then_some(Cursor(found))
             }
             Self::Sealed { footer, run } => footer.seek(run, seq).map(Cursor),
+        }
+    }
+
+    /// Those of the commits that start at these offsets. A list of an active segment is that already.
+    pub(crate) fn within(self, offsets: &std::ops::Range<u64>) -> Self {
+        match self {
+            Self::Active { .. } => self,
+            Self::Sealed { footer, run } => {
+                let run = footer.within(&run, offsets);
+                Self::Sealed { footer, run }
+            }
         }
     }
 

@@ -77,7 +77,7 @@ fn fill(log: &Log, turns: u16) -> BTreeSet<StreamId> {
 
 fn collect(log: &Log, dead: &BTreeSet<StreamId>) -> Result<CollectReport> {
     let wants = |batch: &Candidate<'_>| !dead.contains(&batch.stream);
-    log.0.collect(CollectOptions::new(), &wants)
+    log.0.collect_where(CollectOptions::new(), Some(&wants))
 }
 
 fn without(content: &Content, dead: &BTreeSet<StreamId>) -> Content {
@@ -108,7 +108,10 @@ fn p6_p7_what_is_wanted_stays_at_its_position_and_the_rest_is_given_back() {
     let before = log.snapshot();
     let dry = log
         .0
-        .collect(CollectOptions::new().dry_run(), &|batch| !dead.contains(&batch.stream))
+        .collect_where(
+            CollectOptions::new().dry_run(),
+            Some(&|batch| !dead.contains(&batch.stream)),
+        )
         .expect("planned");
     let files = disk.files();
     assert_eq!(content(&log.snapshot()), all, "a dry run changes nothing");
@@ -298,7 +301,7 @@ fn control_collecting_what_is_wanted_is_noticed() {
     let wants = |batch: &Candidate<'_>| {
         !dead.contains(&batch.stream) && (batch.kind != BatchKind::Events || batch.first_seq != 3)
     };
-    log.0.collect(CollectOptions::new(), &wants).expect("collected");
+    log.0.collect_where(CollectOptions::new(), Some(&wants)).expect("collected");
     let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| content(&log.snapshot())));
     assert!(read.is_err() || !is_between(&read.unwrap_or_default(), &all, &dead));
 }

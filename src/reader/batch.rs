@@ -29,6 +29,9 @@ pub(crate) struct Batch {
     pub(crate) position: Option<u64>,
     /// Events dropped right before the first.
     pub(crate) dropped: u64,
+    pub(crate) generation: u32,
+    /// What is not behind this seq is asked for; the rest belongs to another branch.
+    pub(crate) until: u64,
     pin: Pin,
     frames: Range<usize>,
     /// The next event from the front: its index, and where its frame starts.
@@ -51,6 +54,8 @@ impl Batch {
             count,
             position: None,
             dropped: 0,
+            generation: 0,
+            until: u64::MAX,
             front: (0, frames.start),
             pin,
             frames,
@@ -63,7 +68,7 @@ impl Batch {
     }
 
     pub(crate) fn holds(&self, seq: u64) -> bool {
-        seq >= self.first_seq && seq < self.end_seq()
+        seq >= self.first_seq && seq < self.end_seq().min(self.until)
     }
 
     /// The event of this seq, walking on from the last one that was asked for. `None`: the frames are not
@@ -106,11 +111,19 @@ impl Batch {
             kind: head.kind,
             codec: head.codec,
             time: head.time,
+            generation: self.generation,
             dropped_before: if seq == self.first_seq { self.dropped } else { 0 },
             pin: Pin::clone(&self.pin),
             payload: at + frame_header::BYTES..end,
         }
     }
+}
+
+/// Whose batches they must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) stream: StreamId,
+    pub(crate) generation: u32,
 }
 
 /// Reads batches of segments, and keeps what it read last.
@@ -133,11 +146,11 @@ impl Loader {
     pub(crate) fn load(
         &mut self,
         segment: &Segment,
-        stream: StreamId,
+        owner: Owner,
         at: &BatchRef,
         end: u64,
     ) -> Result<Batch> {
-        let (position, head) = self.head(segment, stream, at, end)?;
+        let (position, head) = self.head(segment, owner, at, end)?;
         let range = at.offset + head.start..at.offset + head.end;
         let window = self.window(segment, range.clone(), end)?;
         let bytes = window.get(range.clone()).unwrap_or_default();
@@ -145,8 +158,10 @@ impl Loader {
             return Err(segment.error("read", at.offset));
         }
         let (pin, frames) = window.pinned(range).ok_or_else(|| segment.error("read", at.offset))?;
-        let mut batch = Batch::new(stream, head.first_seq, u64::from(head.count), pin, frames);
+        let count = u64::from(head.count);
+        let mut batch = Batch::new(owner.stream, head.first_seq, count, pin, frames);
         batch.position = Some(position);
+        batch.generation = head.generation;
         Ok(batch)
     }
 
@@ -154,11 +169,11 @@ impl Loader {
     pub(crate) fn load_gap(
         &mut self,
         segment: &Segment,
-        stream: StreamId,
+        owner: Owner,
         at: &BatchRef,
         end: u64,
     ) -> Result<u64> {
-        let batch = self.load(segment, stream, at, end)?;
+        let batch = self.load(segment, owner, at, end)?;
         (*batch.pin)
             .as_ref()
             .get(batch.frames)
@@ -169,7 +184,7 @@ impl Loader {
     fn head(
         &mut self,
         segment: &Segment,
-        stream: StreamId,
+        owner: Owner,
         at: &BatchRef,
         end: u64,
     ) -> Result<(u64, BatchHead)> {
@@ -199,9 +214,11 @@ impl Loader {
         let window = self.window(segment, near.clone(), end)?;
         let bytes = window.get(near).unwrap_or_default();
         let directory = commit.directory(bytes, &marker, salt).ok_or_else(damaged)?;
-        let head = directory.find(stream.as_bytes(), at.kind).ok_or_else(damaged)?;
+        let head = directory.find(owner.stream.as_bytes(), at.kind).ok_or_else(damaged)?;
         let same = head.first_seq == at.first_seq && head.count == at.count;
-        if same || at.kind == BatchKind::Gap { Ok((commit.position, head)) } else { Err(damaged()) }
+        let is_own = head.generation == owner.generation;
+        let fits = is_own && (same || at.kind == BatchKind::Gap);
+        if fits { Ok((commit.position, head)) } else { Err(damaged()) }
     }
 
     fn window(&mut self, segment: &Segment, range: Range<u64>, end: u64) -> Result<&Window> {

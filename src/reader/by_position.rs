@@ -181,6 +181,7 @@ impl LogEvents {
                     let mut batch = Batch::new(stream, head.first_seq, count, pin, frames);
                     batch.position = Some(found.head.position);
                     batch.dropped = dropped;
+                    batch.generation = head.generation;
                     self.batch = Some((batch, head.first_seq));
                     return Ok(true);
                 }

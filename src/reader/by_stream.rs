@@ -1,14 +1,14 @@
 //! The events of one stream, from both ends.
 
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
 
 use super::batch::{Batch, Loader};
 use super::event::Event;
-use crate::catalog::{Snapshot, SpanBatches, StreamEntry};
+use super::walker::Walker;
+use crate::catalog::{Lineage, Piece, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchKind;
-use crate::index::{BatchRef, Cursor, StreamBatches};
+use crate::index::BatchRef;
 use crate::types::{Seq, StreamId};
 
 /// The events of a stream, in order; `rev()` reads them backwards. What is damaged comes as an error
@@ -17,7 +17,11 @@ use crate::types::{Seq, StreamId};
 pub struct Events {
     snapshot: Snapshot,
     stream: StreamId,
-    entry: Option<Arc<StreamEntry>>,
+    lineage: Lineage,
+    /// Where the stream now starts, as long as seqs before that were asked for and not refused yet.
+    trimmed: Option<u64>,
+    /// The stream starts here.
+    first: u64,
     /// Seqs still to come.
     start: u64,
     end: u64,
@@ -31,25 +35,40 @@ pub struct Events {
 /// Where one end of the iteration stands.
 #[derive(Debug, Default)]
 struct Side {
+    /// The part of the lineage that the walker is in.
+    piece: Option<Piece>,
     walker: Option<Walker>,
     loader: Loader,
     batch: Option<Batch>,
+}
+
+impl Side {
+    /// The piece that this seq is in. What walked in another one starts anew.
+    fn enter(&mut self, lineage: &Lineage, seq: u64) -> Option<Piece> {
+        if self.piece.as_ref().is_none_or(|piece| !piece.seqs.contains(&seq)) {
+            self.walker = None;
+            self.piece = lineage.piece(seq).cloned();
+        }
+        self.piece.clone()
+    }
 }
 
 impl Events {
     pub(crate) fn durable(
         snapshot: Snapshot,
         stream: StreamId,
-        entry: Option<Arc<StreamEntry>>,
-        head: u64,
+        lineage: Lineage,
+        seqs: std::ops::Range<u64>,
     ) -> Self {
         Self {
             snapshot,
             stream,
-            entry,
-            start: 0,
-            end: head,
-            durable_end: head,
+            lineage,
+            trimmed: None,
+            first: seqs.start,
+            start: seqs.start,
+            end: seqs.end,
+            durable_end: seqs.end,
             volatile: Vec::new(),
             front: Side::default(),
             back: Side::default(),
@@ -63,8 +82,15 @@ impl Events {
         self
     }
 
+    /// Only the events from `first` on: what is before it is trimmed.
+    pub(crate) fn from(mut self, first: u64) -> Self {
+        (self.first, self.start) = (first, self.start.max(first));
+        self
+    }
+
     /// Only the events whose seq is in `range`: `events.range(10..)`, `events.range(..=5)`.
-    /// Finding the first takes a logarithm of the stream's length.
+    /// Finding the first takes a logarithm of the stream's length. A range that says a start before which the stream
+    /// was trimmed is refused in its place: with one [`ErrorKind::Trimmed`], and then goes on.
     #[must_use]
     pub fn range<S: Into<u64> + Copy>(mut self, range: impl RangeBounds<S>) -> Self {
         let start = match range.start_bound() {
@@ -77,6 +103,9 @@ impl Events {
             Bound::Excluded(seq) => (*seq).into(),
             Bound::Unbounded => u64::MAX,
         };
+        if start < self.first && !matches!(range.start_bound(), Bound::Unbounded) {
+            self.trimmed = Some(self.first);
+        }
         self.start = self.start.max(start);
         self.end = self.end.min(end);
         self
@@ -113,38 +142,62 @@ impl Events {
             self.start = found.map_or(self.end, |batch| batch.first_seq.max(self.start));
             return Ok(());
         }
+        let Some(piece) = self.front.enter(&self.lineage, self.start) else {
+            // What came before this branch cannot be found.
+            let starts = self.lineage.pieces().map(|piece| piece.seqs.start);
+            let next = starts.filter(|start| *start > self.start).min();
+            let lost = self.start..next.unwrap_or(self.durable_end).min(self.end);
+            self.start = lost.end;
+            return Err(self.corrupt(None, lost));
+        };
+        let limit = piece.seqs.end;
         let mut walker = match self.front.walker.take() {
             Some(walker) => walker.next(&self.snapshot),
             None => {
-                let found = self.walker_at(self.start);
+                let found = Walker::seek(&self.snapshot, piece.branch, self.start);
                 found.map(|at| at.or_gap_before(&self.snapshot))
             }
         };
-        let mut gap = None;
+        let mut gap: Option<BatchRef> = None;
         while let Some(at) = walker {
             let Some(batch) = at.batch(&self.snapshot) else {
                 break;
             };
             match batch.kind {
+                BatchKind::Events if batch.first_seq >= limit => {
+                    // The branch goes on, but what is shared with it ends here, in a gap perhaps.
+                    if gap.is_some_and(|gap| gap.first_seq <= self.start) {
+                        self.start = limit;
+                        return Ok(());
+                    }
+                    break;
+                }
                 BatchKind::Events if batch.end_seq() > self.start => {
-                    return self.enter_front(at, &batch, gap);
+                    return self.enter_front(at, &batch, gap, limit);
                 }
                 BatchKind::Gap => gap = Some(batch),
                 _ => {}
             }
             walker = at.next(&self.snapshot);
         }
-        let lost = self.start..self.durable_end.min(self.end);
-        self.start = self.durable_end;
+        let lost = self.start..limit.min(self.end);
+        self.start = limit;
         Err(self.corrupt(None, lost))
     }
 
-    fn enter_front(&mut self, at: Walker, batch: &BatchRef, gap: Option<BatchRef>) -> Result<()> {
+    fn enter_front(
+        &mut self,
+        at: Walker,
+        batch: &BatchRef,
+        gap: Option<BatchRef>,
+        limit: u64,
+    ) -> Result<()> {
+        let owner = at.owner(&self.snapshot);
         let end = self.snapshot.end_in(&at.here.segment);
         let mut dropped = 0;
         if let Some(gap) = gap.filter(|gap| gap.offset == batch.offset) {
             let loader = &mut self.front.loader;
-            dropped = match loader.load_gap(&at.here.segment, self.stream, &gap, end) {
+            dropped = match loader.load_gap(&at.here.segment, owner, &gap, end) {
                 Ok(dropped) if gap.first_seq.checked_add(dropped) == Some(batch.first_seq) => {
                     dropped
                 }
@@ -159,18 +212,20 @@ impl Events {
             let error = at.here.segment.error("read", batch.offset);
             return Err(self.corrupt(Some(&error), lost));
         }
-        let loaded = self.front.loader.load(&at.here.segment, self.stream, batch, end);
+        let loaded = self.front.loader.load(&at.here.segment, owner, batch, end);
         self.front.walker = Some(at);
         match loaded {
             Ok(mut loaded) => {
                 loaded.dropped = dropped;
+                (loaded.stream, loaded.until) = (self.stream, limit);
                 self.start = self.start.max(batch.first_seq);
                 self.front.batch = Some(loaded);
                 Ok(())
             }
             Err(error) => {
-                let lost = self.start.max(batch.first_seq)..batch.end_seq().min(self.end);
-                self.start = batch.end_seq();
+                let end = batch.end_seq().min(limit);
+                let lost = self.start.max(batch.first_seq)..end.min(self.end);
+                self.start = end;
                 Err(self.failed(error, lost))
             }
         }
@@ -184,9 +239,17 @@ impl Events {
             self.end = found.map_or(self.durable_end, |batch| batch.end_seq().min(self.end));
             return Ok(());
         }
+        let Some(piece) = self.back.enter(&self.lineage, self.end - 1) else {
+            let ends = self.lineage.pieces().map(|piece| piece.seqs.end);
+            let before = ends.filter(|end| *end < self.end).max().unwrap_or(0);
+            let lost = before.max(self.start)..self.end;
+            self.end = lost.start;
+            return Err(self.corrupt(None, lost));
+        };
+        let first = piece.seqs.start.max(self.start);
         let mut walker = match self.back.walker.take() {
             Some(walker) => walker.prev(&self.snapshot),
-            None => self.walker_at(self.end - 1),
+            None => Walker::seek(&self.snapshot, piece.branch, self.end - 1),
         };
         let mut after = None;
         while let Some(at) = walker {
@@ -202,9 +265,9 @@ impl Events {
             }
             walker = at.prev(&self.snapshot);
         }
-        let lost = self.start..self.end;
+        let lost = first..self.end;
         let gap_first = after.unwrap_or(self.end).min(self.end);
-        self.end = self.start;
+        self.end = first;
         if gap_first <= lost.start { Ok(()) } else { Err(self.corrupt(None, lost)) }
     }
 
@@ -221,13 +284,13 @@ impl Events {
         if self.end <= self.start {
             return Ok(());
         }
-        let end = self.snapshot.end_in(&at.here.segment);
-        let loaded = self.back.loader.load(&at.here.segment, self.stream, batch, end);
+        let (end, owner) = (self.snapshot.end_in(&at.here.segment), at.owner(&self.snapshot));
+        let loaded = self.back.loader.load(&at.here.segment, owner, batch, end);
         let before = at.gap_before(&self.snapshot, batch);
         let dropped = match &before {
             Some(gap) => {
                 let loader = &mut self.back.loader;
-                match loader.load_gap(&at.here.segment, self.stream, gap, end) {
+                match loader.load_gap(&at.here.segment, owner, gap, end) {
                     Err(error) if !is_damage(&error) => return Err(self.stop(error)),
                     dropped => dropped.unwrap_or(0),
                 }
@@ -238,6 +301,7 @@ impl Events {
         match loaded {
             Ok(mut loaded) => {
                 loaded.dropped = dropped;
+                loaded.stream = self.stream;
                 self.back.batch = Some(loaded);
                 Ok(())
             }
@@ -256,8 +320,10 @@ impl Events {
         (batch.kind == BatchKind::Gap).then_some(batch.first_seq)
     }
 
-    fn walker_at(&self, seq: u64) -> Option<Walker> {
-        Walker::seek(&self.snapshot, self.entry.as_ref()?, seq)
+    /// What was asked for and is trimmed is refused once.
+    fn refuse_trimmed(&mut self) -> Option<Result<Event>> {
+        let start = Seq(self.trimmed.take()?);
+        Some(Err(Error::new(ErrorKind::Trimmed { stream: self.stream, start }, "read")))
     }
 }
 
@@ -265,6 +331,9 @@ impl Iterator for Events {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.trimmed.is_some() {
+            return self.refuse_trimmed();
+        }
         while self.start < self.end {
             let seq = self.start;
             match &mut self.front.batch {
@@ -309,94 +378,10 @@ impl DoubleEndedIterator for Events {
                 }
             }
         }
-        None
+        self.refuse_trimmed()
     }
 }
 
 fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt { .. })
-}
-
-/// A place among the batches of a stream, over all segments.
-#[derive(Clone, Debug)]
-struct Walker {
-    entry: Arc<StreamEntry>,
-    span: u32,
-    here: SpanBatches,
-    cursor: Cursor,
-}
-
-impl Walker {
-    /// At the newest batch that starts at or before `seq`, or at the first of all.
-    fn seek(snapshot: &Snapshot, entry: &Arc<StreamEntry>, seq: u64) -> Option<Self> {
-        let mut span = snapshot.seek_span(entry, seq)?;
-        loop {
-            let here = snapshot.span(entry.id, span)?;
-            if let Some(cursor) = here.batches.seek(seq).or_else(|| here.batches.first()) {
-                return Some(Self { entry: Arc::clone(entry), span, here, cursor });
-            }
-            // Nothing was left of it here.
-            span = snapshot.next_span(span)?;
-        }
-    }
-
-    /// A gap and the events behind it start at different seqs; who reads forward begins with the gap.
-    fn or_gap_before(self, snapshot: &Snapshot) -> Self {
-        let before = self.clone().prev(snapshot);
-        let not_events =
-            |at: &Self| at.batch(snapshot).is_some_and(|batch| batch.kind != BatchKind::Events);
-        before.filter(not_events).unwrap_or(self)
-    }
-
-    /// What is here; `None` when the snapshot does not show it.
-    fn batch(&self, snapshot: &Snapshot) -> Option<BatchRef> {
-        let batch = self.here.batches.get(self.cursor)?;
-        snapshot.shows(&self.here.segment, batch.offset).then_some(batch)
-    }
-
-    fn next(mut self, snapshot: &Snapshot) -> Option<Self> {
-        if let Some(cursor) = self.here.batches.next(self.cursor) {
-            self.cursor = cursor;
-            return Some(self);
-        }
-        self.go_on(snapshot, Snapshot::next_span, StreamBatches::first)
-    }
-
-    fn prev(mut self, snapshot: &Snapshot) -> Option<Self> {
-        if let Some(cursor) = self.here.batches.prev(self.cursor) {
-            self.cursor = cursor;
-            return Some(self);
-        }
-        self.go_on(snapshot, Snapshot::prev_span, StreamBatches::last)
-    }
-
-    /// To the nearest span that leads to another segment with something in it: where segments were collected,
-    /// several spans lead to the same one.
-    fn go_on(
-        mut self,
-        snapshot: &Snapshot,
-        neighbour: impl Fn(&Snapshot, u32) -> Option<u32>,
-        enter: impl Fn(&StreamBatches) -> Option<Cursor>,
-    ) -> Option<Self> {
-        let left = self.here.segment.number();
-        loop {
-            self.span = neighbour(snapshot, self.span)?;
-            let here = snapshot.span(self.entry.id, self.span)?;
-            if here.segment.number() == left {
-                continue;
-            }
-            if let Some(cursor) = enter(&here.batches) {
-                (self.here, self.cursor) = (here, cursor);
-                return Some(self);
-            }
-        }
-    }
-
-    /// The gap right before this batch, in the same commit.
-    fn gap_before(&self, snapshot: &Snapshot, batch: &BatchRef) -> Option<BatchRef> {
-        let before = self.clone().prev(snapshot)?;
-        let found = before.batch(snapshot)?;
-        let same = before.here.segment.number() == self.here.segment.number();
-        (found.kind == BatchKind::Gap && same && found.offset == batch.offset).then_some(found)
-    }
 }

@@ -16,6 +16,7 @@ pub struct Event {
     pub(crate) kind: EventKind,
     pub(crate) codec: CodecId,
     pub(crate) time: Timestamp,
+    pub(crate) generation: u32,
     pub(crate) dropped_before: u64,
     pub(crate) pin: Pin,
     pub(crate) payload: Range<usize>,
@@ -32,6 +33,13 @@ impl Event {
     #[must_use]
     pub fn seq(&self) -> Seq {
         Seq(self.seq)
+    }
+
+    /// Which life of its seqs its stream was in: a rewind behind a commit starts another. In one stream the same
+    /// generation and seq never mean two events.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// The commit that made it durable; `None` while it is volatile.
@@ -89,6 +97,7 @@ impl fmt::Debug for Event {
         f.debug_struct("Event")
             .field("stream", &self.stream)
             .field("seq", &self.seq)
+            .field("generation", &self.generation)
             .field("position", &self.position)
             .field("kind", &self.kind)
             .field("codec", &self.codec)

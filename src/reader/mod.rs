@@ -8,6 +8,7 @@ mod batch;
 mod by_position;
 mod by_stream;
 mod event;
+mod walker;
 
 pub use by_position::LogEvents;
 pub use by_stream::Events;
@@ -17,19 +18,22 @@ pub(crate) use batch::Batch;
 
 use crate::catalog::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::{Position, StreamId};
+use crate::types::{Position, StreamId, StreamState};
 
 impl Snapshot {
     /// The events of a stream, from its first to its last; [`Events::range`] and `rev()` choose others.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownStream`] when the snapshot shows nothing of it.
+    /// [`ErrorKind::UnknownStream`] when the snapshot shows nothing of it; [`ErrorKind::Deleted`].
     pub fn events(&self, stream: StreamId) -> Result<Events> {
-        let unknown = || Error::new(ErrorKind::UnknownStream(stream), "read");
-        let entry = self.catalog.entry(stream).ok_or_else(unknown)?;
-        let head = self.head(&entry).ok_or_else(unknown)?;
-        Ok(Events::durable(self.clone(), stream, Some(entry), head))
+        let refused = |kind| Error::new(kind, "read");
+        let view = self.view(stream).ok_or_else(|| refused(ErrorKind::UnknownStream(stream)))?;
+        if view.state() == StreamState::Deleted {
+            return Err(refused(ErrorKind::Deleted(stream)));
+        }
+        let lineage = self.catalog.lineage(view.tip, view.head);
+        Ok(Events::durable(self.clone(), stream, lineage, view.start()..view.head))
     }
 
     /// All events of the log in the order of their commits, from the commit at `from` on;
@@ -50,14 +54,17 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownName`], or [`ErrorKind::AmbiguousPrefix`] when several ids start like this.
+    /// [`ErrorKind::UnknownName`]; [`ErrorKind::UnknownStream`]; [`ErrorKind::Deleted`]; or [`ErrorKind::AmbiguousPrefix`] when several ids start like this.
     pub fn resolve(&self, text: &str) -> Result<StreamId> {
         if let Some(id) = self.find(text) {
             return Ok(id);
         }
         if let Ok(id) = text.parse::<StreamId>() {
-            let known = self.stream(id).map(|info| info.id);
-            return known.ok_or_else(|| Error::new(ErrorKind::UnknownStream(id), "resolve"));
+            return match self.view(id).map(|view| view.state()) {
+                None => Err(Error::new(ErrorKind::UnknownStream(id), "resolve")),
+                Some(StreamState::Deleted) => Err(Error::new(ErrorKind::Deleted(id), "resolve")),
+                Some(_) => Ok(id),
+            };
         }
         let prefix = text.to_ascii_lowercase();
         let mut found = self

@@ -9,11 +9,11 @@ use super::scan::{Found, Scanner, Step, Wanted};
 use crate::disk::{Disk, RealDisk, read_exact_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
-    BatchKind, COMMITS_AT, Ending, Frames, HeaderError, decode_gap, decode_header, header,
-    record_at, witness,
+    Attribute, Attributes, BatchHead, BatchKind, COMMITS_AT, Ending, Frames, HeaderError,
+    decode_fork, decode_gap, decode_header, header, record_at, witness,
 };
 use crate::segment::{DIR, Sealed, Segment, parse_name, path, place};
-use crate::types::{CodecId, EventKind, Position, Seq, StreamId, Timestamp};
+use crate::types::{CodecId, CommitId, EventKind, Position, Seq, StreamId, StreamState, Timestamp};
 
 /// One record, or one part of it, in the order of the file. Offsets are bytes from the file's start.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,8 +73,31 @@ pub enum Item {
     },
     /// So many events were dropped here by an overwriting ring.
     Gap { segment: u32, offset: u64, stream: StreamId, seq: Seq, dropped: u64 },
-    /// The stream got this name.
+    /// The stream got this name; none when it is empty.
     Name { segment: u32, offset: u64, stream: StreamId, name: String },
+    /// The stream got this label; it was taken away when there is no value.
+    Label { segment: u32, offset: u64, stream: StreamId, key: String, value: Option<String> },
+    /// The host keeps so many bytes with the stream.
+    Data { segment: u32, offset: u64, stream: StreamId, bytes: u64 },
+    /// From here on the stream is in this state.
+    State { segment: u32, offset: u64, stream: StreamId, state: StreamState },
+    /// The events before this one are trimmed.
+    Start { segment: u32, offset: u64, stream: StreamId, seq: Seq },
+    /// The stream was forked from this one, at this seq.
+    Parent { segment: u32, offset: u64, stream: StreamId, parent: StreamId, seq: Seq },
+    /// The stream's events before this one are those of another stream, in this generation of it.
+    Fork {
+        segment: u32,
+        offset: u64,
+        stream: StreamId,
+        seq: Seq,
+        base: StreamId,
+        base_generation: u32,
+    },
+    /// The stream's events from this one on were dropped, and this generation starts.
+    Rewind { segment: u32, offset: u64, stream: StreamId, seq: Seq, generation: u32 },
+    /// What the program called the commit.
+    CommitId { segment: u32, offset: u64, stream: StreamId, id: CommitId },
     /// The watermark behind the last commit.
     Witness { segment: u32, offset: u64, next: Position, durable: Position, clean: bool },
     /// The index of a sealed segment.
@@ -281,15 +304,6 @@ impl Inspection {
             let stream = StreamId::from_bytes(batch.stream);
             let whole = !found.bad.contains(&index);
             match batch.kind {
-                Some(BatchKind::Catalog) => {
-                    let named = found.names.iter().filter(|(named, _)| *named == stream);
-                    self.ready.extend(named.map(|(stream, name)| Item::Name {
-                        segment: number,
-                        offset,
-                        stream: *stream,
-                        name: name.clone(),
-                    }));
-                }
                 Some(BatchKind::Gap) => self.ready.push_back(Item::Gap {
                     segment: number,
                     offset,
@@ -311,13 +325,58 @@ impl Inspection {
                         self.events(number, offset, stream, batch.first_seq, body);
                     }
                 }
-                None => self.ready.push_back(Item::Unreadable {
+                Some(_) if whole => self.life(number, offset, batch, body),
+                _ => self.ready.push_back(Item::Unreadable {
                     segment: number,
                     offset,
                     bytes: batch.end - batch.start,
                 }),
             }
         }
+    }
+
+    /// What becomes of a stream beside its events.
+    fn life(&mut self, segment: u32, offset: u64, batch: &BatchHead, body: &[u8]) {
+        let (stream, seq) = (StreamId::from_bytes(batch.stream), Seq(batch.first_seq));
+        let generation = batch.generation;
+        self.ready.push_back(match batch.kind {
+            Some(BatchKind::Fork) => {
+                let (base, base_generation) = decode_fork(body).unwrap_or_default();
+                let base = StreamId::from_bytes(base);
+                Item::Fork { segment, offset, stream, seq, base, base_generation }
+            }
+            Some(BatchKind::Rewind) => Item::Rewind { segment, offset, stream, seq, generation },
+            Some(BatchKind::CommitId) => {
+                let id = CommitId(body.try_into().unwrap_or_default());
+                Item::CommitId { segment, offset, stream, id }
+            }
+            _ => return self.attributes(segment, offset, stream, body),
+        });
+    }
+
+    fn attributes(&mut self, segment: u32, offset: u64, stream: StreamId, body: &[u8]) {
+        let item = |attribute| {
+            Some(match attribute {
+                Attribute::Name(name) => {
+                    Item::Name { segment, offset, stream, name: name.to_owned() }
+                }
+                Attribute::Label { key, value } => {
+                    let (key, value) = (key.to_owned(), value.map(ToOwned::to_owned));
+                    Item::Label { segment, offset, stream, key, value }
+                }
+                Attribute::Data(data) => {
+                    Item::Data { segment, offset, stream, bytes: data.len() as u64 }
+                }
+                Attribute::State(state) => Item::State { segment, offset, stream, state },
+                Attribute::Start(seq) => Item::Start { segment, offset, stream, seq: Seq(seq) },
+                Attribute::Parent { stream: parent, seq } => {
+                    let parent = StreamId::from_bytes(parent);
+                    Item::Parent { segment, offset, stream, parent, seq: Seq(seq) }
+                }
+                Attribute::Optional => return None,
+            })
+        };
+        self.ready.extend(Attributes(body).map_while(Result::ok).filter_map(item));
     }
 
     fn events(&mut self, segment: u32, offset: u64, stream: StreamId, first: u64, body: &[u8]) {

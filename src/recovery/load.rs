@@ -3,23 +3,24 @@
 //! It reads and never writes. Sealed segments are taken by their footers; the active one, and one that a
 //! crash left without a footer, are replayed. Whatever is damaged is reported and stepped around.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::discover::{Access, Candidate, Discovered, Role, Spares, Watch, discover};
+use super::fold::{self, Changes};
 use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, TornTail};
 use super::scan::{Found, Scanner, Step};
 use super::sealed::{self, LostEvents, Verdict, lost_events};
 use super::walk::{End, Expectation, Wound, walk};
-use crate::catalog::{Catalog, Gathered, LogPlace, Watermark};
+use crate::catalog::{COMMIT_IDS_MAX, Catalog, CommitIds, LogPlace, Watermark};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, Covers, Ending, POSITION_MAX, witness};
-use crate::index::BatchRef;
+use crate::index::{BatchRef, FooterIndex};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare, place};
-use crate::types::{Position, StreamId};
+use crate::types::Position;
 
 /// How closely to look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +50,8 @@ pub(crate) struct Loaded {
     pub(crate) unfinished: Vec<String>,
     /// Files behind the last usable segment that hold something: the log cannot go on behind them.
     pub(crate) in_the_way: Vec<u32>,
+    /// The ids that commits had of late; only for writing.
+    pub(crate) ids: CommitIds,
 }
 
 /// Reads a log. `None`: there is none.
@@ -57,10 +60,10 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
         let Some(found) = discover(disk, access, Spares::Presumed)? else { return Ok(None) };
         let spares = || found.candidates.iter().filter(|one| matches!(one.role, Role::Spare(_)));
         if spares().next().is_none() {
-            return fold(found, depth).map(Some);
+            return fold(found, access, depth).map(Some);
         }
         if let Some(watch) = Watch::start(&found.candidates) {
-            let loaded = fold(found, depth);
+            let loaded = fold(found, access, depth);
             if watch.finish()? {
                 return loaded.map(Some);
             }
@@ -68,14 +71,13 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
         }
     }
     let Some(found) = discover(disk, access, Spares::Searched)? else { return Ok(None) };
-    fold(found, depth).map(Some)
+    fold(found, access, depth).map(Some)
 }
 
-fn fold(mut found: Discovered, depth: Depth) -> Result<Loaded> {
+fn fold(mut found: Discovered, access: Access, depth: Depth) -> Result<Loaded> {
     let mut loader = Loader {
         depth,
         catalog: Catalog::new(),
-        gathered: Gathered::default(),
         survey: Survey::default(),
         next: 1,
         acked: 0,
@@ -84,6 +86,7 @@ fn fold(mut found: Discovered, depth: Depth) -> Result<Loaded> {
         unsealed: Vec::new(),
         stranded: Vec::new(),
         superseded: Vec::new(),
+        with_id: VecDeque::new(),
     };
     let sparse: Vec<(u32, Covers)> = found.candidates.iter().filter_map(covers_of).collect();
     let last = found.candidates.iter().rposition(|one| matches!(one.role, Role::Segment(_)));
@@ -104,7 +107,9 @@ fn fold(mut found: Discovered, depth: Depth) -> Result<Loaded> {
         loader.fold(one, before, later)?;
         before = number;
     }
-    Ok(loader.finish(found, before, behind))
+    loader.catalog.collect_names();
+    let ids = if access == Access::Write { loader.ids()? } else { CommitIds::default() };
+    Ok(loader.finish(found, before, behind, ids))
 }
 
 /// The number of a sparse segment, and what it speaks for.
@@ -143,7 +148,6 @@ struct File {
 struct Loader {
     depth: Depth,
     catalog: Catalog,
-    gathered: Gathered,
     survey: Survey,
     /// The position that the next commit should have.
     next: u64,
@@ -154,6 +158,8 @@ struct Loader {
     /// Unusable files behind the last segment that was folded.
     stranded: Vec<u32>,
     superseded: Vec<(u32, u32)>,
+    /// Where the latest commits are that have an id.
+    with_id: VecDeque<(Arc<Segment>, u64)>,
 }
 
 impl Loader {
@@ -250,18 +256,10 @@ impl Loader {
             let error = Error::new(ErrorKind::UnsupportedFeature, "open");
             return Err(error.at(place(one.number, footer_at)));
         }
-        let mut naming = BTreeSet::new();
+        let changes = self.changes_in(segment, &footer, footer_at)?;
         for (stream, run) in footer.runs() {
-            let entries = || run.clone().filter_map(|index| footer.get(index));
-            let first = entries().next().map_or(0, |batch| batch.first_seq);
-            let head = footer.get(run.end - 1).map_or(0, |batch| batch.end_seq());
-            self.catalog.gather_sealed(&mut self.gathered, one.number, stream, (first, head));
-            let catalog = entries().filter(|batch| batch.kind == BatchKind::Catalog);
-            naming.extend(catalog.map(|batch| batch.offset));
-        }
-        // One commit may name thousands of streams: each is read once.
-        for offset in naming {
-            self.name_from(segment, offset, footer_at)?;
+            let batches: Vec<BatchRef> = run.filter_map(|index| footer.get(index)).collect();
+            fold::note_run(&self.catalog, one.number, stream, &batches, &changes);
         }
         if self.depth == Depth::Full {
             self.check_sealed(segment, last, footer_at)?;
@@ -277,14 +275,63 @@ impl Loader {
         Ok(())
     }
 
-    /// Reads the names that one commit of a sealed segment gives.
-    fn name_from(&mut self, segment: &Arc<Segment>, offset: u64, limit: u64) -> Result<()> {
-        let step = Scanner::new(Arc::clone(segment), limit).step(offset)?;
-        match step {
-            Step::Commit(found) => self.learn(&found, segment),
-            // The damage itself is found by whoever reads the commit, or surveys all of it.
-            _ => Ok(()),
+    /// What the commits of a sealed segment say of streams beside their events; each is read once, and no other.
+    fn changes_in(
+        &mut self,
+        segment: &Arc<Segment>,
+        footer: &FooterIndex,
+        limit: u64,
+    ) -> Result<Changes> {
+        let (mut offsets, mut with_id) = (BTreeSet::new(), Vec::new());
+        for batch in (0..footer.len()).filter_map(|index| footer.get(index)) {
+            match batch.kind {
+                BatchKind::Catalog | BatchKind::Fork => drop(offsets.insert(batch.offset)),
+                BatchKind::CommitId => with_id.push(batch.offset),
+                _ => {}
+            }
         }
+        with_id.sort_unstable();
+        for offset in with_id.iter().rev().take(COMMIT_IDS_MAX).rev() {
+            self.with_id.push_back((Arc::clone(segment), *offset));
+        }
+        while self.with_id.len() > COMMIT_IDS_MAX {
+            self.with_id.pop_front();
+        }
+        let mut changes = Changes::new();
+        let mut scanner = Scanner::new(Arc::clone(segment), limit);
+        for offset in offsets {
+            // The damage itself is found by whoever reads the commit, or surveys all of it.
+            let Step::Commit(found) = scanner.step(offset)? else {
+                self.catalog.doubt();
+                continue;
+            };
+            if !found.is_sound() {
+                self.catalog.doubt();
+            }
+            if found.unknown && found.is_sound() {
+                let error = Error::new(ErrorKind::UnsupportedFeature, "open");
+                return Err(error.at(place(segment.number(), offset)));
+            }
+            let here = found.changes.into_iter();
+            changes.extend(here.map(|(stream, change)| ((stream, offset), change)));
+        }
+        Ok(changes)
+    }
+
+    /// The ids of the latest commits that have one.
+    fn ids(&self) -> Result<CommitIds> {
+        let mut ids = CommitIds::default();
+        for (segment, offset) in &self.with_id {
+            let end = segment.seal_state().map_or(u64::MAX, |sealed| sealed.footer_at);
+            let limit =
+                end.min(segment.file.len().map_err(|error| segment.io_error("open", 0, error))?);
+            if let Step::Commit(found) = Scanner::new(Arc::clone(segment), limit).step(*offset)?
+                && let Some(id) = found.id
+            {
+                ids.note(id, found.head.position);
+            }
+        }
+        Ok(ids)
     }
 
     fn check_sealed(&mut self, segment: &Arc<Segment>, last: u64, footer_at: u64) -> Result<()> {
@@ -305,7 +352,7 @@ impl Loader {
             Verdict::Unlisted => self.damage(DamageKind::Footer, segment.number(), footer_at, 0..0),
         }
         let expect = Expectation { first: segment.first_position, durable: last, limit: footer_at };
-        let end = self.replay(segment, expect, |_, _, _| {})?;
+        let end = self.replay(segment, expect, |_, _| {})?;
         // What is not in a sparse segment was collected, as far as its commits reach to the footer.
         let reached = segment.is_sparse() && end.offset == footer_at;
         if end.next <= last && !reached {
@@ -320,8 +367,8 @@ impl Loader {
         let Some(Covers { first, last }) = segment.header.covers else { return Ok(()) };
         self.catalog.add_segment(segment);
         let expect = Expectation { first, durable: last, limit: one.bytes };
-        let end = self.replay(segment, expect, |catalog, streams, found| {
-            note(catalog, streams, segment, found);
+        let end = self.replay(segment, expect, |catalog, found| {
+            fold::note_commit(catalog, segment, found);
         })?;
         self.damage(DamageKind::Footer, one.number, end.offset, 0..0);
         let step = Scanner::new(Arc::clone(segment), one.bytes).step(end.offset)?;
@@ -342,10 +389,10 @@ impl Loader {
         &mut self,
         segment: &Arc<Segment>,
         expect: Expectation,
-        mut note: impl FnMut(&Catalog, &mut Gathered, &Found),
+        mut note: impl FnMut(&Catalog, &Found),
     ) -> Result<End> {
         let (mut hurt, mut bad, mut unknown) = (Vec::new(), Vec::new(), None);
-        let (catalog, gathered) = (&self.catalog, &mut self.gathered);
+        let catalog = &self.catalog;
         let end = walk(
             segment,
             expect,
@@ -356,7 +403,7 @@ impl Loader {
                 if !found.is_sound() {
                     bad.push((found.head.position, lost_events(found)));
                 }
-                note(catalog, gathered, found);
+                note(catalog, found);
                 Ok(())
             },
             |wound| hurt.push(wound),
@@ -383,9 +430,12 @@ impl Loader {
         let proved = if later.is_some() { POSITION_MAX } else { self.durable };
         let expect = Expectation { first, durable: proved, limit: one.bytes };
         let known = self.survey.damages.len();
-        let end = self.replay(&segment, expect, |catalog, gathered, found| {
-            note(catalog, gathered, &segment, found);
+        let mut with_id = Vec::new();
+        let end = self.replay(&segment, expect, |catalog, found| {
+            fold::note_commit(catalog, &segment, found);
+            with_id.extend(found.id.map(|_| (Arc::clone(&segment), found.offset)));
         })?;
+        self.with_id.extend(with_id);
         let whole = self.survey.damages.len() == known;
         let limit = end.offset + witness::BYTES as u64;
         let closed = end.witnessed == Some(Ending::Clean) && limit <= one.bytes;
@@ -426,17 +476,6 @@ impl Loader {
                 commits: end.torn_commits,
             });
             self.last = Some((segment, end));
-        }
-        Ok(())
-    }
-
-    fn learn(&mut self, found: &Found, segment: &Segment) -> Result<()> {
-        if found.unknown && found.is_sound() {
-            let error = Error::new(ErrorKind::UnsupportedFeature, "open");
-            return Err(error.at(place(segment.number(), found.offset)));
-        }
-        for (stream, name) in &found.names {
-            self.catalog.gather_name(&mut self.gathered, *stream, name);
         }
         Ok(())
     }
@@ -483,7 +522,13 @@ impl Loader {
     }
 
     /// Sorts out what lies behind the last segment: spares, or something that is in the way.
-    fn finish(mut self, found: Discovered, last: u32, behind: Vec<Candidate>) -> Loaded {
+    fn finish(
+        mut self,
+        found: Discovered,
+        last: u32,
+        behind: Vec<Candidate>,
+        ids: CommitIds,
+    ) -> Loaded {
         let (mut spares, mut worn) = (Vec::new(), Vec::new());
         for one in behind {
             let file = File { number: one.number, bytes: one.bytes };
@@ -508,7 +553,6 @@ impl Loader {
         self.survey.position = Position(self.next - 1);
         self.survey.durable = Position(self.durable);
         self.survey.acknowledged = Position(self.acked.max(self.durable));
-        self.catalog.adopt(self.gathered);
         self.survey.streams = self.catalog.streams_len();
         Loaded {
             log_id: found.log_id,
@@ -521,18 +565,7 @@ impl Loader {
             superseded: self.superseded,
             unfinished: found.unfinished,
             in_the_way: self.stranded,
+            ids,
         }
-    }
-}
-
-fn note(catalog: &Catalog, gathered: &mut Gathered, segment: &Segment, found: &Found) {
-    for batch in &found.batches {
-        let Some(kind) = batch.kind else { continue };
-        let reference =
-            BatchRef { kind, first_seq: batch.first_seq, count: batch.count, offset: found.offset };
-        catalog.gather_batch(gathered, segment, StreamId::from_bytes(batch.stream), &reference);
-    }
-    for (stream, name) in &found.names {
-        catalog.gather_name(gathered, *stream, name);
     }
 }

@@ -5,6 +5,7 @@
 
 mod aside;
 mod discover;
+pub(crate) mod fold;
 mod inspect;
 mod load;
 mod repair;
@@ -23,7 +24,7 @@ pub use report::{
 
 use self::discover::Access;
 use self::load::{Depth, Loaded, load};
-use crate::catalog::{Catalog, LogPlace, Snapshot, Watermark};
+use crate::catalog::{Catalog, CommitIds, LogPlace, Snapshot, Watermark};
 use crate::disk::{Disk, LockGuard, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::Ending;
@@ -54,6 +55,7 @@ pub(crate) struct Tail {
     pub(crate) spare: Option<Spare>,
     /// Full segments without a footer: segment, where its commits end, last position.
     pub(crate) unsealed: Vec<(Arc<Segment>, u64, u64)>,
+    pub(crate) ids: CommitIds,
 }
 
 /// Looks at every byte of a log and reports; changes nothing, takes no lock.
@@ -203,8 +205,8 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
     // Behind a clean close the file was cut. If it is long again, somebody died, or failed, before that was synced.
     let is_reserved =
         length >= segment.header.reserved_bytes && end.witnessed != Some(Ending::Clean);
-    let tail =
-        Tail { segment, offset: end.offset, is_reserved, mark, spare, unsealed: loaded.unsealed };
+    let (offset, unsealed, ids) = (end.offset, loaded.unsealed, loaded.ids);
+    let tail = Tail { segment, offset, is_reserved, mark, spare, unsealed, ids };
     Ok(Some(Opened { catalog: loaded.catalog, survey: loaded.survey, tail }))
 }
 

@@ -6,16 +6,17 @@
 
 use std::sync::Arc;
 
+use crate::catalog::{Change, Fork, Rewind};
 use crate::disk::Pin;
 use crate::error::Result;
 use crate::format::{
-    Attribute, AttributeError, Attributes, BatchHead, BatchKind, COMMIT_BYTES_MIN, Class,
-    CommitHead, Witness, batch_crc, classify, commit_header, decode_witness, is_zero, marker,
+    AttributeError, Attributes, BatchHead, BatchKind, COMMIT_BYTES_MIN, Class, CommitHead, Witness,
+    batch_crc, classify, commit_header, decode_fork, decode_witness, is_zero, marker,
     padding_is_zero, witness,
 };
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Window};
-use crate::types::StreamId;
+use crate::types::{CommitId, StreamId};
 
 /// How much is read at once: what stays in a core's own cache, so that it comes from memory once.
 const READ_AHEAD_BYTES: u64 = 512 << 10;
@@ -30,8 +31,10 @@ pub(crate) struct Found {
     pub(crate) bad: Vec<usize>,
     /// Directory, marker and padding are whole.
     pub(crate) closed: bool,
-    /// The streams that this commit names.
-    pub(crate) names: Vec<(StreamId, String)>,
+    /// What it says of streams beside their events.
+    pub(crate) changes: Vec<(StreamId, Change)>,
+    /// What its caller called it.
+    pub(crate) id: Option<CommitId>,
     /// It says something that this build does not understand.
     pub(crate) unknown: bool,
 }
@@ -44,7 +47,8 @@ impl Found {
             batches: Vec::new(),
             bad: Vec::new(),
             closed: false,
-            names: Vec::new(),
+            changes: Vec::new(),
+            id: None,
             unknown: !head.is_known,
         }
     }
@@ -63,25 +67,19 @@ impl Found {
                 self.bad.push(index);
                 continue;
             }
-            match batch.kind {
-                None => self.unknown = true,
-                Some(BatchKind::Gap | BatchKind::Events) => {}
-                Some(BatchKind::Catalog) => {
-                    for attribute in Attributes(body) {
-                        match attribute {
-                            Ok(Attribute::Name(name)) => {
-                                let stream = StreamId::from_bytes(batch.stream);
-                                self.names.push((stream, name.to_owned()));
-                            }
-                            Ok(Attribute::Optional) => {}
-                            Err(AttributeError::Unknown) => self.unknown = true,
-                            Err(AttributeError::Malformed) => self.bad.push(index),
-                        }
-                    }
-                }
+            match read_change(batch, body, &mut self.changes, &mut self.id) {
+                Ok(()) => {}
+                Err(AttributeError::Unknown) => self.unknown = true,
+                Err(AttributeError::Malformed) => self.bad.push(index),
             }
         }
         self.closed = bytes.get(last..marker_at).is_some_and(padding_is_zero);
+    }
+
+    /// What it says of one stream beside its events.
+    pub(crate) fn change(&self, stream: StreamId) -> Option<&Change> {
+        let mut changes = self.changes.iter();
+        changes.find(|(of, _)| *of == stream).map(|(_, change)| change)
     }
 
     pub(crate) fn is_sound(&self) -> bool {
@@ -91,6 +89,44 @@ impl Found {
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.head.length
     }
+}
+
+/// Adds what a batch says beside events. Batches are in the order of their streams.
+fn read_change(
+    batch: &BatchHead,
+    body: &[u8],
+    changes: &mut Vec<(StreamId, Change)>,
+    id: &mut Option<CommitId>,
+) -> Result<(), AttributeError> {
+    let kind = match batch.kind.ok_or(AttributeError::Unknown)? {
+        BatchKind::Gap | BatchKind::Events => return Ok(()),
+        BatchKind::CommitId => {
+            let bytes = body.try_into().map_err(|_| AttributeError::Malformed)?;
+            *id = Some(CommitId(bytes));
+            return Ok(());
+        }
+        kind => kind,
+    };
+    let stream = StreamId::from_bytes(batch.stream);
+    if changes.last().is_none_or(|(last, _)| *last != stream) {
+        changes.push((stream, Change::default()));
+    }
+    let Some((_, change)) = changes.last_mut() else { return Ok(()) };
+    match kind {
+        BatchKind::Fork => {
+            let (base, base_generation) = decode_fork(body).ok_or(AttributeError::Malformed)?;
+            let (base, seq) = (StreamId::from_bytes(base), batch.first_seq);
+            let generation = batch.generation;
+            change.fork = Some(Fork { base, base_generation, seq, generation });
+        }
+        BatchKind::Rewind => change.rewind = Some(Rewind { to: batch.first_seq, seen: 0 }),
+        _ => {
+            for attribute in Attributes(body) {
+                change.take(&attribute?);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What stands at an offset.

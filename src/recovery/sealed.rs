@@ -139,8 +139,15 @@ fn events(listed: &[FooterEntry]) -> LostEvents {
 /// The events of the batches of a commit that are not what was written.
 pub(super) fn lost_events(found: &Found) -> LostEvents {
     let bad = found.bad.iter().filter_map(|index| found.batches.get(*index));
-    let events = bad.filter(|batch| batch.kind == Some(BatchKind::Events));
-    events.map(|batch| span(batch.stream, batch.first_seq, batch.count)).collect()
+    bad.filter_map(|batch| match batch.kind? {
+        BatchKind::Events => Some(span(batch.stream, batch.first_seq, batch.count)),
+        // What it shared cannot be found without.
+        BatchKind::Fork => Some((StreamId::from_bytes(batch.stream), Seq(0)..Seq(batch.first_seq))),
+        // No event is lost, but what was said of the stream.
+        BatchKind::Catalog => Some(span(batch.stream, batch.first_seq, 0)),
+        _ => None,
+    })
+    .collect()
 }
 
 fn span(stream: [u8; 16], first_seq: u64, count: u32) -> (StreamId, Range<Seq>) {

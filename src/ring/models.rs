@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Budget, Limits, Ring};
-use crate::commit::{Commit, Part, Pending};
+use crate::commit::{Commit, Part, Pending, Seat};
 use crate::format::FrameHead;
-use crate::options::Overflow;
+use crate::options::{CommitOptions, Overflow};
 use crate::sync::{model, thread};
 use crate::types::{CodecId, Durability, EventKind, Position, Seq, StreamId, Timestamp};
 
@@ -48,8 +48,8 @@ fn ring_hand_over(memory_bytes_max: usize, give_up: GiveUp) {
     let frames = filled.hold().slices().concat();
     let stream = StreamId::new();
     let crc = filled.crc();
-    let part = Part { stream, entry: None, filled, first_seq: 0, crc, name: None };
-    let pending = Pending::of_one(part, Durability::Disk, Vec::new());
+    let part = Part { stream, root: None, filled, crc, seat: Seat::new(0, 0), change: None };
+    let pending = Pending::of_one(part, CommitOptions::new(), Vec::new());
     let leader = thread::spawn({
         let (pending, frames) = (Arc::clone(&pending), frames.clone());
         move || {

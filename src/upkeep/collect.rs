@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::rewrite::Rewrite;
-use crate::catalog::{Candidate, Catalog, Wants};
+use crate::catalog::{Candidate, Snapshot, Wants};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::COMMITS_AT;
@@ -101,7 +101,8 @@ impl CollectReport {
 /// Collects once.
 pub(crate) struct Collector<'a> {
     pub(crate) disk: &'a dyn Disk,
-    pub(crate) catalog: &'a Catalog,
+    /// As it was before it was asked what is wanted.
+    pub(crate) snapshot: &'a Snapshot,
     pub(crate) wants: Wants<'a>,
     pub(crate) options: CollectOptions,
     pub(crate) segment_bytes_max: u64,
@@ -135,11 +136,10 @@ impl Collector<'_> {
     /// Runs of segments without a gap between their positions, each of which becomes one.
     fn runs(&self, report: &mut CollectReport) -> Vec<Vec<Arc<Segment>>> {
         // Segments behind the watermark's are not all there yet for those who read.
-        let last = self.catalog.watermark().end.segment();
-        let segments = self.catalog.segments();
+        let last = self.snapshot.mark.end.segment();
         let mut runs = Vec::new();
         let mut run: Vec<Gain> = Vec::new();
-        for segment in segments.iter().filter(|segment| segment.number() < last) {
+        for segment in self.snapshot.segments.iter().filter(|segment| segment.number() < last) {
             if (self.is_over)() {
                 break;
             }
@@ -170,6 +170,7 @@ impl Collector<'_> {
                 offset: entry.offset,
                 stream: StreamId::from_bytes(entry.stream),
                 kind: entry.kind,
+                generation: None,
                 first_seq: entry.first_seq,
                 count: entry.count,
             })
@@ -242,7 +243,7 @@ impl Collector<'_> {
             let _ = self.disk.remove(&unfinished);
             failed(error)
         })?;
-        self.catalog.replace_segments(sparse);
+        self.snapshot.catalog.replace_segments(sparse);
         if broken(Sabotage::RemoveEarly) {
             return Ok(());
         }

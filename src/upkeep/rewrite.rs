@@ -13,9 +13,10 @@ use crate::format::{
     BatchHead, BatchKind, COMMITS_AT, CommitPlan, Covers, FooterEntry, PlannedBatch, SegmentHeader,
     Trailer, encode_commit, encode_footer, footer_bytes, record_at,
 };
+use crate::recovery::fold::order;
 use crate::recovery::scan::{Found, Scanner, Step};
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{Sealed, Segment, create_anew, place, salt, unfinished_path};
+use crate::segment::{Moved, Sealed, Segment, create_anew, place, salt, unfinished_path};
 use crate::types::{StreamId, Timestamp};
 
 /// So much is written at once.
@@ -45,6 +46,8 @@ pub(crate) struct Rewrite {
     /// Where the last commit ends.
     end: u64,
     entries: Vec<FooterEntry>,
+    /// Where commits stood, and where they stand now.
+    moved: Moved,
     tally: Tally,
 }
 
@@ -68,6 +71,7 @@ impl Rewrite {
             synced: 0,
             end: COMMITS_AT,
             entries: Vec::new(),
+            moved: Moved { first: first.first_origin(), places: Vec::new() },
             tally: Tally::default(),
         })
     }
@@ -117,6 +121,7 @@ impl Rewrite {
             offset: found.offset,
             stream: StreamId::from_bytes(batch.stream),
             kind,
+            generation: Some(batch.generation),
             first_seq: batch.first_seq,
             count: batch.count,
         };
@@ -136,6 +141,7 @@ impl Rewrite {
             self.tally.commits_dropped += 1;
             return Ok(());
         }
+        self.moved.places.push((segment.origin(found.offset), record_at(self.end)));
         self.put(found, &kept, |batch| {
             let range = found.offset + batch.start..found.offset + batch.end;
             scanner.pinned(range)
@@ -211,7 +217,7 @@ impl Rewrite {
         self.tally.bytes = footer_at + footer_bytes(self.entries.len());
         let tally = self.tally;
         let Some(file) = self.file.clone() else { return Ok((None, tally)) };
-        self.entries.sort_by_key(|entry| (entry.stream, entry.offset, entry.kind));
+        self.entries.sort_by_key(|entry| (entry.stream, entry.offset, order(entry.kind)));
         let Covers { first, last } = self.header.covers.unwrap_or(Covers { first: 1, last: 1 });
         let trailer = Trailer {
             log_id: self.header.log_id,
@@ -229,7 +235,8 @@ impl Rewrite {
         }
         let sealed = Sealed::open(&self.header, &*file).map_err(|error| self.failed(error))?;
         let unreadable = || Error::corrupt("collect", place(self.header.number, footer_at));
-        let segment = Arc::new(Segment::sealed(self.header, file, sealed.ok_or_else(unreadable)?));
+        let segment = Segment::sealed(self.header, file, sealed.ok_or_else(unreadable)?);
+        let segment = Arc::new(segment.moved_from(self.moved));
         // Nothing is taken away on the word of what was just written.
         if !crate::recovery::is_whole(&segment)? {
             return Err(unreadable());
@@ -250,5 +257,6 @@ fn plan(batch: &BatchHead, kind: BatchKind) -> PlannedBatch {
         kind,
         bytes: batch.end - batch.start,
         crc: batch.crc,
+        generation: batch.generation,
     }
 }

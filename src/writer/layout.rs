@@ -10,15 +10,15 @@ use std::sync::Arc;
 use crate::catalog::Watermark;
 use crate::commit::{Part, Pending};
 use crate::format::{
-    BatchKind, CommitPlan, PlannedBatch, RECORD_SHIFT_MAX, batch_crc, encode_commit, encode_gap,
-    encode_name, record_at,
+    BatchKind, CommitPlan, PlannedBatch, RECORD_SHIFT_MAX, batch_crc, encode_commit, encode_fork,
+    encode_gap, record_at,
 };
 use crate::types::Timestamp;
 
 /// A batch of at most so many bytes is copied.
 const COPY_BYTES_MAX: usize = 16 << 10;
-/// Headers, a name and a gap add less than this to the events of one stream in a commit.
-const OVERHEAD_BYTES_MAX: u64 = 2048;
+/// Headers, a gap, a fork and an id add less than this to the events of one stream in a commit.
+const OVERHEAD_BYTES_MAX: u64 = 512;
 
 /// The layout of one group. Keeps its memory from group to group.
 #[derive(Debug, Default)]
@@ -53,12 +53,13 @@ impl Layout {
     }
 
     /// What a commit of these parts takes, if that is more than `bytes_max`.
-    pub(super) fn excess(&mut self, parts: &[Part], bytes_max: u64) -> Option<u64> {
-        let frames: u64 = parts.iter().map(|part| part.filled.frame_bytes() as u64).sum();
-        if frames + (parts.len() as u64 + 1) * OVERHEAD_BYTES_MAX <= bytes_max {
+    pub(super) fn excess(&mut self, pending: &Pending, bytes_max: u64) -> Option<u64> {
+        let parts = pending.parts();
+        let bytes: u64 = parts.iter().map(Part::bytes).sum();
+        if bytes + (parts.len() as u64 + 1) * OVERHEAD_BYTES_MAX <= bytes_max {
             return None;
         }
-        self.plan(parts);
+        self.plan(pending);
         Some(CommitPlan::length(&self.batches)).filter(|bytes| *bytes > bytes_max)
     }
 
@@ -66,7 +67,7 @@ impl Layout {
     pub(super) fn measure(&mut self, group: &[Arc<Pending>]) -> u64 {
         let mut total = 0;
         for pending in group.iter().filter(|pending| is_written(pending)) {
-            self.plan(pending.parts());
+            self.plan(pending);
             total += CommitPlan::length(&self.batches) + RECORD_SHIFT_MAX;
         }
         total
@@ -92,7 +93,7 @@ impl Layout {
                 continue;
             }
             position += 1;
-            self.plan(pending.parts());
+            self.plan(pending);
             let plan = CommitPlan {
                 position,
                 time_micros: time.as_micros(),
@@ -105,7 +106,7 @@ impl Layout {
             self.offsets.push(Some(at));
             let end = at + CommitPlan::length(&self.batches);
             at = record_at(end);
-            self.lay_parts(index, pending.parts());
+            self.lay_parts(index, pending);
             self.scratch.extend_from_slice(&tail[tail.len() - used..]);
             // Zeros up to where the next record may start.
             let shift = [0; RECORD_SHIFT_MAX as usize];
@@ -140,47 +141,64 @@ impl Layout {
     }
 
     /// The batches of one commit, sorted as they will stand.
-    fn plan(&mut self, parts: &[Part]) {
+    fn plan(&mut self, pending: &Pending) {
+        let parts = pending.parts();
         self.order.clear();
         self.order.extend(0..parts.len());
         self.order.sort_unstable_by_key(|index| parts[*index].stream);
         self.batches.clear();
-        for part in self.order.iter().map(|index| &parts[*index]) {
+        for (nth, part) in self.order.iter().map(|index| &parts[*index]).enumerate() {
             let batch = |kind, first_seq, count, bytes: usize, crc| PlannedBatch {
                 stream: *part.stream.as_bytes(),
                 first_seq,
                 count,
                 kind,
+                generation: part.generation(),
                 bytes: bytes as u64,
                 crc,
             };
+            let made = |kind, first_seq, count, bytes: &[u8]| {
+                batch(kind, first_seq, count, bytes.len(), batch_crc(&[bytes]))
+            };
             let dropped = part.filled.dropped;
-            let head = part.first_seq - dropped;
-            if let Some(name) = &part.name {
-                let bytes = encode_name(name.as_str());
-                let crc = batch_crc(&[&bytes]);
-                self.batches.push(batch(BatchKind::Catalog, head, 1, bytes.len(), crc));
+            let head = part.first_seq() - dropped;
+            if let Some(encoded) = part.change.as_ref().filter(|encoded| encoded.count > 0) {
+                self.batches.push(made(BatchKind::Catalog, head, encoded.count, &encoded.bytes));
             }
-            if dropped > 0 {
-                let (bytes, count) =
-                    (encode_gap(dropped), u32::try_from(dropped).unwrap_or(u32::MAX));
-                let crc = batch_crc(&[&bytes]);
-                self.batches.push(batch(BatchKind::Gap, head, count, bytes.len(), crc));
+            let events = part.filled.count;
+            if dropped > 0 && events > 0 {
+                let count = u32::try_from(dropped).unwrap_or(u32::MAX);
+                self.batches.push(made(BatchKind::Gap, head, count, &encode_gap(dropped)));
             }
-            let (count, bytes) = (part.filled.count, part.filled.frame_bytes());
-            self.batches.push(batch(BatchKind::Events, part.first_seq, count, bytes, part.crc));
+            if events > 0 {
+                let bytes = part.filled.frame_bytes();
+                let first_seq = part.first_seq();
+                self.batches.push(batch(BatchKind::Events, first_seq, events, bytes, part.crc));
+            }
+            let change = part.change();
+            if let Some(fork) = change.and_then(|change| change.fork.as_ref()) {
+                let bytes = encode_fork(fork.base.as_bytes(), fork.base_generation);
+                self.batches.push(made(BatchKind::Fork, fork.seq, fork.generation, &bytes));
+            }
+            if change.is_some_and(|change| change.rewind.is_some()) {
+                self.batches.push(made(BatchKind::Rewind, head, part.generation(), &[]));
+            }
+            if let Some(id) = pending.id.filter(|_| nth == 0) {
+                self.batches.push(made(BatchKind::CommitId, head, 1, &id.0));
+            }
         }
     }
 
     /// The bytes of a commit's batches, in the order of `plan`.
-    fn lay_parts(&mut self, pending: usize, parts: &[Part]) {
+    fn lay_parts(&mut self, number: usize, pending: &Pending) {
+        let parts = pending.parts();
         for at in 0..self.order.len() {
             let index = self.order[at];
             let part = &parts[index];
-            if let Some(name) = &part.name {
-                self.scratch.extend_from_slice(&encode_name(name.as_str()));
+            if let Some(encoded) = &part.change {
+                self.scratch.extend_from_slice(&encoded.bytes);
             }
-            if part.filled.dropped > 0 {
+            if part.filled.dropped > 0 && part.filled.count > 0 {
                 self.scratch.extend_from_slice(&encode_gap(part.filled.dropped));
             }
             if part.filled.frame_bytes() <= COPY_BYTES_MAX {
@@ -189,7 +207,14 @@ impl Layout {
                 }
             } else {
                 self.end_made_piece();
-                self.pieces.push(Piece::Lent { pending, part: index });
+                self.pieces.push(Piece::Lent { pending: number, part: index });
+            }
+            if let Some(fork) = part.change().and_then(|change| change.fork.as_ref()) {
+                let bytes = encode_fork(fork.base.as_bytes(), fork.base_generation);
+                self.scratch.extend_from_slice(&bytes);
+            }
+            if let Some(id) = pending.id.filter(|_| at == 0) {
+                self.scratch.extend_from_slice(&id.0);
             }
         }
     }
@@ -214,8 +239,9 @@ fn is_written(pending: &Pending) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commit::Seat;
     use crate::format::FrameHead;
-    use crate::options::Overflow;
+    use crate::options::{CommitOptions, Overflow};
     use crate::ring::{Budget, Limits, Ring};
     use crate::types::{CodecId, EventKind, StreamId};
 
@@ -230,7 +256,8 @@ mod tests {
         }
         let filled = ring.take().expect("some");
         let crc = filled.crc();
-        Part { stream: StreamId::new(), entry: None, filled, first_seq: 0, crc, name: None }
+        let (stream, seat) = (StreamId::new(), Seat::new(0, 0));
+        Part { stream, root: None, filled, crc, seat, change: None }
     }
 
     /// The quick look may only let pass what the exact one does: it is what keeps one commit that is too large
@@ -240,12 +267,13 @@ mod tests {
         let mut layout = Layout::default();
         for (parts, events, bytes) in [(1, 1, 0), (1, 3, 5000), (40, 2, 10), (7, 1, 100_000)] {
             let parts: Vec<Part> = (0..parts).map(|_| part(events, bytes)).collect();
-            layout.plan(&parts);
+            let pending = Pending::new(parts, CommitOptions::new(), Vec::new());
+            layout.plan(&pending);
             let length = CommitPlan::length(&layout.batches);
-            assert_eq!(layout.excess(&parts, length), None);
-            assert_eq!(layout.excess(&parts, length - 1), Some(length));
+            assert_eq!(layout.excess(&pending, length), None);
+            assert_eq!(layout.excess(&pending, length - 1), Some(length));
             for bytes_max in (0..length).step_by(1 + length as usize / 100) {
-                assert_eq!(layout.excess(&parts, bytes_max), Some(length), "{bytes_max}");
+                assert_eq!(layout.excess(&pending, bytes_max), Some(length), "{bytes_max}");
             }
         }
     }

@@ -4,29 +4,27 @@
 //! gathered write, syncs once, notes the batches in the catalog, and only then raises the wall behind
 //! which readers look. It never reads the log: what must be read was read when the log was opened.
 
+mod checks;
 mod keeper;
 mod layout;
 mod space;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub(crate) use self::keeper::Full;
 use self::keeper::Keeper;
 use self::layout::Layout;
-use crate::catalog::{Catalog, LogPlace, Watermark};
+use crate::catalog::{Catalog, CommitIds, LogPlace, Share, Standing, Watermark};
 use crate::commit::{Commit, Lead, Part, Pending};
 use crate::disk::{Disk, LockGuard, process_id, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{
-    BatchKind, COMMIT_BYTES_MAX, COMMITS_AT, Ending, POSITION_MAX, RECORD_SHIFT_MAX, Witness,
-    witness,
-};
+use crate::format::{BatchKind, COMMITS_AT, Ending, POSITION_MAX, Witness, witness};
 use crate::index::BatchRef;
 use crate::options::Options;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare};
-use crate::types::{Durability, Position, Seq, StreamId, Timestamp};
+use crate::types::{CommitId, Durability, Position, Seq, StreamId, Timestamp};
 
 /// What every part of the writer needs.
 #[derive(Debug)]
@@ -49,8 +47,12 @@ pub(crate) struct Writer {
     ready: Option<Spare>,
     mark: Watermark,
     layout: Layout,
-    /// The heads of the streams that this group has moved so far.
-    heads: HashMap<StreamId, u64>,
+    /// Where the streams stand that this group has moved so far.
+    moved: HashMap<StreamId, Standing>,
+    /// Ids that commits of this group have.
+    taken: HashSet<CommitId>,
+    /// Ids that commits had of late.
+    ids: CommitIds,
     /// What commits of this group take of the quota.
     granted_bytes: u64,
     /// Held once the log is on disk.
@@ -85,6 +87,7 @@ pub(crate) struct Resumed {
     pub(crate) active: Active,
     pub(crate) mark: Watermark,
     pub(crate) lock: LockGuard,
+    pub(crate) ids: CommitIds,
     /// A file of zeros that an earlier writer had made ready.
     pub(crate) ready: Option<Spare>,
     /// Full segments that a crash left without a footer.
@@ -109,7 +112,9 @@ impl Writer {
             ready: None,
             mark: Watermark::default(),
             layout: Layout::default(),
-            heads: HashMap::new(),
+            moved: HashMap::new(),
+            taken: HashSet::new(),
+            ids: CommitIds::default(),
             granted_bytes: 0,
             lock: None,
             poisoned: None,
@@ -127,6 +132,7 @@ impl Writer {
         writer.mark = at.mark;
         writer.lock = Some(at.lock);
         writer.ready = at.ready;
+        writer.ids = at.ids;
         for full in at.unsealed {
             // What a witness alone says of an empty segment may be in memory only.
             let is_before = full.segment.number() + 1 == number;
@@ -229,9 +235,13 @@ impl Writer {
     /// Notes the batches, writes the witness, and raises the wall.
     fn publish(&mut self, group: &[Arc<Pending>], segment: &Segment, end: u64, synced: bool) {
         let catalog = &self.ground.catalog;
-        for (pending, at) in self.layout.placed(group) {
-            for part in pending.parts() {
-                note(catalog, segment, part, at);
+        for ((pending, at), position) in self.layout.placed(group).zip(self.mark.visible + 1..) {
+            for (nth, part) in pending.parts().iter().enumerate() {
+                let id = pending.id.filter(|_| nth == pending.first_in_order());
+                note(catalog, segment, part, id.is_some(), at);
+            }
+            if let Some(id) = pending.id {
+                self.ids.note(id, position);
             }
         }
         self.mark.visible += self.layout.commits();
@@ -275,7 +285,7 @@ impl Writer {
             }
             let first = pending.parts().first();
             position += u64::from(first.is_some());
-            let start = first.map_or(0, |part| part.first_seq);
+            let start = first.map_or(0, Part::first_seq);
             let count = first.map_or(0, |part| u64::from(part.filled.count));
             pending.settle(Ok(Commit {
                 position: Position(position),
@@ -284,80 +294,6 @@ impl Writer {
                 durability: pending.durability,
             }));
             pending.parts().iter().for_each(|part| part.filled.give_up_if_scarce());
-        }
-    }
-
-    /// Settles the commits of the group that cannot be written: those of a poisoned log, those behind a
-    /// failed one, those whose stream has moved (P8).
-    fn refuse(&mut self, group: &[Arc<Pending>]) {
-        self.heads.clear();
-        self.granted_bytes = 0;
-        for pending in group {
-            let refusal = match &self.poisoned {
-                Some(cause) => {
-                    Some(Error::new(ErrorKind::Poisoned, "commit").because(cause.clone()))
-                }
-                None => pending.failure_before().or_else(|| self.objection(pending)),
-            };
-            match refusal {
-                Some(error) => pending.settle(Err(error)),
-                None if group.len() > 1 => {
-                    let head = |part: &Part| part.first_seq + u64::from(part.filled.count);
-                    self.heads.extend(pending.parts().iter().map(|part| (part.stream, head(part))));
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// What the commits of the log take on disk.
-    fn used_bytes(&self) -> u64 {
-        let active = self.active.as_ref().map_or(0, |active| active.segment.number());
-        let bytes = |segment: &Arc<Segment>| match segment.seal_state() {
-            Some(sealed) => sealed.file_bytes(),
-            None if segment.number() == active => {
-                self.active.as_ref().map_or(0, |active| active.offset)
-            }
-            None => segment.header.reserved_bytes,
-        };
-        self.ground.catalog.segments().iter().map(bytes).sum()
-    }
-
-    /// Whether there is room for a commit in the quota; those that hold no event may make some.
-    fn over_quota(&mut self, pending: &Pending) -> Option<Error> {
-        let quota_bytes = self.ground.options.quota_bytes?;
-        if pending.parts().iter().all(|part| part.filled.count == 0) {
-            return None;
-        }
-        let used_bytes = self.used_bytes() + self.granted_bytes;
-        let bytes = self.layout.excess(pending.parts(), 0).unwrap_or(0) + RECORD_SHIFT_MAX;
-        if used_bytes + bytes > quota_bytes {
-            let kind = ErrorKind::QuotaExceeded { used_bytes, quota_bytes };
-            return Some(Error::new(kind, "commit"));
-        }
-        self.granted_bytes += bytes;
-        None
-    }
-
-    fn objection(&mut self, pending: &Pending) -> Option<Error> {
-        for part in pending.parts() {
-            let expected = part.first_seq - part.filled.dropped;
-            let committed = || match &part.entry {
-                Some(entry) => entry.head(),
-                None => self.ground.catalog.entry(part.stream).map_or(0, |entry| entry.head()),
-            };
-            let actual = self.heads.get(&part.stream).copied().unwrap_or_else(committed);
-            if actual != expected && !broken(Sabotage::SkipConflict) {
-                let (expected, actual) = (Seq(expected), Seq(actual));
-                return Some(Error::new(ErrorKind::Conflict { expected, actual }, "commit"));
-            }
-        }
-        let bytes_max = COMMIT_BYTES_MAX;
-        match self.layout.excess(pending.parts(), bytes_max) {
-            Some(bytes) => {
-                Some(Error::new(ErrorKind::CommitTooLarge { bytes, bytes_max }, "commit"))
-            }
-            None => self.over_quota(pending),
         }
     }
 
@@ -439,19 +375,38 @@ impl Writer {
     }
 }
 
-fn note(catalog: &Catalog, segment: &Segment, part: &Part, offset: u64) {
+fn note(catalog: &Catalog, segment: &Segment, part: &Part, has_id: bool, offset: u64) {
     let dropped = part.filled.dropped;
+    let head = part.first_seq() - dropped;
     let batch = |kind, first_seq, count| BatchRef { kind, first_seq, count, offset };
-    if let Some(name) = &part.name {
-        let head = part.first_seq - dropped;
-        catalog.note_batch(segment, part.stream, &batch(BatchKind::Catalog, head, 1));
-        catalog.note_name(part.stream, name.as_str());
+    let some = |is: bool, batch: BatchRef| is.then_some(batch);
+    let change = part.change();
+    let events = part.filled.count;
+    // What says where the events belong stands in front of them.
+    let batches = [
+        change.and_then(|change| {
+            change.fork.map(|fork| batch(BatchKind::Fork, fork.seq, fork.generation))
+        }),
+        change.and_then(|change| {
+            change.rewind.map(|_| batch(BatchKind::Rewind, head, part.generation()))
+        }),
+        some(has_id, batch(BatchKind::CommitId, head, 1)),
+        part.change
+            .as_ref()
+            .filter(|encoded| encoded.count > 0)
+            .map(|encoded| batch(BatchKind::Catalog, head, encoded.count)),
+        some(
+            dropped > 0 && events > 0,
+            batch(BatchKind::Gap, head, u32::try_from(dropped).unwrap_or(u32::MAX)),
+        ),
+        some(events > 0, batch(BatchKind::Events, part.first_seq(), events)),
+    ];
+    let (stream, root, generation) = (part.stream, part.root, part.generation());
+    let share = Share { stream, root, offset, generation, change };
+    catalog.note(segment, share, batches.into_iter().flatten());
+    if change.is_some()
+        && let Some(root) = catalog.root(part.stream)
+    {
+        catalog.pass_names(part.stream, root);
     }
-    if dropped > 0 {
-        let count = u32::try_from(dropped).unwrap_or(u32::MAX);
-        let first = part.first_seq - dropped;
-        catalog.note_batch(segment, part.stream, &batch(BatchKind::Gap, first, count));
-    }
-    let events = batch(BatchKind::Events, part.first_seq, part.filled.count);
-    catalog.note_batch(segment, part.stream, &events);
 }

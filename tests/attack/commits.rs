@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use amberlog::{Commit, CommitOptions, Durability, ErrorKind, Ticket};
+use amberlog::{Commit, CommitOptions, Durability, ErrorKind, Status, Ticket};
 
 use super::ops::Then;
 use super::oracle::{Change, Changes, State};
@@ -36,7 +36,7 @@ impl Attack {
             self.note_dropped(*at)?;
             let handle = &mut self.handles[*at];
             handles.push(handle.number);
-            if handle.ring.is_empty() {
+            if handle.ring.is_empty() && handle.name.is_none() {
                 continue;
             }
             owners.push(handle.number);
@@ -130,7 +130,9 @@ impl Attack {
     /// Whether the events of a commit came back, all of them or none.
     fn is_back(&self, owners: &[u64]) -> bool {
         let mut owners = self.handles.iter().filter(|handle| owners.contains(&handle.number));
-        owners.any(|handle| handle.stream.buffered() > 0)
+        owners.any(|handle| {
+            handle.stream.buffered() > 0 || handle.stream.status() == Status::Volatile
+        })
     }
 
     fn check_commit(

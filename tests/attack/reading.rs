@@ -82,8 +82,9 @@ fn by_position(snapshot: &Snapshot, state: &State) -> Result<(), Unread> {
         last = position;
         put(&mut seen.entry(event.stream()).or_default().slots, &event, 0)?;
     }
-    let same = seen.len() == state.len()
-        && seen.iter().zip(state).all(|(a, b)| a.0 == b.0 && a.1.slots == b.1.slots);
+    let with_events = || state.iter().filter(|(_, content)| !content.slots.is_empty());
+    let same = seen.len() == with_events().count()
+        && seen.iter().zip(with_events()).all(|(a, b)| a.0 == b.0 && a.1.slots == b.1.slots);
     if same {
         Ok(())
     } else {

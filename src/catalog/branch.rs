@@ -1,0 +1,238 @@
+//! Branches: what forks and rewinds make of the sequence of a stream's events.
+//!
+//! A branch is a run of seqs that only grows, with the spans that hold it. A stream begins with one. A
+//! rewind begins another, which shares what it kept with the one before; a fork begins with what it shares
+//! with a branch of another stream. So nothing is copied, and within a branch seqs are in order, which is
+//! what finding them relies on. What a view shows is its branch, then that one's base, and so on: a lineage.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use arc_swap::ArcSwapOption;
+
+use super::life::{Fork, Rewind, Version};
+use super::{Catalog, LogPlace};
+use crate::index::{At, NONE};
+use crate::segment::Segment;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::types::StreamId;
+
+/// A run of seqs. The first branch of a stream stands for the stream: it alone has a life.
+pub(crate) struct Branch {
+    pub(crate) stream: StreamId,
+    /// The seq that the next event gets: what commits are checked against.
+    pub(super) head: AtomicU64,
+    pub(super) span_first: AtomicU32,
+    pub(super) span_last: AtomicU32,
+    /// Where its newest commit starts.
+    pub(super) last: AtomicU64,
+    /// `None`: it is the first of a stream that is no fork.
+    origin: Option<Box<Origin>>,
+    /// What became of the stream, if anything did but events.
+    pub(super) life: ArcSwapOption<Version>,
+}
+
+/// How a branch began.
+struct Origin {
+    generation: u32,
+    /// Where the commit starts that began it.
+    from: LogPlace,
+    /// Its first own seq.
+    start: u64,
+    base: Option<Base>,
+    /// The branch of the same stream that it took over from.
+    before: Option<At>,
+}
+
+/// Where the events in front of a branch's own are found.
+struct Base {
+    stream: StreamId,
+    generation: u32,
+    /// Looked up when it is first needed: while a log is opened, it may be found after the branch.
+    at: OnceLock<At>,
+}
+
+impl Branch {
+    fn with(stream: StreamId, start: u64, origin: Option<Box<Origin>>) -> Self {
+        Self {
+            stream,
+            head: AtomicU64::new(start),
+            span_first: AtomicU32::new(NONE),
+            span_last: AtomicU32::new(NONE),
+            last: AtomicU64::new(0),
+            origin,
+            life: ArcSwapOption::empty(),
+        }
+    }
+
+    /// The first branch of a stream.
+    pub(super) fn first(
+        stream: StreamId,
+        fork: Option<&Fork>,
+        generation: u32,
+        from: LogPlace,
+    ) -> Self {
+        let Some(fork) = fork else {
+            // Where it comes from was lost, if this is not the first generation.
+            let origin = Origin { generation, from, start: 0, base: None, before: None };
+            return Self::with(stream, 0, (generation > 0).then(|| Box::new(origin)));
+        };
+        let base =
+            Base { stream: fork.base, generation: fork.base_generation, at: OnceLock::new() };
+        let origin = Origin {
+            generation: fork.generation,
+            from,
+            start: fork.seq,
+            base: Some(base),
+            before: None,
+        };
+        Self::with(stream, fork.seq, Some(Box::new(origin)))
+    }
+
+    /// The branch that a rewind begins.
+    pub(super) fn rewound(
+        stream: StreamId,
+        before: (At, &Self),
+        rewind: &Rewind,
+        generation: u32,
+        from: LogPlace,
+    ) -> Self {
+        let base = Base { stream, generation: before.1.generation(), at: OnceLock::from(before.0) };
+        let origin =
+            Origin { generation, from, start: rewind.to, base: Some(base), before: Some(before.0) };
+        Self::with(stream, rewind.to, Some(Box::new(origin)))
+    }
+
+    pub(crate) fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.origin.as_ref().map_or(0, |origin| origin.generation)
+    }
+
+    /// Its first own seq.
+    pub(crate) fn start(&self) -> u64 {
+        self.origin.as_ref().map_or(0, |origin| origin.start)
+    }
+
+    pub(super) fn before(&self) -> Option<At> {
+        self.origin.as_ref()?.before
+    }
+
+    pub(super) fn last(&self) -> LogPlace {
+        LogPlace(self.last.load(Ordering::Acquire))
+    }
+
+    /// Whether it shares a segment's entries of its stream with other branches: then which offsets are its own.
+    pub(super) fn offsets_in(&self, segment: &Segment) -> Option<Range<u64>> {
+        if self.origin.is_none() && self.life.load().is_none() {
+            return None;
+        }
+        let from = self.origin.as_ref().map_or(LogPlace::default(), |origin| origin.from);
+        let last = self.last();
+        let start = segment.offset_of(from.0).unwrap_or(0);
+        let end = segment.offset_of(last.0 + 1).unwrap_or(u64::MAX);
+        Some(start..end)
+    }
+}
+
+impl std::fmt::Debug for Branch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Branch")
+            .field("stream", &self.stream)
+            .field("generation", &self.generation())
+            .field("seqs", &(self.start()..self.head()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// A part of what a view shows: these seqs are in this branch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Piece {
+    pub(crate) branch: At,
+    pub(crate) seqs: Range<u64>,
+}
+
+/// The branches that a view is made of.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Lineage {
+    newest: Option<Piece>,
+    /// The others, newest first.
+    older: Vec<Piece>,
+}
+
+impl Lineage {
+    fn push(&mut self, piece: Piece) {
+        match &self.newest {
+            None => self.newest = Some(piece),
+            Some(_) => self.older.push(piece),
+        }
+    }
+
+    /// The piece that this seq is in. A view that ends behind all of its pieces ends in the newest.
+    pub(crate) fn piece(&self, seq: u64) -> Option<&Piece> {
+        let newest = self.newest.as_ref()?;
+        if seq >= newest.seqs.start {
+            return Some(newest);
+        }
+        let at = self.older.partition_point(|piece| piece.seqs.start > seq);
+        self.older.get(at)
+    }
+
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.newest.iter().chain(&self.older)
+    }
+}
+
+impl Catalog {
+    pub(crate) fn branch(&self, at: At) -> Option<&Branch> {
+        self.branches.get(at)
+    }
+
+    /// The branch of a stream in which it was in this generation, or the last before it.
+    pub(crate) fn branch_of(&self, stream: StreamId, generation: u32) -> Option<At> {
+        let mut at = self.tip(self.root(stream)?);
+        while let Some(branch) = self.branch(at) {
+            if branch.generation() <= generation {
+                break;
+            }
+            match branch.before() {
+                Some(before) => at = before,
+                None => break,
+            }
+        }
+        Some(at)
+    }
+
+    /// The branch that shares its events with this one, and up to which seq.
+    pub(super) fn base(&self, branch: &Branch) -> Option<At> {
+        let base = branch.origin.as_ref()?.base.as_ref()?;
+        if let Some(at) = base.at.get() {
+            return Some(*at);
+        }
+        let found = self.branch_of(base.stream, base.generation)?;
+        let same = self.branch(found)?.generation() == base.generation;
+        same.then(|| *base.at.get_or_init(|| found))
+    }
+
+    /// What a view is made of that shows the events of `tip` before `end`.
+    pub(crate) fn lineage(&self, tip: At, end: u64) -> Lineage {
+        let mut lineage = Lineage::default();
+        let (mut at, mut end) = (tip, end);
+        // What is damaged may go in a circle.
+        for _ in 0..=self.branches.len() {
+            let Some(branch) = self.branch(at) else { break };
+            let start = branch.start().min(end);
+            if start < end || lineage.newest.is_none() {
+                lineage.push(Piece { branch: at, seqs: start..end });
+            }
+            end = start;
+            match self.base(branch).filter(|_| end > 0) {
+                Some(base) => at = base,
+                None => break,
+            }
+        }
+        lineage
+    }
+}
