@@ -13,7 +13,9 @@ mod models;
 mod reach;
 mod snapshot;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -75,6 +77,17 @@ pub(crate) struct Share<'a> {
     /// The generation that its batches are of.
     pub(crate) generation: u32,
     pub(crate) change: Option<&'a Change>,
+}
+
+/// The first branches of the streams of a log that is being opened. Nobody else looks yet, so this is a plain map:
+/// the shared one grows in small steps, and every look-up would pay for them.
+#[derive(Default)]
+pub(crate) struct Gathered(HashMap<StreamId, At>);
+
+impl Gathered {
+    pub(crate) fn root(&self, id: StreamId) -> Option<At> {
+        self.0.get(&id).copied()
+    }
 }
 
 /// A place in the order of all bytes of the log, in one word.
@@ -239,41 +252,82 @@ impl Catalog {
         self.conclude(share, root, tip, place);
     }
 
-    /// Notes that a sealed segment holds batches of a stream: from `first_seq` on, up to `head`, the last of them in
-    /// the commit at `last`. Only while the log is opened.
-    pub(crate) fn note_sealed(
+    /// As [`Catalog::note`], of an unsealed segment that was found.
+    pub(crate) fn gather(
         &self,
+        gathered: &mut Gathered,
+        segment: &Segment,
+        share: Share<'_>,
+        batches: impl Iterator<Item = BatchRef>,
+    ) {
+        let root = self.gather_root(gathered, share, LogPlace::new(segment.number(), share.offset));
+        self.note(segment, Share { root, ..share }, batches);
+    }
+
+    /// Notes that a sealed segment holds batches of a stream with these seqs, the last of them in the commit at
+    /// `last`.
+    pub(crate) fn gather_sealed(
+        &self,
+        gathered: &mut Gathered,
         segment: u32,
         share: Share<'_>,
-        first_seq: u64,
-        head: u64,
-        last: u64,
+        (seqs, last): (Range<u64>, u64),
     ) {
         let place = LogPlace::new(segment, share.offset);
+        let root = self.gather_root(gathered, share, place);
+        let share = Share { root, ..share };
         let Some((root, tip)) = self.enter(share, place) else { return };
         if let Some(branch) = self.branch(tip) {
             let span = branch.span_last.load(Ordering::Relaxed);
             if span == NONE || self.span_segment(span) != segment {
-                self.note_span(branch, segment, first_seq, NONE);
+                self.note_span(branch, segment, seqs.start, NONE);
             }
             branch.last.fetch_max(LogPlace::new(segment, last).0, Ordering::AcqRel);
-            branch.head.fetch_max(head, Ordering::AcqRel);
+            branch.head.fetch_max(seqs.end, Ordering::AcqRel);
         }
         self.conclude(share, root, tip, place);
     }
 
+    fn gather_root(
+        &self,
+        gathered: &mut Gathered,
+        share: Share<'_>,
+        place: LogPlace,
+    ) -> Option<At> {
+        if let Some(root) = gathered.root(share.stream) {
+            return Some(root);
+        }
+        let root = self.begin(share, place)?;
+        gathered.0.insert(share.stream, root);
+        Some(root)
+    }
+
+    /// Shows the streams that were found, and says who has which name.
+    pub(crate) fn adopt(&self, gathered: Gathered) {
+        let streams = self.streams.pin();
+        streams.reserve(gathered.0.len());
+        for (id, root) in gathered.0 {
+            streams.insert(id, root);
+        }
+        for (root, first) in self.branches.iter() {
+            if first.life.load().is_some() {
+                self.pass_names(first.stream, root);
+            }
+        }
+    }
+
+    /// The first branch of a new stream.
+    fn begin(&self, share: Share<'_>, place: LogPlace) -> Option<At> {
+        let fork = share.change.and_then(|change| change.fork.as_ref());
+        self.branches.push(Branch::first(share.stream, fork, share.generation, place))
+    }
+
     /// The first branch of the stream of a commit, and the one that its batches belong to.
     fn enter(&self, share: Share<'_>, place: LogPlace) -> Option<(At, At)> {
-        let fork = share.change.and_then(|change| change.fork.as_ref());
         let root = match share.root.or_else(|| self.root(share.stream)) {
             Some(root) => root,
             None => {
-                let root = self.branches.push(Branch::first(
-                    share.stream,
-                    fork,
-                    share.generation,
-                    place,
-                ))?;
+                let root = self.begin(share, place)?;
                 self.streams.pin().insert(share.stream, root);
                 root
             }
@@ -356,15 +410,6 @@ impl Catalog {
         }
         if let Some(now) = now {
             names.insert(now.into(), stream);
-        }
-    }
-
-    /// Who has which name, once all commits are noted.
-    pub(crate) fn collect_names(&self) {
-        for (root, first) in self.branches.iter() {
-            if first.life.load().is_some() {
-                self.pass_names(first.stream, root);
-            }
         }
     }
 

@@ -139,8 +139,8 @@ impl Stream {
     /// Whether anything of it is on disk, and what may be done with it.
     #[must_use]
     pub fn status(&self) -> Status {
-        let durable = self.root.is_some() || self.in_flight.iter().any(|one| committed(one));
-        match self.state {
+        let durable = self.root().is_some();
+        match self.state() {
             StreamState::Deleted => Status::Deleted,
             StreamState::Archived if durable => Status::Archived,
             _ if durable => Status::Durable,
@@ -151,7 +151,50 @@ impl Stream {
     /// The seq that the next event gets: the stream's length, with what was dropped.
     #[must_use]
     pub fn head(&self) -> Seq {
-        Seq(self.next)
+        Seq(self.end())
+    }
+
+    /// The newest share of a commit that succeeded and that this handle has not taken note of yet.
+    fn landed(&self) -> Option<&Part> {
+        let done = self.in_flight.iter().take_while(|one| committed(one));
+        done.last()?.parts().iter().find(|part| part.stream == self.id)
+    }
+
+    /// The seq that the next event gets: behind what has landed, wherever that was.
+    fn end(&self) -> u64 {
+        let Some(landed) = self.landed() else { return self.next };
+        let behind = self.in_flight.iter().filter(|one| !committed(one));
+        let parts = behind.flat_map(|one| one.parts()).filter(|part| part.stream == self.id);
+        let seqs = parts.map(|part| u64::from(part.filled.count) + part.filled.dropped);
+        let ring = u64::from(self.ring.count()) + self.ring.dropped();
+        landed.end_seq() + seqs.sum::<u64>() + ring
+    }
+
+    fn generation(&self) -> u32 {
+        let later = self.in_flight.iter().skip_while(|one| committed(one));
+        let mut later = later.flat_map(|one| one.parts());
+        match self.landed() {
+            Some(landed) if !later.any(|part| part.stream == self.id) => landed.generation(),
+            _ => self.generation,
+        }
+    }
+
+    /// Its first branch, once it is durable.
+    fn root(&self) -> Option<At> {
+        self.root.or_else(|| self.core.catalog.root(self.landed()?.stream))
+    }
+
+    /// What may be done with it; what was asked for counts unless it failed.
+    fn state(&self) -> StreamState {
+        let failed = self.in_flight.iter().any(|one| one.failed() == Some(true));
+        let asked = self.change.as_ref().and_then(|change| change.state);
+        match self.root() {
+            Some(root) if failed && asked.is_none() => {
+                let version = self.core.catalog.version(root);
+                version.map_or(StreamState::Active, |version| version.state)
+            }
+            _ => self.state,
+        }
     }
 
     /// Events in memory that no commit has taken, or that came back from one that failed.
@@ -311,7 +354,7 @@ impl Stream {
     /// [`ErrorKind::Closed`].
     pub fn events(&self) -> Result<Events> {
         self.core.check_open("read")?;
-        if self.state == StreamState::Deleted {
+        if self.state() == StreamState::Deleted {
             return Err(Error::new(ErrorKind::Deleted(self.id), "read"));
         }
         let volatile = self.volatile();
@@ -344,7 +387,7 @@ impl Stream {
         }
         let count = u64::from(self.ring.count());
         if count > 0 {
-            let first = self.next - count;
+            let first = self.end() - count;
             volatile.push(self.batch(first, count, self.ring.dropped(), self.ring.slices()));
         }
         volatile
@@ -359,7 +402,7 @@ impl Stream {
         let bytes = slices.concat();
         let frames: Range<usize> = 0..bytes.len();
         let mut batch = Batch::new(self.id, first_seq, count, Arc::new(bytes), frames);
-        (batch.dropped, batch.generation) = (dropped, self.generation);
+        (batch.dropped, batch.generation) = (dropped, self.generation());
         batch
     }
 
@@ -374,7 +417,7 @@ impl Stream {
     /// The branches that the durable events of this handle's view are in.
     fn lineage(&self, end: u64) -> Lineage {
         let catalog = &self.core.catalog;
-        if let Some(tip) = catalog.branch_of(self.id, self.generation) {
+        if let Some(tip) = catalog.branch_of(self.id, self.generation()) {
             return catalog.lineage(tip, end);
         }
         let base = self.changes().find_map(|change| change.fork).and_then(|fork| {
@@ -386,14 +429,14 @@ impl Stream {
 
     /// The first seq that is not forgotten.
     fn start(&self) -> u64 {
-        let version = self.root.and_then(|root| self.core.catalog.version(root));
+        let version = self.root().and_then(|root| self.core.catalog.version(root));
         let start = version.map_or(0, |version| version.start);
         self.changes().filter_map(|change| change.start).fold(start, u64::max)
     }
 
     /// The first seq that no commit has taken.
     fn ring_start(&self) -> u64 {
-        self.next - u64::from(self.ring.count()) - self.ring.dropped()
+        self.end() - u64::from(self.ring.count()) - self.ring.dropped()
     }
 
     fn take_part(&mut self) -> Option<Part> {
@@ -486,9 +529,9 @@ impl Stream {
         {
             // The leader may have put it elsewhere; what stands behind it goes along.
             let behind = self.in_flight.iter().flat_map(|one| one.parts()).filter(own);
-            let behind = behind.map(|part| u64::from(part.filled.count) + part.filled.dropped);
+            let seqs = behind.map(|part| u64::from(part.filled.count) + part.filled.dropped);
             let ring = u64::from(self.ring.count()) + self.ring.dropped();
-            self.next = part.end_seq() + behind.sum::<u64>() + ring;
+            self.next = part.end_seq() + seqs.sum::<u64>() + ring;
             self.generation = part.generation();
         }
         let state = done.parts().iter().find(own).and_then(|part| part.change()?.state);

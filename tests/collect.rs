@@ -125,7 +125,6 @@ impl Play {
     }
 
     fn collect(&self) -> CollectReport {
-        if std::env::var("NOCOL").is_ok() { return CollectReport::default(); }
         let report = self.log.collect(CollectOptions::new().dead_percent_min(0)).expect("open");
         assert!(report.refused.is_empty(), "{:?}", report.refused);
         report
@@ -142,7 +141,6 @@ impl Play {
         let handles: Vec<_> = self.streams.iter().map(read).collect();
         let report = self.collect();
         assert_eq!(shown(&pinned), before, "a snapshot that was taken before (P12)");
-        eprintln!("now");
         assert_eq!(shown(&self.log.snapshot()), before, "a snapshot that is taken now");
         assert_eq!(self.streams.iter().map(read).collect::<Vec<_>>(), handles, "handles (P9)");
         by_position(&self.log.snapshot());
@@ -173,9 +171,7 @@ fn p6_p7_p12_collecting_changes_nothing_that_is_shown() {
             for _ in 0..60 {
                 play.turn();
             }
-            eprintln!("seed {seed} round {round}");
             let report = play.collect_and_compare();
-            eprintln!("{report:?}");
             runs += report.runs.len();
             dropped += report.runs.iter().map(|run| run.events_dropped).sum::<u64>();
             let before = shown(&play.log.snapshot());
@@ -242,7 +238,8 @@ fn p9_what_a_fork_shares_is_not_collected_also_before_the_fork_is_committed() {
     parent.delete().wait().expect("deleted");
     let report = log.collect(CollectOptions::new()).expect("collected");
     assert!(report.runs.iter().map(|run| run.events_dropped).sum::<u64>() > 5, "{report:?}");
-    let read = |child: &Stream| child.events().expect("readable").map(|event| event.is_ok()).collect();
+    let read =
+        |child: &Stream| child.events().expect("readable").map(|event| event.is_ok()).collect();
     let whole: Vec<bool> = read(&child);
     assert_eq!(whole, [true; 20]);
     child.append("own").expect("room");
@@ -315,7 +312,9 @@ fn p5_a_quota_refuses_events_and_lets_room_be_made() {
     );
     assert_eq!(waiting.buffered(), 1, "the event is back");
     let before = log.snapshot().position();
-    streams.iter_mut().for_each(|stream| drop(stream.delete().wait().expect("deleting makes room")));
+    streams
+        .iter_mut()
+        .for_each(|stream| drop(stream.delete().wait().expect("deleting makes room")));
     assert!(log.snapshot().position() > before);
     waiting.commit().wait().expect_err("nothing was collected yet");
     assert!(log.collect(CollectOptions::new()).expect("collected").freed_bytes() > 0);

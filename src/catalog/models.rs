@@ -96,7 +96,12 @@ fn noted_before_shown(first: First) {
         }
         let (root, offset, generation, change) = (None, 4096, 0, None);
         let share = Share { stream, root, offset, generation, change };
-        catalog.note_sealed(n, share, position - 1, position, offset);
+        let place = LogPlace::new(n, offset);
+        let (_, tip) = catalog.enter(share, place).expect("room");
+        let branch = catalog.branch(tip).expect("just made");
+        branch.last.fetch_max(place.0, Ordering::AcqRel);
+        catalog.note_span(branch, n, position - 1, NONE);
+        branch.head.fetch_max(position, Ordering::AcqRel);
         catalog.raise(mark(position));
     }
     reader.join().expect("no panic");

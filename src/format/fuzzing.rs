@@ -4,13 +4,13 @@
 use super::{
     Attribute, Attributes, BatchHead, BatchKind, COMMITS_AT, Class, CommitHead, CommitPlan, Ending,
     FooterEntry, FrameHead, Frames, PlannedBatch, SegmentHeader, Trailer, Witness, align_up,
-    attribute, batch_crc, batch_header, checksum, classify, commit_header, decode_gap,
-    decode_header, decode_trailer, decode_witness, encode_commit, encode_footer, encode_gap,
-    encode_name, footer, footer_entry, footer_entry_layout, footer_is_valid, frame_head,
-    frame_header, header, marker, padding_is_zero, put, put_frame_head, record_at, take_u32,
-    take_u64, trailer, witness,
+    attribute, batch_crc, batch_header, checksum, classify, commit_header, decode_fork, decode_gap,
+    decode_header, decode_trailer, decode_witness, encode_commit, encode_footer, encode_fork,
+    encode_gap, footer, footer_entry, footer_entry_layout, footer_is_valid, frame_head,
+    frame_header, header, marker, padding_is_zero, put, put_attribute, put_frame_head, record_at,
+    take_u32, take_u64, trailer, witness,
 };
-use crate::types::{CodecId, EventKind, Timestamp};
+use crate::types::{CodecId, EventKind, StreamState, Timestamp};
 
 const SALTS: [u32; 3] = [0, 1, 0x1234_5678];
 
@@ -20,6 +20,9 @@ pub fn frame(bytes: &[u8]) {
     frames(bytes);
     attributes(bytes);
     let _ = decode_gap(bytes);
+    if let Some((stream, generation)) = decode_fork(bytes) {
+        assert_eq!(encode_fork(&stream, generation)[..], *bytes);
+    }
     let _ = padding_is_zero(bytes);
     segment_header(bytes);
     for salt in SALTS {
@@ -79,13 +82,20 @@ fn attributes(bytes: &[u8]) {
         let used = before.len() - walk.0.len();
         assert!(used > 0, "every step goes on");
         let unused = before.get(attribute::UNUSED);
-        if let Ok(Attribute::Name(name)) = found
+        if let Ok(found) = found
+            && found != Attribute::Optional
             && unused == Some(&[0; 2][..])
         {
-            assert_eq!(encode_name(name), before[..used]);
+            assert_eq!(attribute_bytes(&found), before[..used]);
         }
         before = walk.0;
     }
+}
+
+fn attribute_bytes(attribute: &Attribute<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_attribute(attribute, &mut bytes);
+    bytes
 }
 
 fn record(bytes: &[u8], salt: u32) {
@@ -145,13 +155,10 @@ fn encoded_again(bytes: &[u8], head: &CommitHead, batches: &[BatchHead], salt: u
     let mut again = Vec::new();
     encode_commit(&plan, &mut again);
     // Fields that this version ignores, or keeps within bounds, need not come back.
-    let reserved_is_zero = bytes[commit_header::BYTES..]
-        .chunks(batch_header::BYTES)
-        .all(|one| one[batch_header::GENERATION] == [0; 3]);
     let lag_fits = |field| (1..=head.position).contains(&u64::from(take_u32(bytes, field)));
     let known = bytes[commit_header::FLAGS.start] == 0;
     let lags_fit = lag_fits(&commit_header::ACKED_LAG) && lag_fits(&commit_header::DURABLE_LAG);
-    if reserved_is_zero && lags_fit && known {
+    if lags_fit && known {
         assert_eq!(again, bytes);
     }
 }
@@ -162,6 +169,7 @@ fn plan(batch: &BatchHead) -> Option<PlannedBatch> {
         first_seq: batch.first_seq,
         count: batch.count,
         kind: batch.kind?,
+        generation: batch.generation,
         bytes: batch.end - batch.start,
         crc: batch.crc,
     })
@@ -282,11 +290,12 @@ struct Maker {
     number: u32,
     next: u64,
     heads: [u64; 4],
+    generations: [u32; 4],
 }
 
 impl Default for Maker {
     fn default() -> Self {
-        Self { number: 1, next: 1, heads: [0; 4] }
+        Self { number: 1, next: 1, heads: [0; 4], generations: [0; 4] }
     }
 }
 
@@ -354,7 +363,14 @@ impl Maker {
             1 => self.commit(made, &[(low % 4, BatchKind::Events)]),
             2 => self.commit(made, &[(low % 4, BatchKind::Gap), (low % 4, BatchKind::Events)]),
             3 => self.commit(made, &[(low % 4, BatchKind::Catalog), (low % 4, BatchKind::Events)]),
-            4 => self.commit(made, &[0, 1, 2, 3].map(|stream| (stream, BatchKind::Events))),
+            4 if low < 8 => {
+                self.commit(made, &[0, 1, 2, 3].map(|stream| (stream, BatchKind::Events)));
+            }
+            4 => {
+                let kind = if low < 12 { BatchKind::Rewind } else { BatchKind::Fork };
+                let stream = low % 4;
+                self.commit(made, &[(stream, BatchKind::Events), (stream, kind)]);
+            }
             5..=8 => self.odd_commit(made, input, low),
             9 => made.witness(
                 input.number(self.next),
@@ -391,19 +407,35 @@ impl Maker {
         let Some(after) = position.checked_add(1) else {
             return;
         };
+        for (stream, kind) in batches {
+            if *kind == BatchKind::Rewind {
+                self.heads[*stream] /= 2;
+                self.generations[*stream] += 1;
+            }
+        }
+        let starts = self.heads;
         let planned: Vec<_> = batches
             .iter()
             .map(|(stream, kind)| {
-                let seq = self.heads[*stream];
+                let seq = match kind {
+                    BatchKind::Rewind | BatchKind::Fork | BatchKind::CommitId => starts[*stream],
+                    _ => self.heads[*stream],
+                };
+                let generation = self.generations[*stream];
                 let (count, body) = match kind {
-                    BatchKind::Catalog => (1, encode_name(["a", "b", "c", "d"][*stream])),
+                    BatchKind::Catalog => (5, catalog(*stream)),
+                    BatchKind::Rewind => (generation, Vec::new()),
+                    BatchKind::Fork => (generation, encode_fork(&[1; 16], 0).to_vec()),
+                    BatchKind::CommitId => (1, vec![7; 16]),
                     BatchKind::Gap => (3, encode_gap(3).to_vec()),
                     BatchKind::Events => (1 + *stream as u32, events(seq, 1 + *stream as u32)),
                 };
-                if *kind != BatchKind::Catalog {
+                if matches!(kind, BatchKind::Gap | BatchKind::Events) {
                     self.heads[*stream] = seq.saturating_add(u64::from(count));
                 }
-                (planned(*stream as u8, seq, count, *kind, &body), body)
+                let mut one = planned(*stream as u8, seq, count, *kind, &body);
+                one.generation = generation;
+                (one, body)
             })
             .collect();
         let before = position.saturating_sub(1);
@@ -421,16 +453,19 @@ impl Maker {
             let stream = input.byte() % 6;
             let seq = input.number(self.heads[usize::from(stream) % 4]);
             let count = input.number(1) as u32;
-            let kind = input.byte() % 5;
-            let body: Vec<u8> = match input.byte() % 4 {
+            let kind = input.byte() % 8;
+            let body: Vec<u8> = match input.byte() % 6 {
                 0 => events(seq, count % 8),
                 1 => encode_gap(input.number(u64::from(count))).to_vec(),
-                2 => encode_name("odd"),
+                2 => attribute_bytes(&Attribute::Name("odd")),
+                3 => encode_fork(&[input.byte() % 6; 16], input.number(0) as u32).to_vec(),
+                4 => vec![input.byte(); 16],
                 _ => (0..input.byte() % 32).map(|_| input.byte()).collect(),
             };
             let known = BatchKind::from_byte(kind).unwrap_or(BatchKind::Events);
             let mut one = planned(stream, seq, count, known, &body);
             one.crc ^= u32::from(low & 8 != 0);
+            one.generation = if low & 4 == 0 { 0 } else { input.number(1) as u32 & 0xFF_FFFF };
             batches.push((one, body));
             kinds.push(kind);
         }
@@ -475,12 +510,25 @@ fn input_or(input: &mut Input<'_>, choose: usize, usual: u64) -> u64 {
     if choose == 0 { usual } else { input.number(usual) }
 }
 
+/// A catalog batch's bytes: five attributes.
+fn catalog(stream: usize) -> Vec<u8> {
+    let all = [
+        Attribute::Name(["a", "b", "c", "d"][stream]),
+        Attribute::Label { key: "k", value: Some("v") },
+        Attribute::Data(b"data"),
+        Attribute::State(StreamState::Archived),
+        Attribute::Start(stream as u64),
+    ];
+    all.iter().flat_map(attribute_bytes).collect()
+}
+
 fn planned(stream: u8, first_seq: u64, count: u32, kind: BatchKind, body: &[u8]) -> PlannedBatch {
     PlannedBatch {
         stream: [stream; 16],
         first_seq,
         count,
         kind,
+        generation: 0,
         bytes: body.len() as u64,
         crc: batch_crc(&[body]),
     }
@@ -523,13 +571,20 @@ impl Made {
             self.bytes.extend_from_slice(body);
         }
         self.bytes.extend_from_slice(&tail[tail.len() - used..]);
-        self.entries.extend(batches.iter().map(|batch| FooterEntry {
-            stream: batch.stream,
-            first_seq: batch.first_seq,
-            count: batch.count,
-            offset,
-            kind: batch.kind,
-        }));
+        let mut entries: Vec<_> = batches
+            .iter()
+            .map(|batch| FooterEntry {
+                stream: batch.stream,
+                first_seq: batch.first_seq,
+                count: batch.count,
+                offset,
+                kind: batch.kind,
+            })
+            .collect();
+        let is_later =
+            |kind| matches!(kind, BatchKind::Catalog | BatchKind::Gap | BatchKind::Events);
+        entries.sort_by_key(|entry| (entry.stream, is_later(entry.kind)));
+        self.entries.extend(entries);
     }
 
     fn witness(&mut self, position: u64, durable: u64, clean: bool) {

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use super::scan::Found;
-use crate::catalog::{Catalog, Change, Rewind, Share, Standing};
-use crate::format::{BatchHead, BatchKind};
+use crate::catalog::{Catalog, Change, Gathered, Rewind, Share, Standing};
+use crate::format::{BatchHead, BatchKind, GENERATION_MAX};
 use crate::index::BatchRef;
 use crate::segment::Segment;
 use crate::types::StreamId;
@@ -16,7 +16,12 @@ use crate::types::StreamId;
 pub(super) type Changes = HashMap<(StreamId, u64), Change>;
 
 /// Notes a commit of a segment that is not sealed.
-pub(super) fn note_commit(catalog: &Catalog, segment: &Segment, found: &Found) {
+pub(super) fn note_commit(
+    catalog: &Catalog,
+    gathered: &mut Gathered,
+    segment: &Segment,
+    found: &Found,
+) {
     for batches in found.batches.chunk_by(|one, next| one.stream == next.stream) {
         let Some(first) = batches.first() else { continue };
         let stream = StreamId::from_bytes(first.stream);
@@ -33,15 +38,17 @@ pub(super) fn note_commit(catalog: &Catalog, segment: &Segment, found: &Found) {
         known.sort_by_key(|batch| order(batch.kind));
         let Some(first_seq) = known.first().map(|batch| batch.first_seq) else { continue };
         let generation = first.generation;
-        let change = whole(catalog, stream, found.change(stream), first_seq, generation);
-        let share = Share { stream, root: None, offset, generation, change: change.as_ref() };
-        catalog.note(segment, share, known.into_iter());
+        let root = gathered.root(stream);
+        let standing = root.and_then(|root| catalog.standing(root));
+        let change = whole(standing, found.change(stream), first_seq, generation);
+        let share = Share { stream, root, offset, generation, change: change.as_ref() };
+        catalog.gather(gathered, segment, share, known.into_iter());
     }
 }
 
 /// Notes the batches of one stream in a sealed segment, as the footer lists them.
 pub(super) fn note_run(
-    catalog: &Catalog,
+    (catalog, gathered): (&Catalog, &mut Gathered),
     segment: u32,
     stream: StreamId,
     batches: &[BatchRef],
@@ -59,32 +66,35 @@ pub(super) fn note_run(
         let (piece, behind) = rest.split_at(end);
         rest = behind;
         let Some(last) = piece.last() else { return };
-        let (head, last) = (last.end_seq(), last.offset);
-        let standing = standing(catalog, stream);
+        let seqs = (first.first_seq..last.end_seq(), last.offset);
+        let root = gathered.root(stream);
+        let before = root.and_then(|root| catalog.standing(root));
+        let standing = before.unwrap_or_default();
         let said = changes.get(&(stream, first.offset));
         let generation = match first.kind {
             BatchKind::Rewind | BatchKind::Fork => first.count,
             _ if first.first_seq < standing.head => standing.generation + 1,
             _ => standing.generation,
-        };
+        }
+        .min(GENERATION_MAX);
         let mut said = said.cloned().unwrap_or_default();
         if first.kind == BatchKind::Rewind {
             said.rewind = Some(Rewind { to: first.first_seq, seen: 0 });
         }
-        let change = whole(catalog, stream, Some(&said), first.first_seq, generation);
+        let change = whole(before, Some(&said), first.first_seq, generation);
         let share = Share {
             stream,
-            root: None,
+            root,
             offset: first.offset,
             generation,
             change: change.as_ref().filter(|change| !change.is_empty()),
         };
-        catalog.note_sealed(segment, share, first.first_seq, head, last);
+        catalog.gather_sealed(gathered, segment, share, seqs.clone());
         let later = piece.iter().filter(|batch| batch.offset > first.offset);
         for batch in later.filter(|batch| batch.kind == BatchKind::Catalog) {
             let Some(change) = changes.get(&(stream, batch.offset)) else { continue };
             let share = Share { offset: batch.offset, change: Some(change), ..share };
-            catalog.note_sealed(segment, share, first.first_seq, head, last);
+            catalog.gather_sealed(gathered, segment, share, seqs.clone());
         }
     }
 }
@@ -95,22 +105,16 @@ pub(crate) fn order(kind: BatchKind) -> (bool, u8) {
     (!is_first, kind as u8)
 }
 
-fn standing(catalog: &Catalog, stream: StreamId) -> Standing {
-    catalog.root(stream).and_then(|root| catalog.standing(root)).unwrap_or_default()
-}
-
 /// What a commit says, with a rewind that is nowhere said and must have been.
 fn whole(
-    catalog: &Catalog,
-    stream: StreamId,
+    standing: Option<Standing>,
     said: Option<&Change>,
     first_seq: u64,
     generation: u32,
 ) -> Option<Change> {
     let is_told = said.is_some_and(|change| change.rewind.is_some());
-    let root = catalog.root(stream).filter(|_| !is_told);
-    let standing = root.and_then(|root| catalog.standing(root));
     let is_lost = standing
+        .filter(|_| !is_told)
         .is_some_and(|standing| generation != standing.generation || first_seq < standing.head);
     if !is_lost {
         return said.cloned();

@@ -13,7 +13,7 @@ use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, Tor
 use super::scan::{Found, Scanner, Step};
 use super::sealed::{self, LostEvents, Verdict, lost_events};
 use super::walk::{End, Expectation, Wound, walk};
-use crate::catalog::{COMMIT_IDS_MAX, Catalog, CommitIds, LogPlace, Watermark};
+use crate::catalog::{COMMIT_IDS_MAX, Catalog, CommitIds, Gathered, LogPlace, Watermark};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, Covers, Ending, POSITION_MAX, witness};
@@ -78,6 +78,7 @@ fn fold(mut found: Discovered, access: Access, depth: Depth) -> Result<Loaded> {
     let mut loader = Loader {
         depth,
         catalog: Catalog::new(),
+        gathered: Gathered::default(),
         survey: Survey::default(),
         next: 1,
         acked: 0,
@@ -107,7 +108,6 @@ fn fold(mut found: Discovered, access: Access, depth: Depth) -> Result<Loaded> {
         loader.fold(one, before, later)?;
         before = number;
     }
-    loader.catalog.collect_names();
     let ids = if access == Access::Write { loader.ids()? } else { CommitIds::default() };
     Ok(loader.finish(found, before, behind, ids))
 }
@@ -148,6 +148,7 @@ struct File {
 struct Loader {
     depth: Depth,
     catalog: Catalog,
+    gathered: Gathered,
     survey: Survey,
     /// The position that the next commit should have.
     next: u64,
@@ -259,7 +260,8 @@ impl Loader {
         let changes = self.changes_in(segment, &footer, footer_at)?;
         for (stream, run) in footer.runs() {
             let batches: Vec<BatchRef> = run.filter_map(|index| footer.get(index)).collect();
-            fold::note_run(&self.catalog, one.number, stream, &batches, &changes);
+            let catalog = (&self.catalog, &mut self.gathered);
+            fold::note_run(catalog, one.number, stream, &batches, &changes);
         }
         if self.depth == Depth::Full {
             self.check_sealed(segment, last, footer_at)?;
@@ -352,7 +354,7 @@ impl Loader {
             Verdict::Unlisted => self.damage(DamageKind::Footer, segment.number(), footer_at, 0..0),
         }
         let expect = Expectation { first: segment.first_position, durable: last, limit: footer_at };
-        let end = self.replay(segment, expect, |_, _| {})?;
+        let end = self.replay(segment, expect, |_, _, _| {})?;
         // What is not in a sparse segment was collected, as far as its commits reach to the footer.
         let reached = segment.is_sparse() && end.offset == footer_at;
         if end.next <= last && !reached {
@@ -367,8 +369,8 @@ impl Loader {
         let Some(Covers { first, last }) = segment.header.covers else { return Ok(()) };
         self.catalog.add_segment(segment);
         let expect = Expectation { first, durable: last, limit: one.bytes };
-        let end = self.replay(segment, expect, |catalog, found| {
-            fold::note_commit(catalog, segment, found);
+        let end = self.replay(segment, expect, |catalog, gathered, found| {
+            fold::note_commit(catalog, gathered, segment, found);
         })?;
         self.damage(DamageKind::Footer, one.number, end.offset, 0..0);
         let step = Scanner::new(Arc::clone(segment), one.bytes).step(end.offset)?;
@@ -389,10 +391,10 @@ impl Loader {
         &mut self,
         segment: &Arc<Segment>,
         expect: Expectation,
-        mut note: impl FnMut(&Catalog, &Found),
+        mut note: impl FnMut(&Catalog, &mut Gathered, &Found),
     ) -> Result<End> {
         let (mut hurt, mut bad, mut unknown) = (Vec::new(), Vec::new(), None);
-        let catalog = &self.catalog;
+        let (catalog, gathered) = (&self.catalog, &mut self.gathered);
         let end = walk(
             segment,
             expect,
@@ -403,7 +405,7 @@ impl Loader {
                 if !found.is_sound() {
                     bad.push((found.head.position, lost_events(found)));
                 }
-                note(catalog, found);
+                note(catalog, gathered, found);
                 Ok(())
             },
             |wound| hurt.push(wound),
@@ -431,8 +433,8 @@ impl Loader {
         let expect = Expectation { first, durable: proved, limit: one.bytes };
         let known = self.survey.damages.len();
         let mut with_id = Vec::new();
-        let end = self.replay(&segment, expect, |catalog, found| {
-            fold::note_commit(catalog, &segment, found);
+        let end = self.replay(&segment, expect, |catalog, gathered, found| {
+            fold::note_commit(catalog, gathered, &segment, found);
             with_id.extend(found.id.map(|_| (Arc::clone(&segment), found.offset)));
         })?;
         self.with_id.extend(with_id);
@@ -553,6 +555,7 @@ impl Loader {
         self.survey.position = Position(self.next - 1);
         self.survey.durable = Position(self.durable);
         self.survey.acknowledged = Position(self.acked.max(self.durable));
+        self.catalog.adopt(self.gathered);
         self.survey.streams = self.catalog.streams_len();
         Loaded {
             log_id: found.log_id,

@@ -27,6 +27,7 @@ impl Stream {
     /// [`ErrorKind::NameTaken`], [`ErrorKind::InvalidName`], [`ErrorKind::Deleted`], [`ErrorKind::Closed`];
     /// [`ErrorKind::CommitInFlight`] while a commit is under way that changes the name.
     pub fn rename(&mut self, name: &str) -> Result<()> {
+        self.reap();
         self.check_alive("name")?;
         let fine =
             !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
@@ -53,6 +54,7 @@ impl Stream {
     ///
     /// As [`Stream::rename`].
     pub fn unname(&mut self) -> Result<()> {
+        self.reap();
         self.check_alive("name")?;
         self.check_no_name_under_way()?;
         let has_one = self.durable_meta().is_some_and(|meta| meta.name.is_some());
@@ -65,6 +67,7 @@ impl Stream {
     ///
     /// [`ErrorKind::InvalidMetadata`], [`ErrorKind::Deleted`], [`ErrorKind::Closed`].
     pub fn set_label(&mut self, key: &str, value: &str) -> Result<()> {
+        self.reap();
         self.check_alive("label")?;
         let invalid = |what| Err(Error::new(ErrorKind::InvalidMetadata(what), "label"));
         if key.is_empty() || key.len() > LABEL_KEY_BYTES_MAX {
@@ -88,6 +91,7 @@ impl Stream {
     ///
     /// [`ErrorKind::Deleted`], [`ErrorKind::Closed`].
     pub fn remove_label(&mut self, key: &str) -> Result<()> {
+        self.reap();
         self.check_alive("label")?;
         let has_one = self.meta().labels.contains_key(key);
         self.note(|change| {
@@ -104,6 +108,7 @@ impl Stream {
     ///
     /// [`ErrorKind::InvalidMetadata`], [`ErrorKind::Deleted`], [`ErrorKind::Closed`].
     pub fn set_data(&mut self, data: &[u8]) -> Result<()> {
+        self.reap();
         self.check_alive("data")?;
         if data.len() > DATA_BYTES_MAX {
             let what = "a stream's data has at most 64 KiB";
@@ -120,14 +125,14 @@ impl Stream {
         let text = |(key, value): (Box<str>, Box<str>)| (key.into(), value.into());
         StreamInfo {
             id: self.id,
-            name: meta.name.filter(|_| self.state != StreamState::Deleted).map(Into::into),
+            name: meta.name.filter(|_| self.state() != StreamState::Deleted).map(Into::into),
             labels: meta.labels.into_iter().map(text).collect(),
             data: meta.data,
-            state: self.state,
+            state: self.state(),
             parent: meta.parent.map(|(id, seq)| (id, Seq(seq))),
             start: Seq(self.start()),
-            head: Seq(self.next),
-            generation: self.generation,
+            head: Seq(self.end()),
+            generation: self.generation(),
             created: self.id.created(),
             segments: durable.map_or(0, |info| info.segments),
         }
@@ -144,14 +149,14 @@ impl Stream {
 
     /// Lets lists of volatile streams see what is said of this one.
     pub(super) fn show_card(&self) {
-        if self.root.is_none() && !self.in_flight.iter().any(|one| committed(one)) {
+        if self.root().is_none() {
             let card = Card { meta: self.meta(), state: self.state };
             self.core.volatile.pin().insert(self.id, Some(Arc::new(card)));
         }
     }
 
     fn durable_meta(&self) -> Option<Arc<Meta>> {
-        let version = self.core.catalog.version(self.root?)?;
+        let version = self.core.catalog.version(self.root()?)?;
         Some(Arc::clone(&version.meta))
     }
 

@@ -81,7 +81,7 @@ impl Stream {
     /// Whether what a fork is about to share is still there: the stream was not deleted, nor rewound by somebody
     /// else, before it was said to be shared.
     fn check_shares(&self) -> Result<()> {
-        let standing = self.root.and_then(|root| self.core.catalog.standing(root));
+        let standing = self.root().and_then(|root| self.core.catalog.standing(root));
         let Some(standing) = standing else { return Ok(()) };
         if standing.state == StreamState::Deleted {
             return Err(Error::new(ErrorKind::Deleted(self.id), "fork"));
@@ -154,7 +154,7 @@ impl Stream {
     /// Marks where the stream stands now, to discard what comes after: see [`Stream::discard_to`].
     #[must_use]
     pub fn savepoint(&self) -> Savepoint {
-        Savepoint { stream: self.id, seq: self.next }
+        Savepoint { stream: self.id, seq: self.end() }
     }
 
     /// Forgets what was buffered since the savepoint; nothing that a commit has taken. Returns how many events
@@ -192,7 +192,7 @@ impl Stream {
     }
 
     fn check_seq(&self, seq: Seq, operation: &'static str) -> Result<u64> {
-        let (start, head) = (Seq(self.start()), Seq(self.next));
+        let (start, head) = (Seq(self.start()), Seq(self.end()));
         if seq > head {
             let kind = ErrorKind::SeqOutOfRange { asked: seq, range: start..head };
             return Err(Error::new(kind, operation));
