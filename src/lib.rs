@@ -59,4 +59,6 @@ pub use types::{
 };
 #[cfg(feature = "sim")]
 pub use upkeep::backup_on;
-pub use upkeep::{BackupReport, CollectOptions, CollectReport, CollectedRun, backup};
+pub use upkeep::{
+    ArchiveReport, BackupReport, CollectOptions, CollectReport, CollectedRun, backup,
+};

@@ -16,7 +16,7 @@ use crate::recovery::{self, Survey};
 use crate::segment::{DIR, LOCK, UNFINISHED_COPY};
 use crate::stream::Stream;
 use crate::types::{Status, StreamId, StreamState};
-use crate::upkeep::{self, BackupReport, CollectOptions, CollectReport};
+use crate::upkeep::{self, ArchiveReport, BackupReport, CollectOptions, CollectReport};
 use crate::writer::{Active, Full, Ground, Resumed, Writer};
 
 /// A segment must have room for its header and a few commits.
@@ -286,6 +286,23 @@ impl Log {
         upkeep::backup_open(&*self.0.disk, &self.snapshot(), target.as_ref())
     }
 
+    /// Writes a stream, as it is committed now, to a file of its own: all that it shows, what it shares with others
+    /// included, and what is said of it. The file can be read anywhere, alone, by [`Snapshot::open`] and the command line.
+    /// It lies at [`StreamId::archive_path`] and takes the place of an earlier one; it is durable when this returns. The
+    /// stream stays in the log.
+    ///
+    /// Blocks while the stream is read and written, and holds it in memory meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownStream`]; [`ErrorKind::Deleted`]; [`ErrorKind::Corrupt`] when not all of it can be read: then
+    /// nothing is written; [`ErrorKind::StorageFull`]; [`ErrorKind::Io`]; [`ErrorKind::Closed`].
+    pub fn write_archive(&self, stream: StreamId) -> Result<ArchiveReport> {
+        let _alone = self.0.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.check_open("archive")?;
+        upkeep::archive(&*self.0.disk, &self.snapshot(), stream)
+    }
+
     /// Gives back the space of what nobody wants any more: segments that are mostly dead are rewritten without it.
     ///
     /// Commits keep their positions. Snapshots that were taken before go on reading what they show; its space is free
@@ -316,13 +333,14 @@ impl Log {
 
 impl Snapshot {
     /// Opens the log at `path` for reading only, as it stands now: takes no lock, changes nothing, and works
-    /// while another process writes (P12). It shows what was acknowledged, and says what it found.
+    /// while another process writes (P12). It shows what was acknowledged, and says what it found. An archive file
+    /// ([`Log::write_archive`]) is opened in the same way.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::NoLog`] when there is none, [`ErrorKind::UnsupportedVersion`], [`ErrorKind::Io`].
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Survey)> {
-        recovery::open_read(&RealDisk::new(path.as_ref(), false))
+        recovery::open_read_at(path.as_ref())
     }
 
     /// As [`Snapshot::open`], on a simulated disk.

@@ -64,6 +64,10 @@ pub enum Sabotage {
     ShareLock,
     /// A write that took a part is taken for done.
     StopAtShortWrite,
+    /// Who collects does not know of forks that were not committed yet.
+    ForgetForks,
+    /// Who collects does not know what forks and rewinds share.
+    ForgetBases,
     /// What was collected is removed before what is left of it is durable.
     RemoveEarly,
     /// The files of a backup are not synced.

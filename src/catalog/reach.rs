@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use super::{Catalog, Fork, LogPlace, Version};
 use crate::format::BatchKind;
 use crate::index::At;
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 use crate::sync::Mutex;
 use crate::types::{StreamId, StreamState};
@@ -90,7 +91,7 @@ impl Catalog {
         // After the streams: a fork that is not here was committed before they were looked at, or its parent lived
         // when it was made and had not been deleted when they were. One that has gone since counts once more.
         let mut forks = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (fork, _) in forks.iter() {
+        for (fork, _) in forks.iter().filter(|_| !broken(Sabotage::ForgetForks)) {
             if let Some(tip) = self.branch_of(fork.base, fork.base_generation) {
                 self.walk(tip, 0..fork.seq, &mut reach);
             }
@@ -109,7 +110,8 @@ impl Catalog {
             wanted.is_needed = true;
             wanted.seqs.push((branch.generation(), start.max(seqs.start)..end));
             end = start;
-            match self.base(branch).filter(|_| end > seqs.start) {
+            let reaches_on = end > seqs.start && !broken(Sabotage::ForgetBases);
+            match self.base(branch).filter(|_| reaches_on) {
                 Some(base) => at = base,
                 None => return,
             }

@@ -28,6 +28,13 @@ impl RealDisk {
         Self { root: root.to_owned(), dir_mode, file_mode }
     }
 
+    /// The directory of a plain file, and the file's name in it; `None` when there is no such file.
+    pub(crate) fn of_file(path: &Path) -> Option<(Self, String)> {
+        let name = path.file_name()?.to_str()?.to_owned();
+        let is_file = fs::metadata(path).is_ok_and(|found| found.is_file());
+        is_file.then(|| (Self::new(path.parent().unwrap_or(Path::new("")), false), name))
+    }
+
     /// The log's directory; what is made there can be read by those who can read `dir` in it.
     pub(crate) fn alike(root: &Path, dir: &str) -> io::Result<Self> {
         let mode = match fs::metadata(root.join(dir)) {

@@ -112,6 +112,29 @@ pub(super) fn discover(
     Ok(Some(Discovered { log_id, candidates, unfinished }))
 }
 
+/// The file of this name, as the only segment of its log. What is no segment at all is
+/// [`ErrorKind::NoLog`].
+pub(super) fn alone(disk: &dyn Disk, name: &str) -> Result<Candidate> {
+    let place = || Place { path: name.into(), segment: None, offset: None };
+    let failed = |error| Error::io("open", place(), error);
+    let file = disk.open_read(name).map_err(failed)?;
+    let bytes = file.len().map_err(failed)?;
+    let mut block = vec![0; bytes.min(header::BLOCK_BYTES as u64) as usize];
+    read_exact_at(&*file, &mut block, 0).map_err(failed)?;
+    match decode_header(&block) {
+        Ok((header, whole)) if header.covers.is_some() => {
+            let role = start(header, file, bytes, Spares::Searched)?;
+            Ok(Candidate { number: header.number, bytes, role, header_hurt: !whole })
+        }
+        Err(HeaderError::Version(found)) => {
+            let kind = ErrorKind::UnsupportedVersion { found, supported: VERSION };
+            Err(Error::new(kind, "open").at(place()))
+        }
+        Ok(_) => Err(Error::new(ErrorKind::NoLog, "open").at(place())),
+        Err(_) => Err(Error::corrupt("open", place())),
+    }
+}
+
 /// A file whose header was read.
 struct Opened {
     number: u32,

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::discover::{Access, Candidate, Discovered, Role, Spares, Watch, discover};
+use super::discover::{self, Access, Candidate, Discovered, Role, Spares, Watch, discover};
 use super::fold::{self, Changes};
 use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, TornTail};
 use super::scan::{Found, Scanner, Step};
@@ -72,6 +72,20 @@ pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Opti
     }
     let Some(found) = discover(disk, access, Spares::Searched)? else { return Ok(None) };
     fold(found, access, depth).map(Some)
+}
+
+/// Reads one sealed segment that stands alone.
+pub(super) fn load_alone(disk: &dyn Disk, name: &str, depth: Depth) -> Result<Loaded> {
+    let candidate = discover::alone(disk, name)?;
+    let log_id = match &candidate.role {
+        Role::Segment(start) => Some(start.header.log_id),
+        _ => None,
+    };
+    let found = Discovered { log_id, candidates: vec![candidate], unfinished: Vec::new() };
+    let mut loaded = fold(found, Access::Read, depth)?;
+    // It has no neighbours that could be missed.
+    loaded.survey.damages.retain(|damage| damage.kind != DamageKind::Missing);
+    Ok(loaded)
 }
 
 fn fold(mut found: Discovered, access: Access, depth: Depth) -> Result<Loaded> {

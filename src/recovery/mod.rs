@@ -23,7 +23,7 @@ pub use report::{
 };
 
 use self::discover::Access;
-use self::load::{Depth, Loaded, load};
+use self::load::{Depth, Loaded, load, load_alone};
 use crate::catalog::{Catalog, CommitIds, LogPlace, Snapshot, Watermark};
 use crate::disk::{Disk, LockGuard, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
@@ -68,6 +68,9 @@ pub(crate) struct Tail {
 /// [`ErrorKind::UnsupportedFeature`] when a newer version wrote it; [`ErrorKind::Io`] when it cannot be read.
 /// Damage is no error here: it is in the report.
 pub fn survey(path: impl AsRef<Path>) -> Result<Survey> {
+    if let Some((disk, name)) = RealDisk::of_file(path.as_ref()) {
+        return Ok(load_alone(&disk, &name, Depth::Full)?.survey);
+    }
     let disk = RealDisk::new(path.as_ref(), false);
     Ok(look(&disk, Depth::Full)?.survey)
 }
@@ -219,6 +222,15 @@ pub(crate) fn is_whole(segment: &Arc<Segment>) -> Result<bool> {
 pub(crate) fn open_read(disk: &dyn Disk) -> Result<(Snapshot, Survey)> {
     let loaded = look(disk, Depth::Quick)?;
     loaded.catalog.raise(acknowledged(&loaded));
+    Ok((Snapshot::new(Arc::new(loaded.catalog)), loaded.survey))
+}
+
+/// Opens the log, or the archive file, at `path`.
+pub(crate) fn open_read_at(path: &Path) -> Result<(Snapshot, Survey)> {
+    let Some((disk, name)) = RealDisk::of_file(path) else {
+        return open_read(&RealDisk::new(path, false));
+    };
+    let loaded = load_alone(&disk, &name, Depth::Quick)?;
     Ok((Snapshot::new(Arc::new(loaded.catalog)), loaded.survey))
 }
 
