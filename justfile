@@ -9,6 +9,7 @@ fmt:
     cargo fmt
     if [ -f fuzz/Cargo.toml ]; then cargo fmt --manifest-path fuzz/Cargo.toml; fi
     cargo fmt --manifest-path benches/peers/Cargo.toml
+    cargo fmt --manifest-path benches/guard/Cargo.toml
 
 # Everything that judges the source without running it
 lint:
@@ -46,6 +47,10 @@ docs:
 # Measure; further words go to `cargo bench`
 bench *args:
     cargo bench --all-features --benches {{ args }}
+
+# Count instructions, allocations and system calls, and compare with the record; `just guard record` writes it anew
+guard verb="check":
+    cargo run --release --manifest-path benches/guard/Cargo.toml -- {{ verb }}
 
 # Race the peers and write docs/benchmarks; further words choose scenarios and contestants
 race *args:

@@ -67,7 +67,9 @@ fn half_dead(dir: &Path, mib: usize) -> Log {
     let os = CommitOptions::new().durability(Durability::Os);
     for n in 0..(mib << 20) / (32 * 256) {
         let stream = &mut streams[n % 64];
-        (0..32).for_each(|_| drop(stream.append(&event[..]).map_err(|_| "room")));
+        for _ in 0..32 {
+            stream.append(&event[..]).map_err(|_| "room").expect("room");
+        }
         stream.commit_with(os).wait().expect("committed");
     }
     for stream in streams.iter_mut().step_by(2) {

@@ -1,22 +1,27 @@
 //! How fast is what was written read again, every checksum verified?
 //!
 //! 16 streams of events of 256 B, committed in turns of 32 events, as many bytes of payload as
-//! `AMBERLOG_BENCH_MIB` says in mebibytes (64 by default). Once in sealed segments, which are read where
-//! they are mapped, and once in one active segment, which is read through buffers. The floors pass over
-//! the bytes of the same segments in memory: with a checksum for every 8 KiB, and with a plain sum.
+//! `AMBERLOG_BENCH_MIB` says in mebibytes (256 by default). Once in sealed segments, which are read where
+//! they are mapped, and once in one active segment. The floors pass over the bytes of the same segments in
+//! memory: with a plain sum of words, and with a checksum for every 8 KiB. Single events are chosen at random.
 
 mod common;
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
-use amberlog::{CommitOptions, Durability, Log, Options, Position, Snapshot, StreamId};
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
+use amberlog::{
+    CommitOptions, Durability, Event, EventRef, Log, Options, Position, Result, Snapshot, StreamId,
+};
+use common::turns::{Turn, is_trial, is_wanted, race};
 use tempfile::TempDir;
 
 const PAYLOAD_BYTES: usize = 256;
 const STREAMS: usize = 16;
 const COMMIT_EVENTS: usize = 32;
+const COMMIT_BYTES: usize = COMMIT_EVENTS * (PAYLOAD_BYTES + common::FRAME_BYTES);
+/// Single events that are looked up in a turn.
+const LOOK_UPS: usize = 20_000;
 
 struct Case {
     name: &'static str,
@@ -28,7 +33,7 @@ struct Case {
 
 fn mebibytes() -> usize {
     let asked = std::env::var("AMBERLOG_BENCH_MIB").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(64)
+    asked.and_then(|text| text.parse().ok()).unwrap_or(if is_trial() { 2 } else { 256 })
 }
 
 fn prepare(dir: &TempDir, name: &'static str, options: Options) -> Case {
@@ -61,104 +66,154 @@ fn prepare(dir: &TempDir, name: &'static str, options: Options) -> Case {
 }
 
 fn all_bytes(log: &Path) -> Vec<u8> {
-    let files = common::segment_files(log);
-    let read = |file: &PathBuf| std::fs::read(file).expect("readable");
-    files.iter().flat_map(read).collect()
-}
-
-fn floors(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case) {
-    group.bench_function(BenchmarkId::new("floor_crc", case.name), |bencher| {
-        bencher.iter(|| {
-            let pieces = case.bytes.chunks(COMMIT_EVENTS * PAYLOAD_BYTES);
-            pieces.fold(0, |all, piece| all ^ crc32fast::hash(piece))
-        });
-    });
-    group.bench_function(BenchmarkId::new("floor_sum", case.name), |bencher| {
-        bencher.iter(|| {
-            let sum = |sum: u64, byte: &u8| sum.wrapping_add(u64::from(*byte));
-            case.bytes.iter().fold(0, sum)
-        });
-    });
-}
-
-fn scan(criterion: &mut Criterion, cases: &[Case]) {
-    let mut group = common::group(criterion, "read", 10, 3);
-    for case in cases {
-        let total = case.events_each * STREAMS as u64;
-        group.throughput(Throughput::Bytes(total * PAYLOAD_BYTES as u64));
-        floors(&mut group, case);
-        let events = |id: &StreamId| case.snapshot.events(*id).expect("known");
-        group.bench_function(BenchmarkId::new("forward", case.name), |bencher| {
-            bencher.iter(|| {
-                let mut count = 0;
-                for event in case.streams.iter().flat_map(events) {
-                    black_box(event.expect("sound").payload());
-                    count += 1;
-                }
-                assert_eq!(count, total);
-            });
-        });
-        group.bench_function(BenchmarkId::new("backward", case.name), |bencher| {
-            bencher.iter(|| {
-                let mut count = 0;
-                for event in case.streams.iter().flat_map(|id| events(id).rev()) {
-                    black_box(event.expect("sound").payload());
-                    count += 1;
-                }
-                assert_eq!(count, total);
-            });
-        });
-        group.bench_function(BenchmarkId::new("by_position", case.name), |bencher| {
-            bencher.iter(|| {
-                let mut count = 0;
-                for event in case.snapshot.read_all(Position::START).expect("in range") {
-                    black_box(event.expect("sound").payload());
-                    count += 1;
-                }
-                assert_eq!(count, total);
-            });
-        });
+    let mut bytes = Vec::new();
+    for file in common::segment_files(log) {
+        bytes.extend_from_slice(&std::fs::read(file).expect("readable"));
     }
-    group.finish();
+    bytes
 }
 
-fn random(criterion: &mut Criterion, cases: &[Case]) {
-    let mut group = common::group(criterion, "read_one", 50, 2);
-    group.throughput(Throughput::Elements(1));
-    for case in cases {
-        let mut state = 1_u64;
-        let mut dice = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            state >> 33
-        };
-        group.bench_function(BenchmarkId::new("floor_crc", case.name), |bencher| {
-            let piece = COMMIT_EVENTS * (PAYLOAD_BYTES + common::FRAME_BYTES);
-            let last = (case.bytes.len() - piece) as u64;
-            bencher.iter(|| {
-                let at = (dice() % last) as usize;
-                crc32fast::hash(&case.bytes[at..at + piece])
-            });
-        });
-        group.bench_function(BenchmarkId::new("amberlog", case.name), |bencher| {
-            bencher.iter(|| {
-                let id = case.streams[dice() as usize % STREAMS];
-                let seq = dice() % case.events_each;
-                let events = case.snapshot.events(id).expect("known");
-                let event = events.range(seq..=seq).next().expect("there");
-                black_box(event.expect("sound").payload()[0])
-            });
-        });
+/// The bytes of a commit, read and no more.
+fn sum(piece: &[u8]) -> u64 {
+    let (words, _) = piece.as_chunks::<8>();
+    words.iter().fold(0, |all, word| all.wrapping_add(u64::from_ne_bytes(*word)))
+}
+
+/// What is done with an event: its first and last byte is looked at.
+fn take(payload: &[u8]) -> usize {
+    black_box((payload.first(), payload.last()));
+    payload.len()
+}
+
+impl Case {
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks(COMMIT_BYTES)
     }
-    group.finish();
+
+    fn events(&self, stream: StreamId) -> amberlog::Events {
+        self.snapshot.events(stream).expect("known")
+    }
+
+    fn check(&self, streams: usize, bytes: usize) {
+        assert_eq!(bytes, self.events_each as usize * streams * PAYLOAD_BYTES);
+    }
+
+    /// By the iterator, which hands out events that one may keep.
+    fn iterate(&self, all: impl Iterator<Item = Result<Event>>) {
+        self.check(STREAMS, all.map(|event| take(event.expect("sound").payload())).sum());
+    }
+
+    /// By events that are lent.
+    fn lend(&self, streams: &[StreamId]) {
+        let mut bytes = 0;
+        for id in streams {
+            let mut events = self.events(*id);
+            while let Some(event) = events.lend() {
+                bytes += take(event.expect("sound").payload());
+            }
+        }
+        self.check(streams.len(), bytes);
+    }
+
+    fn lend_back(&self) {
+        let mut bytes = 0;
+        for id in &self.streams {
+            let mut events = self.events(*id);
+            while let Some(event) = events.lend_back() {
+                bytes += take(event.expect("sound").payload());
+            }
+        }
+        self.check(STREAMS, bytes);
+    }
+
+    fn lend_by_position(&self) {
+        let mut bytes = 0;
+        let mut events = self.snapshot.read_all(Position::START).expect("in range");
+        while let Some(event) = events.lend() {
+            bytes += take(event.map(|event: EventRef<'_>| event.payload()).expect("sound"));
+        }
+        self.check(STREAMS, bytes);
+    }
+}
+
+/// Does the same on two threads, each with a half.
+fn halves<T: Sync>(all: &[T], work: impl Fn(&[T]) + Sync) {
+    let (one, other) = all.split_at(all.len() / 2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| work(one));
+        work(other);
+    });
+}
+
+fn scan(case: &Case) {
+    let crc = |pieces: &[&[u8]]| {
+        black_box(pieces.iter().fold(0, |all, piece| all ^ crc32fast::hash(piece)));
+    };
+    let pieces: Vec<&[u8]> = case.pieces().collect();
+    let by_stream = || case.streams.iter().flat_map(|id| case.events(*id));
+    let turns = vec![
+        Turn::new("floor: sum", || {
+            black_box(case.pieces().fold(0, |all: u64, piece| all.wrapping_add(sum(piece))));
+        }),
+        Turn::new("floor: checksum", || crc(&pieces)),
+        Turn::new("by stream, lent", || case.lend(&case.streams)),
+        Turn::new("by stream", || case.iterate(by_stream())),
+        Turn::new("by stream, backward, lent", || case.lend_back()),
+        Turn::new("by stream, backward", || {
+            case.iterate(case.streams.iter().flat_map(|id| case.events(*id).rev()));
+        }),
+        Turn::new("by position, lent", || case.lend_by_position()),
+        Turn::new("by position", || {
+            case.iterate(case.snapshot.read_all(Position::START).expect("in range"));
+        }),
+        Turn::new("floor: checksum, 2 threads", || halves(&pieces, crc)),
+        Turn::new("by stream, lent, 2 threads", || halves(&case.streams, |half| case.lend(half))),
+    ];
+    let bytes = case.events_each as f64 * (STREAMS * PAYLOAD_BYTES) as f64;
+    race(&format!("scan, {}", case.name), 9, (bytes / 1e9, "GB/s"), turns);
+}
+
+fn random(case: &Case) {
+    let mut state = 1_u64;
+    let mut dice = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize
+    };
+    let last = case.bytes.len() - COMMIT_BYTES;
+    let pieces: Vec<usize> = (0..LOOK_UPS).map(|_| dice() % last).collect();
+    let wanted: Vec<(StreamId, u64)> = (0..LOOK_UPS)
+        .map(|_| (case.streams[dice() % STREAMS], dice() as u64 % case.events_each))
+        .collect();
+    let first = ((4 << 20) / (PAYLOAD_BYTES * STREAMS) as u64).min(case.events_each);
+    let look_up = |wanted: &mut dyn Iterator<Item = (StreamId, u64)>| {
+        for (id, seq) in wanted {
+            let mut one = case.events(id).range(seq..=seq);
+            take(one.lend().expect("there").expect("sound").payload());
+        }
+    };
+    let turns = vec![
+        Turn::new("floor: checksum of a commit", || {
+            for at in &pieces {
+                black_box(crc32fast::hash(&case.bytes[*at..*at + COMMIT_BYTES]));
+            }
+        }),
+        Turn::new("one event", || look_up(&mut wanted.iter().copied())),
+        Turn::new("one event, of the first 4 MiB", || {
+            look_up(&mut wanted.iter().map(|(id, seq)| (*id, seq % first)));
+        }),
+    ];
+    race(&format!("one, {}", case.name), 9, (LOOK_UPS as f64 / 1e6, "M/s"), turns);
 }
 
 fn main() {
-    common::run(|criterion| {
-        let dir = common::dir();
-        let sealed = Log::options().segment_bytes_first(4 << 20).segment_bytes_max(4 << 20);
-        let active = Log::options().segment_bytes_first(1 << 30).segment_bytes_max(1 << 30);
-        let cases = [prepare(&dir, "sealed", sealed), prepare(&dir, "active", active)];
-        scan(criterion, &cases);
-        random(criterion, &cases);
-    });
+    let dir = common::dir();
+    let sealed = Log::options().segment_bytes_first(4 << 20).segment_bytes_max(4 << 20);
+    let active = Log::options().segment_bytes_first(1 << 30).segment_bytes_max(1 << 30);
+    for (name, options) in [("sealed", sealed), ("active", active)] {
+        if is_wanted(name) {
+            let case = prepare(&dir, name, options);
+            scan(&case);
+            random(&case);
+        }
+    }
 }

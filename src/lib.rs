@@ -36,9 +36,10 @@ pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 pub use format::fuzzing;
 pub use log::Log;
 pub use options::{
-    Clock, Collect, CommitOptions, Expect, Options, Overflow, Privacy, StreamOptions,
+    Clock, Collect, CommitOptions, Expect, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy,
+    StreamOptions,
 };
-pub use reader::{Event, Events, LogEvents};
+pub use reader::{Event, EventRef, Events, LogEvents};
 pub use recovery::{
     Damage, DamageKind, Inspection, Item, NewSegment, Repair, SegmentReport, SegmentState, Survey,
     TornTail, repair, survey,

@@ -284,3 +284,32 @@ impl CommitOptions {
         self
     }
 }
+
+/// What things cost in memory, in bytes that are allocated; what an allocator adds is not counted.
+/// `tests/memory.rs` measures them on 64-bit Linux and fails when one of them is no longer true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MemoryCosts {
+    /// An open log in which something was committed; streams and index apart.
+    pub open_log: u64,
+    /// A stream without events of which nothing is on disk, its handle included. A ring is added with the first
+    /// event: 512 bytes, doubling up to its bound.
+    pub volatile_stream: u64,
+    /// A handle of a durable stream with nothing buffered. One that committed keeps its ring, up to 1 MiB, as long
+    /// as the log's memory is not scarce.
+    pub idle_stream: u64,
+    /// A durable stream without a name, open or not: its entry in the catalog. Each further segment that holds a
+    /// part of it adds 40 bytes.
+    pub durable_stream: u64,
+    /// A batch in a segment that is not sealed yet. One that is sealed costs no memory.
+    pub index_entry: u64,
+}
+
+/// What things cost in memory.
+pub const MEMORY_COSTS: MemoryCosts = MemoryCosts {
+    open_log: 64 << 10,
+    volatile_stream: 256,
+    idle_stream: 208,
+    durable_stream: 240,
+    index_entry: 56,
+};

@@ -52,6 +52,10 @@ pub enum Sabotage {
     LoseFailedEvents,
     /// Commits are made again, whatever they are called.
     ForgetCommitIds,
+    /// A rewind is no rewind.
+    ForgetRewinds,
+    /// What a fork shares is not found.
+    ForgetBases,
     /// Archived and deleted streams are written.
     SkipState,
     /// A commit is written wherever its stream stands.
@@ -67,7 +71,7 @@ pub enum Sabotage {
     /// Who collects does not know of forks that were not committed yet.
     ForgetForks,
     /// Who collects does not know what forks and rewinds share.
-    ForgetBases,
+    ForgetShared,
     /// What was collected is removed before what is left of it is durable.
     RemoveEarly,
     /// The files of a backup are not synced.

@@ -10,15 +10,19 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
-use crate::disk::{Disk, DiskFile, Pin, read_at_most, read_exact_at, write_all_at, write_zeros_at};
+use crate::disk::{
+    Disk, DiskFile, Pin, Pinned, prefetch, read_at_most, read_exact_at, write_all_at,
+    write_zeros_at,
+};
 use crate::error::{Error, Place, Result};
 use crate::format::{
     ALIGN, BatchKind, FooterEntry, SegmentHeader, Trailer, decode_trailer, encode_footer, trailer,
 };
-use crate::index::{ActiveIndex, BatchRef, FooterIndex, NONE, StreamBatches, pack};
+use crate::index::{ActiveIndex, BatchRef, Cursor, FooterIndex, NONE, StreamBatches, pack};
 use crate::options::Options;
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::{StreamId, Timestamp};
 
 /// The directory of the segments, in the log's.
@@ -31,6 +35,8 @@ pub(crate) const UNFINISHED_COPY: &str = "UNFINISHED";
 /// Behind the name of a file that is not finished.
 pub(crate) const UNFINISHED: &str = ".new";
 
+/// So much is made ready at a time while commits go on: a device writes it in about the time of a small sync.
+const ZERO_PIECE_BYTES: u64 = 256 << 10;
 /// A read of at most so many bytes is tried without asking how long the file is.
 const READ_UNCHECKED_BYTES_MAX: u64 = 4 << 20;
 /// A buffer that is four times as large is not kept for a smaller read.
@@ -101,11 +107,15 @@ pub(crate) struct Segment {
     moved: Option<Moved>,
     /// The first node of every stream in the chain; only for sealing.
     firsts: Mutex<Vec<(StreamId, u32)>>,
+    /// How long the commit was that somebody read last: a guess of how long the next one is.
+    pub(crate) usual_bytes: AtomicU64,
 }
 
 /// What is known of a segment that will never change again.
 pub(crate) struct Sealed {
     pin: Pin,
+    /// One bit for each entry of the footer whose batch was found to be what was written.
+    sound: OnceLock<Box<[AtomicU64]>>,
     pub(crate) footer: FooterIndex,
     pub(crate) first_position: u64,
     pub(crate) last_position: u64,
@@ -141,6 +151,7 @@ impl Segment {
             sealed: OnceLock::new(),
             moved: None,
             firsts: Mutex::new(Vec::new()),
+            usual_bytes: AtomicU64::new(0),
         }
     }
 
@@ -153,6 +164,7 @@ impl Segment {
             sealed: OnceLock::from(sealed),
             moved: None,
             firsts: Mutex::default(),
+            usual_bytes: AtomicU64::new(0),
         }
     }
 
@@ -234,7 +246,7 @@ impl Segment {
                 return Err(self.error("read", range.start));
             }
             let pin = Arc::clone(&sealed.pin);
-            return Ok(Window { pin, buffer: None, start: 0, end: bytes });
+            return Ok(Window { pin, start: 0, end: bytes });
         }
         let until = range.end.max(range.start.saturating_add(ahead).min(end));
         if until - range.start > READ_UNCHECKED_BYTES_MAX {
@@ -245,8 +257,11 @@ impl Segment {
             }
         }
         let bytes = (until - range.start) as usize;
-        let mut shared = used.and_then(Window::into_buffer).unwrap_or_default();
-        let Some(buffer) = Arc::get_mut(&mut shared) else {
+        let mut pin = used.map(|used| used.pin).unwrap_or_default();
+        if Arc::get_mut(&mut pin).and_then(Pinned::buffer).is_none() {
+            pin = Pin::default();
+        }
+        let Some(buffer) = Arc::get_mut(&mut pin).and_then(Pinned::buffer) else {
             return Err(self.error("read", range.start));
         };
         if buffer.len() < bytes || buffer.len() / 4 > bytes.max(BUFFER_KEPT_BYTES_MAX) {
@@ -263,8 +278,36 @@ impl Segment {
             return Err(self.error("read", range.start + read as u64));
         }
         let end = range.start + read as u64;
-        let pin: Pin = Arc::<Vec<u8>>::clone(&shared);
-        Ok(Window { pin, buffer: Some(shared), start: range.start, end })
+        Ok(Window { pin, start: range.start, end })
+    }
+
+    /// Whether the batch here was found to be what was written since the segment was opened. A segment that may still
+    /// grow does not remember.
+    pub(crate) fn is_known_sound(&self, at: Cursor) -> bool {
+        let bits = self.sealed.get().and_then(|sealed| sealed.sound.get());
+        let word = bits.and_then(|bits| bits.get(at.entry() as usize / 64));
+        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (at.entry() % 64) & 1 == 1)
+    }
+
+    /// Notes that the batch here is what was written.
+    pub(crate) fn note_sound(&self, at: Cursor) {
+        let Some(sealed) = self.sealed.get() else { return };
+        let words = || (0..sealed.footer.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        if let Some(word) = sealed.sound.get_or_init(words).get(at.entry() as usize / 64) {
+            let bit = 1 << (at.entry() % 64);
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Has the bytes at `range` fetched, as far as they lie in memory and there are any: they will be read soon.
+    pub(crate) fn prefetch(&self, range: Range<u64>) {
+        if let Some(sealed) = self.sealed.get() {
+            let bytes = (*sealed.pin).as_ref();
+            let end = bytes.len().min(range.end as usize);
+            prefetch(bytes.get(range.start as usize..end).unwrap_or_default());
+        }
     }
 
     /// Notes a batch of an active segment; `last` is the stream's newest node here. Returns the new one.
@@ -371,6 +414,7 @@ impl Sealed {
         let footer = FooterIndex::open(Arc::clone(&pin), range, header.salt);
         Ok(footer.map(|footer| Self {
             pin,
+            sound: OnceLock::new(),
             footer,
             first_position: end.first_position,
             last_position: end.last_position,
@@ -382,21 +426,12 @@ impl Sealed {
 /// A part of a segment that is held in memory or in place.
 pub(crate) struct Window {
     pin: Pin,
-    /// What is pinned, if it is a buffer.
-    buffer: Option<Arc<Vec<u8>>>,
     /// Where in the file the pin starts and ends.
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
 
 impl Window {
-    /// The buffer, if nobody else holds it.
-    fn into_buffer(self) -> Option<Arc<Vec<u8>>> {
-        let Self { pin, buffer, .. } = self;
-        drop(pin);
-        buffer.filter(|buffer| Arc::strong_count(buffer) == 1)
-    }
-
     /// The bytes of the file at `range`, when this window holds them.
     pub(crate) fn get(&self, range: Range<u64>) -> Option<&[u8]> {
         if range.start < self.start || range.end > self.end || range.start > range.end {
@@ -477,7 +512,7 @@ impl Spare {
         log_id: [u8; 16],
         number: u32,
         reserved_bytes: u64,
-        zero: Zero,
+        zero: Zero<'_>,
     ) -> std::io::Result<Self> {
         let spare = Self::prepare(disk, log_id, number, reserved_bytes, zero)?;
         let named = match spare.publish(disk) {
@@ -502,7 +537,7 @@ impl Spare {
         log_id: [u8; 16],
         number: u32,
         reserved_bytes: u64,
-        zero: Zero,
+        zero: Zero<'_>,
     ) -> std::io::Result<Self> {
         let header = SegmentHeader {
             log_id,
@@ -517,6 +552,7 @@ impl Spare {
         let fill = || {
             match zero {
                 Zero::Written => write_zeros_at(&*file, 0, reserved_bytes)?,
+                Zero::Gently(between) => write_zeros_gently(&*file, reserved_bytes, between)?,
                 Zero::Unwritten => file.set_len(reserved_bytes)?,
             }
             write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0)?;
@@ -551,6 +587,25 @@ pub(crate) fn segment_bytes(options: &Options, number: u32) -> u64 {
     doubled.min(options.segment_bytes_max.max(options.segment_bytes_first))
 }
 
+/// Writes zeros so that the sync of a commit, which waits for the device, never waits for more than one piece.
+fn write_zeros_gently(
+    file: &dyn DiskFile,
+    bytes: u64,
+    between: &dyn Fn(u64),
+) -> std::io::Result<()> {
+    let mut done = 0;
+    loop {
+        let end = bytes.min(done + ZERO_PIECE_BYTES);
+        write_zeros_at(file, done, end)?;
+        done = end;
+        if done == bytes {
+            return Ok(());
+        }
+        file.sync_data()?;
+        between(done);
+    }
+}
+
 /// Tells one life of a file's bytes from another. Random, and never zero.
 pub(crate) fn salt() -> u32 {
     if broken(Sabotage::SkipSalt) {
@@ -561,10 +616,13 @@ pub(crate) fn salt() -> u32 {
 }
 
 /// How the space of a new segment is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Zero {
+#[derive(Clone, Copy)]
+pub(crate) enum Zero<'a> {
     /// Zeros are written, so that a commit overwrites blocks that exist: what the commit path wants.
     Written,
+    /// The same, while commits go on elsewhere: in pieces, each synced by itself. What is called between
+    /// them is told how many bytes are done.
+    Gently(&'a dyn Fn(u64)),
     /// The file is only made long: for a commit that fills the segment by itself.
     Unwritten,
 }

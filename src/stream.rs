@@ -13,11 +13,12 @@ pub use self::past::Savepoint;
 use crate::catalog::{Change, Lineage, Snapshot};
 use crate::commit::{Encoded, Part, Pending, Seat, Ticket};
 use crate::core::Core;
+use crate::disk::Pinned;
 use crate::error::{Error, ErrorKind, Refused, RefusedReason, Result};
 use crate::format::{COMMIT_BYTES_MAX, FrameHead};
 use crate::index::At;
 use crate::options::{CommitOptions, Expect, Overflow, StreamOptions};
-use crate::reader::{Batch, Events};
+use crate::reader::{Batch, Events, Held};
 use crate::ring::{Filled, Limits, Ring};
 use crate::sabotage::{Sabotage, broken};
 use crate::types::{CodecId, EventKind, Seq, Status, StreamId, StreamState, Timestamp};
@@ -283,11 +284,7 @@ impl Stream {
     /// Queues a part behind those of this handle that are under way.
     fn submit(&mut self, part: Option<Part>, mut options: CommitOptions) -> Ticket {
         options.durability = options.durability.or(Some(self.core.options.durability));
-        let behind: Vec<_> = self.in_flight.back().cloned().into_iter().collect();
-        let pending = match part {
-            Some(part) => Pending::of_one(part, options, behind),
-            None => Pending::new(Vec::new(), options, behind),
-        };
+        let pending = Pending::of_one(part, options, self.in_flight.back().cloned());
         if !pending.parts().is_empty() {
             self.in_flight.push_back(Arc::clone(&pending));
         }
@@ -401,15 +398,16 @@ impl Stream {
 
     /// Where what is in memory starts.
     fn volatile_start(&self, volatile: &[Batch]) -> u64 {
-        volatile.first().map_or(self.ring_start(), |one| one.first_seq - one.dropped)
+        volatile.first().map_or(self.ring_start(), |one| one.first_seq() - one.dropped())
     }
 
     fn batch(&self, first_seq: u64, count: u64, dropped: u64, slices: [&[u8]; 2]) -> Batch {
         let bytes = slices.concat();
         let frames: Range<usize> = 0..bytes.len();
-        let mut batch = Batch::new(self.id, first_seq, count, Arc::new(bytes), frames);
-        (batch.dropped, batch.generation) = (dropped, self.generation());
-        batch
+        let pin = Arc::new(Pinned::Buffer(bytes));
+        let (stream, generation, position) = (self.id, self.generation(), None);
+        let held = Held { stream, first_seq, generation, position, dropped, pin };
+        Batch::new(held, count, frames)
     }
 
     /// What is not settled yet of this stream's share of commits, and what is still to be asked for, oldest first.
@@ -437,7 +435,15 @@ impl Stream {
     fn start(&self) -> u64 {
         let version = self.root().and_then(|root| self.core.catalog.version(root));
         let start = version.map_or(0, |version| version.start);
-        self.changes().filter_map(|change| change.start).fold(start, u64::max)
+        // What failed and has a ticket of its own is not asked for any more.
+        let is_durable = self.root().is_some();
+        let asked = self.in_flight.iter().filter(|one| match one.failed() {
+            None => true,
+            Some(failed) => failed && !is_durable,
+        });
+        let parts = asked.flat_map(|one| one.parts()).filter(|part| part.stream == self.id);
+        let changes = parts.filter_map(Part::change).chain(self.change.as_deref());
+        changes.filter_map(|change| change.start).fold(start, u64::max)
     }
 
     /// The first seq that no commit has taken.

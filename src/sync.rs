@@ -38,6 +38,17 @@ pub(crate) fn spawn(
 /// tries anyway.
 pub(crate) const HAS_TIME: bool = !cfg!(any(amberlog_loom, amberlog_shuttle));
 
+/// Lets others go first for so long. (A model checker has no time, only turns.)
+pub(crate) fn rest(time: std::time::Duration) {
+    #[cfg(not(amberlog_loom))]
+    thread::sleep(time);
+    #[cfg(amberlog_loom)]
+    {
+        let _ = time;
+        thread::yield_now();
+    }
+}
+
 /// Runs a scenario in every order that its threads can take; with a bound, in every order with at most so
 /// many preemptions. With a sabotage, it is to be noticed.
 #[cfg(all(test, amberlog_loom))]

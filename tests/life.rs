@@ -263,3 +263,99 @@ fn p11_event_time_is_append_time() {
     let event = events.next().expect("one").expect("readable");
     assert!(before <= event.time() && event.time() <= after && after < commit.time);
 }
+
+/// Three commits of ten events, in a segment that is sealed with what follows and in one that is not, and five
+/// events in memory.
+fn mixed(log: &Log) -> Stream {
+    let mut stream = log.stream().expect("a stream");
+    for turn in 0..3 {
+        fill(&mut stream, turn * 10, turn * 10 + 10);
+        stream.commit().wait().expect("committed");
+        let mut other = log.stream().expect("a stream");
+        other.append(vec![7; 6_000]).expect("room");
+        other.commit().wait().expect("committed");
+    }
+    fill(&mut stream, 30, 35);
+    stream
+}
+
+#[test]
+fn p9_what_is_lent_is_what_is_handed_out_from_both_ends() {
+    let dir = dir();
+    let options = Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10);
+    let log = options.open(dir.path()).expect("opens");
+    let stream = mixed(&log);
+    let all: Vec<_> = stream.events().expect("readable").collect::<Result<_, _>>().expect("sound");
+    assert_eq!(all.len(), 35);
+    let (mut front, mut back) =
+        (stream.events().expect("readable"), stream.events().expect("readable"));
+    for event in &all {
+        let lent = front.lend().expect("there").expect("sound");
+        assert_eq!(format!("{:?}", lent.hold()), format!("{event:?}"));
+        assert_eq!(lent.payload(), event.payload());
+        assert_eq!((lent.position(), lent.is_durable()), (event.position(), event.is_durable()));
+    }
+    for event in all.iter().rev() {
+        let lent = back.lend_back().expect("there").expect("sound");
+        assert_eq!((lent.seq(), lent.payload()), (event.seq(), event.payload()));
+    }
+    assert!(front.lend().is_none() && back.lend_back().is_none());
+    let by_position = || log.snapshot().read_all(Position::START).expect("in range");
+    let (mut lent, mut count) = (by_position(), 0);
+    for event in by_position() {
+        let (event, lent) = (event.expect("sound"), lent.lend().expect("there").expect("sound"));
+        assert_eq!((lent.stream(), lent.seq(), lent.payload().len()), {
+            (event.stream(), event.seq(), event.payload().len())
+        });
+        count += 1;
+    }
+    assert_eq!((count, lent.lend().is_none()), (33, true));
+}
+
+/// A look-up takes a batch for sound that was found so before; who reads all of it has it verified each time.
+#[test]
+fn p6_reading_on_verifies_what_a_look_up_had_verified_before() {
+    let dir = dir();
+    let options = Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10);
+    let log = options.open(dir.path()).expect("opens");
+    let id = mixed(&log).id();
+    log.close().expect("closes");
+    let (snapshot, survey) = Snapshot::open(dir.path()).expect("readable");
+    assert!(survey.segments.len() > 1, "the first one is sealed");
+    let look_up = || snapshot.events(id).expect("known").range(3_u64..=3).next().expect("there");
+    let payload = look_up().expect("sound").payload().to_vec();
+    assert_eq!(payload, b"3");
+    let path = dir.path().join("segments/0000000001.seg");
+    let mut bytes = std::fs::read(&path).expect("readable");
+    // Behind the segment's header, those of the commit and its batch, nine frames and the head of the tenth.
+    let at = 4096 + 80 + 9 * 15 + 14;
+    assert_eq!(bytes[at], b'9');
+    bytes[at] ^= 1;
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("writable");
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("written");
+    assert_eq!(look_up().expect("known to be sound").payload(), payload);
+    let read: Vec<_> = snapshot.events(id).expect("known").collect();
+    let lost = read.iter().filter_map(|event| event.as_ref().err());
+    let kinds: Vec<_> = lost.map(amberlog::Error::kind).collect();
+    assert!(matches!(kinds[..], [ErrorKind::Corrupt { .. }]), "all of it is verified: {kinds:?}");
+    assert_eq!(read.iter().filter(|event| event.is_ok()).count(), 20);
+}
+
+/// The next segment is made in pieces, each synced by itself, so that no commit's sync waits for all of it.
+#[cfg(feature = "sim")]
+#[test]
+fn a_spare_is_synced_piece_by_piece() {
+    let disk = amberlog::SimDisk::new(1);
+    let options = Log::options().segment_bytes_first(1 << 20).segment_bytes_max(2 << 20);
+    let log = options.open_on(&disk).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    let mut syncs = Vec::new();
+    for _ in 0..3 {
+        stream.append(vec![7; 200 << 10]).expect("room");
+        let before = disk.syncs();
+        stream.commit().wait().expect("committed");
+        syncs.push(disk.syncs() - before);
+    }
+    // The first segment, and a commit; a commit, which fills a quarter, and a spare of eight pieces; a commit.
+    assert_eq!(syncs, [2, 1 + 8, 1]);
+}

@@ -1,51 +1,41 @@
-//! What does it cost in memory: a volatile stream, an append, a commit?
+//! What does it cost in memory: an open log, a stream in each of its states, an index entry, an append, a commit?
 //!
-//! P10, and the table of sizes: at most 256 bytes for each of a million volatile streams, and no allocation
-//! by an append in the steady state. Counted by an allocator of this binary's own, in one test, so that
-//! nothing else allocates meanwhile.
+//! P10, and the table of sizes: at most 256 bytes for each of a million volatile streams (as many as
+//! `AMBERLOG_STREAMS` says, 100,000 by default), what [`MEMORY_COSTS`] says of the rest, and no allocation by an
+//! append in the steady state. Counted by an allocator of this binary's own, in one test, so that nothing else
+//! allocates meanwhile.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[path = "support/counting.rs"]
+mod counting;
 
-use amberlog::{CommitOptions, Durability, Log, Stream};
+use amberlog::{CommitOptions, Durability, Log, MEMORY_COSTS, Stream, StreamId};
 
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-static LIVE_BYTES: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: everything is handed to the system's allocator as it is; counting touches no memory of others.
-#[expect(unsafe_code, reason = "an allocator cannot be written without")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        LIVE_BYTES.fetch_add(layout.size() as u64, Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE_BYTES.fetch_sub(layout.size() as u64, Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        LIVE_BYTES.fetch_add(bytes as u64, Relaxed);
-        LIVE_BYTES.fetch_sub(layout.size() as u64, Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(at, layout, bytes) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use self::counting::live_bytes;
 
 fn allocations(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.load(Relaxed);
+    let before = counting::allocations();
     work();
-    ALLOCATIONS.load(Relaxed) - before
+    counting::allocations() - before
+}
+
+/// What `work` leaves behind in memory, for each of so many, and the value that holds it.
+fn left_by<T>(each_of: u64, work: impl FnOnce() -> T) -> (f64, T) {
+    let before = live_bytes();
+    let kept = work();
+    ((live_bytes() as f64 - before as f64) / each_of as f64, kept)
+}
+
+/// What the library says of a cost is no less than what it is, and not much more.
+fn told(what: &str, bytes: u64, measured: f64) {
+    println!("{what}: {measured:.1} bytes, told as {bytes}");
+    assert!(
+        measured <= bytes as f64,
+        "{what} costs {measured:.1} bytes, and MEMORY_COSTS says {bytes}"
+    );
+    assert!(
+        bytes as f64 <= 1.5 * measured,
+        "{what} costs only {measured:.1} bytes: MEMORY_COSTS says {bytes}"
+    );
 }
 
 #[test]
@@ -55,19 +45,71 @@ fn p10_memory_is_bounded() {
     volatile_streams(&log);
     appends(&log);
     commits(&log);
+    drop(log);
+    durable_streams();
 }
 
 /// A stream that is only there costs at most 256 bytes, its handle included.
 fn volatile_streams(log: &Log) {
-    const STREAMS: u64 = 100_000;
-    let mut streams: Vec<Stream> = Vec::with_capacity(STREAMS as usize);
-    let handles = STREAMS * size_of::<Stream>() as u64;
-    let before = LIVE_BYTES.load(Relaxed) - handles;
-    streams.extend((0..STREAMS).map(|_| log.stream().expect("a stream")));
-    let each = (LIVE_BYTES.load(Relaxed) - before) as f64 / STREAMS as f64;
-    println!("a volatile stream: {each:.1} bytes, {} of them its handle", size_of::<Stream>());
+    let streams = std::env::var("AMBERLOG_STREAMS").ok().and_then(|text| text.parse().ok());
+    let streams: u64 = streams.unwrap_or(100_000);
+    let (each, made) = left_by(streams, || {
+        let mut made: Vec<Stream> = Vec::with_capacity(streams as usize);
+        made.extend((0..streams).map(|_| log.stream().expect("a stream")));
+        made
+    });
+    println!("{streams} volatile streams; a handle has {} bytes", size_of::<Stream>());
     assert!(each <= 256.0, "{each:.1} bytes for each volatile stream");
+    told("a volatile stream", MEMORY_COSTS.volatile_stream, each);
     assert_eq!(log.memory_bytes(), 0, "rings take memory as they fill");
+    assert!(!log.path().exists(), "P1: nothing is on disk");
+    drop(made);
+}
+
+/// An open log, streams in it with a handle and without, and batches in the index of an unsealed segment.
+fn durable_streams() {
+    const STREAMS: u64 = 20_000;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    // One segment takes it all, and no spare is made meanwhile.
+    let options = Log::options().segment_bytes_first(32 << 20).segment_bytes_max(32 << 20);
+    let open = || options.clone().open(dir.path().join("log")).expect("opens");
+    let log = open();
+    let mut first = log.stream().expect("a stream");
+    commit_all(&log, std::slice::from_mut(&mut first));
+    drop(first);
+    log.close().expect("closes");
+
+    let (each, log) = left_by(1, || {
+        let log = open();
+        commit_all(&log, &mut [log.stream().expect("a stream")]);
+        log
+    });
+    told("an open log", MEMORY_COSTS.open_log, each);
+
+    let (with_entry, ids) = left_by(STREAMS, || {
+        let mut streams: Vec<Stream> =
+            (0..STREAMS).map(|_| log.stream().expect("a stream")).collect();
+        commit_all(&log, &mut streams);
+        streams.iter().map(Stream::id).collect::<Vec<StreamId>>()
+    });
+    let with_entry = with_entry - size_of::<StreamId>() as f64;
+
+    let resume = || ids.iter().map(|id| log.resume(*id).expect("durable")).collect::<Vec<Stream>>();
+    let (entry, ()) = left_by(STREAMS, || commit_all(&log, &mut resume()));
+    told("an index entry", MEMORY_COSTS.index_entry, entry);
+    told("a durable stream", MEMORY_COSTS.durable_stream, with_entry - entry);
+
+    let (idle, streams) = left_by(STREAMS, resume);
+    told("an idle stream's handle", MEMORY_COSTS.idle_stream, idle);
+    drop(streams);
+}
+
+fn commit_all(log: &Log, streams: &mut [Stream]) {
+    let os = CommitOptions::new().durability(Durability::Os);
+    for some in streams.chunks_mut(1_000) {
+        some.iter_mut().for_each(|stream| assert!(stream.append(b"one").is_ok()));
+        log.commit_all_with(some, os).wait().expect("committed");
+    }
 }
 
 /// Once a ring has its size, an append allocates nothing.

@@ -30,7 +30,7 @@ pub(crate) fn run(bench: impl FnOnce(&mut Criterion)) {
 }
 
 /// Prints the load average, once in each process: a number measured on a busy machine says so.
-fn load_average() {
+pub(crate) fn load_average() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if !load().is_empty() {

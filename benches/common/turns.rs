@@ -35,7 +35,7 @@ pub(crate) fn is_trial() -> bool {
 /// Whether this case was asked for: all are, when no name is given.
 pub(crate) fn is_wanted(case: &str) -> bool {
     let mut names = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).peekable();
-    names.peek().is_none() || names.any(|name| case.contains(&name))
+    names.peek().is_none() || names.any(|name| case.contains(&name) || name.contains(case))
 }
 
 /// Runs all in turns, and prints of each the median, the least and the greatest time, what that means for

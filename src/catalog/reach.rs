@@ -110,7 +110,7 @@ impl Catalog {
             wanted.is_needed = true;
             wanted.seqs.push((branch.generation(), start.max(seqs.start)..end));
             end = start;
-            let reaches_on = end > seqs.start && !broken(Sabotage::ForgetBases);
+            let reaches_on = end > seqs.start && !broken(Sabotage::ForgetShared);
             match self.base(branch).filter(|_| reaches_on) {
                 Some(base) => at = base,
                 None => return,

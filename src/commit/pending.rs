@@ -11,7 +11,7 @@ use crate::options::{CommitOptions, Expect};
 use crate::ring::{Filled, Ring};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::types::{CommitId, Durability, StreamId, StreamState};
+use crate::types::{CommitId, Durability, StreamId};
 
 /// One stream's share of a commit.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Part {
         let rewind = self.change().and_then(|change| change.rewind);
         let head = rewind.map_or(self.first_seq() - self.filled.dropped, |rewind| rewind.seen);
         let generation = self.generation() - u32::from(rewind.is_some());
-        Standing { head, generation, state: StreamState::Active }
+        Standing { head, generation, ..Standing::default() }
     }
 
     /// Puts the part behind where the stream really stands. Only the leader.
@@ -130,7 +130,26 @@ pub(super) struct State {
     /// It should look whether it can lead.
     pub(super) nudged: bool,
     /// The commits of the same streams that this one stands behind.
-    behind: Vec<Arc<Pending>>,
+    behind: Behind,
+}
+
+/// One of them usually, and then it lies here: a ticket is one allocation.
+#[derive(Debug, Default)]
+enum Behind {
+    #[default]
+    None,
+    One(Arc<Pending>),
+    Many(Vec<Arc<Pending>>),
+}
+
+impl Behind {
+    fn as_slice(&self) -> &[Arc<Pending>] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
 }
 
 impl Pending {
@@ -147,14 +166,20 @@ impl Pending {
                 Parts::Many(parts)
             }
         };
-        Self::with(parts, options, behind)
+        Self::with(parts, options, Behind::Many(behind))
     }
 
-    pub(crate) fn of_one(part: Part, options: CommitOptions, behind: Vec<Arc<Self>>) -> Arc<Self> {
-        Self::with(Parts::One(part), options, behind)
+    /// A commit of one stream, behind the one that it has under way, if any.
+    pub(crate) fn of_one(
+        part: Option<Part>,
+        options: CommitOptions,
+        behind: Option<Arc<Self>>,
+    ) -> Arc<Self> {
+        let behind = behind.map_or(Behind::None, Behind::One);
+        Self::with(part.map_or(Parts::None, Parts::One), options, behind)
     }
 
-    fn with(parts: Parts, options: CommitOptions, behind: Vec<Arc<Self>>) -> Arc<Self> {
+    fn with(parts: Parts, options: CommitOptions, behind: Behind) -> Arc<Self> {
         let state = State { behind, ..State::default() };
         Arc::new(Self {
             parts,
@@ -224,7 +249,7 @@ impl Pending {
     /// The failure of a commit that this one stands behind, if one failed. Forgets those commits.
     pub(crate) fn failure_before(&self) -> Option<Error> {
         let behind = std::mem::take(&mut self.lock().behind);
-        behind.iter().find_map(|before| match &before.lock().outcome {
+        behind.as_slice().iter().find_map(|before| match &before.lock().outcome {
             Some(Err(error)) => Some(error.clone()),
             _ => None,
         })

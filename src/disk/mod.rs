@@ -24,8 +24,76 @@ use crate::sabotage::{Sabotage, broken};
 /// What is copied or zeroed is so in pieces of this size.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Bytes that stay where they are for as long as somebody holds them: a mapping, or a buffer.
-pub(crate) type Pin = Arc<dyn AsRef<[u8]> + Send + Sync>;
+/// Bytes that stay where they are for as long as somebody holds them.
+pub(crate) type Pin = Arc<Pinned>;
+
+/// A mapping, or a buffer.
+pub(crate) enum Pinned {
+    Map(memmap2::Mmap),
+    Buffer(Vec<u8>),
+    #[cfg(feature = "sim")]
+    Simulated(Arc<Vec<u8>>),
+}
+
+impl Pinned {
+    /// The buffer, for another use; `None` for a mapping.
+    pub(crate) fn buffer(&mut self) -> Option<&mut Vec<u8>> {
+        match self {
+            Self::Buffer(buffer) => Some(buffer),
+            _ => None,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Pinned {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map,
+            Self::Buffer(buffer) => buffer,
+            #[cfg(feature = "sim")]
+            Self::Simulated(bytes) => bytes,
+        }
+    }
+}
+
+impl Default for Pinned {
+    fn default() -> Self {
+        Self::Buffer(Vec::new())
+    }
+}
+
+/// Asks the processor to fetch bytes that are about to be read, and goes on. Of each page the first lines will do,
+/// for which it has to find the page: what follows it then sees coming by itself.
+pub(crate) fn prefetch(bytes: &[u8]) {
+    const LINES_AT_ONCE: usize = 4;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let page = 4096 - rest.as_ptr() as usize % 4096;
+        let (here, next) = rest.split_at(page.min(rest.len()));
+        here.chunks(64).take(LINES_AT_ONCE).for_each(prefetch_line);
+        rest = next;
+    }
+    bytes.rchunks(64).take(1).for_each(prefetch_line);
+}
+
+/// The same, for bytes of which only a few are read, each one known by the one before.
+pub(crate) fn prefetch_all(bytes: &[u8]) {
+    bytes.chunks(64).for_each(prefetch_line);
+}
+
+#[cfg(target_arch = "x86_64")]
+fn prefetch_line(line: &[u8]) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch of any address is no access; this one is inside a slice.
+    #[expect(unsafe_code, reason = "there is no safe way to say it")]
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn prefetch_line(_: &[u8]) {}
 
 /// The directory of one log.
 pub(crate) trait Disk: Send + Sync + Debug {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Disk, DiskFile, Lock, Pin};
+use super::{Disk, DiskFile, Lock, Pin, Pinned};
 use crate::options::Clock;
 
 /// One `pwritev` takes at most this many slices on Linux and macOS (`IOV_MAX`).
@@ -243,13 +243,13 @@ impl DiskFile for RealFile {
 
     fn map(&self) -> io::Result<Pin> {
         if self.0.metadata()?.len() == 0 {
-            return Ok(Arc::new(Vec::new()));
+            return Ok(Pin::default());
         }
         // SAFETY: only sealed segments are mapped; this crate never writes to or shortens them again,
         // and `docs/format.md` says that nobody else may while a log is open.
         #[expect(unsafe_code, reason = "a mapping is only as stable as its file")]
         let map = unsafe { memmap2::Mmap::map(&self.0)? };
-        Ok(Arc::new(map))
+        Ok(Arc::new(Pinned::Map(map)))
     }
 }
 

@@ -54,6 +54,13 @@ pub(crate) enum StreamBatches {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Cursor(u32);
 
+impl Cursor {
+    /// Which entry of the footer that is, in a sealed segment.
+    pub(crate) fn entry(self) -> u32 {
+        self.0
+    }
+}
+
 impl StreamBatches {
     pub(crate) fn first(&self) -> Option<Cursor> {
         match self {

@@ -1,17 +1,19 @@
 //! One batch, loaded and verified, and the events in it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::event::Event;
-use crate::disk::Pin;
+use super::event::{EventRef, FrameAt, Held};
+use crate::disk::prefetch_all;
 use crate::error::Result;
 use crate::format::{
-    BatchHead, BatchKind, COMMITS_AT, CommitHead, FrameHead, Frames, batch_crc, commit_header,
-    decode_gap, frame_head, frame_header, marker,
+    BatchHead, BatchKind, COMMITS_AT, CommitHead, Frames, batch_crc, commit_header, decode_gap,
+    frame_head, marker,
 };
 use crate::index::BatchRef;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Window};
+use crate::sync::atomic::Ordering;
 use crate::types::StreamId;
 
 /// How much of an active segment is read at once: a little where batches lie far from each other, since
@@ -19,20 +21,28 @@ use crate::types::StreamId;
 const READ_AHEAD_BYTES_FIRST: u64 = 8 << 10;
 const READ_AHEAD_BYTES_MAX: u64 = 256 << 10;
 
+/// How much of the next commit is fetched ahead: further in, the processor sees what is read.
+const PREFETCH_BYTES_MIN: u64 = 8 << 10;
+const PREFETCH_BYTES_MAX: u64 = 16 << 10;
+
+/// A walk over so many frames or more has them fetched, so much of them at most.
+const WALK_FRAMES_MIN: u64 = 4;
+const WALK_BYTES_MAX: usize = 16 << 10;
+
+/// What is verified of a batch: its bytes too, or only where it lies and who says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Check {
+    Bytes,
+    Place,
+}
+
 /// The frames of one batch of one stream.
 #[derive(Clone)]
 pub(crate) struct Batch {
-    pub(crate) stream: StreamId,
-    pub(crate) first_seq: u64,
-    pub(crate) count: u64,
-    /// `None` while the batch is volatile.
-    pub(crate) position: Option<u64>,
-    /// Events dropped right before the first.
-    pub(crate) dropped: u64,
-    pub(crate) generation: u32,
-    /// What is not behind this seq is asked for; the rest belongs to another branch.
-    pub(crate) until: u64,
-    pin: Pin,
+    held: Arc<Held>,
+    count: u64,
+    /// So many of its events are asked for; the rest belongs to another branch.
+    shown: u64,
     frames: Range<usize>,
     /// The next event from the front: its index, and where its frame starts.
     front: (u64, usize),
@@ -41,89 +51,120 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn new(
-        stream: StreamId,
-        first_seq: u64,
-        count: u64,
-        pin: Pin,
-        frames: Range<usize>,
-    ) -> Self {
-        Self {
-            stream,
-            first_seq,
-            count,
-            position: None,
-            dropped: 0,
-            generation: 0,
-            until: u64::MAX,
-            front: (0, frames.start),
-            pin,
-            frames,
-            starts: Vec::new(),
-        }
+    /// `frames` is where in the pin the frames lie.
+    pub(crate) fn new(held: Held, count: u64, frames: Range<usize>) -> Self {
+        let front = (0, frames.start);
+        Self { held: Arc::new(held), count, shown: count, frames, front, starts: Vec::new() }
+    }
+
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.held.first_seq
     }
 
     pub(crate) fn end_seq(&self) -> u64 {
-        self.first_seq.saturating_add(self.count)
+        self.held.first_seq.saturating_add(self.count)
     }
 
+    /// Shows only the events before this seq.
+    pub(super) fn end_at(&mut self, end: u64) {
+        self.shown = self.count.min(end.saturating_sub(self.held.first_seq));
+    }
+
+    /// The seq behind the last event that is shown.
+    pub(super) fn shown_end(&self) -> u64 {
+        self.held.first_seq.saturating_add(self.shown)
+    }
+
+    /// Events dropped right before the first.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.held.dropped
+    }
+
+    #[inline]
     pub(crate) fn holds(&self, seq: u64) -> bool {
-        seq >= self.first_seq && seq < self.end_seq().min(self.until)
+        seq.wrapping_sub(self.held.first_seq) < self.shown
     }
 
-    /// The event of this seq, walking on from the last one that was asked for. `None`: the frames are not
-    /// what the batch says they are.
-    pub(crate) fn forward(&mut self, seq: u64) -> Option<Event> {
-        let wanted = seq - self.first_seq;
+    /// Where the event of this seq is, walking on from the last one that was asked for. `None`: the frames are
+    /// not what the batch says they are.
+    #[inline]
+    pub(super) fn forward(&mut self, seq: u64) -> Option<FrameAt> {
+        let wanted = seq - self.held.first_seq;
         if wanted < self.front.0 {
             self.front = (0, self.frames.start);
         }
+        let bytes = (*self.held.pin).as_ref().get(..self.frames.end)?;
+        if wanted - self.front.0 >= WALK_FRAMES_MIN {
+            self.fetch_up_to(wanted);
+        }
         loop {
             let (index, at) = self.front;
-            let head = frame_head((*self.pin).as_ref().get(at..self.frames.end)?)?;
-            let end = at + head.frame_bytes();
-            self.front = (index + 1, end);
+            let head = frame_head(bytes.get(at..)?)?;
+            self.front = (index + 1, at + head.frame_bytes());
             if index == wanted {
-                return Some(self.event(seq, &head, at, end));
+                return Some(FrameAt { seq, head, at });
             }
         }
     }
 
-    /// The event of this seq, by a table of all frames: for reading backwards.
-    pub(crate) fn backward(&mut self, seq: u64) -> Option<Event> {
+    /// The event of this seq, lent.
+    pub(crate) fn next(&mut self, seq: u64) -> Option<EventRef<'_>> {
+        let frame = self.forward(seq)?;
+        Some(self.lend(frame))
+    }
+
+    /// Has the frames in front of the wanted one fetched at once: each says where the next one starts, and one after
+    /// the other they would all be waited for.
+    #[cold]
+    fn fetch_up_to(&self, wanted: u64) {
+        let part = (self.frames.len() as u64).saturating_mul(wanted + 1) / self.count.max(1);
+        let end = self.frames.start + (part as usize).min(self.frames.len());
+        let end = end.min(self.front.1 + WALK_BYTES_MAX);
+        prefetch_all((*self.held.pin).as_ref().get(self.front.1..end).unwrap_or_default());
+    }
+
+    /// Where the event of this seq is, by a table of all frames: for reading backwards.
+    #[inline]
+    pub(super) fn backward(&mut self, seq: u64) -> Option<FrameAt> {
         if self.starts.is_empty() {
-            let bytes = (*self.pin).as_ref().get(self.frames.clone())?;
-            self.starts = Frames::new(bytes).map(|(at, _)| at as u32).collect();
-            if self.starts.len() as u64 != self.count {
-                return None;
-            }
+            self.list_starts()?;
         }
-        let at = self.frames.start + *self.starts.get((seq - self.first_seq) as usize)? as usize;
-        let head = frame_head((*self.pin).as_ref().get(at..self.frames.end)?)?;
-        Some(self.event(seq, &head, at, at + head.frame_bytes()))
+        let start = self.starts.get((seq - self.held.first_seq) as usize)?;
+        let at = self.frames.start + *start as usize;
+        let head = frame_head((*self.held.pin).as_ref().get(at..self.frames.end)?)?;
+        Some(FrameAt { seq, head, at })
     }
 
-    fn event(&self, seq: u64, head: &FrameHead, at: usize, end: usize) -> Event {
-        Event {
-            stream: self.stream,
-            seq,
-            position: self.position,
-            kind: head.kind,
-            codec: head.codec,
-            time: head.time,
-            generation: self.generation,
-            dropped_before: if seq == self.first_seq { self.dropped } else { 0 },
-            pin: Pin::clone(&self.pin),
-            payload: at + frame_header::BYTES..end,
-        }
+    fn list_starts(&mut self) -> Option<()> {
+        let bytes = (*self.held.pin).as_ref().get(self.frames.clone())?;
+        self.starts.extend(Frames::new(bytes).map(|(at, _)| at as u32));
+        (self.starts.len() as u64 == self.count).then_some(())
+    }
+
+    /// Lends an event that was found here.
+    #[inline]
+    pub(super) fn lend(&self, frame: FrameAt) -> EventRef<'_> {
+        EventRef::new(&self.held, frame)
+    }
+
+    /// Makes this a batch without events whose table is to be used again.
+    pub(super) fn into_table(self) -> Vec<u32> {
+        let mut starts = self.starts;
+        starts.clear();
+        starts
+    }
+
+    pub(super) fn use_table(&mut self, starts: Vec<u32>) {
+        self.starts = starts;
     }
 }
 
-/// Whose batches they must be.
+/// Whose batches they must be, and to which stream their events are shown to belong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Owner {
     pub(crate) stream: StreamId,
     pub(crate) generation: u32,
+    pub(crate) shown_as: StreamId,
 }
 
 /// Reads batches of segments, and keeps what it read last.
@@ -142,27 +183,35 @@ impl Default for Loader {
 }
 
 impl Loader {
-    /// Loads and verifies the batch that an index points to. `end`: what may be read of the segment.
+    /// Loads and verifies the batch that an index points to, `dropped` events behind the one before. `end`: what
+    /// may be read of the segment.
     pub(crate) fn load(
         &mut self,
         segment: &Segment,
         owner: Owner,
-        at: &BatchRef,
+        (at, dropped, check): (&BatchRef, u64, Check),
         end: u64,
     ) -> Result<Batch> {
         let (position, head) = self.head(segment, owner, at, end)?;
         let range = at.offset + head.start..at.offset + head.end;
         let window = self.window(segment, range.clone(), end)?;
         let bytes = window.get(range.clone()).unwrap_or_default();
-        if batch_crc(&[bytes]) != head.crc && !broken(Sabotage::SkipChecksum) {
+        let skip = check == Check::Place || broken(Sabotage::SkipChecksum);
+        if !skip && batch_crc(&[bytes]) != head.crc {
             return Err(segment.error("read", at.offset));
         }
         let (pin, frames) = window.pinned(range).ok_or_else(|| segment.error("read", at.offset))?;
-        let count = u64::from(head.count);
-        let mut batch = Batch::new(owner.stream, head.first_seq, count, pin, frames);
-        batch.position = Some(position);
-        batch.generation = head.generation;
-        Ok(batch)
+        let position = Some(position);
+        let (stream, first_seq, generation) = (owner.shown_as, head.first_seq, head.generation);
+        let held = Held { stream, first_seq, generation, position, dropped, pin };
+        Ok(Batch::new(held, u64::from(head.count), frames))
+    }
+
+    /// Has a commit fetched that will be read next: those of other streams lie between, so that the processor does not
+    /// see it coming. It is taken to be as long as the last one.
+    pub(super) fn expect(&self, segment: &Segment, offset: u64) {
+        let bytes = self.usual.clamp(PREFETCH_BYTES_MIN, PREFETCH_BYTES_MAX);
+        segment.prefetch(offset..offset.saturating_add(bytes));
     }
 
     /// How many events a gap says were dropped.
@@ -173,8 +222,8 @@ impl Loader {
         at: &BatchRef,
         end: u64,
     ) -> Result<u64> {
-        let batch = self.load(segment, owner, at, end)?;
-        (*batch.pin)
+        let batch = self.load(segment, owner, (at, 0, Check::Bytes), end)?;
+        (*batch.held.pin)
             .as_ref()
             .get(batch.frames)
             .and_then(decode_gap)
@@ -189,6 +238,9 @@ impl Loader {
         end: u64,
     ) -> Result<(u64, BatchHead)> {
         let damaged = || segment.error("read", at.offset);
+        if self.usual == 0 {
+            self.usual = segment.usual_bytes.load(Ordering::Relaxed);
+        }
         let first = at.offset..at.offset.saturating_add(commit_header::BYTES as u64);
         let window = self.window(segment, first.clone(), end)?;
         let salt = segment.header.salt;
@@ -197,7 +249,10 @@ impl Loader {
         if commit.length > end.saturating_sub(at.offset) {
             return Err(damaged());
         }
-        self.usual = commit.length.min(READ_AHEAD_BYTES_MAX);
+        if self.usual != commit.length.min(READ_AHEAD_BYTES_MAX) {
+            self.usual = commit.length.min(READ_AHEAD_BYTES_MAX);
+            segment.usual_bytes.store(self.usual, Ordering::Relaxed);
+        }
         let close = at.offset + commit.length;
         let marker_at = close - marker::BYTES as u64..close;
         let mut marker = [0; marker::BYTES];
@@ -226,18 +281,21 @@ impl Loader {
             *number == segment.number() && window.get(range.clone()).is_some()
         });
         if !held {
-            let last = self.window.take().filter(|(number, _)| *number == segment.number());
-            let last = last.map_or(0..0, |(_, window)| window.start..window.end);
+            let (number, used) = self.window.take().unzip();
+            let last = used.as_ref().filter(|_| number == Some(segment.number()));
+            let last = last.map_or(0..0, |window| window.start..window.end);
             let onward = range.start >= last.start && range.start <= last.end + self.ahead;
             let backward = range.start < last.start && range.end + self.ahead >= last.start;
             let follows = !last.is_empty() && (onward || backward);
             let more = (self.ahead * 2).min(READ_AHEAD_BYTES_MAX);
-            self.ahead = if follows { more } else { READ_AHEAD_BYTES_FIRST };
+            // A commit that is about as long as the last one takes one read.
+            let first = READ_AHEAD_BYTES_FIRST.max(self.usual + self.usual / 16);
+            self.ahead = if follows { more } else { first.min(READ_AHEAD_BYTES_MAX) };
             // Who reads backwards wants what stands before.
             let before = if backward { self.ahead } else { 0 };
             let start = range.start.min(range.start.saturating_sub(before).max(COMMITS_AT));
             let ahead = if backward { range.start - start + 2 * self.usual } else { self.ahead };
-            let window = segment.read(start..range.end, ahead, end)?;
+            let window = segment.read_over(used, start..range.end, ahead, end)?;
             self.window = Some((segment.number(), window));
         }
         match &self.window {
@@ -250,8 +308,8 @@ impl Loader {
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Batch")
-            .field("stream", &self.stream)
-            .field("seqs", &(self.first_seq..self.end_seq()))
+            .field("stream", &self.held.stream)
+            .field("seqs", &(self.first_seq()..self.end_seq()))
             .finish_non_exhaustive()
     }
 }

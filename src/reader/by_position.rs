@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::event::Event;
+use super::event::{Event, EventRef, FrameAt, Held};
 use crate::catalog::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, COMMITS_AT, decode_gap, record_at};
@@ -97,13 +97,13 @@ impl LogEvents {
                     }
                     at.offset = record_at(found.end());
                     self.next = found.head.position + 1;
-                    let unknown = found.batches.is_empty();
-                    let error = at.segment.error("read", found.offset);
-                    self.at = Some(at);
-                    if unknown {
+                    if found.batches.is_empty() {
                         // Its directory is damaged: nobody knows what was in it.
+                        let error = at.segment.error("read", found.offset);
+                        self.at = Some(at);
                         return Err(error);
                     }
+                    self.at = Some(at);
                     self.commit = Some((found, 0));
                     return Ok(true);
                 }
@@ -178,11 +178,10 @@ impl LogEvents {
                 }
                 (Some(BatchKind::Events), Some((pin, frames))) if !bad => {
                     let count = u64::from(head.count);
-                    let mut batch = Batch::new(stream, head.first_seq, count, pin, frames);
-                    batch.position = Some(found.head.position);
-                    batch.dropped = dropped;
-                    batch.generation = head.generation;
-                    self.batch = Some((batch, head.first_seq));
+                    let (first_seq, position) = (head.first_seq, Some(found.head.position));
+                    let generation = head.generation;
+                    let held = Held { stream, first_seq, generation, position, dropped, pin };
+                    self.batch = Some((Batch::new(held, count, frames), first_seq));
                     return Ok(true);
                 }
                 (Some(BatchKind::Events), _) => {
@@ -198,19 +197,40 @@ impl LogEvents {
         self.commit = None;
         Ok(false)
     }
-}
 
-impl Iterator for LogEvents {
-    type Item = Result<Event>;
+    /// Lends the next event: as `next()`, without the cost of taking hold of it.
+    ///
+    /// # Errors
+    ///
+    /// As the iterator's items.
+    #[inline]
+    pub fn lend(&mut self) -> Option<Result<EventRef<'_>>> {
+        match self.find_next()? {
+            Ok(frame) => self.batch.as_ref().map(|(batch, _)| Ok(batch.lend(frame))),
+            Err(error) => Some(Err(error)),
+        }
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
+    #[inline]
+    fn find_next(&mut self) -> Option<Result<FrameAt>> {
+        if let Some((batch, seq)) = &mut self.batch
+            && batch.holds(*seq)
+            && let Some(frame) = batch.forward(*seq)
+        {
+            *seq += 1;
+            return Some(Ok(frame));
+        }
+        self.find_further()
+    }
+
+    fn find_further(&mut self) -> Option<Result<FrameAt>> {
         loop {
             if let Some((batch, seq)) = &mut self.batch {
                 if batch.holds(*seq) {
-                    let event = batch.forward(*seq);
+                    let frame = batch.forward(*seq);
                     *seq += 1;
-                    if let Some(event) = event {
-                        return Some(Ok(event));
+                    if let Some(frame) = frame {
+                        return Some(Ok(frame));
                     }
                 }
                 self.batch = None;
@@ -232,5 +252,14 @@ impl Iterator for LogEvents {
                 }
             }
         }
+    }
+}
+
+impl Iterator for LogEvents {
+    type Item = Result<Event>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.lend().map(|event| event.map(|event| event.hold()))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use super::batch::{Batch, Loader};
-use super::event::Event;
+use super::batch::{Batch, Check, Loader, Owner};
+use super::event::{Event, EventRef, FrameAt};
 use super::walker::Walker;
 use crate::catalog::{Lineage, Piece, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
@@ -139,7 +139,7 @@ impl Events {
         if self.start >= self.durable_end {
             let found = self.volatile.iter().find(|batch| batch.end_seq() > self.start);
             self.front.batch = found.cloned();
-            self.start = found.map_or(self.end, |batch| batch.first_seq.max(self.start));
+            self.start = found.map_or(self.end, |batch| batch.first_seq().max(self.start));
             return Ok(());
         }
         let Some(piece) = self.front.enter(&self.lineage, self.start) else {
@@ -192,7 +192,7 @@ impl Events {
         gap: Option<BatchRef>,
         limit: u64,
     ) -> Result<()> {
-        let owner = at.owner(&self.snapshot);
+        let owner = self.owner(&at);
         let end = self.snapshot.end_in(&at.here.segment);
         let mut dropped = 0;
         if let Some(gap) = gap.filter(|gap| gap.offset == batch.offset) {
@@ -212,14 +212,20 @@ impl Events {
             let error = at.here.segment.error("read", batch.offset);
             return Err(self.corrupt(Some(&error), lost));
         }
-        let loaded = self.front.loader.load(&at.here.segment, owner, batch, end);
+        let whole = batch.first_seq >= self.start && batch.end_seq() <= self.end.min(limit);
+        // Who looks up one event waits for several pages of this commit, who reads on for those of the next one.
+        let expected = if whole { at.next_here() } else { Some(*batch) };
+        if let Some(expected) = expected {
+            self.front.loader.expect(&at.here.segment, expected.offset);
+        }
+        let loaded = self.front.load(&at, owner, (batch, dropped, whole), end);
         self.front.walker = Some(at);
         match loaded {
-            Ok(mut loaded) => {
-                loaded.dropped = dropped;
-                (loaded.stream, loaded.until) = (self.stream, limit);
+            Ok(()) => {
+                if let Some(batch) = &mut self.front.batch {
+                    batch.end_at(limit);
+                }
                 self.start = self.start.max(batch.first_seq);
-                self.front.batch = Some(loaded);
                 Ok(())
             }
             Err(error) => {
@@ -234,7 +240,7 @@ impl Events {
     /// Loads the batch with the last event before `end`, and moves `end` behind it.
     fn load_back(&mut self) -> Result<()> {
         if self.end > self.durable_end {
-            let found = self.volatile.iter().rev().find(|batch| batch.first_seq < self.end);
+            let found = self.volatile.iter().rev().find(|batch| batch.first_seq() < self.end);
             self.back.batch = found.cloned();
             self.end = found.map_or(self.durable_end, |batch| batch.end_seq().min(self.end));
             return Ok(());
@@ -284,8 +290,7 @@ impl Events {
         if self.end <= self.start {
             return Ok(());
         }
-        let (end, owner) = (self.snapshot.end_in(&at.here.segment), at.owner(&self.snapshot));
-        let loaded = self.back.loader.load(&at.here.segment, owner, batch, end);
+        let (end, owner) = (self.snapshot.end_in(&at.here.segment), self.owner(&at));
         let before = at.gap_before(&self.snapshot, batch);
         let dropped = match &before {
             Some(gap) => {
@@ -297,14 +302,14 @@ impl Events {
             }
             None => 0,
         };
+        if let Some(next) = at.prev_here() {
+            self.back.loader.expect(&at.here.segment, next.offset);
+        }
+        let whole = batch.first_seq >= self.start && batch.end_seq() <= self.end;
+        let loaded = self.back.load(&at, owner, (batch, dropped, whole), end);
         self.back.walker = Some(at);
         match loaded {
-            Ok(mut loaded) => {
-                loaded.dropped = dropped;
-                loaded.stream = self.stream;
-                self.back.batch = Some(loaded);
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(error) => {
                 let lost = batch.first_seq.max(self.start)..self.end;
                 self.end = batch.first_seq.max(self.start);
@@ -320,17 +325,75 @@ impl Events {
         (batch.kind == BatchKind::Gap).then_some(batch.first_seq)
     }
 
+    /// Whose batches these are.
+    fn owner(&self, at: &Walker) -> Owner {
+        at.owner(&self.snapshot, self.stream)
+    }
+
     /// What was asked for and is trimmed is refused once.
-    fn refuse_trimmed(&mut self) -> Option<Result<Event>> {
+    fn refuse_trimmed<T>(&mut self) -> Option<Result<T>> {
         let start = Seq(self.trimmed.take()?);
         Some(Err(Error::new(ErrorKind::Trimmed { stream: self.stream, start }, "read")))
     }
 }
 
-impl Iterator for Events {
-    type Item = Result<Event>;
+impl Side {
+    /// Loads a batch in place of the last one. Who wants the whole of it has it verified; who looks up a part of it,
+    /// if nobody did since the log was opened.
+    fn load(
+        &mut self,
+        at: &Walker,
+        owner: Owner,
+        (batch, dropped, whole): (&BatchRef, u64, bool),
+        end: u64,
+    ) -> Result<()> {
+        let table = self.batch.take().map(Batch::into_table);
+        let segment = &at.here.segment;
+        let known = !whole && segment.is_known_sound(at.cursor);
+        let check = if known { Check::Place } else { Check::Bytes };
+        let mut loaded = self.loader.load(segment, owner, (batch, dropped, check), end)?;
+        if check == Check::Bytes {
+            segment.note_sound(at.cursor);
+        }
+        loaded.use_table(table.unwrap_or_default());
+        self.batch = Some(loaded);
+        Ok(())
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
+    #[inline]
+    fn lend(&self, found: Result<FrameAt>) -> Option<Result<EventRef<'_>>> {
+        match found {
+            Ok(frame) => self.batch.as_ref().map(|batch| Ok(batch.lend(frame))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl Events {
+    /// Lends the next event: as `next()`, without the cost of taking hold of it.
+    ///
+    /// # Errors
+    ///
+    /// As the iterator's items.
+    #[inline]
+    pub fn lend(&mut self) -> Option<Result<EventRef<'_>>> {
+        let found = self.find_next()?;
+        self.front.lend(found)
+    }
+
+    /// Lends the last event: as `next_back()`, without the cost of taking hold of it.
+    ///
+    /// # Errors
+    ///
+    /// As the iterator's items.
+    #[inline]
+    pub fn lend_back(&mut self) -> Option<Result<EventRef<'_>>> {
+        let found = self.find_back()?;
+        self.back.lend(found)
+    }
+
+    #[inline]
+    fn find_next(&mut self) -> Option<Result<FrameAt>> {
         if self.trimmed.is_some() {
             return self.refuse_trimmed();
         }
@@ -339,12 +402,12 @@ impl Iterator for Events {
             match &mut self.front.batch {
                 Some(batch) if batch.holds(seq) => {
                     self.start += 1;
-                    let Some(event) = batch.forward(seq) else {
-                        let lost = seq..batch.end_seq().min(self.end);
+                    let Some(frame) = batch.forward(seq) else {
+                        let lost = seq..batch.shown_end().min(self.end);
                         self.start = lost.end;
                         return Some(Err(self.corrupt(None, lost)));
                     };
-                    return Some(Ok(event));
+                    return Some(Ok(frame));
                 }
                 _ => {
                     if let Err(error) = self.load_front() {
@@ -355,21 +418,20 @@ impl Iterator for Events {
         }
         None
     }
-}
 
-impl DoubleEndedIterator for Events {
-    fn next_back(&mut self) -> Option<Self::Item> {
+    #[inline]
+    fn find_back(&mut self) -> Option<Result<FrameAt>> {
         while self.start < self.end {
             let seq = self.end - 1;
             match &mut self.back.batch {
                 Some(batch) if batch.holds(seq) => {
                     self.end -= 1;
-                    let Some(event) = batch.backward(seq) else {
-                        let lost = batch.first_seq.max(self.start)..seq + 1;
+                    let Some(frame) = batch.backward(seq) else {
+                        let lost = batch.first_seq().max(self.start)..seq + 1;
                         self.end = lost.start;
                         return Some(Err(self.corrupt(None, lost)));
                     };
-                    return Some(Ok(event));
+                    return Some(Ok(frame));
                 }
                 _ => {
                     if let Err(error) = self.load_back() {
@@ -379,6 +441,22 @@ impl DoubleEndedIterator for Events {
             }
         }
         self.refuse_trimmed()
+    }
+}
+
+impl Iterator for Events {
+    type Item = Result<Event>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.lend().map(|event| event.map(|event| event.hold()))
+    }
+}
+
+impl DoubleEndedIterator for Events {
+    #[inline]
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.lend_back().map(|event| event.map(|event| event.hold()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading: pin a snapshot, find, check, lend.
 //!
-//! Every batch is verified against its checksums each time it is loaded; an index entry is only a hint.
+//! Who reads a whole batch has it verified against its checksums each time; who looks up a part of one, when nobody
+//! has done so since the segment was opened. An index entry is only a hint.
 //! Readers see what their snapshot shows and nothing of the writer. What is damaged is told as an error
 //! at its place, and reading goes on behind it.
 
@@ -12,9 +13,10 @@ mod walker;
 
 pub use by_position::LogEvents;
 pub use by_stream::Events;
-pub use event::Event;
+pub use event::{Event, EventRef};
 
 pub(crate) use batch::Batch;
+pub(crate) use event::Held;
 
 use crate::catalog::Snapshot;
 use crate::error::{Error, ErrorKind, Result};

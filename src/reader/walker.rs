@@ -12,7 +12,7 @@ pub(super) struct Walker {
     branch: At,
     span: u32,
     pub(super) here: SpanBatches,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
 }
 
 impl Walker {
@@ -30,11 +30,20 @@ impl Walker {
         }
     }
 
-    /// Whose batches these are.
-    pub(super) fn owner(&self, snapshot: &Snapshot) -> Owner {
+    /// The next batch in this segment, shown or not.
+    pub(super) fn next_here(&self) -> Option<BatchRef> {
+        self.here.batches.get(self.here.batches.next(self.cursor)?)
+    }
+
+    pub(super) fn prev_here(&self) -> Option<BatchRef> {
+        self.here.batches.get(self.here.batches.prev(self.cursor)?)
+    }
+
+    /// Whose batches these are, for a reader of the stream `shown_as`.
+    pub(super) fn owner(&self, snapshot: &Snapshot, shown_as: StreamId) -> Owner {
         let branch = snapshot.catalog.branch(self.branch);
-        let stream = branch.map_or(StreamId::from_bytes([0; 16]), |branch| branch.stream);
-        Owner { stream, generation: branch.map_or(0, Branch::generation) }
+        let stream = branch.map_or(shown_as, |branch| branch.stream);
+        Owner { stream, generation: branch.map_or(0, Branch::generation), shown_as }
     }
 
     /// A gap and the events behind it start at different seqs; who reads forward begins with the gap.

@@ -56,11 +56,12 @@ impl Stream {
         })?;
         child.next = end;
         for mut batch in volatile {
-            let dropped = batch.dropped.min(seq.saturating_sub(batch.first_seq - batch.dropped));
+            let dropped = batch.dropped();
+            let dropped = dropped.min(seq.saturating_sub(batch.first_seq() - dropped));
             child.ring.skip(dropped);
             child.next += dropped;
             while batch.holds(child.next) && child.next < seq {
-                let event = batch.forward(child.next).ok_or_else(|| {
+                let event = batch.next(child.next).ok_or_else(|| {
                     Error::new(ErrorKind::Corrupt { stream: Some(self.id), seqs: None }, "fork")
                 })?;
                 let head = FrameHead {

@@ -3,11 +3,18 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::Ground;
 use crate::disk::process_id;
 use crate::segment::{Segment, Spare, Zero, segment_bytes};
-use crate::sync::{Condvar, JoinHandle, Mutex, MutexGuard, spawn};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, JoinHandle, Mutex, MutexGuard, rest, spawn};
+
+/// How long the keeper rests between two pieces of a spare that is not urgent.
+const REST: Duration = Duration::from_micros(500);
+/// A whole segment, as [`Shared::filled`] counts.
+const WHOLE: u64 = 1 << 10;
 
 /// A segment that takes no more commits and has no footer yet.
 #[derive(Debug)]
@@ -30,6 +37,8 @@ struct Shared {
     ground: Arc<Ground>,
     jobs: Mutex<Jobs>,
     changed: Condvar,
+    /// How much of the active segment is used, in parts of [`WHOLE`].
+    filled: AtomicU64,
 }
 
 #[derive(Default)]
@@ -47,12 +56,19 @@ struct Jobs {
 
 impl Keeper {
     pub(super) fn new(ground: Arc<Ground>) -> Self {
-        let shared = Shared { ground, jobs: Mutex::default(), changed: Condvar::new() };
+        let shared = Shared {
+            ground,
+            jobs: Mutex::default(),
+            changed: Condvar::new(),
+            filled: AtomicU64::new(0),
+        };
         Self { shared: Arc::new(shared), thread: None, process: process_id() }
     }
 
-    /// Asks for the next segment. Does nothing if it is there or on its way.
-    pub(super) fn ask_spare(&mut self, number: u32, log_id: [u8; 16]) {
+    /// Asks for the next segment, of which the active one has used so many of so many bytes. If it is there
+    /// or on its way, this only says how urgent it is.
+    pub(super) fn ask_spare(&mut self, number: u32, log_id: [u8; 16], used: u64, of: u64) {
+        self.shared.filled.store(used * WHOLE / of, Ordering::Relaxed);
         {
             let mut jobs = self.shared.lock();
             if jobs.spare.is_some() || jobs.making || jobs.wanted.is_some() {
@@ -65,6 +81,7 @@ impl Keeper {
 
     /// The spare of this number. If it is being made, waits for it; if it was not begun, `None`.
     pub(super) fn take_spare(&mut self, number: u32) -> Option<Spare> {
+        self.shared.filled.store(WHOLE, Ordering::Relaxed);
         let mut jobs = self.shared.lock();
         jobs.wanted = None;
         while jobs.making && !jobs.gone {
@@ -86,6 +103,7 @@ impl Keeper {
             std::mem::forget(self.thread.take());
             return;
         }
+        self.shared.filled.store(WHOLE, Ordering::Relaxed);
         self.shared.lock().stopping = true;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
@@ -173,7 +191,17 @@ impl Shared {
     /// A spare that could not be made is made again, and its failure told, by the commit that needs it.
     fn make(&self, number: u32, log_id: [u8; 16]) -> Option<Spare> {
         let bytes = segment_bytes(&self.ground.options, number);
-        Spare::create(&*self.ground.disk, log_id, number, bytes, Zero::Written).ok()
+        let between = |done| self.rest_unless_late(done * WHOLE / bytes);
+        Spare::create(&*self.ground.disk, log_id, number, bytes, Zero::Gently(&between)).ok()
+    }
+
+    /// Leaves the disk to the commits for a moment, as long as the spare would be whole by the time that three
+    /// quarters of the active segment are used. It was asked for at one quarter.
+    fn rest_unless_late(&self, done: u64) {
+        let filled = self.filled.load(Ordering::Relaxed);
+        if done / 2 + WHOLE / 4 > filled && self.ground.disk.allows_threads() {
+            rest(REST);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {

@@ -136,9 +136,10 @@ impl Writer {
     pub(super) fn keep_ahead(&mut self) {
         let Some(active) = &self.active else { return };
         let number = active.segment.number() + 1;
-        let begun = active.offset >= active.segment.header.reserved_bytes / 4;
+        let (used, reserved) = (active.offset, active.segment.header.reserved_bytes);
+        let begun = used >= reserved / 4;
         if begun && self.ready.is_none() && number <= NUMBER_MAX {
-            self.keeper.ask_spare(number, self.log_id);
+            self.keeper.ask_spare(number, self.log_id, used, reserved);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use amberlog::{ErrorKind, Inspection, Item, Snapshot, StreamId, Survey, Timestamp};
+use amberlog::{ErrorKind, Inspection, Item, MEMORY_COSTS, Snapshot, StreamId, Survey, Timestamp};
 use serde::Serialize;
 
 use crate::output::{Failure, Out, Outcome, Verdict, in_log, note};
@@ -24,6 +24,45 @@ struct LogInfo {
     bytes_on_disk: u64,
     closed_cleanly: bool,
     damages: u64,
+    memory: Memory,
+}
+
+/// What things cost in memory, in bytes, and what this log takes by it once it is open.
+#[derive(Debug, Serialize)]
+struct Memory {
+    when_open: u64,
+    open_log: u64,
+    volatile_stream: u64,
+    idle_stream: u64,
+    durable_stream: u64,
+    index_entry: u64,
+}
+
+impl Memory {
+    fn of(streams: u64) -> Self {
+        let costs = MEMORY_COSTS;
+        Self {
+            when_open: costs.open_log + streams * costs.durable_stream,
+            open_log: costs.open_log,
+            volatile_stream: costs.volatile_stream,
+            idle_stream: costs.idle_stream,
+            durable_stream: costs.durable_stream,
+            index_entry: costs.index_entry,
+        }
+    }
+
+    fn print(&self, out: &mut Out) -> std::io::Result<()> {
+        let when_open = bytes_text(self.when_open);
+        out.line(format_args!("memory            about {when_open} when open, in bytes:"))?;
+        let costs = [
+            ("an open log", self.open_log),
+            ("a volatile stream", self.volatile_stream),
+            ("an idle handle", self.idle_stream),
+            ("a durable stream", self.durable_stream),
+            ("an index entry", self.index_entry),
+        ];
+        costs.iter().try_for_each(|(what, bytes)| out.line(format_args!("  {what:<19} {bytes}")))
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -73,6 +112,7 @@ fn of_log(log: &Path, snapshot: &Snapshot, survey: &Survey, out: &mut Out) -> Ou
         bytes_on_disk: survey.segments.iter().map(|one| one.bytes).sum(),
         closed_cleanly: survey.closed_cleanly,
         damages: survey.damages.len() as u64,
+        memory: Memory::of(streams.len() as u64),
     };
     if out.is_json() {
         out.json(&facts)?;
@@ -114,7 +154,8 @@ fn print_log(facts: &LogInfo, out: &mut Out) -> std::io::Result<()> {
         facts.bytes_on_disk
     ))?;
     let closed = if facts.closed_cleanly { "yes" } else { "no" };
-    out.line(format_args!("closed cleanly    {closed}"))
+    out.line(format_args!("closed cleanly    {closed}"))?;
+    facts.memory.print(out)
 }
 
 fn of_stream(log: &Path, snapshot: &Snapshot, id: StreamId, out: &mut Out) -> Outcome {

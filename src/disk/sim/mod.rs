@@ -14,12 +14,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use self::cut::{Choice, random};
 use self::world::{World, injected};
-use super::{Disk, DiskFile, Lock, Pin};
+use super::{Disk, DiskFile, Lock, Pin, Pinned};
 use crate::sabotage::{Sabotage, broken};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, rest};
 
 /// A simulated disk that holds a log, and others in directories beside it. Clones are the same disk.
 ///
@@ -101,6 +102,25 @@ impl SimDisk {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.world().calls
+    }
+
+    /// Syncs of file data so far.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.world().syncs
+    }
+
+    /// Lets syncs of file data wait from now on, or go on. Only where the log may use threads of its own
+    /// ([`SimDisk::allow_threads`]): without them whoever waits could let nobody go on.
+    pub fn hold_syncs(&self, held: bool) {
+        let mut world = self.world();
+        world.held = held && world.threads;
+    }
+
+    /// The names of all threads that have used the disk since the log may use threads of its own.
+    #[must_use]
+    pub fn callers(&self) -> Vec<String> {
+        self.world().callers.iter().cloned().collect()
     }
 
     /// Lets the call of this number go wrong. Several calls may.
@@ -435,7 +455,13 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut world = self.disk.world();
+        while world.held {
+            drop(world);
+            rest(Duration::from_millis(1));
+            world = self.disk.world();
+        }
         let fault = world.call()?;
+        world.syncs += 1;
         // Drawn only where it is needed: what a seed does elsewhere stays the same.
         let forgets = fault == Some(Fault::LostSync);
         let mut chance = if forgets { random(&mut world.random) | 1 } else { 1 };
@@ -460,8 +486,7 @@ impl DiskFile for SimFile {
     fn map(&self) -> io::Result<Pin> {
         let mut world = self.disk.world();
         world.plain_call()?;
-        let bytes: Arc<Vec<u8>> = Arc::clone(&world.file(self.id)?.cache);
-        Ok(bytes)
+        Ok(Arc::new(Pinned::Simulated(Arc::clone(&world.file(self.id)?.cache))))
     }
 }
 

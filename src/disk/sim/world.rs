@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Fault;
 use super::cut::random;
+use crate::sync::thread;
 
 pub(super) const SECTOR: usize = 512;
 /// What is lost in a power cut is remembered so far, to show up where nothing was written yet.
@@ -18,6 +19,11 @@ pub(super) type Sector = [u8; SECTOR];
 pub(super) struct World {
     pub(super) random: u64,
     pub(super) calls: u64,
+    pub(super) syncs: u64,
+    /// Syncs of file data wait until this is over.
+    pub(super) held: bool,
+    /// The names of the threads that have called.
+    pub(super) callers: BTreeSet<String>,
     pub(super) faults: BTreeMap<u64, Fault>,
     pub(super) faults_fired: u64,
     pub(super) stopped: bool,
@@ -56,6 +62,9 @@ impl World {
         Self {
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             calls: 0,
+            syncs: 0,
+            held: false,
+            callers: BTreeSet::new(),
             faults: BTreeMap::new(),
             faults_fired: 0,
             stopped: false,
@@ -75,6 +84,7 @@ impl World {
     pub(super) fn reset(&mut self) {
         self.locked.clear();
         self.stopped = false;
+        self.held = false;
         self.faults.clear();
     }
 
@@ -92,6 +102,9 @@ impl World {
     pub(super) fn call(&mut self) -> io::Result<Option<Fault>> {
         let fault = self.faults.get(&self.calls).copied();
         self.calls += 1;
+        if self.threads {
+            self.note_caller();
+        }
         self.faults_fired += u64::from(fault.is_some());
         match fault {
             Some(Fault::Crash) => self.stopped = true,
@@ -102,6 +115,14 @@ impl World {
             return Err(io::Error::other("the simulated machine has stopped"));
         }
         Ok(fault)
+    }
+
+    fn note_caller(&mut self) {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        if !self.callers.contains(name) {
+            self.callers.insert(name.to_owned());
+        }
     }
 
     /// A call that moves no bytes: it cannot be short, and the system tries it again if it is interrupted.

@@ -1,0 +1,221 @@
+//! What is counted: a few paths of the engine, each done so often.
+
+use std::hint::black_box;
+use std::path::Path;
+
+use amberlog::{Log, Options, SimDisk, Snapshot, Stream};
+
+use crate::counting::allocations;
+
+const EVENT_BYTES: usize = 256;
+/// One segment takes it all, and the next one is not asked for: no thread but this one works.
+const SEGMENT_BYTES: u64 = 8 << 20;
+const STREAMS: usize = 16;
+/// Events of each stream in the log that is opened and scanned, in commits of [`COMMIT_EVENTS`].
+const EVENTS: usize = 256;
+const COMMIT_EVENTS: usize = 32;
+
+/// A path of the engine.
+pub struct Work {
+    pub name: &'static str,
+    /// What one of it is.
+    pub unit: &'static str,
+    /// How often it is done to be counted; and once more as often, so that what comes before cancels out.
+    pub times: u64,
+    /// On the simulated disk only: it needs the log's own threads elsewhere.
+    pub is_simulated: bool,
+    run: fn(&Site<'_>, u64, bool) -> u64,
+}
+
+pub const ALL: [Work; 6] = [
+    Work {
+        name: "append",
+        unit: "event of 256 bytes",
+        times: 20_000,
+        is_simulated: false,
+        run: append,
+    },
+    Work {
+        name: "commit-1",
+        unit: "commit of 1 event",
+        times: 200,
+        is_simulated: false,
+        run: commit_1,
+    },
+    Work {
+        name: "commit-32",
+        unit: "commit of 32 events",
+        times: 100,
+        is_simulated: false,
+        run: commit_32,
+    },
+    Work {
+        name: "roll",
+        unit: "segment of 16 KiB, filled and sealed",
+        times: 20,
+        is_simulated: true,
+        run: roll,
+    },
+    Work {
+        name: "open",
+        unit: "opening of 4,096 events in 128 commits after a kill",
+        times: 5,
+        is_simulated: false,
+        run: open,
+    },
+    Work {
+        name: "scan",
+        unit: "reading of 4,096 events by stream",
+        times: 5,
+        is_simulated: false,
+        run: scan,
+    },
+];
+
+/// Where the log is.
+pub enum Site<'a> {
+    Real(&'a Path),
+    Simulated(SimDisk),
+}
+
+impl Site<'_> {
+    fn log(&self, options: Options) -> Log {
+        match self {
+            Self::Real(path) => options.open(path),
+            Self::Simulated(disk) => options.open_on(disk),
+        }
+        .expect("opens")
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        match self {
+            Self::Real(path) => Snapshot::open(path),
+            Self::Simulated(disk) => Snapshot::open_on(disk),
+        }
+        .expect("opens")
+        .0
+    }
+}
+
+impl Work {
+    /// Does it so often, preparations apart. With `regressed` it does a little more than it should, to see that
+    /// this is noticed.
+    fn run(&self, site: &Site<'_>, times: u64, regressed: bool) {
+        black_box((self.run)(site, times, regressed));
+    }
+
+    /// Calls of the disk, preparations too.
+    pub fn disk_calls(&self, times: u64, regressed: bool) -> u64 {
+        let disk = SimDisk::new(1);
+        self.run(&Site::Simulated(disk.clone()), times, regressed);
+        disk.calls()
+    }
+
+    /// Allocations on a real disk, preparations too.
+    pub fn allocations(&self, times: u64, regressed: bool) -> u64 {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let before = allocations();
+        self.run(&Site::Real(&dir.path().join("log")), times, regressed);
+        allocations() - before
+    }
+}
+
+fn options() -> Options {
+    Log::options().segment_bytes_first(SEGMENT_BYTES).segment_bytes_max(SEGMENT_BYTES)
+}
+
+fn append(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
+    let log = site.log(options());
+    let mut stream = log.stream().expect("open");
+    let event = [7; EVENT_BYTES];
+    // The ring gets its size first.
+    for _ in 0..1_000 {
+        stream.append(event).expect("room");
+    }
+    for n in 0..times {
+        if n % 1_000 == 0 {
+            stream.discard();
+        }
+        stream.append(black_box(&event)).expect("room");
+        if regressed {
+            drop(black_box(Box::new(n)));
+        }
+    }
+    stream.discard()
+}
+
+fn commit_1(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
+    commits(site, times, 1, regressed)
+}
+
+fn commit_32(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
+    commits(site, times, 32, regressed)
+}
+
+fn commits(site: &Site<'_>, times: u64, events: usize, regressed: bool) -> u64 {
+    let log = site.log(options());
+    let mut stream = log.stream().expect("open");
+    let mut second = log.stream().expect("open");
+    for n in 0..times + 10 {
+        fill_and_commit(&mut stream, events);
+        if regressed && n >= 10 {
+            fill_and_commit(&mut second, 1);
+        }
+    }
+    stream.head().get()
+}
+
+fn fill_and_commit(stream: &mut Stream, events: usize) {
+    let event = [7; EVENT_BYTES];
+    for _ in 0..events {
+        stream.append(event).expect("room");
+    }
+    stream.commit().wait().expect("committed");
+}
+
+fn roll(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
+    let log = site.log(Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10));
+    let mut stream = log.stream().expect("open");
+    // Six commits of six events fill a segment; with fewer events in each there is one more of them.
+    for _ in 0..times {
+        match regressed {
+            false => (0..6).for_each(|_| fill_and_commit(&mut stream, 6)),
+            true => (0..12).for_each(|_| fill_and_commit(&mut stream, 3)),
+        }
+    }
+    stream.head().get()
+}
+
+/// A log as a kill leaves it, its last commit unsealed.
+fn prepare(site: &Site<'_>) -> (Log, Vec<Stream>) {
+    let log = site.log(options());
+    let mut streams: Vec<_> = (0..STREAMS).map(|_| log.stream().expect("open")).collect();
+    for _ in 0..EVENTS / COMMIT_EVENTS {
+        streams.iter_mut().for_each(|stream| fill_and_commit(stream, COMMIT_EVENTS));
+    }
+    (log, streams)
+}
+
+fn open(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
+    let _log = prepare(site);
+    let times = times + if regressed { times.div_ceil(5) } else { 0 };
+    (0..times).map(|_| site.snapshot().position().get()).sum()
+}
+
+fn scan(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
+    let (log, streams) = prepare(site);
+    let mut bytes = 0;
+    for _ in 0..times {
+        let snapshot = log.snapshot();
+        for stream in &streams {
+            for event in snapshot.events(stream.id()).expect("known") {
+                let event = event.expect("whole");
+                bytes += event.payload().len() as u64;
+                if regressed {
+                    bytes += black_box(event.payload().to_vec()).len() as u64;
+                }
+            }
+        }
+    }
+    bytes
+}
