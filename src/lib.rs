@@ -21,6 +21,7 @@ mod sync;
 mod tokio;
 mod typed;
 mod types;
+mod upkeep;
 mod writer;
 
 #[cfg(feature = "tokio")]
@@ -35,7 +36,7 @@ pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 pub use format::fuzzing;
 pub use log::Log;
 pub use options::{
-    Clock, CommitOptions, Expect, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy,
+    Clock, Collect, CommitOptions, Expect, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy,
     StreamOptions,
 };
 pub use reader::{Event, EventRef, Events, LogEvents};
@@ -56,4 +57,9 @@ pub use typed::{Codec, CodecError, Typed, TypedEvents, TypedRefused};
 pub use types::{
     CodecId, CommitId, Durability, EventKind, Position, Seq, Status, StreamId, StreamState,
     Timestamp,
+};
+#[cfg(feature = "sim")]
+pub use upkeep::backup_on;
+pub use upkeep::{
+    ArchiveReport, BackupReport, CollectOptions, CollectReport, CollectedRun, backup,
 };

@@ -68,6 +68,14 @@ pub enum Sabotage {
     ShareLock,
     /// A write that took a part is taken for done.
     StopAtShortWrite,
+    /// Who collects does not know of forks that were not committed yet.
+    ForgetForks,
+    /// Who collects does not know what forks and rewinds share.
+    ForgetShared,
+    /// What was collected is removed before what is left of it is durable.
+    RemoveEarly,
+    /// The files of a backup are not synced.
+    BackupUnsynced,
     /// Opening writes the end of the log once more, though it is certain.
     RewriteOnOpen,
     /// A stream that is dropped commits what is buffered.

@@ -137,6 +137,12 @@ impl Stream {
         self.id
     }
 
+    /// Where [`crate::Log::write_archive`] would put the stream: [`StreamId::archive_path`].
+    #[must_use]
+    pub fn archive_path(&self) -> std::path::PathBuf {
+        self.id.archive_path()
+    }
+
     /// Whether anything of it is on disk, and what may be done with it.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -34,6 +34,22 @@ impl StreamId {
         self.0.as_bytes()
     }
 
+    /// Where the stream's archive file lies in the log's directory: `archive/YYYY/MM/<id>.seg`, by the month in which the
+    /// id was made (UTC); `archive/0000/00/<id>.seg` for an id that does not tell. It is known before anything is there.
+    #[must_use]
+    pub fn archive_path(&self) -> std::path::PathBuf {
+        let (year, month) = self.created().map_or((0, 0), |created| {
+            let days = created.as_micros() / 86_400_000_000;
+            // The civil calendar from days, counted in eras of 400 years that begin in March (Hinnant, 2013).
+            let days = days + 719_468;
+            let (era, day) = (days / 146_097, days % 146_097);
+            let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+            let month = (5 * (day - (365 * year + year / 4 - year / 100)) + 2) / 153;
+            (era * 400 + year + u64::from(month >= 10), (month + 2) % 12 + 1)
+        });
+        format!("archive/{year:04}/{month:02}/{self}.seg").into()
+    }
+
     /// When the id was made, as far as its version tells (v7 does, to the millisecond).
     #[must_use]
     pub fn created(&self) -> Option<Timestamp> {

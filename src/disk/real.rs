@@ -28,6 +28,13 @@ impl RealDisk {
         Self { root: root.to_owned(), dir_mode, file_mode }
     }
 
+    /// The directory of a plain file, and the file's name in it; `None` when there is no such file.
+    pub(crate) fn of_file(path: &Path) -> Option<(Self, String)> {
+        let name = path.file_name()?.to_str()?.to_owned();
+        let is_file = fs::metadata(path).is_ok_and(|found| found.is_file());
+        is_file.then(|| (Self::new(path.parent().unwrap_or(Path::new("")), false), name))
+    }
+
     /// The log's directory; what is made there can be read by those who can read `dir` in it.
     pub(crate) fn alike(root: &Path, dir: &str) -> io::Result<Self> {
         let mode = match fs::metadata(root.join(dir)) {
@@ -47,6 +54,23 @@ impl RealDisk {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             result => result,
         }
+    }
+
+    /// A file of its own that shares its blocks with another, where the file system can do that.
+    #[cfg(target_os = "linux")]
+    fn clone_blocks(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let source = File::open(from)?;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(self.file_mode).open(to)?;
+        rustix::fs::ioctl_ficlone(&file, &source).map_err(|error| {
+            let _ = fs::remove_file(to);
+            error.into()
+        })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn clone_blocks(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Opens a plain file. Anything else is [`io::ErrorKind::InvalidInput`], and is not even opened: that
@@ -120,6 +144,22 @@ impl Disk for RealDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         fs::rename(self.path(from), self.path(to))
+    }
+
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn beside(&self, root: &Path) -> Arc<dyn Disk> {
+        Arc::new(Self { root: root.to_owned(), ..*self })
+    }
+
+    fn share(&self, from: &str, root: &Path, to: &str) -> io::Result<()> {
+        let (from, to) = (self.path(from), root.join(to));
+        if self.clone_blocks(&from, &to).is_ok() {
+            return Ok(());
+        }
+        fs::hard_link(from, to)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {

@@ -14,7 +14,9 @@ use crate::format::{
     COMMITS_AT, HeaderError, SegmentHeader, VERSION, commit_header, decode_header, decode_twin,
     header, is_zero,
 };
-use crate::segment::{DIR, Sealed, Segment, Spare, is_unfinished, parse_name, path, place};
+use crate::segment::{
+    DIR, Sealed, Segment, Spare, UNFINISHED_COPY, is_unfinished, parse_name, path, place,
+};
 use crate::sync::{JoinHandle, Mutex, spawn};
 
 /// How to open the files.
@@ -75,6 +77,17 @@ pub(super) fn discover(
     access: Access,
     spares: Spares,
 ) -> Result<Option<Discovered>> {
+    let above = match disk.list("") {
+        Ok(names) => names,
+        Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
+        Err(error) => {
+            let place = Place { path: "".into(), segment: None, offset: None };
+            return Err(Error::io("list", place, error));
+        }
+    };
+    if above.iter().any(|name| name == UNFINISHED_COPY) {
+        return Err(Error::new(ErrorKind::UnfinishedBackup, "open"));
+    }
     let names = match disk.list(DIR) {
         Ok(names) => names,
         Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
@@ -97,6 +110,29 @@ pub(super) fn discover(
         names.iter().filter_map(|name| name.to_str()).filter(|name| is_unfinished(name));
     let unfinished = leftovers.map(|name| format!("{DIR}/{name}")).collect();
     Ok(Some(Discovered { log_id, candidates, unfinished }))
+}
+
+/// The file of this name, as the only segment of its log. What is no segment at all is
+/// [`ErrorKind::NoLog`].
+pub(super) fn alone(disk: &dyn Disk, name: &str) -> Result<Candidate> {
+    let place = || Place { path: name.into(), segment: None, offset: None };
+    let failed = |error| Error::io("open", place(), error);
+    let file = disk.open_read(name).map_err(failed)?;
+    let bytes = file.len().map_err(failed)?;
+    let mut block = vec![0; bytes.min(header::BLOCK_BYTES as u64) as usize];
+    read_exact_at(&*file, &mut block, 0).map_err(failed)?;
+    match decode_header(&block) {
+        Ok((header, whole)) if header.covers.is_some() => {
+            let role = start(header, file, bytes, Spares::Searched)?;
+            Ok(Candidate { number: header.number, bytes, role, header_hurt: !whole })
+        }
+        Err(HeaderError::Version(found)) => {
+            let kind = ErrorKind::UnsupportedVersion { found, supported: VERSION };
+            Err(Error::new(kind, "open").at(place()))
+        }
+        Ok(_) => Err(Error::new(ErrorKind::NoLog, "open").at(place())),
+        Err(_) => Err(Error::corrupt("open", place())),
+    }
 }
 
 /// A file whose header was read.
@@ -204,6 +240,9 @@ fn start(
     if let Some(sealed) = sealed {
         let first = Some(sealed.first_position);
         return Ok(Role::Segment(Start { header, file, sealed: Some(sealed), first }));
+    }
+    if let Some(covers) = header.covers {
+        return Ok(Role::Segment(Start { header, file, sealed: None, first: Some(covers.first) }));
     }
     let mut scanner = scanner(&header, &file, bytes);
     let first = match scanner.step(COMMITS_AT)? {

@@ -1,0 +1,136 @@
+//! What does giving space back cost, and what do commits notice of it?
+//!
+//! A log of 256 MiB of payload (`AMBERLOG_BENCH_MIB` says otherwise) in events of 256 B and commits of 32, every
+//! second commit of a stream that was deleted. `copy` reads the segments and writes and syncs the half that is kept,
+//! byte for byte, knowing nothing. `collect` reads, verifies, picks, writes and syncs. Then one writer commits an
+//! event of 256 B again and again, first alone and then beside a collection.
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use amberlog::{CollectOptions, CommitOptions, Durability, Log, Stream};
+use common::turns::is_trial;
+
+const ROUNDS: usize = 5;
+/// Synced between pieces, as collecting does.
+const SYNC_BYTES: usize = 8 << 20;
+
+fn main() {
+    let asked = std::env::var("AMBERLOG_BENCH_MIB").ok().and_then(|text| text.parse().ok());
+    let mib: usize = asked.unwrap_or(if is_trial() { 2 } else { 256 });
+    println!("load average: {}", common::load());
+    let (mut copies, mut collections) = (Vec::new(), Vec::new());
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..if is_trial() { 1 } else { ROUNDS } {
+        let dir = common::dir();
+        let log = half_dead(dir.path(), mib);
+        let target = dir.path().join("copy");
+        copies.push(copy_half(&dir.path().join("log/segments"), &target));
+        fs::remove_file(target).expect("removed");
+        let mut stream = log.stream().expect("open");
+        let done = AtomicBool::new(false);
+        let count = if is_trial() { 20 } else { 2_000 };
+        alone.extend(commits(&mut stream, |n| n < count));
+        let started = Instant::now();
+        let (report, latencies) = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| commits(&mut stream, |_| !done.load(Ordering::Relaxed)));
+            let started = Instant::now();
+            let report = log.collect(CollectOptions::new()).expect("collected");
+            collections.push((report.written_bytes(), started.elapsed()));
+            done.store(true, Ordering::Relaxed);
+            (report, writer.join().expect("no panic"))
+        });
+        beside.extend(latencies);
+        println!(
+            "{} segments, {} MiB freed, {} MiB written, {:.2} s",
+            report.runs.iter().map(|run| run.segments.len()).sum::<usize>(),
+            report.freed_bytes() >> 20,
+            report.written_bytes() >> 20,
+            started.elapsed().as_secs_f64(),
+        );
+    }
+    rate("copy", copies);
+    rate("collect", collections);
+    latency("commits alone", alone);
+    latency("commits beside a collection", beside);
+}
+
+fn half_dead(dir: &Path, mib: usize) -> Log {
+    let log = Log::options().segment_bytes_first(16 << 20).open(dir.join("log")).expect("opens");
+    let event = common::payload(256);
+    let mut streams: Vec<Stream> = (0..64).map(|_| log.stream().expect("open")).collect();
+    let os = CommitOptions::new().durability(Durability::Os);
+    for n in 0..(mib << 20) / (32 * 256) {
+        let stream = &mut streams[n % 64];
+        for _ in 0..32 {
+            stream.append(&event[..]).map_err(|_| "room").expect("room");
+        }
+        stream.commit_with(os).wait().expect("committed");
+    }
+    for stream in streams.iter_mut().step_by(2) {
+        stream.delete().wait().expect("deleted");
+    }
+    log
+}
+
+/// The time, in order, of commits of one event.
+fn commits(stream: &mut Stream, go_on: impl Fn(usize) -> bool) -> Vec<Duration> {
+    let event = common::payload(256);
+    let mut all = Vec::new();
+    while go_on(all.len()) {
+        stream.append(&event[..]).map_err(|_| "room").expect("room");
+        let started = Instant::now();
+        stream.commit().wait().expect("committed");
+        all.push(started.elapsed());
+    }
+    all
+}
+
+fn copy_half(segments: &Path, target: &Path) -> (u64, Duration) {
+    let started = Instant::now();
+    let mut to = File::create(target).expect("made");
+    let (mut piece, mut written, mut unsynced) = (vec![0; 1 << 20], 0, 0);
+    for entry in fs::read_dir(segments).expect("a directory") {
+        // A spare may get its name, or go, at any time.
+        let Ok(mut file) = File::open(entry.expect("an entry").path()) else { continue };
+        loop {
+            let read = file.read(&mut piece).expect("readable");
+            if read == 0 {
+                break;
+            }
+            to.write_all(&piece[..read / 2]).expect("written");
+            (written, unsynced) = (written + read as u64 / 2, unsynced + read / 2);
+            if unsynced >= SYNC_BYTES {
+                to.sync_data().expect("synced");
+                unsynced = 0;
+            }
+        }
+    }
+    to.sync_data().expect("synced");
+    (written, started.elapsed())
+}
+
+fn rate(name: &str, mut all: Vec<(u64, Duration)>) {
+    let rate = |(bytes, time): &(u64, Duration)| *bytes as f64 / time.as_secs_f64() / 1e6;
+    all.sort_by(|one, other| rate(one).total_cmp(&rate(other)));
+    let median = rate(&all[all.len() / 2]);
+    println!("{name}: {median:.0} MB written a second (median of {})", all.len());
+}
+
+fn latency(name: &str, mut all: Vec<Duration>) {
+    all.sort_unstable();
+    let at = |part: f64| all[((all.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
+    println!(
+        "{name}: p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, most {:.0} us ({} commits)",
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0),
+        all.len()
+    );
+}
