@@ -8,6 +8,8 @@ mod disk;
 mod error;
 mod format;
 mod index;
+#[cfg(feature = "json")]
+mod jsonl;
 mod log;
 mod options;
 mod reader;
@@ -33,6 +35,8 @@ pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use format::fuzzing;
+#[cfg(feature = "json")]
+pub use jsonl::{Exported, Imported};
 pub use log::Log;
 pub use options::{Clock, CommitOptions, Expect, Options, Overflow, Privacy, StreamOptions};
 pub use reader::{Event, Events, LogEvents};

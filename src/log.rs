@@ -257,6 +257,11 @@ impl Log {
         self.0.budget.used()
     }
 
+    #[cfg(feature = "json")]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0
+    }
+
     /// Closes the log: commits that were asked for are finished, everything is synced, space that was kept
     /// ready is given back. What is buffered and was not committed is gone with its handles; they answer
     /// [`ErrorKind::Closed`] from now on.

@@ -205,7 +205,7 @@ impl Catalog {
     }
 
     /// The branch that shares its events with this one, and up to which seq.
-    fn base(&self, branch: &Branch) -> Option<At> {
+    pub(super) fn base(&self, branch: &Branch) -> Option<At> {
         let base = branch.origin.as_ref()?.base.as_ref()?;
         if let Some(at) = base.at.get() {
             return Some(*at);
