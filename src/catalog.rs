@@ -12,6 +12,7 @@ mod life;
 mod list;
 #[cfg(all(test, amberlog_loom))]
 mod models;
+mod reach;
 mod snapshot;
 
 use std::collections::HashMap;
@@ -27,13 +28,14 @@ pub(crate) use self::history::{History, Stretch};
 pub(crate) use self::ids::{COMMIT_IDS_MAX, CommitIds};
 pub(crate) use self::life::{Change, Fork, Meta, NameChange, Rewind, Version};
 pub use self::list::{Cursor, Order, Page, Query};
+pub(crate) use self::reach::{Candidate, Shared, Wants};
 pub(crate) use self::snapshot::SpanBatches;
 pub use self::snapshot::{Snapshot, StreamInfo};
 use crate::format::ALIGN;
 use crate::index::{Arena, At, BatchRef, Chain, NONE};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, SegmentSet};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::types::{StreamId, StreamState};
 
 /// Words of a span: which segment and the stream's first node there; its last node there.
@@ -53,6 +55,9 @@ pub(crate) struct Catalog {
     spans: Chain<2>,
     /// The newest commit that said something of a stream beside its events.
     changed: AtomicU64,
+    shared: reach::SharedByForks,
+    /// Something that was said of streams could not be read.
+    doubtful: AtomicBool,
     segments: ArcSwap<SegmentSet>,
     wall: Wall<WALL_SLOTS>,
 }
@@ -95,7 +100,7 @@ pub(crate) struct LogPlace(u64);
 
 impl LogPlace {
     pub(crate) fn new(segment: u32, offset: u64) -> Self {
-        Self((u64::from(segment) << 32) | (offset / ALIGN))
+        Self(crate::segment::place_word(segment, offset))
     }
 
     pub(crate) fn segment(self) -> u32 {
@@ -163,9 +168,20 @@ impl Catalog {
             names: papaya::HashMap::new(),
             spans: Chain::new(),
             changed: AtomicU64::new(0),
+            shared: reach::SharedByForks::default(),
+            doubtful: AtomicBool::new(false),
             segments: ArcSwap::default(),
             wall: Wall::new(),
         }
+    }
+
+    /// Something that was said of streams could not be read: nobody knows all that is wanted.
+    pub(crate) fn doubt(&self) {
+        self.doubtful.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Relaxed)
     }
 
     pub(crate) fn watermark(&self) -> Watermark {
@@ -181,8 +197,14 @@ impl Catalog {
         self.segments.load_full()
     }
 
-    pub(crate) fn add_segment(&self, segment: Arc<Segment>) {
-        self.segments.store(Arc::new(self.segments.load().with(segment)));
+    pub(crate) fn add_segment(&self, segment: &Arc<Segment>) {
+        self.segments.rcu(|segments| segments.with(Arc::clone(segment)));
+    }
+
+    /// Lets new snapshots see a sparse segment in place of those that it covers. Those that were taken before go on
+    /// with the old ones.
+    pub(crate) fn replace_segments(&self, sparse: &Arc<Segment>) {
+        self.segments.rcu(|segments| segments.with_sparse(Arc::clone(sparse)));
     }
 
     pub(crate) fn streams_len(&self) -> u64 {

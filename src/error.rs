@@ -43,6 +43,14 @@ pub enum ErrorKind {
     Io,
     /// No space. Events of a failed commit are back in their rings; commits work again when there is space.
     StorageFull,
+    /// The log would take more on disk than its options allow. Events of the failed commit are back in their rings;
+    /// deleting and collecting makes room.
+    QuotaExceeded {
+        /// What its commits take now.
+        used_bytes: u64,
+        /// What they may take.
+        quota_bytes: u64,
+    },
     /// Bytes that were once written are not what they were. Other streams go on.
     Corrupt {
         /// The stream that lost events, when that is known.
@@ -92,6 +100,10 @@ pub enum ErrorKind {
     NotThisLog,
     /// There is no log at this path.
     NoLog,
+    /// A backup that was not finished lies here. It is of no use: remove its directory.
+    UnfinishedBackup,
+    /// A backup needs a directory with nothing in it, or one that is not there yet.
+    NotEmpty,
     /// Written by a newer version of this crate.
     UnsupportedVersion {
         /// What the file says.
@@ -310,7 +322,14 @@ impl fmt::Display for ErrorKind {
             }
             Self::Closed => f.write_str("the log is closed"),
             Self::NotThisLog => f.write_str("the directory holds something else than this log"),
+            Self::QuotaExceeded { used_bytes, quota_bytes } => {
+                write!(f, "{used_bytes} of {quota_bytes} bytes are used; delete and collect")
+            }
             Self::NoLog => f.write_str("there is no log here"),
+            Self::UnfinishedBackup => {
+                f.write_str("a backup that was not finished; remove it and back up again")
+            }
+            Self::NotEmpty => f.write_str("the directory is not empty"),
             Self::UnsupportedVersion { found, supported } => {
                 write!(f, "format version {found}; this build reads up to {supported}")
             }

@@ -23,6 +23,7 @@ mod sync;
 mod tokio;
 mod typed;
 mod types;
+mod upkeep;
 mod writer;
 
 #[cfg(feature = "tokio")]
@@ -38,7 +39,9 @@ pub use format::fuzzing;
 #[cfg(feature = "json")]
 pub use jsonl::{Exported, Imported};
 pub use log::Log;
-pub use options::{Clock, CommitOptions, Expect, Options, Overflow, Privacy, StreamOptions};
+pub use options::{
+    Clock, Collect, CommitOptions, Expect, Options, Overflow, Privacy, StreamOptions,
+};
 pub use reader::{Event, Events, LogEvents};
 pub use recovery::{
     Damage, DamageKind, Inspection, Item, NewSegment, Repair, SegmentReport, SegmentState, Survey,
@@ -58,3 +61,6 @@ pub use types::{
     CodecId, CommitId, Durability, EventKind, Position, Seq, Status, StreamId, StreamState,
     Timestamp,
 };
+#[cfg(feature = "sim")]
+pub use upkeep::backup_on;
+pub use upkeep::{BackupReport, CollectOptions, CollectReport, CollectedRun, backup};

@@ -1,7 +1,10 @@
 //! The log's handle: opening, streams, snapshots, closing. Wiring only.
 
+#[cfg(all(test, feature = "sim"))]
+mod collecting;
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::catalog::{Catalog, Meta, Page, Query, Snapshot, StreamInfo};
 use crate::commit::Ticket;
@@ -10,9 +13,10 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::{CommitOptions, Options, Privacy, StreamOptions};
 use crate::recovery::{self, Survey};
-use crate::segment::{DIR, LOCK};
+use crate::segment::{DIR, LOCK, UNFINISHED_COPY};
 use crate::stream::Stream;
 use crate::types::{Status, StreamId, StreamState};
+use crate::upkeep::{self, BackupReport, CollectOptions, CollectReport};
 use crate::writer::{Active, Full, Ground, Resumed, Writer};
 
 /// A segment must have room for its header and a few commits.
@@ -84,6 +88,9 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
         true => disk.list("").map_err(failed(""))?,
         false => Vec::new(),
     };
+    if names.iter().any(|name| name == UNFINISHED_COPY) {
+        return Err(Error::new(ErrorKind::UnfinishedBackup, "open"));
+    }
     if names.iter().any(|name| name == LOCK || name == DIR) {
         let lock = recovery::lock(&*disk)?;
         match recovery::open(&*disk, &options)? {
@@ -97,12 +104,15 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
         }
     }
     let catalog = Arc::new(catalog);
-    let ground = Ground { disk, catalog: Arc::clone(&catalog), options: options.clone() };
+    let ground =
+        Ground { disk: Arc::clone(&disk), catalog: Arc::clone(&catalog), options: options.clone() };
     let writer = match resumed {
         None => Writer::fresh(Arc::new(ground)),
         Some((tail, lock)) => Writer::resumed(Arc::new(ground), resume(tail, lock)),
     };
-    Ok(Log(Arc::new(Core::new(catalog, writer, options, survey, path))))
+    let core = Arc::new(Core::new(disk, catalog, writer, options, survey, path));
+    core.collect_in_background();
+    Ok(Log(core))
 }
 
 fn resume(tail: recovery::Tail, lock: crate::disk::LockGuard) -> Resumed {
@@ -260,6 +270,40 @@ impl Log {
     #[cfg(feature = "json")]
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.0
+    }
+
+    /// Backs the log up into another directory while commits go on: the backup is a log that was closed at
+    /// [`BackupReport::position`], the last commit that is visible now, and is durable when this returns.
+    ///
+    /// `target` must not be there, or be empty. Until the backup is finished it is refused as
+    /// [`ErrorKind::UnfinishedBackup`]; one that failed stays there like this and has to be removed. Where the file
+    /// system can do that, sealed segments are not copied: the backup shares their blocks, as clones or as further
+    /// names of the same file. A backup that is to survive the disk has to be on another.
+    ///
+    /// Blocks while the rest is copied and synced; commits do not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotEmpty`]; [`ErrorKind::StorageFull`]; [`ErrorKind::Io`]; [`ErrorKind::Closed`].
+    pub fn backup(&self, target: impl AsRef<Path>) -> Result<BackupReport> {
+        let _alone = self.0.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.check_open("backup")?;
+        upkeep::backup_open(&*self.0.disk, &self.snapshot(), target.as_ref())
+    }
+
+    /// Gives back the space of what nobody wants any more: segments that are mostly dead are rewritten without it.
+    ///
+    /// Commits keep their positions. Snapshots that were taken before go on reading what they show; its space is free
+    /// when they are gone. What cannot be read is left alone and told in [`CollectReport::refused`].
+    ///
+    /// Blocks while segments are read and written; commits do not wait for it, but share the disk with it. One
+    /// collects at a time. Closing the log stops it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`].
+    pub fn collect(&self, options: CollectOptions) -> Result<CollectReport> {
+        self.0.collect(options)
     }
 
     /// Closes the log: commits that were asked for are finished, everything is synced, space that was kept

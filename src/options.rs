@@ -42,6 +42,18 @@ pub enum Privacy {
     Readable,
 }
 
+/// When the space of what nobody wants any more is given back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Collect {
+    /// When somebody asks: [`crate::Log::collect`]. Costs nothing.
+    #[default]
+    WhenAsked,
+    /// By a thread of the log's own, which looks about once a second whether anything was committed since, and
+    /// spends at most a tenth of its time on looking. It shares the disk with commits and holds none of them up.
+    Background,
+}
+
 /// How a log is opened. Every default is stated with what it costs.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -54,6 +66,8 @@ pub struct Options {
     pub(crate) segment_bytes_max: u64,
     pub(crate) clock: Clock,
     pub(crate) privacy: Privacy,
+    pub(crate) collect: Collect,
+    pub(crate) quota_bytes: Option<u64>,
 }
 
 impl Default for Options {
@@ -68,6 +82,8 @@ impl Default for Options {
             segment_bytes_max: 64 << 20,
             clock: Clock::Coarse,
             privacy: Privacy::Private,
+            collect: Collect::WhenAsked,
+            quota_bytes: None,
         }
     }
 }
@@ -137,6 +153,22 @@ impl Options {
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// When the space of what nobody wants any more is given back. Default [`Collect::WhenAsked`].
+    #[must_use]
+    pub fn collect(mut self, collect: Collect) -> Self {
+        self.collect = collect;
+        self
+    }
+
+    /// How many bytes the commits of the log may take on disk, with their indexes; what is kept ready for later ones
+    /// does not count. A commit of events that would not fit fails with [`crate::ErrorKind::QuotaExceeded`], and its
+    /// events are back in their rings: what is deleted and collected makes room. Default: no bound, and no cost.
+    #[must_use]
+    pub fn quota_bytes(mut self, bytes: u64) -> Self {
+        self.quota_bytes = Some(bytes);
         self
     }
 

@@ -64,6 +64,10 @@ pub enum Sabotage {
     ShareLock,
     /// A write that took a part is taken for done.
     StopAtShortWrite,
+    /// What was collected is removed before what is left of it is durable.
+    RemoveEarly,
+    /// The files of a backup are not synced.
+    BackupUnsynced,
     /// Opening writes the end of the log once more, though it is certain.
     RewriteOnOpen,
     /// A stream that is dropped commits what is buffered.

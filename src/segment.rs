@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use crate::disk::{Disk, DiskFile, Pin, read_at_most, read_exact_at, write_all_at, write_zeros_at};
 use crate::error::{Error, Place, Result};
 use crate::format::{
-    BatchKind, FooterEntry, SegmentHeader, Trailer, decode_trailer, encode_footer, trailer,
+    ALIGN, BatchKind, FooterEntry, SegmentHeader, Trailer, decode_trailer, encode_footer, trailer,
 };
 use crate::index::{ActiveIndex, BatchRef, FooterIndex, NONE, StreamBatches, pack};
 use crate::options::Options;
@@ -26,6 +26,8 @@ pub(crate) const DIR: &str = "segments";
 /// The file whose lock the writing process holds, in the log's directory.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// The file that says, in a log's directory, that its backup is not finished.
+pub(crate) const UNFINISHED_COPY: &str = "UNFINISHED";
 /// Behind the name of a file that is not finished.
 pub(crate) const UNFINISHED: &str = ".new";
 
@@ -76,6 +78,11 @@ pub(crate) fn parse_name(name: &str) -> Option<u32> {
     (strict && (1..=NUMBER_MAX).contains(&number)).then_some(number)
 }
 
+/// A place in the order of all bytes of the log, in one word.
+pub(crate) fn place_word(segment: u32, offset: u64) -> u64 {
+    (u64::from(segment) << 32) | (offset / ALIGN)
+}
+
 /// A place in a segment, for an error.
 pub(crate) fn place(number: u32, offset: u64) -> Place {
     Place { path: PathBuf::from(path(number)), segment: Some(number), offset: Some(offset) }
@@ -89,6 +96,9 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn DiskFile>,
     active: ArcSwapOption<ActiveIndex>,
     sealed: OnceLock<Sealed>,
+    /// Of a sparse segment that was made while the log is open: where its commits stood when the log was opened or
+    /// they were written, and where they stand now. What is known of streams goes on naming the former.
+    moved: Option<Moved>,
     /// The first node of every stream in the chain; only for sealing.
     firsts: Mutex<Vec<(StreamId, u32)>>,
 }
@@ -100,6 +110,15 @@ pub(crate) struct Sealed {
     pub(crate) first_position: u64,
     pub(crate) last_position: u64,
     pub(crate) footer_at: u64,
+}
+
+/// Where the commits of a sparse segment stood before.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    /// The number of the first segment that it was made of.
+    pub(crate) first: u32,
+    /// The place of each commit then, and its offset now.
+    pub(crate) places: Vec<(u64, u64)>,
 }
 
 impl std::fmt::Debug for Sealed {
@@ -120,6 +139,7 @@ impl Segment {
             file,
             active: ArcSwapOption::from_pointee(ActiveIndex::new()),
             sealed: OnceLock::new(),
+            moved: None,
             firsts: Mutex::new(Vec::new()),
         }
     }
@@ -131,12 +151,49 @@ impl Segment {
             file,
             active: ArcSwapOption::empty(),
             sealed: OnceLock::from(sealed),
+            moved: None,
             firsts: Mutex::default(),
         }
     }
 
     pub(crate) fn number(&self) -> u32 {
         self.header.number
+    }
+
+    /// As a sparse segment whose commits stood elsewhere.
+    pub(crate) fn moved_from(mut self, moved: Moved) -> Self {
+        self.moved = Some(moved);
+        self
+    }
+
+    /// The first number that places of its commits have, as far as they are known from before.
+    pub(crate) fn first_origin(&self) -> u32 {
+        self.moved.as_ref().map_or(self.number(), |moved| moved.first)
+    }
+
+    /// Where the commit at `offset` stood before segments were collected.
+    pub(crate) fn origin(&self, offset: u64) -> u64 {
+        let here = place_word(self.number(), offset);
+        let Some(moved) = &self.moved else { return here };
+        let at = moved.places.binary_search_by_key(&offset, |(_, now)| *now);
+        at.ok().and_then(|at| moved.places.get(at)).map_or(here, |(before, _)| *before)
+    }
+
+    /// Where the first commit stands that is at this place of the log or behind it; `None` when the place is not in
+    /// this segment, nor in those that it was made of.
+    pub(crate) fn offset_of(&self, place: u64) -> Option<u64> {
+        let number = (place >> 32) as u32;
+        if !(self.first_origin()..=self.number()).contains(&number) {
+            return None;
+        }
+        let Some(moved) = &self.moved else { return Some((place & u64::from(u32::MAX)) * ALIGN) };
+        let at = moved.places.partition_point(|(before, _)| *before < place);
+        Some(moved.places.get(at).map_or(u64::MAX, |(_, now)| *now))
+    }
+
+    /// Its commits keep their positions, and others were collected from between them.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.header.covers.is_some()
     }
 
     pub(crate) fn seal_state(&self) -> Option<&Sealed> {
@@ -287,6 +344,11 @@ impl Segment {
 }
 
 impl Sealed {
+    /// How long the file is.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        (*self.pin).as_ref().len() as u64
+    }
+
     /// Looks for a seal at the end of the file. `None`: not sealed, or not as it was written.
     pub(crate) fn open(
         header: &SegmentHeader,
@@ -363,9 +425,23 @@ impl std::fmt::Debug for Window {
 pub(crate) struct SegmentSet(Vec<Arc<Segment>>);
 
 impl SegmentSet {
+    /// The segment of this number, or the sparse one that what was left of it went to.
     pub(crate) fn get(&self, number: u32) -> Option<&Arc<Segment>> {
-        let at = self.0.binary_search_by_key(&number, |segment| segment.number()).ok()?;
-        self.0.get(at)
+        let at = self.0.partition_point(|segment| segment.number() < number);
+        self.0.get(at).filter(|segment| segment.number() == number || segment.is_sparse())
+    }
+
+    /// As this, with one segment in the place of those that it covers.
+    pub(crate) fn with_sparse(&self, sparse: Arc<Segment>) -> Self {
+        let gone = |one: &Segment| {
+            one.number() <= sparse.number() && one.first_position >= sparse.first_position
+        };
+        let kept = self.0.iter().filter(|segment| !gone(segment)).cloned();
+        Self(kept.collect()).with(sparse)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.0.iter()
     }
 
     pub(crate) fn with(&self, segment: Arc<Segment>) -> Self {
@@ -434,6 +510,7 @@ impl Spare {
             reserved_bytes,
             created_micros: Timestamp::now().as_micros(),
             salt: salt(),
+            covers: None,
         };
         let unfinished = unfinished_path(number);
         let file = create_anew(disk, &unfinished)?;
@@ -475,7 +552,7 @@ pub(crate) fn segment_bytes(options: &Options, number: u32) -> u64 {
 }
 
 /// Tells one life of a file's bytes from another. Random, and never zero.
-fn salt() -> u32 {
+pub(crate) fn salt() -> u32 {
     if broken(Sabotage::SkipSalt) {
         return 1;
     }

@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 9] = [
     &["index", "segment"],
     &["catalog"],
     &["recovery", "ring", "commit"],
-    &["writer", "reader"],
+    &["writer", "reader", "upkeep"],
     &["tail", "fold"],
     &["core", "log", "stream"],
     &["lib", "typed", "jsonl", "tokio", "bin"],

@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use super::life::{Fork, Rewind, Version};
 use super::{Catalog, LogPlace};
 use crate::index::{At, NONE};
+use crate::segment::Segment;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::types::StreamId;
 
@@ -124,14 +125,14 @@ impl Branch {
     }
 
     /// Whether it shares a segment's entries of its stream with other branches: then which offsets are its own.
-    pub(super) fn offsets_in(&self, segment: u32) -> Option<Range<u64>> {
+    pub(super) fn offsets_in(&self, segment: &Segment) -> Option<Range<u64>> {
         if self.origin.is_none() && self.life.load().is_none() {
             return None;
         }
         let from = self.origin.as_ref().map_or(LogPlace::default(), |origin| origin.from);
         let last = self.last();
-        let start = if from.segment() == segment { from.offset() } else { 0 };
-        let end = if last.segment() == segment { last.offset() + 1 } else { u64::MAX };
+        let start = segment.offset_of(from.0).unwrap_or(0);
+        let end = segment.offset_of(last.0 + 1).unwrap_or(u64::MAX);
         Some(start..end)
     }
 }

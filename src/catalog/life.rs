@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{LogPlace, ReservedName};
+use super::{LogPlace, ReservedName, Shared};
 use crate::format::{Attribute, put_attribute};
 use crate::index::At;
 use crate::types::{StreamId, StreamState};
@@ -108,6 +108,8 @@ pub(crate) struct Change {
     pub(crate) state: Option<StreamState>,
     pub(crate) start: Option<u64>,
     pub(crate) parent: Option<(StreamId, u64)>,
+    /// Keeps what a fork shares until the fork is committed.
+    pub(crate) shared: Option<Arc<Shared>>,
 }
 
 impl Change {
@@ -187,6 +189,7 @@ impl Change {
             state: later.state.or(self.state),
             start: later.start.or(self.start),
             parent: later.parent.or(self.parent),
+            shared: later.shared.or(self.shared),
         }
     }
 

@@ -51,9 +51,16 @@ pub struct StreamInfo {
 
 impl Snapshot {
     pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
-        let mark = catalog.watermark();
-        let segments = catalog.segments();
-        Self { catalog, segments, mark }
+        let mut segments = catalog.segments();
+        loop {
+            // Places in the watermark are those of segments as they are: who collects moves them.
+            let mark = catalog.watermark();
+            let now = catalog.segments();
+            if Arc::ptr_eq(&segments, &now) {
+                return Self { catalog, segments, mark };
+            }
+            segments = now;
+        }
     }
 
     /// The last commit that is visible here.
@@ -227,7 +234,7 @@ impl Snapshot {
             None => Arc::clone(self.catalog.segments.load().get(place as u32)?),
         };
         let batches = segment.batches(branch.stream, (place >> 32) as u32, last);
-        let batches = match branch.offsets_in(segment.number()) {
+        let batches = match branch.offsets_in(&segment) {
             Some(offsets) => batches.within(&offsets),
             None => batches,
         };

@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use real::{RealDisk, process_id};
@@ -44,6 +45,14 @@ pub(crate) trait Disk: Send + Sync + Debug {
     fn open_write(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Gives a file another name in the same log; an existing one of that name is an error.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// As [`Disk::rename`], in place of the file that has that name, if there is one: at every moment one of the
+    /// two has it.
+    fn replace(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Another directory of the same system, for files that the same people may read.
+    fn beside(&self, root: &Path) -> Arc<dyn Disk>;
+    /// Lets a file that never changes again be in another directory as well, without a copy of its bytes: as a
+    /// clone of its blocks, or under a second name. An error: there it has to be copied.
+    fn share(&self, from: &str, root: &Path, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Makes the names in a directory durable; the log's own directory is `""`.

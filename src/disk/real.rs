@@ -49,6 +49,23 @@ impl RealDisk {
         }
     }
 
+    /// A file of its own that shares its blocks with another, where the file system can do that.
+    #[cfg(target_os = "linux")]
+    fn clone_blocks(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let source = File::open(from)?;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(self.file_mode).open(to)?;
+        rustix::fs::ioctl_ficlone(&file, &source).map_err(|error| {
+            let _ = fs::remove_file(to);
+            error.into()
+        })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn clone_blocks(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Opens a plain file. Anything else is [`io::ErrorKind::InvalidInput`], and is not even opened: that
     /// of a pipe would wait for the other side.
     fn open(&self, path: &str, options: &mut OpenOptions) -> io::Result<Arc<dyn DiskFile>> {
@@ -120,6 +137,22 @@ impl Disk for RealDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         fs::rename(self.path(from), self.path(to))
+    }
+
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn beside(&self, root: &Path) -> Arc<dyn Disk> {
+        Arc::new(Self { root: root.to_owned(), ..*self })
+    }
+
+    fn share(&self, from: &str, root: &Path, to: &str) -> io::Result<()> {
+        let (from, to) = (self.path(from), root.join(to));
+        if self.clone_blocks(&from, &to).is_ok() {
+            return Ok(());
+        }
+        fs::hard_link(from, to)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {

@@ -20,6 +20,7 @@ fn segment_header() -> SegmentHeader {
         log_id: *b"\x01\x9b\x76\xda\xa8\x00\x7a\x6d\x80\0\0\0\0\0\0\x0a",
         number: 1,
         reserved_bytes: 256 << 10,
+        covers: None,
         created_micros: MIDNIGHT_MICROS,
         salt: SALT,
     }
@@ -210,6 +211,8 @@ fn p15_every_constant_of_the_page_has_the_value_that_the_code_has() {
         ("header::MAGIC", text(&header::MAGIC)),
         ("header::BLOCK_BYTES", number(header::BLOCK_BYTES as u64)),
         ("header::TWIN", number(header::TWIN as u64)),
+        ("header::ORDER_DENSE", number(header::ORDER_DENSE.into())),
+        ("header::ORDER_SPARSE", number(header::ORDER_SPARSE.into())),
         ("COMMITS_AT", number(COMMITS_AT)),
         ("commit_header::MAGIC", text(&commit_header::MAGIC)),
         ("COMMIT_BYTES_MIN", number(COMMIT_BYTES_MIN)),

@@ -215,6 +215,7 @@ fn end_of_segment(bytes: &[u8], salt: u32) {
             log_id: super::take(last, &trailer::LOG_ID),
             number: take_u64(last, &trailer::NUMBER) as u32,
             reserved_bytes: 0,
+            covers: None,
             created_micros: 0,
             salt,
         };
@@ -319,6 +320,7 @@ impl Maker {
             log_id: [if odd & 2 == 0 { 7 } else { 8 }; 16],
             number: of(4, u64::from(self.number)) as u32,
             reserved_bytes: of(16, u64::MAX),
+            covers: None,
             created_micros: 1,
             salt: self.number | 0x100,
         };

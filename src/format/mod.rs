@@ -23,8 +23,8 @@ pub(crate) use commit::{
 };
 pub(crate) use frame::{FrameHead, Frames, frame_crc, frame_head, put_frame_head};
 pub(crate) use segment::{
-    FooterEntry, HeaderError, SegmentHeader, Trailer, decode_header, decode_trailer, decode_twin,
-    encode_footer, footer_entry, footer_is_valid,
+    Covers, FooterEntry, HeaderError, SegmentHeader, Trailer, decode_header, decode_trailer,
+    decode_twin, encode_footer, footer_bytes, footer_entry, footer_is_valid,
 };
 
 /// The newest format version, and so far the only one.
@@ -54,6 +54,8 @@ pub(crate) mod header {
     pub(crate) const MAGIC: [u8; 8] = *b"AMBERSEG";
     pub(crate) const BLOCK_BYTES: usize = 4096;
     pub(crate) const TWIN: usize = BLOCK_BYTES / 2;
+    pub(crate) const ORDER_DENSE: u8 = 0;
+    pub(crate) const ORDER_SPARSE: u8 = 1;
     layout! {
         MAGIC_AT = 0, 8;
         VERSION = MAGIC_AT.end, 2;
@@ -62,7 +64,7 @@ pub(crate) mod header {
         BLOCK = ORDER.end, 4;
         LOG_ID = BLOCK.end, 16;
         NUMBER = LOG_ID.end, 8;
-        // Both zero in a dense segment: its commits say.
+        // Both zero in a dense segment: its commits say. What a sparse one covers.
         FIRST_POSITION = NUMBER.end, 8;
         LAST_POSITION = FIRST_POSITION.end, 8;
         RESERVED = LAST_POSITION.end, 8;

@@ -6,6 +6,13 @@ use super::{
 };
 use crate::format::{ALIGN, BatchKind};
 
+/// The commits that a sparse segment speaks for: first and last position. What is not in it was collected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Covers {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
 /// What a segment says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentHeader {
@@ -15,6 +22,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) reserved_bytes: u64,
     pub(crate) created_micros: u64,
     pub(crate) salt: u32,
+    /// `None`: positions are dense, and the commits say which.
+    pub(crate) covers: Option<Covers>,
 }
 
 /// Why a header block was not taken.
@@ -41,6 +50,11 @@ impl SegmentHeader {
         put(&mut one, &header::RESERVED, &self.reserved_bytes.to_le_bytes());
         put(&mut one, &header::CREATED, &self.created_micros.to_le_bytes());
         put(&mut one, &header::SALT, &self.salt.to_le_bytes());
+        if let Some(covers) = self.covers {
+            put(&mut one, &header::ORDER, &[header::ORDER_SPARSE]);
+            put(&mut one, &header::FIRST_POSITION, &covers.first.to_le_bytes());
+            put(&mut one, &header::LAST_POSITION, &covers.last.to_le_bytes());
+        }
         let crc = checksum(0, &[&one[..header::CRC.start]]);
         put(&mut one, &header::CRC, &crc.to_le_bytes());
         let mut block = [0; header::BLOCK_BYTES];
@@ -87,15 +101,20 @@ fn decode_one(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
         return Err(HeaderError::Damaged);
     }
     let version = u16::from_le_bytes(take(bytes, &header::VERSION));
+    let (first, last) =
+        (take_u64(bytes, &header::FIRST_POSITION), take_u64(bytes, &header::LAST_POSITION));
+    let covers = match bytes[header::ORDER.start] {
+        header::ORDER_DENSE => (first == 0 && last == 0).then_some(None),
+        header::ORDER_SPARSE => (first > 0 && first <= last && last <= POSITION_MAX)
+            .then_some(Some(Covers { first, last })),
+        _ => None,
+    };
     let known = version == VERSION
         && bytes[header::CHECKSUM.start] == CHECKSUM_CRC32
-        && bytes[header::ORDER.start] == 0
-        && take_u64(bytes, &header::FIRST_POSITION) == 0
-        && take_u64(bytes, &header::LAST_POSITION) == 0
         && take_u32(bytes, &header::BLOCK) as usize == header::BLOCK_BYTES;
-    if !known {
+    let (true, Some(covers)) = (known, covers) else {
         return Err(HeaderError::Version(version.max(VERSION + 1)));
-    }
+    };
     let found = SegmentHeader {
         log_id: take(bytes, &header::LOG_ID),
         number: u32::try_from(take_u64(bytes, &header::NUMBER))
@@ -103,6 +122,7 @@ fn decode_one(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
         reserved_bytes: take_u64(bytes, &header::RESERVED),
         created_micros: take_u64(bytes, &header::CREATED),
         salt: take_u32(bytes, &header::SALT),
+        covers,
     };
     let possible = found.reserved_bytes <= SEGMENT_BYTES_MAX;
     possible.then_some(found).ok_or(HeaderError::Damaged)
@@ -128,6 +148,11 @@ pub(crate) struct Trailer {
     pub(crate) last_position: u64,
     pub(crate) footer_at: u64,
     pub(crate) salt: u32,
+}
+
+/// What footer and trailer of so many entries take.
+pub(crate) const fn footer_bytes(entries: usize) -> u64 {
+    (footer::BYTES + entries * entry::BYTES + trailer::BYTES) as u64
 }
 
 /// The footer and the trailer, as they stand behind the last commit. `entries` are sorted by stream,
@@ -178,6 +203,9 @@ pub(crate) fn decode_trailer(bytes: &[u8], of: &SegmentHeader) -> Option<Trailer
         && found.number == of.number
         && found.first_position > 0
         && found.salt == of.salt
+        && of
+            .covers
+            .is_none_or(|all| (all.first, all.last) == (found.first_position, found.last_position))
         && found.last_position <= POSITION_MAX
         && found.last_position + 1 >= found.first_position;
     (whole && same).then_some(found)
@@ -220,6 +248,7 @@ mod tests {
             reserved_bytes: 1 << 18,
             created_micros: 1_700_000_000_000_000,
             salt: 0xDEAD_BEEF,
+            covers: None,
         }
     }
 
@@ -237,6 +266,17 @@ mod tests {
         both[header::TWIN + 3] ^= 1;
         assert_eq!(decode_header(&both), Err(HeaderError::Damaged));
         assert_eq!(decode_header(&[0; header::BLOCK_BYTES]), Err(HeaderError::Blank));
+    }
+
+    #[test]
+    fn a_sparse_header_says_what_it_covers() {
+        let covers = Some(Covers { first: 3, last: 99 });
+        let sparse = SegmentHeader { covers, ..example() };
+        assert_eq!(decode_header(&sparse.encode()), Ok((sparse, true)));
+        for covers in [Covers { first: 0, last: 9 }, Covers { first: 9, last: 8 }] {
+            let wrong = SegmentHeader { covers: Some(covers), ..example() }.encode();
+            assert!(matches!(decode_header(&wrong), Err(HeaderError::Version(_))), "{covers:?}");
+        }
     }
 
     #[test]

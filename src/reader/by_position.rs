@@ -31,6 +31,15 @@ struct At {
     offset: u64,
 }
 
+impl At {
+    /// At the end of a sparse segment, the position behind all that it speaks for.
+    fn behind_what_is_left(&self) -> Option<u64> {
+        let sealed = self.segment.seal_state()?;
+        let at_end = self.segment.is_sparse() && self.offset >= sealed.footer_at;
+        at_end.then_some(sealed.last_position + 1)
+    }
+}
+
 impl LogEvents {
     pub(crate) fn new(snapshot: Snapshot, from: u64) -> Self {
         Self { snapshot, next: from, at: None, commit: None, batch: None }
@@ -65,6 +74,15 @@ impl LogEvents {
                 self.at = None;
                 continue;
             }
+            if let Some(behind) = at.behind_what_is_left() {
+                if self.next < behind {
+                    self.next = behind;
+                    continue;
+                }
+                // The segment that should come next is lost.
+                self.skip(&at);
+                return Err(at.segment.error("read", at.offset));
+            }
             let step = match at.scanner.step(at.offset) {
                 Ok(step) => step,
                 Err(error) => {
@@ -73,9 +91,12 @@ impl LogEvents {
                 }
             };
             match step {
-                Step::Commit(found) if found.head.position == self.next => {
+                Step::Commit(found) if self.is_next(&at, found.head.position) => {
+                    if found.head.position > self.snapshot.position().get() {
+                        return Ok(false);
+                    }
                     at.offset = record_at(found.end());
-                    self.next += 1;
+                    self.next = found.head.position + 1;
                     let unknown = found.batches.is_empty();
                     let error = at.segment.error("read", found.offset);
                     self.at = Some(at);
@@ -96,6 +117,11 @@ impl LogEvents {
         Ok(false)
     }
 
+    /// Whether a commit of this position is the next one here. In a sparse segment those before it were collected.
+    fn is_next(&self, at: &At, position: u64) -> bool {
+        position == self.next || at.segment.is_sparse() && position > self.next
+    }
+
     /// No segment holds the next commit: those before the first one that is there are lost.
     fn begin(&mut self) -> Result<bool> {
         let first = self.snapshot.segments.after(0).cloned();
@@ -108,7 +134,7 @@ impl LogEvents {
         let error = at.segment.error("read", at.offset);
         let mut from = at.offset;
         // At the start of a segment nothing tells which commit should stand there.
-        let started = (from > COMMITS_AT).then_some(from);
+        let started = (from > COMMITS_AT && !at.segment.is_sparse()).then_some(from);
         loop {
             match at.scanner.find(from, Wanted { position: self.next, started }) {
                 Ok(Some((offset, Step::Commit(found)))) => {

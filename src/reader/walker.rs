@@ -3,7 +3,7 @@
 use super::batch::Owner;
 use crate::catalog::{Branch, Snapshot, SpanBatches};
 use crate::format::BatchKind;
-use crate::index::{At, BatchRef, Cursor};
+use crate::index::{At, BatchRef, Cursor, StreamBatches};
 use crate::types::StreamId;
 
 /// A place among the batches of a branch, over all segments.
@@ -19,10 +19,15 @@ impl Walker {
     /// At the newest batch that starts at or before `seq`, or at the first of all.
     pub(super) fn seek(snapshot: &Snapshot, at: At, seq: u64) -> Option<Self> {
         let branch = snapshot.catalog.branch(at)?;
-        let span = snapshot.seek_span(branch, seq)?;
-        let here = snapshot.span(branch, span)?;
-        let cursor = here.batches.seek(seq).or_else(|| here.batches.first())?;
-        Some(Self { branch: at, span, here, cursor })
+        let mut span = snapshot.seek_span(branch, seq)?;
+        loop {
+            let here = snapshot.span(branch, span)?;
+            if let Some(cursor) = here.batches.seek(seq).or_else(|| here.batches.first()) {
+                return Some(Self { branch: at, span, here, cursor });
+            }
+            // Nothing was left of it here.
+            span = snapshot.next_span(span)?;
+        }
     }
 
     /// Whose batches these are.
@@ -51,10 +56,7 @@ impl Walker {
             self.cursor = cursor;
             return Some(self);
         }
-        self.span = snapshot.next_span(self.span)?;
-        self.here = snapshot.span(snapshot.catalog.branch(self.branch)?, self.span)?;
-        self.cursor = self.here.batches.first()?;
-        Some(self)
+        self.go_on(snapshot, Snapshot::next_span, StreamBatches::first)
     }
 
     pub(super) fn prev(mut self, snapshot: &Snapshot) -> Option<Self> {
@@ -62,10 +64,29 @@ impl Walker {
             self.cursor = cursor;
             return Some(self);
         }
-        self.span = snapshot.prev_span(self.span)?;
-        self.here = snapshot.span(snapshot.catalog.branch(self.branch)?, self.span)?;
-        self.cursor = self.here.batches.last()?;
-        Some(self)
+        self.go_on(snapshot, Snapshot::prev_span, StreamBatches::last)
+    }
+
+    /// To the nearest span that leads to another segment with something in it: where segments were collected,
+    /// several spans lead to the same one.
+    fn go_on(
+        mut self,
+        snapshot: &Snapshot,
+        neighbour: impl Fn(&Snapshot, u32) -> Option<u32>,
+        enter: impl Fn(&StreamBatches) -> Option<Cursor>,
+    ) -> Option<Self> {
+        let left = self.here.segment.number();
+        loop {
+            self.span = neighbour(snapshot, self.span)?;
+            let here = snapshot.span(snapshot.catalog.branch(self.branch)?, self.span)?;
+            if here.segment.number() == left {
+                continue;
+            }
+            if let Some(cursor) = enter(&here.batches) {
+                (self.here, self.cursor) = (here, cursor);
+                return Some(self);
+            }
+        }
     }
 
     /// The gap right before this batch, in the same commit.

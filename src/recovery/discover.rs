@@ -14,7 +14,9 @@ use crate::format::{
     COMMITS_AT, HeaderError, SegmentHeader, VERSION, commit_header, decode_header, decode_twin,
     header, is_zero,
 };
-use crate::segment::{DIR, Sealed, Segment, Spare, is_unfinished, parse_name, path, place};
+use crate::segment::{
+    DIR, Sealed, Segment, Spare, UNFINISHED_COPY, is_unfinished, parse_name, path, place,
+};
 use crate::sync::{JoinHandle, Mutex, spawn};
 
 /// How to open the files.
@@ -75,6 +77,17 @@ pub(super) fn discover(
     access: Access,
     spares: Spares,
 ) -> Result<Option<Discovered>> {
+    let above = match disk.list("") {
+        Ok(names) => names,
+        Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
+        Err(error) => {
+            let place = Place { path: "".into(), segment: None, offset: None };
+            return Err(Error::io("list", place, error));
+        }
+    };
+    if above.iter().any(|name| name == UNFINISHED_COPY) {
+        return Err(Error::new(ErrorKind::UnfinishedBackup, "open"));
+    }
     let names = match disk.list(DIR) {
         Ok(names) => names,
         Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
@@ -204,6 +217,9 @@ fn start(
     if let Some(sealed) = sealed {
         let first = Some(sealed.first_position);
         return Ok(Role::Segment(Start { header, file, sealed: Some(sealed), first }));
+    }
+    if let Some(covers) = header.covers {
+        return Ok(Role::Segment(Start { header, file, sealed: None, first: Some(covers.first) }));
     }
     let mut scanner = scanner(&header, &file, bytes);
     let first = match scanner.step(COMMITS_AT)? {

@@ -1,6 +1,7 @@
 //! A log taken apart, record by record, for people who debug. Reads only, and shows what it cannot read.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ pub enum Item {
         reserved_bytes: u64,
         created: Timestamp,
         salt: u32,
+        /// Of a sparse segment: the positions that it speaks for.
+        covers: Option<Range<Position>>,
         sealed: bool,
         header_whole: bool,
     },
@@ -209,6 +212,7 @@ impl Inspection {
             reserved_bytes: header.reserved_bytes,
             created: Timestamp::from_micros(header.created_micros),
             salt: header.salt,
+            covers: header.covers.map(|all| Position(all.first)..Position(all.last + 1)),
             sealed: sealed.is_some(),
             header_whole,
         });

@@ -16,7 +16,7 @@ use super::walk::{End, Expectation, Wound, walk};
 use crate::catalog::{COMMIT_IDS_MAX, Catalog, CommitIds, Gathered, LogPlace, Watermark};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, Ending, POSITION_MAX, witness};
+use crate::format::{BatchKind, Covers, Ending, POSITION_MAX, witness};
 use crate::index::{BatchRef, FooterIndex};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare, place};
@@ -42,6 +42,8 @@ pub(crate) struct Loaded {
     pub(crate) unsealed: Vec<(Arc<Segment>, u64, u64)>,
     /// Segments without commits behind the last one.
     pub(crate) spares: Vec<Spare>,
+    /// Files whose commits are in a later, sparse segment, and the number of that one.
+    pub(crate) superseded: Vec<(u32, u32)>,
     /// Spares with a damaged header.
     pub(crate) worn: Vec<u32>,
     /// Paths of files that were never finished.
@@ -84,13 +86,19 @@ fn fold(mut found: Discovered, access: Access, depth: Depth) -> Result<Loaded> {
         last: None,
         unsealed: Vec::new(),
         stranded: Vec::new(),
+        superseded: Vec::new(),
         with_id: VecDeque::new(),
     };
+    let sparse: Vec<(u32, Covers)> = found.candidates.iter().filter_map(covers_of).collect();
     let last = found.candidates.iter().rposition(|one| matches!(one.role, Role::Segment(_)));
     let behind = found.candidates.split_off(last.map_or(0, |at| at + 1));
     let starts: Vec<Option<Later>> = found.candidates.iter().map(Later::of).collect();
     let mut before = 0;
     for (index, one) in std::mem::take(&mut found.candidates).into_iter().enumerate() {
+        if let Some(by) = loader.superseded_by(&one, &sparse) {
+            loader.supersede(&one, by);
+            continue;
+        }
         // The next segment that can follow; one that repeats positions is none.
         let follows = |later: &Later| later.first.is_none_or(|first| first >= loader.next);
         let behind = || starts[index + 1..].iter().flatten().copied();
@@ -102,6 +110,14 @@ fn fold(mut found: Discovered, access: Access, depth: Depth) -> Result<Loaded> {
     }
     let ids = if access == Access::Write { loader.ids()? } else { CommitIds::default() };
     Ok(loader.finish(found, before, behind, ids))
+}
+
+/// The number of a sparse segment, and what it speaks for.
+fn covers_of(one: &Candidate) -> Option<(u32, Covers)> {
+    match &one.role {
+        Role::Segment(start) => Some((one.number, start.header.covers?)),
+        _ => None,
+    }
 }
 
 /// What the next segment says of the one before it.
@@ -142,11 +158,30 @@ struct Loader {
     unsealed: Vec<(Arc<Segment>, u64, u64)>,
     /// Unusable files behind the last segment that was folded.
     stranded: Vec<u32>,
+    superseded: Vec<(u32, u32)>,
     /// Where the latest commits are that have an id.
     with_id: VecDeque<(Arc<Segment>, u64)>,
 }
 
 impl Loader {
+    /// The sparse segment in which everything is that was still wanted of this one: somebody who collected was
+    /// cut before the file was removed. Positions decide, and for a file that does not tell them its number.
+    fn superseded_by(&self, one: &Candidate, sparse: &[(u32, Covers)]) -> Option<u32> {
+        let first = match &one.role {
+            Role::Segment(start) => start.first,
+            _ => None,
+        };
+        let from = first.unwrap_or(0).max(self.next);
+        let by =
+            sparse.iter().find(|(number, covers)| *number > one.number && covers.first <= from);
+        by.map(|(number, _)| *number)
+    }
+
+    fn supersede(&mut self, one: &Candidate, by: u32) {
+        self.report(&File { number: one.number, bytes: one.bytes }, 0..0, SegmentState::Superseded);
+        self.superseded.push((one.number, by));
+    }
+
     /// Folds one file; `before` is the number of the one before it, `later` the next segment.
     fn fold(&mut self, one: Candidate, before: u32, later: Option<Later>) -> Result<()> {
         let file = File { number: one.number, bytes: one.bytes };
@@ -170,7 +205,9 @@ impl Loader {
             self.unusable(&file, DamageKind::Misplaced, later);
             return Ok(());
         }
-        if (first > self.next || one.number != before + 1) && !broken(Sabotage::SkipContinuity) {
+        // A sparse segment has the last number of those that it is made of: there positions alone decide.
+        let follows = one.number == before + 1 || start.header.covers.is_some();
+        if (first > self.next || !follows) && !broken(Sabotage::SkipContinuity) {
             let lost = self.next..first;
             let reported = self.survey.damages.iter().any(|damage| {
                 damage.positions.end.get() == first && damage.positions.start.get() <= lost.start
@@ -193,6 +230,10 @@ impl Loader {
                 let segment = Segment::sealed(start.header, start.file, sealed);
                 self.fold_sealed(&file, &Arc::new(segment), later)
             }
+            None if start.header.covers.is_some() => {
+                let segment = Segment::active(start.header, first, start.file);
+                self.fold_torn_sparse(&file, &Arc::new(segment))
+            }
             None => {
                 let segment = Segment::active(start.header, self.next, start.file);
                 self.fold_unsealed(&file, Arc::new(segment), later)
@@ -209,7 +250,7 @@ impl Loader {
         let Some(sealed) = segment.seal_state() else { return Ok(()) };
         let (first, last) = (sealed.first_position, sealed.last_position);
         let (footer_at, footer) = (sealed.footer_at, sealed.footer.clone());
-        self.catalog.add_segment(Arc::clone(segment));
+        self.catalog.add_segment(segment);
         self.report(one, first..last + 1, SegmentState::Sealed);
         let known: usize = footer.runs().map(|(_, run)| run.len()).sum();
         if known != footer.len() as usize {
@@ -262,7 +303,13 @@ impl Loader {
         let mut scanner = Scanner::new(Arc::clone(segment), limit);
         for offset in offsets {
             // The damage itself is found by whoever reads the commit, or surveys all of it.
-            let Step::Commit(found) = scanner.step(offset)? else { continue };
+            let Step::Commit(found) = scanner.step(offset)? else {
+                self.catalog.doubt();
+                continue;
+            };
+            if !found.is_sound() {
+                self.catalog.doubt();
+            }
             if found.unknown && found.is_sound() {
                 let error = Error::new(ErrorKind::UnsupportedFeature, "open");
                 return Err(error.at(place(segment.number(), offset)));
@@ -308,10 +355,34 @@ impl Loader {
         }
         let expect = Expectation { first: segment.first_position, durable: last, limit: footer_at };
         let end = self.replay(segment, expect, |_, _, _| {})?;
-        if end.next <= last {
+        // What is not in a sparse segment was collected, as far as its commits reach to the footer.
+        let reached = segment.is_sparse() && end.offset == footer_at;
+        if end.next <= last && !reached {
             let wound = Wound { offset: end.offset, positions: end.next..last + 1 };
             self.wound(segment.number(), wound, &[]);
         }
+        Ok(())
+    }
+
+    /// A sparse segment is never without its footer: that is damage, and it is replayed.
+    fn fold_torn_sparse(&mut self, one: &File, segment: &Arc<Segment>) -> Result<()> {
+        let Some(Covers { first, last }) = segment.header.covers else { return Ok(()) };
+        self.catalog.add_segment(segment);
+        let expect = Expectation { first, durable: last, limit: one.bytes };
+        let end = self.replay(segment, expect, |catalog, gathered, found| {
+            fold::note_commit(catalog, gathered, segment, found);
+        })?;
+        self.damage(DamageKind::Footer, one.number, end.offset, 0..0);
+        let step = Scanner::new(Arc::clone(segment), one.bytes).step(end.offset)?;
+        if end.next <= last && !matches!(step, Step::Footer) {
+            let wound = Wound { offset: end.offset, positions: end.next..last + 1 };
+            self.wound(one.number, wound, &[]);
+        }
+        self.report(one, first..last + 1, SegmentState::Unsealed);
+        self.next = last + 1;
+        self.durable = self.durable.max(last);
+        self.acked = self.acked.max(last);
+        self.raise(LogPlace::new(one.number, end.offset));
         Ok(())
     }
 
@@ -356,7 +427,7 @@ impl Loader {
         later: Option<Later>,
     ) -> Result<()> {
         let first = segment.first_position;
-        self.catalog.add_segment(Arc::clone(&segment));
+        self.catalog.add_segment(&segment);
         // A segment gets its first byte only after the one before it is durable: in that one nothing is torn.
         let proved = if later.is_some() { POSITION_MAX } else { self.durable };
         let expect = Expectation { first, durable: proved, limit: one.bytes };
@@ -494,6 +565,7 @@ impl Loader {
             unsealed: self.unsealed,
             spares,
             worn,
+            superseded: self.superseded,
             unfinished: found.unfinished,
             in_the_way: self.stranded,
             ids,

@@ -5,7 +5,7 @@
 
 mod aside;
 mod discover;
-mod fold;
+pub(crate) mod fold;
 mod inspect;
 mod load;
 mod repair;
@@ -186,6 +186,7 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
         }
     }
     repair::sweep(disk, &loaded.unfinished, extra)?;
+    repair::sweep_superseded(disk, &loaded.catalog, &loaded.superseded)?;
     if let Some(one) = &spare
         && !broken(Sabotage::AdoptUnsynced)
     {
@@ -209,9 +210,38 @@ pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>>
     Ok(Some(Opened { catalog: loaded.catalog, survey: loaded.survey, tail }))
 }
 
+/// Whether every commit of a sealed segment is there and whole.
+pub(crate) fn is_whole(segment: &Arc<Segment>) -> Result<bool> {
+    Ok(matches!(sealed::check(segment)?, sealed::Verdict::Listed(losses) if losses.is_empty()))
+}
+
 /// Opens a log for reading only: no lock, no change, whoever may be writing (P12).
 pub(crate) fn open_read(disk: &dyn Disk) -> Result<(Snapshot, Survey)> {
     let loaded = look(disk, Depth::Quick)?;
+    loaded.catalog.raise(acknowledged(&loaded));
+    Ok((Snapshot::new(Arc::new(loaded.catalog)), loaded.survey))
+}
+
+/// A log as somebody else may be writing it.
+pub(crate) struct Standing {
+    pub(crate) survey: Survey,
+    /// The segment that commits go to; `None` when what there is of it is not all that there was.
+    pub(crate) last: Option<Arc<Segment>>,
+    /// What was acknowledged.
+    pub(crate) mark: Watermark,
+}
+
+/// Looks at a log without a lock.
+pub(crate) fn standing(disk: &dyn Disk) -> Result<Standing> {
+    let loaded = look(disk, Depth::Quick)?;
+    let mark = acknowledged(&loaded);
+    let is_cut = loaded.survey.damages.iter().any(|one| one.kind == DamageKind::Cut);
+    let last = loaded.last.filter(|_| !is_cut).map(|(segment, _)| segment);
+    Ok(Standing { survey: loaded.survey, last, mark })
+}
+
+/// How much of a log was acknowledged.
+fn acknowledged(loaded: &Loaded) -> Watermark {
     let mut mark = loaded.catalog.watermark();
     let acknowledged = loaded.survey.acknowledged.get();
     if let Some((segment, end)) = &loaded.last
@@ -222,8 +252,7 @@ pub(crate) fn open_read(disk: &dyn Disk) -> Result<(Snapshot, Survey)> {
         mark.end = LogPlace::new(segment.number(), end.offset_behind(acknowledged));
     }
     mark.durable = mark.durable.min(mark.visible);
-    loaded.catalog.raise(mark);
-    Ok((Snapshot::new(Arc::new(loaded.catalog)), loaded.survey))
+    mark
 }
 
 /// Reads a log that somebody may be writing. Damage counts only when it is seen twice in the same place.

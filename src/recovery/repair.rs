@@ -9,11 +9,12 @@ use super::aside::{keep_bytes, set_aside};
 use super::load::Loaded;
 use super::report::{DamageKind, NewSegment, Repair, SegmentReport, SegmentState};
 use super::walk::End;
+use crate::catalog::Catalog;
 use crate::disk::{Disk, copy_at, write_all_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, Ending, POSITION_MAX, Witness, witness};
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{NUMBER_MAX, Segment, Spare, Zero, path, place};
+use crate::segment::{DIR, NUMBER_MAX, Segment, Spare, Zero, path, place};
 use crate::types::{Position, StreamId, Timestamp};
 
 /// How large the segment is that a repair begins.
@@ -77,6 +78,27 @@ pub(super) fn sweep(
     }
     for number in spares {
         disk.remove(&path(number)).map_err(|error| Error::io("sweep", place(number, 0), error))?;
+    }
+    Ok(())
+}
+
+/// Removes files whose commits are in a later, sparse segment, once that one is known to be whole and durable. As long
+/// as it is not, they stay.
+pub(super) fn sweep_superseded(
+    disk: &dyn Disk,
+    catalog: &Catalog,
+    superseded: &[(u32, u32)],
+) -> Result<()> {
+    let segments = catalog.segments();
+    for (number, by) in superseded {
+        let Some(sparse) = segments.get(*by) else { continue };
+        if super::is_whole(sparse)? {
+            // Whoever made it may have died before it, or its name, was durable.
+            let failed = |error| Error::io("sweep", place(*number, 0), error);
+            sparse.file.sync_data().map_err(failed)?;
+            disk.sync_dir(DIR).map_err(failed)?;
+            disk.remove(&path(*number)).map_err(failed)?;
+        }
     }
     Ok(())
 }

@@ -62,6 +62,8 @@ pub enum SegmentState {
     Active,
     /// All zeros: made ready for later.
     Spare,
+    /// Everything that was still wanted of it is in a later, sparse segment. The next opening for writing removes it.
+    Superseded,
     /// Not readable as a segment of this log.
     Unusable,
 }
@@ -132,6 +134,7 @@ impl SegmentState {
             Self::Unsealed => "unsealed",
             Self::Active => "active",
             Self::Spare => "spare",
+            Self::Superseded => "superseded",
             Self::Unusable => "unusable",
         }
     }

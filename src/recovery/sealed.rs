@@ -42,52 +42,92 @@ pub(super) fn check(segment: &Arc<Segment>) -> Result<Verdict> {
         (0..footer.len()).filter_map(|at| footer.entry(at)).collect();
     entries.sort_by_key(|entry| entry.offset);
     let starts = || entries.chunk_by(|one, next| one.offset == next.offset);
-    let commits = (sealed.last_position + 1).checked_sub(sealed.first_position);
+    let dense = (sealed.last_position + 1).checked_sub(sealed.first_position);
+    let commits = (!segment.is_sparse()).then_some(dense);
+    let counted = commits.is_none_or(|commits| commits == Some(starts().count() as u64));
     let at_start = entries.first().is_none_or(|entry| entry.offset == COMMITS_AT);
-    if commits != Some(starts().count() as u64) || !at_start {
+    if !counted || !at_start {
         return Ok(Verdict::Unlisted);
     }
     let mut scanner = Scanner::new(Arc::clone(segment), sealed.footer_at);
-    let mut losses: Vec<Loss> = Vec::new();
+    let mut losses = Losses { list: Vec::new(), next: sealed.first_position };
     let mut ends = starts().skip(1).map(|listed| listed[0].offset).chain([sealed.footer_at]);
-    for (position, listed) in (sealed.first_position..).zip(starts()) {
+    for listed in starts() {
         let offset = listed[0].offset;
         let step = scanner.step_until(offset, ends.next().unwrap_or(sealed.footer_at))?;
-        let found = match step {
-            Step::Commit(found) if found.head.position == position => Some(found),
-            _ => None,
+        let may_stand = |position| match segment.is_sparse() {
+            true => (losses.next..=sealed.last_position).contains(&position),
+            false => position == losses.next,
         };
-        match found {
-            Some(found) if found.is_sound() && found.unknown => {
-                return Ok(Verdict::Unknown(offset));
+        let found = match step {
+            Step::Commit(found) if may_stand(found.head.position) => found,
+            _ => {
+                losses.lose(segment, offset, listed);
+                continue;
             }
-            Some(found) if found.is_sound() && found.batches.len() == listed.len() => {}
-            Some(found) if found.is_sound() => return Ok(Verdict::Unlisted),
-            Some(found) => losses.push(Loss {
-                kind: DamageKind::Commit,
-                offset,
-                positions: position..position + 1,
-                events: if found.batches.is_empty() { events(listed) } else { lost_events(&found) },
-            }),
-            None => lose(&mut losses, offset, position, listed),
+        };
+        if found.is_sound() && found.unknown {
+            return Ok(Verdict::Unknown(offset));
         }
+        if found.is_sound() && found.batches.len() != listed.len() {
+            return Ok(Verdict::Unlisted);
+        }
+        losses.found(segment, &found, listed);
     }
-    Ok(Verdict::Listed(losses))
+    losses.end(segment, sealed.last_position);
+    Ok(Verdict::Listed(losses.list))
 }
 
-/// Commits that are lost one after the other are one hole.
-fn lose(losses: &mut Vec<Loss>, offset: u64, position: u64, listed: &[FooterEntry]) {
-    match losses.last_mut() {
-        Some(hole) if hole.kind == DamageKind::Hole && hole.positions.end == position => {
-            hole.positions.end += 1;
-            hole.events.extend(events(listed));
+/// What was lost so far, and the position that comes next.
+struct Losses {
+    list: Vec<Loss>,
+    next: u64,
+}
+
+impl Losses {
+    fn found(&mut self, segment: &Segment, found: &Found, listed: &[FooterEntry]) {
+        let position = found.head.position;
+        self.end(segment, position - 1);
+        if !found.is_sound() {
+            self.list.push(Loss {
+                kind: DamageKind::Commit,
+                offset: found.offset,
+                positions: position..position + 1,
+                events: if found.batches.is_empty() { events(listed) } else { lost_events(found) },
+            });
         }
-        _ => losses.push(Loss {
-            kind: DamageKind::Hole,
-            offset,
-            positions: position..position + 1,
-            events: events(listed),
-        }),
+        self.next = position + 1;
+    }
+
+    /// Commits that are lost one after the other are one hole.
+    fn lose(&mut self, segment: &Segment, offset: u64, listed: &[FooterEntry]) {
+        // In a sparse segment nothing tells which position it had: that of the hole ends with the next commit.
+        let step = u64::from(!segment.is_sparse());
+        let lost = self.next..self.next + step;
+        self.next = lost.end;
+        match self.list.last_mut() {
+            Some(hole) if hole.kind == DamageKind::Hole && hole.positions.end == lost.start => {
+                hole.positions.end = lost.end;
+                hole.events.extend(events(listed));
+            }
+            _ => self.list.push(Loss {
+                kind: DamageKind::Hole,
+                offset,
+                positions: lost,
+                events: events(listed),
+            }),
+        }
+    }
+
+    /// In a sparse segment, a hole right before reaches up to this position.
+    fn end(&mut self, segment: &Segment, last: u64) {
+        if let Some(hole) = self.list.last_mut()
+            && segment.is_sparse()
+            && hole.kind == DamageKind::Hole
+            && hole.positions.end == self.next
+        {
+            hole.positions.end = last + 1;
+        }
     }
 }
 

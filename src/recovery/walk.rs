@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::scan::{Found, Scanner, Step, Wanted};
 use crate::error::Result;
-use crate::format::{ALIGN, COMMITS_AT, Ending, record_at, witness};
+use crate::format::{ALIGN, COMMITS_AT, Covers, Ending, record_at, witness};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 
@@ -106,6 +106,7 @@ pub(crate) fn walk(
 /// A walk under way.
 struct Walk {
     scanner: Scanner,
+    covers: Option<Covers>,
     /// What was found and is not known to have been synced yet, in order.
     held: VecDeque<Item>,
     end: End,
@@ -134,6 +135,7 @@ impl Walk {
         };
         Self {
             scanner: Scanner::new(Arc::clone(segment), expect.limit),
+            covers: segment.header.covers,
             held: VecDeque::new(),
             end,
             offset: COMMITS_AT,
@@ -150,10 +152,18 @@ impl Walk {
         if proven { self.held.pop_front() } else { None }
     }
 
+    /// Whether a commit of this position may stand next. In a sparse segment others may have been collected before it.
+    fn may_follow(&self, position: u64) -> bool {
+        match self.covers {
+            None => position == self.next,
+            Some(covers) => (self.next..=covers.last).contains(&position),
+        }
+    }
+
     /// Goes over one record. False at the end.
     fn advance(&mut self) -> Result<bool> {
         let step = match self.scanner.step(self.offset)? {
-            Step::Commit(found) if found.head.position == self.next => Step::Commit(found),
+            Step::Commit(found) if self.may_follow(found.head.position) => Step::Commit(found),
             other => match self.resume(&other)? {
                 Some(step) => step,
                 None => return Ok(false),
@@ -184,7 +194,7 @@ impl Walk {
         let (offset, next) = (self.offset, self.next);
         let witness = if let Step::Witness(witness) = &other { Some(*witness) } else { None };
         let from = offset + if witness.is_some() { witness::BYTES as u64 } else { 0 };
-        let started = self.found_any.then_some(offset);
+        let started = (self.found_any && self.covers.is_none()).then_some(offset);
         let resumed = self.scanner.find(from, Wanted { position: next, started })?;
         self.end.note_witness(witness, offset, next);
         let doubtful = self.doubtful.take();

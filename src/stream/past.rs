@@ -45,9 +45,12 @@ impl Stream {
         let mut child = Self::create(Arc::clone(&self.core), options)?;
         let (start, end) = (self.start(), seq.min(durable_end));
         let fork = self.shared(end);
+        let shared = fork.map(|fork| self.core.catalog.share(fork));
+        self.check_shares()?;
         child.generation = fork.map_or(0, |fork| fork.generation);
         child.note(|change| {
             change.fork = fork;
+            change.shared = shared;
             change.parent = Some((self.id, seq));
             change.start = (start > 0).then_some(start);
         })?;
@@ -73,6 +76,21 @@ impl Stream {
             }
         }
         Ok(child)
+    }
+
+    /// Whether what a fork is about to share is still there: the stream was not deleted, nor rewound by somebody
+    /// else, before it was said to be shared.
+    fn check_shares(&self) -> Result<()> {
+        let standing = self.root().and_then(|root| self.core.catalog.standing(root));
+        let Some(standing) = standing else { return Ok(()) };
+        if standing.state == StreamState::Deleted {
+            return Err(Error::new(ErrorKind::Deleted(self.id), "fork"));
+        }
+        if standing.generation > self.generation {
+            let (expected, actual) = (Seq(self.next), Seq(standing.head));
+            return Err(Error::new(ErrorKind::Conflict { expected, actual }, "fork"));
+        }
+        Ok(())
     }
 
     /// What a fork shares that takes the durable events before `end`; `None` when there are none.

@@ -105,7 +105,7 @@ impl Stream {
     pub(super) fn admit_again(&mut self, event_bytes: usize) -> Result<(), RefusedReason> {
         self.reap();
         let asked = self.changes().any(|change| change.state.is_some());
-        let version = self.root.and_then(|root| self.core.catalog.version(root));
+        let version = self.root().and_then(|root| self.core.catalog.version(root));
         if let Some(version) = version.filter(|_| !asked) {
             self.enter_state(version.state);
         }

@@ -7,9 +7,10 @@ use super::Writer;
 use crate::catalog::Standing;
 use crate::commit::{Part, Pending};
 use crate::error::{Error, ErrorKind};
-use crate::format::COMMIT_BYTES_MAX;
+use crate::format::{COMMIT_BYTES_MAX, RECORD_SHIFT_MAX};
 use crate::options::Expect;
 use crate::sabotage::{Sabotage, broken};
+use crate::segment::Segment;
 use crate::types::{Position, Seq, StreamState};
 
 impl Writer {
@@ -18,6 +19,7 @@ impl Writer {
     pub(super) fn refuse(&mut self, group: &[Arc<Pending>]) {
         self.moved.clear();
         self.taken.clear();
+        self.granted_bytes = 0;
         for pending in group {
             let refusal = match &self.poisoned {
                 Some(cause) => {
@@ -73,8 +75,39 @@ impl Writer {
             }
         }
         let bytes_max = COMMIT_BYTES_MAX;
-        let bytes = self.layout.excess(pending, bytes_max)?;
-        refused(ErrorKind::CommitTooLarge { bytes, bytes_max })
+        match self.layout.excess(pending, bytes_max) {
+            Some(bytes) => refused(ErrorKind::CommitTooLarge { bytes, bytes_max }),
+            None => self.over_quota(pending),
+        }
+    }
+
+    /// What the commits of the log take on disk.
+    fn used_bytes(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, |active| active.segment.number());
+        let bytes = |segment: &Arc<Segment>| match segment.seal_state() {
+            Some(sealed) => sealed.file_bytes(),
+            None if segment.number() == active => {
+                self.active.as_ref().map_or(0, |active| active.offset)
+            }
+            None => segment.header.reserved_bytes,
+        };
+        self.ground.catalog.segments().iter().map(bytes).sum()
+    }
+
+    /// Whether there is room for a commit in the quota; those that hold no event may make some.
+    fn over_quota(&mut self, pending: &Pending) -> Option<Error> {
+        let quota_bytes = self.ground.options.quota_bytes?;
+        if pending.parts().iter().all(|part| part.filled.count == 0) {
+            return None;
+        }
+        let used_bytes = self.used_bytes() + self.granted_bytes;
+        let bytes = self.layout.excess(pending, 0).unwrap_or(0) + RECORD_SHIFT_MAX;
+        if used_bytes + bytes > quota_bytes {
+            let kind = ErrorKind::QuotaExceeded { used_bytes, quota_bytes };
+            return Some(Error::new(kind, "commit"));
+        }
+        self.granted_bytes += bytes;
+        None
     }
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct Writer {
     taken: HashSet<CommitId>,
     /// Ids that commits had of late.
     ids: CommitIds,
+    /// What commits of this group take of the quota.
+    granted_bytes: u64,
     /// Held once the log is on disk.
     lock: Option<LockGuard>,
     /// Why nothing is written any more.
@@ -113,6 +115,7 @@ impl Writer {
             moved: HashMap::new(),
             taken: HashSet::new(),
             ids: CommitIds::default(),
+            granted_bytes: 0,
             lock: None,
             poisoned: None,
             wrote: false,

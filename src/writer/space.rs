@@ -118,7 +118,7 @@ impl Writer {
         };
         let first_position = self.mark.visible + 1;
         let segment = Arc::new(Segment::active(spare.header, first_position, spare.file));
-        self.ground.catalog.add_segment(Arc::clone(&segment));
+        self.ground.catalog.add_segment(&segment);
         let fresh = Active { segment, offset: COMMITS_AT, unsynced: false, is_reserved: true };
         if let Some(old) = self.active.replace(fresh) {
             let last_position = self.mark.visible;

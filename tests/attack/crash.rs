@@ -187,6 +187,34 @@ impl Attack {
         }
     }
 
+    /// Backs the log up; a backup that is said to be finished is the log as it is now, also after a power cut.
+    pub(super) fn backup(&mut self, seed: u8, fired: u64) -> Result<(), String> {
+        let name = format!("backup {}", self.number());
+        match self.log()?.backup(&name) {
+            Ok(report) => {
+                if report.position.get() != self.position + self.oracle.commits() {
+                    return Err(format!("a backup of position {}", report.position));
+                }
+                for left in [self.disk.copy(), self.disk.after_power_cut(seed.into())] {
+                    let (snapshot, survey) = Snapshot::open_on(&left.dir(&name))
+                        .map_err(|error| format!("a backup does not open: {error}"))?;
+                    if !survey.is_sound() || !survey.closed_cleanly && report.segments > 0 {
+                        return Err(format!("a backup is not clean: {:?}", survey.damages));
+                    }
+                    let shown = found(&snapshot)?;
+                    if shown != self.oracle.now() {
+                        return Err(format!("a backup holds {:?}", brief(&shown)));
+                    }
+                }
+            }
+            Err(_) if self.disk.faults_fired() > fired || self.full => {}
+            Err(error) => return Err(format!("a backup failed: {error}")),
+        }
+        let made = self.disk.dir(&name);
+        made.files().keys().for_each(|path| made.remove_file(path));
+        Ok(())
+    }
+
     /// What somebody sees who only reads; `None` when there is no log yet.
     pub(super) fn read_only_on(&self, disk: &SimDisk) -> Result<Option<State>, String> {
         let Ok((snapshot, survey)) = Snapshot::open_on(disk) else { return Ok(None) };

@@ -51,6 +51,8 @@ pub enum Op {
     LookAgain,
     /// Reads the log as another process would, without the lock.
     ReadOnly,
+    /// Backs the log up, and looks at the backup.
+    Backup { cut: u8 },
     /// Lets a call go wrong that is so far away.
     Fail { calls: u8, fault: Fault },
     /// There is space again.
@@ -85,7 +87,8 @@ impl Op {
             21 => Self::Read { handle: a },
             22 => Self::Look,
             23 => Self::LookAgain,
-            24 => Self::ReadOnly,
+            24 if a < 160 => Self::ReadOnly,
+            24 => Self::Backup { cut: b },
             25 if a < 128 => Self::Discard { handle: b },
             25 => Self::Drop { handle: b },
             26 | 27 => Self::Fail { calls: a % 64, fault: fault(b) },

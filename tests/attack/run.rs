@@ -210,6 +210,7 @@ impl Attack {
             Op::Look => self.look(before)?,
             Op::LookAgain => self.look_again(before)?,
             Op::ReadOnly => self.read_only()?,
+            Op::Backup { cut } => self.backup(cut, before)?,
             Op::Fail { calls: away, fault } => self.fail(calls + u64::from(away), fault),
             Op::Space => self.space(),
             Op::WriteBack => self.disk.write_back(),
@@ -286,7 +287,7 @@ impl Attack {
         }
     }
 
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
     }

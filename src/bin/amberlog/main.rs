@@ -3,6 +3,7 @@
 //! A shell around the library's public API. Results go to standard output; progress, hints and errors to
 //! standard error. Verbs that read take no lock and change nothing, whoever may be writing the log.
 
+mod backup;
 mod cat;
 mod dump;
 mod flight;
@@ -31,8 +32,8 @@ Exit codes:
   1  damage or differences were found; they are listed
   2  it could not be done, or not all of it
 
-Only a commit puts events on disk. ls, cat, info, verify and dump change
-nothing, take no lock, and work while another process writes the log.";
+Only a commit puts events on disk. ls, cat, info, verify, dump and backup
+change nothing in the log, take no lock, and work while another process writes the log.";
 
 /// An embedded event log, from the command line.
 #[derive(Debug, Parser)]
@@ -75,6 +76,13 @@ enum Verb {
         /// The log's directory
         log: PathBuf,
     },
+    /// Make a second log of this one, in a directory that is empty or not there yet, while it is written
+    Backup {
+        /// The log's directory
+        log: PathBuf,
+        /// The backup's directory
+        target: PathBuf,
+    },
     /// Take a log apart, record by record, as it lies on disk
     Dump(dump::Args),
 }
@@ -107,6 +115,7 @@ fn run(verb: &Verb, form: Form) -> Outcome {
         Verb::Info { log, stream } => info::run(log, stream.as_deref(), &mut out),
         Verb::Verify { log } => verify::run(log, &mut out),
         Verb::Repair { log } => repair::run(log, &mut out),
+        Verb::Backup { log, target } => backup::run(log, target, &mut out),
         Verb::Dump(args) => dump::run(args, &mut out),
     };
     // What was printed before a failure is worth reading too.

@@ -88,6 +88,7 @@ impl Failure {
             ErrorKind::Locked { .. } => {
                 Some("ls, cat, info, verify and dump work all the same".into())
             }
+            ErrorKind::NotEmpty => Some("a backup needs a directory of its own".into()),
             ErrorKind::Corrupt { .. } => Some(format!("`amberlog verify {log}` tells more")),
             _ => None,
         }

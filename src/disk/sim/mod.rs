@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use self::cut::{Choice, random};
@@ -20,7 +21,7 @@ use super::{Disk, DiskFile, Lock, Pin};
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::{Mutex, MutexGuard};
 
-/// A simulated disk that holds one log. Clones are the same disk.
+/// A simulated disk that holds a log, and others in directories beside it. Clones are the same disk.
 ///
 /// With it a program's own tests can fail its log at any call, cut the power, and open what is left:
 ///
@@ -42,7 +43,11 @@ use crate::sync::{Mutex, MutexGuard};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct SimDisk(Arc<Mutex<World>>);
+pub struct SimDisk {
+    world: Arc<Mutex<World>>,
+    /// The log's directory; the first one has no name.
+    root: String,
+}
 
 /// What goes wrong at a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,11 +75,26 @@ impl SimDisk {
     /// An empty disk. The seed decides what survives power cuts.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self::with(World::new(seed))
+        Self { world: Arc::new(Mutex::new(World::new(seed))), root: String::new() }
     }
 
-    fn with(world: World) -> Self {
-        Self(Arc::new(Mutex::new(world)))
+    fn with(&self, world: World) -> Self {
+        Self { world: Arc::new(Mutex::new(world)), root: self.root.clone() }
+    }
+
+    /// Another directory on this disk, for a backup, say: the same calls, faults and power cuts.
+    #[must_use]
+    pub fn dir(&self, name: &str) -> Self {
+        Self { world: Arc::clone(&self.world), root: self.at(name) }
+    }
+
+    /// A path of this log, as the disk knows it.
+    fn at(&self, path: &str) -> String {
+        match (self.root.as_str(), path) {
+            ("", path) => path.into(),
+            (root, "") => root.into(),
+            (root, path) => format!("{root}/{path}"),
+        }
     }
 
     /// Calls so far: the number that the next one has.
@@ -135,7 +155,7 @@ impl SimDisk {
     pub fn copy(&self) -> Self {
         let mut world = self.world().clone();
         world.reset();
-        Self::with(world)
+        self.with(world)
     }
 
     /// The disk as a new process finds it after this one was killed: everything that was written is
@@ -144,7 +164,7 @@ impl SimDisk {
     pub fn after_kill(&self) -> Self {
         let mut world = self.world().clone();
         world.restart();
-        Self::with(world)
+        self.with(world)
     }
 
     /// The disk as it comes back after a power cut: what was synced is there, and of the rest what chance
@@ -156,7 +176,7 @@ impl SimDisk {
         world.random ^= seed.wrapping_mul(0xD134_2543_DE82_EF95) | 1;
         let mut chance = random(&mut world.random) | 1;
         world.power_cut(&mut Choice::by_chance(&mut chance));
-        Self::with(world)
+        self.with(world)
     }
 
     /// In how many ways a power cut could leave this disk now. Some of them are the same.
@@ -178,7 +198,7 @@ impl SimDisk {
         let mut world = self.world().clone();
         world.restart();
         world.power_cut(&mut Choice::Nth(number));
-        Self::with(world)
+        self.with(world)
     }
 
     /// A hash of everything that is on the disk, to count distinct states. (No CRC: what ends with its own
@@ -197,7 +217,7 @@ impl SimDisk {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,26 +225,30 @@ impl Disk for SimDisk {
     fn create_root(&self) -> io::Result<()> {
         let mut world = self.world();
         world.making_call()?;
-        world.names.insert(String::new(), None);
-        world.durable_names.insert(String::new(), None);
+        let above = self.root.match_indices('/').map(|(at, _)| &self.root[..at]);
+        for dir in above.chain(["", &self.root]) {
+            world.names.insert(dir.into(), None);
+            world.durable_names.insert(dir.into(), None);
+        }
         Ok(())
     }
 
     fn root_exists(&self) -> io::Result<bool> {
-        Ok(self.world().names.contains_key(""))
+        Ok(self.world().names.contains_key(&self.root))
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
         let mut world = self.world();
         world.making_call()?;
-        world.names.entry(path.into()).or_insert(None);
+        world.names.entry(self.at(path)).or_insert(None);
         Ok(())
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<OsString>> {
         let mut world = self.world();
         world.plain_call()?;
-        if !world.names.contains_key(path) {
+        let path = self.at(path);
+        if !world.names.contains_key(&path) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let inside = |name: &&String| {
@@ -238,17 +262,18 @@ impl Disk for SimDisk {
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut world = self.world();
         world.making_call()?;
-        if world.names.contains_key(path) {
+        let path = self.at(path);
+        if world.names.contains_key(&path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let id = world.new_file(path);
+        let id = world.new_file(&path);
         Ok(Arc::new(SimFile { disk: self.clone(), id }))
     }
 
     fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut world = self.world();
         world.plain_call()?;
-        match world.names.get(path) {
+        match world.names.get(&self.at(path)) {
             Some(Some(id)) => Ok(Arc::new(SimFile { disk: self.clone(), id: *id })),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
@@ -261,18 +286,44 @@ impl Disk for SimDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.world();
         world.plain_call()?;
-        if world.names.contains_key(to) {
+        let to = self.at(to);
+        if world.names.contains_key(&to) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let file = world.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        world.names.insert(to.into(), file);
+        let file = world.names.remove(&self.at(from)).ok_or(io::ErrorKind::NotFound)?;
+        world.names.insert(to, file);
+        Ok(())
+    }
+
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.plain_call()?;
+        let file = world.names.remove(&self.at(from)).ok_or(io::ErrorKind::NotFound)?;
+        world.names.insert(self.at(to), file);
+        world.free_unnamed();
+        Ok(())
+    }
+
+    fn beside(&self, root: &Path) -> Arc<dyn Disk> {
+        Arc::new(Self { world: Arc::clone(&self.world), root: root.to_string_lossy().into() })
+    }
+
+    fn share(&self, from: &str, root: &Path, to: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.making_call()?;
+        let to = format!("{}/{to}", root.display());
+        if world.names.contains_key(&to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = *world.names.get(&self.at(from)).ok_or(io::ErrorKind::NotFound)?;
+        world.names.insert(to, file);
         Ok(())
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut world = self.world();
         world.plain_call()?;
-        world.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        world.names.remove(&self.at(path)).ok_or(io::ErrorKind::NotFound)?;
         world.free_unnamed();
         Ok(())
     }
@@ -280,6 +331,7 @@ impl Disk for SimDisk {
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         let mut world = self.world();
         world.plain_call()?;
+        let path = self.at(path);
         let inside = |name: &String| name.rsplit_once('/').map_or("", |(dir, _)| dir) == path;
         let now: Vec<_> = world
             .names
@@ -295,17 +347,18 @@ impl Disk for SimDisk {
     fn lock(&self, path: &str) -> io::Result<Lock> {
         let mut world = self.world();
         world.making_call()?;
-        if !world.names.contains_key("") {
+        if !world.names.contains_key(&self.root) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        if world.locked && !broken(Sabotage::ShareLock) {
+        let path = self.at(path);
+        if world.locked.contains(&path) && !broken(Sabotage::ShareLock) {
             return Ok(Lock::Busy(None));
         }
-        world.locked = true;
-        if !world.names.contains_key(path) {
-            world.new_file(path);
+        world.locked.insert(path.clone());
+        if !world.names.contains_key(&path) {
+            world.new_file(&path);
         }
-        Ok(Lock::Held(Box::new(SimLock(self.clone()))))
+        Ok(Lock::Held(Box::new(SimLock(self.clone(), path))))
     }
 
     fn allows_threads(&self) -> bool {
@@ -313,11 +366,11 @@ impl Disk for SimDisk {
     }
 }
 
-struct SimLock(SimDisk);
+struct SimLock(SimDisk, String);
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.0.world().locked = false;
+        self.0.world().locked.remove(&self.1);
     }
 }
 
@@ -419,19 +472,24 @@ impl SimDisk {
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let world = self.world();
         let file = |id: &Option<u64>| Some(world.files.get(&(*id)?)?.cache.as_ref().clone());
-        world.names.iter().filter_map(|(name, id)| Some((name.clone(), file(id)?))).collect()
+        let inside = |name: &str| match self.root.as_str() {
+            "" => Some(name.to_owned()),
+            root => Some(name.strip_prefix(root)?.strip_prefix('/')?.to_owned()),
+        };
+        world.names.iter().filter_map(|(name, id)| Some((inside(name)?, file(id)?))).collect()
     }
 
     /// Puts a file there, as if it had always been: its directories, its name and its bytes are durable.
     pub fn write_file(&self, path: &str, bytes: &[u8]) {
         let mut world = self.world();
+        let path = self.at(path);
         let dirs = path.match_indices('/').map(|(at, _)| path[..at].to_owned());
         for dir in std::iter::once(String::new()).chain(dirs) {
             world.names.insert(dir.clone(), None);
             world.durable_names.insert(dir, None);
         }
-        let id = world.new_file(path);
-        world.durable_names.insert(path.into(), Some(id));
+        let id = world.new_file(&path);
+        world.durable_names.insert(path, Some(id));
         if let Ok(file) = world.file(id) {
             file.write(bytes, 0, usize::MAX, world::SECTOR);
             file.sync();
@@ -441,7 +499,7 @@ impl SimDisk {
     /// Takes a file away, for good.
     pub fn remove_file(&self, path: &str) {
         let mut world = self.world();
-        world.names.remove(path);
-        world.durable_names.remove(path);
+        world.names.remove(&self.at(path));
+        world.durable_names.remove(&self.at(path));
     }
 }

@@ -31,7 +31,8 @@ pub(super) struct World {
     pub(super) names: BTreeMap<String, Option<u64>>,
     /// Names that a power cut cannot take away.
     pub(super) durable_names: BTreeMap<String, Option<u64>>,
-    pub(super) locked: bool,
+    /// The lock files that somebody holds.
+    pub(super) locked: BTreeSet<String>,
     /// What lay somewhere on the platter once.
     pub(super) stale: Vec<Sector>,
 }
@@ -65,14 +66,14 @@ impl World {
             next_file: 1,
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
-            locked: false,
+            locked: BTreeSet::new(),
             stale: Vec::new(),
         }
     }
 
     /// Nothing is locked, nothing fails.
     pub(super) fn reset(&mut self) {
-        self.locked = false;
+        self.locked.clear();
         self.stopped = false;
         self.faults.clear();
     }

@@ -1,0 +1,39 @@
+//! `amberlog backup`: a second log in another directory, while the first is written.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::output::{Out, Outcome, Verdict, in_log};
+use crate::units::bytes_text;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    position: u64,
+    segments: u32,
+    shared_bytes: u64,
+    copied_bytes: u64,
+}
+
+/// Backs the log up into `target` and tells at which position.
+pub(crate) fn run(log: &Path, target: &Path, out: &mut Out) -> Outcome {
+    let done = amberlog::backup(log, target).map_err(in_log(log))?;
+    let report = Report {
+        position: done.position.get(),
+        segments: done.segments,
+        shared_bytes: done.shared_bytes,
+        copied_bytes: done.copied_bytes,
+    };
+    if out.is_json() {
+        out.json(&report)?;
+    } else {
+        out.line(format_args!(
+            "backed up to position {}: {} segments, {} copied, {} shared with the log",
+            report.position,
+            report.segments,
+            bytes_text(report.copied_bytes),
+            bytes_text(report.shared_bytes),
+        ))?;
+    }
+    Ok(Verdict::Done)
+}

@@ -1,0 +1,323 @@
+//! Does collecting change anything that somebody can see?
+//!
+//! P4, P6, P7, P12; F24, F25, F30. Streams are written, forked, rewound, trimmed, archived and deleted at random, and
+//! collected in between: what a snapshot shows is the same before and after, at once, when the log is opened again,
+//! and wherever the machine stops. What nobody can see any more is gone from the disk.
+#![cfg(feature = "sim")]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use amberlog::{
+    CollectOptions, CollectReport, ErrorKind, Fault, Log, Options, Position, SimDisk, Snapshot,
+    Status, Stream, StreamId, StreamInfo, StreamState, survey_on,
+};
+use support::{Rng, env_or};
+
+fn options() -> Options {
+    Log::options().segment_bytes_first(16 << 10).segment_bytes_max(32 << 10)
+}
+
+/// What a snapshot shows of a stream: what is said of it, and its events forwards, by seq.
+type Shown = BTreeMap<StreamId, (StreamInfo, Vec<(u64, u64, u8, usize)>)>;
+
+fn shown(snapshot: &Snapshot) -> Shown {
+    let mut all = Shown::new();
+    for mut info in snapshot.streams() {
+        let events = || snapshot.events(info.id).expect("known");
+        let one = |event: amberlog::Result<amberlog::Event>| {
+            let event = event.unwrap_or_else(|error| panic!("{error}: {info:?}"));
+            let position = event.position().map_or(0, Position::get);
+            let payload = event.payload();
+            (event.seq().get(), position, payload[0], payload.len())
+        };
+        let forwards: Vec<_> = events().map(one).collect();
+        let mut backwards: Vec<_> = events().rev().map(one).collect();
+        backwards.reverse();
+        assert_eq!(forwards, backwards);
+        // How many segments there are is what collecting is about.
+        info.segments = 0;
+        all.insert(info.id, (info, forwards));
+    }
+    all
+}
+
+/// By position nothing may be missed that a stream shows.
+fn by_position(snapshot: &Snapshot) -> usize {
+    let all = snapshot.read_all(Position::START).expect("there");
+    let mut last = 0;
+    all.map(|event| {
+        let position = event.expect("whole").position().map_or(0, Position::get);
+        assert!(position >= last);
+        last = position;
+    })
+    .count()
+}
+
+/// Streams and what was done to them.
+struct Play {
+    log: Log,
+    streams: Vec<Stream>,
+    rng: Rng,
+}
+
+impl Play {
+    fn new(disk: &SimDisk, seed: u64) -> Self {
+        let log = options().open_on(disk).expect("opens");
+        Self { log, streams: Vec::new(), rng: Rng::new(seed) }
+    }
+
+    fn reopen(self, disk: &SimDisk) -> Self {
+        let Self { log, mut streams, rng } = self;
+        streams.clear();
+        log.close().expect("closes");
+        let log = options().open_on(disk).expect("opens");
+        for info in log.snapshot().streams() {
+            streams.extend(log.resume(info.id));
+        }
+        Self { log, streams, rng }
+    }
+
+    fn turn(&mut self) {
+        let (roll, pick) = (self.rng.below(40), self.rng.next());
+        let Some(at) = (pick as usize).checked_rem(self.streams.len()) else {
+            return self.streams.push(self.log.stream().expect("a stream"));
+        };
+        let seq = |stream: &Stream| {
+            let info = stream.id();
+            let start = self.log.snapshot().stream(info).map_or(0, |info| info.start.get());
+            start + pick / 7 % (stream.head().get() - start + 1)
+        };
+        match roll {
+            0..3 => self.streams.push(self.log.stream().expect("a stream")),
+            3..5 if self.streams.len() < 24 => {
+                let child = self.streams[at].fork_at(seq(&self.streams[at]));
+                self.streams.extend(child.ok());
+            }
+            5..7 => {
+                let to = seq(&self.streams[at]);
+                let _ = self.streams[at].rewind(to);
+                let _ = self.streams[at].commit().wait();
+            }
+            7 => {
+                let to = seq(&self.streams[at]);
+                let _ = self.streams[at].trim(to).wait();
+            }
+            8 => drop(self.streams[at].archive().wait()),
+            9 => drop(self.streams[at].unarchive().wait()),
+            10..13 => {
+                let mut gone = self.streams.remove(at);
+                gone.delete().wait().expect("deleted");
+            }
+            13 => drop(self.streams[at].set_label("turn", &pick.to_string())),
+            _ => {
+                for n in 0..1 + pick % 4 {
+                    let _ = self.streams[at].append(vec![pick as u8; 100 + (n * 97) as usize]);
+                }
+                if roll % 3 == 0 {
+                    self.log.commit_all(&mut self.streams).wait().expect("committed");
+                } else {
+                    let _ = self.streams[at].commit().wait();
+                }
+            }
+        }
+    }
+
+    fn collect(&self) -> CollectReport {
+        let report = self.log.collect(CollectOptions::new().dead_percent_min(0)).expect("open");
+        assert!(report.refused.is_empty(), "{:?}", report.refused);
+        report
+    }
+
+    /// Collects, and compares what was shown before with what is shown now, by old snapshots and handles too.
+    fn collect_and_compare(&self) -> CollectReport {
+        let pinned = self.log.snapshot();
+        let before = shown(&pinned);
+        let read = |stream: &Stream| -> Vec<_> {
+            let events = stream.events().expect("readable");
+            events.map(|event| event.expect("whole").payload().to_vec()).collect()
+        };
+        let handles: Vec<_> = self.streams.iter().map(read).collect();
+        let report = self.collect();
+        assert_eq!(shown(&pinned), before, "a snapshot that was taken before (P12)");
+        assert_eq!(shown(&self.log.snapshot()), before, "a snapshot that is taken now");
+        assert_eq!(self.streams.iter().map(read).collect::<Vec<_>>(), handles, "handles (P9)");
+        by_position(&self.log.snapshot());
+        report
+    }
+}
+
+fn same_when_opened_again(disk: &SimDisk, before: &Shown) {
+    let found = survey_on(disk).expect("a log");
+    assert_eq!(found.damages, []);
+    let (snapshot, _) = Snapshot::open_on(disk).expect("opens");
+    let now = shown(&snapshot);
+    for (id, one) in before {
+        assert_eq!(now.get(id), Some(one), "another process sees {id}");
+    }
+    assert_eq!(now.len(), before.len());
+    by_position(&snapshot);
+}
+
+#[test]
+fn p6_p7_p12_collecting_changes_nothing_that_is_shown() {
+    let seeds = env_or("AMBERLOG_SEEDS", 30);
+    let (mut runs, mut dropped) = (0, 0);
+    for seed in 0..seeds {
+        let disk = SimDisk::new(seed);
+        let mut play = Play::new(&disk, seed);
+        for round in 0..6 {
+            for _ in 0..60 {
+                play.turn();
+            }
+            let report = play.collect_and_compare();
+            runs += report.runs.len();
+            dropped += report.runs.iter().map(|run| run.events_dropped).sum::<u64>();
+            let before = shown(&play.log.snapshot());
+            same_when_opened_again(&disk, &before);
+            if round % 2 == 1 {
+                play = play.reopen(&disk);
+                assert_eq!(shown(&play.log.snapshot()), before, "seed {seed}, opened again (F24)");
+            }
+        }
+    }
+    assert!(runs as u64 > seeds && dropped > seeds * 20, "{runs} runs, {dropped} events");
+}
+
+#[test]
+fn p6_what_nobody_can_see_is_gone_and_a_deleted_stream_stays_deleted() {
+    let disk = SimDisk::new(3);
+    let log = options().open_on(&disk).expect("opens");
+    let mut kept = log.stream().expect("a stream");
+    let mut gone = Vec::new();
+    for turn in 0..120_u8 {
+        let mut stream = log.stream().expect("a stream");
+        stream.append([turn; 2_000]).expect("room");
+        stream.commit().wait().expect("committed");
+        if turn % 10 == 0 {
+            kept.append([turn; 50]).expect("room");
+            kept.commit().wait().expect("committed");
+        }
+        gone.push(stream);
+    }
+    let ids: Vec<StreamId> = gone.iter().map(Stream::id).collect();
+    gone.iter_mut().for_each(|stream| drop(stream.delete().wait().expect("deleted")));
+    let bytes = |disk: &SimDisk| disk.files().values().map(Vec::len).sum::<usize>();
+    let before = bytes(&disk);
+    let plan = log.collect(CollectOptions::new().dry_run()).expect("planned");
+    assert_eq!(bytes(&disk), before);
+    let report = log.collect(CollectOptions::new()).expect("collected");
+    assert_eq!(plan.runs, report.runs);
+    assert_eq!((before - bytes(&disk)) as u64, report.freed_bytes());
+    assert!(bytes(&disk) < before / 2, "{} of {before} bytes are left", bytes(&disk));
+    for disk in [None, Some(&disk)] {
+        let (snapshot, _) = match disk {
+            None => (log.snapshot(), ()),
+            Some(disk) => (Snapshot::open_on(disk).expect("opens").0, ()),
+        };
+        assert_eq!(snapshot.events(kept.id()).expect("known").count(), 12);
+        for id in &ids {
+            let error = snapshot.events(*id).expect_err("deleted");
+            assert_eq!(*error.kind(), ErrorKind::Deleted(*id));
+        }
+    }
+    assert!(ids.iter().all(|id| log.status(*id) == Status::Deleted));
+}
+
+#[test]
+fn p9_what_a_fork_shares_is_not_collected_also_before_the_fork_is_committed() {
+    let disk = SimDisk::new(4);
+    let log = options().open_on(&disk).expect("opens");
+    let mut parent = log.stream().expect("a stream");
+    for turn in 0..60_u8 {
+        parent.append([turn; 1_000]).expect("room");
+        parent.commit().wait().expect("committed");
+    }
+    let mut child = parent.fork_at(20).expect("forked");
+    parent.delete().wait().expect("deleted");
+    let report = log.collect(CollectOptions::new()).expect("collected");
+    assert!(report.runs.iter().map(|run| run.events_dropped).sum::<u64>() > 5, "{report:?}");
+    let read =
+        |child: &Stream| child.events().expect("readable").map(|event| event.is_ok()).collect();
+    let whole: Vec<bool> = read(&child);
+    assert_eq!(whole, [true; 20]);
+    child.append("own").expect("room");
+    child.commit().wait().expect("committed");
+    log.collect(CollectOptions::new().dead_percent_min(0)).expect("collected");
+    let whole: Vec<bool> = read(&child);
+    assert_eq!(whole, [true; 21]);
+    let id = child.id();
+    drop((child, parent));
+    log.close().expect("closes");
+    let (snapshot, _) = Snapshot::open_on(&disk).expect("opens");
+    assert!(snapshot.events(id).expect("known").all(|event| event.is_ok()));
+}
+
+#[test]
+fn p6_f25_f30_stopped_at_every_call_of_a_collection() {
+    for seed in 0..env_or("AMBERLOG_SEEDS", 4) {
+        let disk = SimDisk::new(seed);
+        let mut play = Play::new(&disk, seed + 100);
+        (0..150).for_each(|_| play.turn());
+        play.log.commit_all(&mut play.streams).wait().expect("committed");
+        play.streams.clear();
+        let expected = shown(&play.log.snapshot());
+        play.log.close().expect("closes");
+        let start = disk.after_kill();
+        let run = |disk: &SimDisk| {
+            let log = options().open_on(disk).expect("opens");
+            let first = disk.calls();
+            let _ = log.collect(CollectOptions::new().dead_percent_min(0));
+            (first, disk.calls(), disk.after_kill())
+        };
+        let (first, last, _) = run(&start.copy());
+        for fault in [Fault::Crash, Fault::LostSync, Fault::Io] {
+            for call in first..last {
+                let failing = start.copy();
+                failing.fail_at(call, fault);
+                let (_, _, killed) = run(&failing);
+                let mut ways = vec![killed];
+                ways.extend((0..4).map(|way| failing.after_power_cut(way)));
+                for left in ways {
+                    same_when_opened_again(&left, &expected);
+                    let log = options().open_on(&left).expect("opens for writing");
+                    assert_eq!(shown(&log.snapshot()), expected, "{fault:?} at call {call}");
+                    log.collect(CollectOptions::new().dead_percent_min(0)).expect("collected");
+                    drop(log);
+                    same_when_opened_again(&left.after_power_cut(9), &expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn p5_a_quota_refuses_events_and_lets_room_be_made() {
+    let disk = SimDisk::new(6);
+    let log = options().quota_bytes(100 << 10).open_on(&disk).expect("opens");
+    let mut streams = Vec::new();
+    let refused = loop {
+        let mut stream = log.stream().expect("a stream");
+        stream.append([7; 1_500]).expect("room");
+        match stream.commit().wait() {
+            Ok(_) => streams.push(stream),
+            Err(error) => break (stream, error),
+        }
+    };
+    let (mut waiting, error) = refused;
+    assert!(
+        matches!(error.kind(), ErrorKind::QuotaExceeded { quota_bytes: 102_400, .. }),
+        "{error}"
+    );
+    assert_eq!(waiting.buffered(), 1, "the event is back");
+    let before = log.snapshot().position();
+    streams
+        .iter_mut()
+        .for_each(|stream| drop(stream.delete().wait().expect("deleting makes room")));
+    assert!(log.snapshot().position() > before);
+    waiting.commit().wait().expect_err("nothing was collected yet");
+    assert!(log.collect(CollectOptions::new()).expect("collected").freed_bytes() > 0);
+    waiting.commit().wait().expect("there is room");
+    assert_eq!(log.snapshot().stream(waiting.id()).expect("known").state, StreamState::Active);
+}
