@@ -68,6 +68,8 @@ pub(crate) struct Standing {
     pub(crate) head: u64,
     pub(crate) generation: u32,
     pub(crate) state: StreamState,
+    /// The first seq that is not forgotten.
+    pub(crate) start: u64,
 }
 
 /// What one commit holds of one stream.
@@ -230,13 +232,14 @@ impl Catalog {
     pub(crate) fn standing(&self, root: At) -> Option<Standing> {
         let first = self.branch(root)?;
         let version = first.life.load();
-        let (tip, state) = match &*version {
-            None => (first, StreamState::Active),
+        let (tip, state, start) = match &*version {
+            None => (first, StreamState::Active, 0),
             Some(version) => {
-                (version.tip.map_or(Some(first), |tip| self.branch(tip))?, version.state)
+                let tip = version.tip.map_or(Some(first), |tip| self.branch(tip))?;
+                (tip, version.state, version.start)
             }
         };
-        Some(Standing { head: tip.head(), generation: tip.generation(), state })
+        Some(Standing { head: tip.head(), generation: tip.generation(), state, start })
     }
 
     /// Notes what a commit that was written, or found, in an active segment holds of a stream. Only the writer.
@@ -337,7 +340,8 @@ impl Catalog {
             }
         };
         let tip = self.tip(root);
-        let Some(rewind) = share.change.and_then(|change| change.rewind.as_ref()) else {
+        let rewind = share.change.and_then(|change| change.rewind.as_ref());
+        let Some(rewind) = rewind.filter(|_| !broken(Sabotage::ForgetRewinds)) else {
             return Some((root, tip));
         };
         let before = (tip, self.branch(tip)?);

@@ -52,6 +52,10 @@ pub enum Sabotage {
     LoseFailedEvents,
     /// Commits are made again, whatever they are called.
     ForgetCommitIds,
+    /// A rewind is no rewind.
+    ForgetRewinds,
+    /// What a fork shares is not found.
+    ForgetBases,
     /// Archived and deleted streams are written.
     SkipState,
     /// A commit is written wherever its stream stands.

@@ -433,7 +433,15 @@ impl Stream {
     fn start(&self) -> u64 {
         let version = self.root().and_then(|root| self.core.catalog.version(root));
         let start = version.map_or(0, |version| version.start);
-        self.changes().filter_map(|change| change.start).fold(start, u64::max)
+        // What failed and has a ticket of its own is not asked for any more.
+        let is_durable = self.root().is_some();
+        let asked = self.in_flight.iter().filter(|one| match one.failed() {
+            None => true,
+            Some(failed) => failed && !is_durable,
+        });
+        let parts = asked.flat_map(|one| one.parts()).filter(|part| part.stream == self.id);
+        let changes = parts.filter_map(Part::change).chain(self.change.as_deref());
+        changes.filter_map(|change| change.start).fold(start, u64::max)
     }
 
     /// The first seq that no commit has taken.

@@ -18,7 +18,7 @@ use support::Rng;
 /// So many scripts of chance are run at most.
 const SCRIPTS: u64 = 600;
 
-const ALL: [Sabotage; 26] = [
+const ALL: [Sabotage; 30] = [
     Sabotage::SkipSync,
     Sabotage::SkipDirSync,
     Sabotage::SkipHeaderSync,
@@ -39,6 +39,10 @@ const ALL: [Sabotage; 26] = [
     Sabotage::TrustWitness,
     Sabotage::LoseFailedEvents,
     Sabotage::SkipConflict,
+    Sabotage::ForgetCommitIds,
+    Sabotage::ForgetRewinds,
+    Sabotage::ForgetBases,
+    Sabotage::SkipState,
     Sabotage::SkipContinuity,
     Sabotage::ReadErrorIsEnd,
     Sabotage::ShareLock,

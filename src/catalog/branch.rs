@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use super::life::{Fork, Rewind, Version};
 use super::{Catalog, LogPlace};
 use crate::index::{At, NONE};
+use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::types::StreamId;
@@ -208,6 +209,9 @@ impl Catalog {
     /// The branch that shares its events with this one, and up to which seq.
     pub(super) fn base(&self, branch: &Branch) -> Option<At> {
         let base = branch.origin.as_ref()?.base.as_ref()?;
+        if broken(Sabotage::ForgetBases) {
+            return None;
+        }
         if let Some(at) = base.at.get() {
             return Some(*at);
         }

@@ -11,7 +11,7 @@ use crate::options::{CommitOptions, Expect};
 use crate::ring::{Filled, Ring};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::types::{CommitId, Durability, StreamId, StreamState};
+use crate::types::{CommitId, Durability, StreamId};
 
 /// One stream's share of a commit.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Part {
         let rewind = self.change().and_then(|change| change.rewind);
         let head = rewind.map_or(self.first_seq() - self.filled.dropped, |rewind| rewind.seen);
         let generation = self.generation() - u32::from(rewind.is_some());
-        Standing { head, generation, state: StreamState::Active }
+        Standing { head, generation, ..Standing::default() }
     }
 
     /// Puts the part behind where the stream really stands. Only the leader.

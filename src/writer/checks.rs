@@ -37,11 +37,15 @@ impl Writer {
 
     fn move_streams(&mut self, pending: &Pending) {
         for part in pending.parts() {
-            let state = self.standing(part).map(|standing| standing.state);
-            let changed = part.change().and_then(|change| change.state);
-            let state = changed.or(state).unwrap_or_default();
-            let generation = part.generation();
-            self.moved.insert(part.stream, Standing { head: part.end_seq(), generation, state });
+            let before = self.standing(part).unwrap_or_default();
+            let change = part.change();
+            let standing = Standing {
+                head: part.end_seq(),
+                generation: part.generation(),
+                state: change.and_then(|change| change.state).unwrap_or(before.state),
+                start: change.and_then(|change| change.start).unwrap_or(0).max(before.start),
+            };
+            self.moved.insert(part.stream, standing);
         }
         self.taken.extend(pending.id.filter(|_| !pending.parts().is_empty()));
     }
@@ -118,8 +122,13 @@ fn locked(part: &Part, standing: Option<Standing>) -> Option<ErrorKind> {
     }
     let change = part.change();
     let writes = part.filled.count > 0 || change.is_some_and(|change| change.rewind.is_some());
-    match standing?.state {
-        StreamState::Active => None,
+    let Standing { state, start, .. } = standing?;
+    match state {
+        StreamState::Active => {
+            let rewind = change.and_then(|change| change.rewind)?;
+            let (stream, start) = (part.stream, Seq(start));
+            (rewind.to < start.get()).then_some(ErrorKind::Trimmed { stream, start })
+        }
         StreamState::Deleted => Some(ErrorKind::Deleted(part.stream)),
         StreamState::Archived => {
             let stays = change.and_then(|change| change.state).is_none();

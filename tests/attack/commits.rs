@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use amberlog::{Commit, CommitOptions, Durability, ErrorKind, Status, Ticket};
 
+use super::life::Share;
 use super::ops::Then;
-use super::oracle::{Change, Changes, State};
+use super::oracle::{Change, Changes, Life, State};
 use super::run::{Attack, Handle, Queued};
 
 impl Attack {
@@ -16,8 +17,19 @@ impl Attack {
         durability: Durability,
         then: Then,
     ) -> Result<(), String> {
+        self.commit_how(some, together, CommitOptions::new().durability(durability), then)
+    }
+
+    pub(super) fn commit_how(
+        &mut self,
+        some: &[usize],
+        together: bool,
+        how: CommitOptions,
+        then: Then,
+    ) -> Result<(), String> {
         let fired = self.disk.faults_fired();
-        let how = CommitOptions::new().durability(durability);
+        let durability =
+            if format!("{how:?}").contains("Os") { Durability::Os } else { Durability::Disk };
         let log = self.log.clone().ok_or("the log is not open")?;
         let ticket = if together {
             let members = self.handles.iter_mut().enumerate();
@@ -36,16 +48,16 @@ impl Attack {
             self.note_dropped(*at)?;
             let handle = &mut self.handles[*at];
             handles.push(handle.number);
-            if handle.ring.is_empty() && handle.name.is_none() {
+            if handle.ring.is_empty() && !handle.has_changes() {
                 continue;
             }
             owners.push(handle.number);
-            let at = handle.first + handle.flying.len() as u64;
-            let slots = std::mem::take(&mut handle.ring);
-            handle.flying.extend(slots.iter().cloned());
-            changes.push(Change { stream: handle.id, at, slots, name: handle.name.take() });
+            let id = self.id.take();
+            changes.push(Change { id, ..handle.change(Share::All) });
         }
-        let ticket = (then != Then::Drop).then_some(ticket);
+        // Whether events come back tells how a commit went whose ticket is dropped.
+        let tells = !changes.iter().any(|change: &Change| change.slots.is_empty());
+        let ticket = (then != Then::Drop || !tells).then_some(ticket);
         self.queued.push(Queued { ticket, durability, changes, handles, owners });
         if then == Then::Keep { Ok(()) } else { self.settle_since(fired) }
     }
@@ -56,7 +68,7 @@ impl Attack {
     }
 
     /// `fired`: how many calls had gone wrong before the first of them may have been led for.
-    fn settle_since(&mut self, fired: u64) -> Result<(), String> {
+    pub(super) fn settle_since(&mut self, fired: u64) -> Result<(), String> {
         let queued = std::mem::take(&mut self.queued);
         let outcomes: Vec<_> = queued
             .into_iter()
@@ -71,10 +83,10 @@ impl Attack {
         let (mut failed, mut group) = (BTreeSet::new(), Vec::new());
         for (outcome, durability, changes, handles, owners) in outcomes {
             let behind = handles.iter().any(|handle| failed.contains(handle));
-            let moved = changes.iter().any(|change| {
-                heads.get(&change.stream).map_or(0, |content| content.slots.len()) as u64
-                    != change.at
-            });
+            let moved = changes.iter().any(|change| has_moved(&heads, change));
+            let locked = changes.iter().any(|change| is_locked(&heads, change));
+            let known = changes.iter().find_map(|change| change.id);
+            let again = known.and_then(|id| self.oracle.ids().get(&id).copied());
             let told = outcome.is_some();
             let succeeded = match &outcome {
                 Some(outcome) => outcome.is_ok(),
@@ -85,6 +97,12 @@ impl Attack {
             }
             if succeeded && moved {
                 return Err("a stream that had moved was written (P8)".into());
+            }
+            if succeeded && locked {
+                return Err("a stream that is archived or deleted was written".into());
+            }
+            if succeeded && again.is_some() {
+                return Err("a commit of the same id was made twice".into());
             }
             match outcome {
                 Some(Ok(_)) if behind || self.poisoned => {
@@ -109,11 +127,23 @@ impl Attack {
                     failed.extend(owners);
                     let refused = match &outcome {
                         Some(Err(error)) => {
-                            self.check_failure(error, behind, moved, excused)?;
+                            let expected = match error.kind() {
+                                ErrorKind::Archived(_) | ErrorKind::Trimmed { .. } => {
+                                    locked || behind
+                                }
+                                ErrorKind::AlreadyCommitted { position } => {
+                                    again == Some(position.get()) || behind
+                                }
+                                _ => false,
+                            };
+                            if !expected {
+                                self.check_failure(error, behind, moved, excused)?;
+                            }
                             let kind = error.kind();
-                            matches!(kind, ErrorKind::Conflict { .. } | ErrorKind::Poisoned)
+                            expected
+                                || matches!(kind, ErrorKind::Conflict { .. } | ErrorKind::Poisoned)
                         }
-                        _ => moved,
+                        _ => moved || locked || again.is_some(),
                     };
                     if !refused && !changes.is_empty() {
                         add(&mut heads, &changes);
@@ -151,8 +181,10 @@ impl Attack {
         if let Some(first) = changes.first() {
             let dropped = first.slots.iter().filter(|slot| slot.is_none()).count() as u64;
             let (start, end) = (commit.seqs.start.get(), commit.seqs.end.get());
-            if start != first.at + dropped || end != first.at + first.slots.len() as u64 {
-                return Err(format!("seqs {start}..{end}, but the commit began at {}", first.at));
+            let (at, count) = (first.first(), first.slots.len() as u64);
+            let is_empty = first.slots.is_empty() && start == end;
+            if !is_empty && (start != at + dropped || end != at + count) {
+                return Err(format!("seqs {start}..{end}, but the commit began at {at}"));
             }
         }
         Ok(())
@@ -180,25 +212,23 @@ impl Attack {
     /// Events of a commit that succeeded are not the handle's any more.
     fn land(&mut self, changes: &Changes, owners: &[u64]) {
         for change in changes {
-            let theirs = |handle: &&mut Handle| {
-                handle.id == change.stream && owners.contains(&handle.number)
-            };
+            let theirs =
+                |handle: &&mut Handle| handle.id == change.id() && owners.contains(&handle.number);
             if let Some(handle) = self.handles.iter_mut().find(theirs) {
-                handle.first += change.slots.len() as u64;
-                handle.flying.drain(..change.slots.len());
+                handle.land(change);
             }
         }
     }
 
     fn return_names(&mut self, changes: &Changes, owners: &[u64]) {
-        for change in changes.iter().filter(|change| change.name.is_some()) {
+        for change in changes {
             let owner = self
                 .handles
                 .iter_mut()
-                .find(|handle| handle.id == change.stream && owners.contains(&handle.number));
+                .find(|handle| handle.id == change.id() && owners.contains(&handle.number));
             if let Some(owner) = owner {
-                owner.name.clone_from(&change.name);
-                owner.tried = true;
+                owner.tried |= change.name.is_some();
+                owner.take_back(change);
             }
         }
     }
@@ -214,7 +244,28 @@ impl Attack {
 }
 
 fn add(heads: &mut State, changes: &Changes) {
-    for change in changes {
-        heads.entry(change.stream).or_default().slots.extend(change.slots.iter().cloned());
+    super::oracle::apply(heads, changes);
+}
+
+/// Whether the stream stands elsewhere than the commit expects (P8).
+fn has_moved(heads: &State, change: &Change) -> bool {
+    match heads.get(&change.id()) {
+        None => change.at != change.base.as_ref().map_or(0, |(slots, ..)| slots.len() as u64),
+        Some(content) => {
+            content.slots.len() as u64 != change.at || content.generation != change.generation
+        }
+    }
+}
+
+/// Whether the stream's state lets nothing of this be written.
+fn is_locked(heads: &State, change: &Change) -> bool {
+    let content = heads.get(&change.id());
+    if change.rewind.is_some_and(|to| content.is_some_and(|content| to < content.start)) {
+        return true;
+    }
+    match content.map(|content| content.state) {
+        Some(Life::Deleted) => true,
+        Some(Life::Archived) => change.writes() && change.state.is_none(),
+        _ => false,
     }
 }

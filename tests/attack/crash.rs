@@ -148,7 +148,8 @@ impl Attack {
         let found = found(&copy.snapshot())?;
         self.oracle.may_be_found(&found, at_least)?;
         self.position = log.snapshot().position().get();
-        self.oracle = std::mem::take(&mut self.oracle).reborn(found);
+        let oracle = std::mem::take(&mut self.oracle);
+        self.oracle = oracle.reborn(found, at_least, self.position);
         (self.disk, self.log) = (disk, Some(log));
         (self.full, self.poisoned) = (false, false);
         self.planned.retain(|call, _| *call >= self.disk.calls());

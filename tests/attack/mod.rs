@@ -14,6 +14,7 @@
 
 mod commits;
 mod crash;
+mod life;
 mod ops;
 mod oracle;
 mod reading;

@@ -39,6 +39,20 @@ pub enum Op {
     Settle,
     /// Forgets what is buffered.
     Discard { handle: u8 },
+    /// A new stream with the first events of another.
+    Fork { handle: u8, at: u8 },
+    /// Drops the last events.
+    Rewind { handle: u8, to: u8 },
+    /// Forgets the first events.
+    Trim { handle: u8, to: u8 },
+    /// Archives, takes that back, or deletes.
+    State { handle: u8, state: u8 },
+    /// A label with a value that no other has.
+    Label { handle: u8 },
+    /// A commit that expects something by name.
+    Expect { handle: u8, what: u8 },
+    /// A commit with one of a few ids.
+    CommitId { handle: u8, id: u8 },
     /// Drops a handle.
     Drop { handle: u8 },
     /// Another handle of a durable stream.
@@ -76,6 +90,9 @@ impl Op {
             _ => Then::Drop,
         };
         let durability = if b / 8 % 3 == 0 { Durability::Os } else { Durability::Disk };
+        if op >= 192 {
+            return Self::of_a_life(op, a, b);
+        }
         match op % 32 {
             0..8 => Self::Append { handle: a, size: b },
             8..15 => Self::Commit { handle: a, durability, then },
@@ -97,6 +114,22 @@ impl Op {
             29 => Self::Close,
             30 => Self::Kill,
             _ => Self::PowerCut { seed: a },
+        }
+    }
+}
+
+impl Op {
+    /// What a whole stream goes through.
+    fn of_a_life(op: u8, handle: u8, b: u8) -> Self {
+        match op % 16 {
+            0..3 => Self::Fork { handle, at: b },
+            3..6 => Self::Rewind { handle, to: b },
+            6 => Self::Trim { handle, to: b },
+            7 | 8 => Self::State { handle, state: b },
+            9 | 10 => Self::Label { handle },
+            11..13 => Self::Expect { handle, what: b },
+            13 | 14 => Self::CommitId { handle, id: b },
+            _ => Self::Append { handle, size: b },
         }
     }
 }

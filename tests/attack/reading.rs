@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use amberlog::{ErrorKind, Event, Events, Position, Snapshot};
+use amberlog::{ErrorKind, Event, Events, Position, Query, Snapshot, StreamState};
 
-use super::oracle::{Content, Slot, State};
+use super::oracle::{Content, Life, Slot, State};
 
 /// Something could not be read; the error says whether that may be.
 pub enum Unread {
@@ -47,9 +47,29 @@ fn put(slots: &mut Vec<Slot>, event: &Event, from: u64) -> Result<(), Unread> {
 /// Everything that a snapshot shows: by stream forwards, backwards, and by position.
 pub fn state(snapshot: &Snapshot) -> Result<State, Unread> {
     let mut state = State::new();
-    for info in snapshot.streams() {
+    let all = Query::new()
+        .state(StreamState::Active)
+        .state(StreamState::Archived)
+        .state(StreamState::Deleted)
+        .streams_max(usize::MAX - 1);
+    for info in snapshot.list(&all).streams {
+        let life = match info.state {
+            StreamState::Archived => Life::Archived,
+            StreamState::Deleted => Life::Deleted,
+            _ => Life::Active,
+        };
+        if life == Life::Deleted {
+            let gone = snapshot.events(info.id).map_err(|error| error.kind().clone());
+            if !matches!(gone, Err(ErrorKind::Deleted(_))) || info.name.is_some() {
+                return Err(Unread::Finding("a deleted stream can be read, or has a name".into()));
+            }
+            state.insert(info.id, Content { state: life, ..Content::default() });
+            continue;
+        }
+        let start = info.start.get();
         let events = || snapshot.events(info.id).map_err(|error| Unread::of(&error));
-        let slots = slots(events()?, 0)?;
+        let mut slots = slots(events()?, start)?;
+        slots.splice(0..0, (0..start).map(|_| None));
         if slots.len() as u64 != info.head.get() {
             let what = format!("head {} of a stream of {}", info.head, slots.len());
             return Err(Unread::Finding(what));
@@ -63,10 +83,30 @@ pub fn state(snapshot: &Snapshot) -> Result<State, Unread> {
         if !backwards.iter().eq(slots.iter().flatten()) {
             return Err(Unread::Finding("backwards reads something else (P7)".into()));
         }
-        state.insert(info.id, Content { slots, name: info.name });
+        let label = info.labels.get("k").cloned();
+        state.insert(
+            info.id,
+            Content {
+                slots,
+                name: info.name,
+                label,
+                generation: info.generation,
+                start,
+                state: life,
+                is_fork: info.parent.is_some(),
+            },
+        );
     }
     by_position(snapshot, &state)?;
     Ok(state)
+}
+
+/// Whether all events that were ever committed to the stream are still there, and no others.
+fn is_plain(content: &Content) -> bool {
+    content.generation == 0
+        && content.start == 0
+        && !content.is_fork
+        && content.state != Life::Deleted
 }
 
 fn by_position(snapshot: &Snapshot, state: &State) -> Result<(), Unread> {
@@ -80,9 +120,14 @@ fn by_position(snapshot: &Snapshot, state: &State) -> Result<(), Unread> {
             return Err(Unread::Finding(format!("position {position} behind {last} (P7)")));
         }
         last = position;
+        // It shows what was committed, also of what was rewound or deleted since.
+        if state.get(&event.stream()).is_none_or(|content| !is_plain(content)) {
+            continue;
+        }
         put(&mut seen.entry(event.stream()).or_default().slots, &event, 0)?;
     }
-    let with_events = || state.iter().filter(|(_, content)| !content.slots.is_empty());
+    let has_events = |content: &Content| is_plain(content) && !content.slots.is_empty();
+    let with_events = || state.iter().filter(|(_, content)| has_events(content));
     let same = seen.len() == with_events().count()
         && seen.iter().zip(with_events()).all(|(a, b)| a.0 == b.0 && a.1.slots == b.1.slots);
     if same {

@@ -9,10 +9,10 @@ use amberlog::{
 };
 
 use super::ops::{Op, RingKind, Then};
-use super::oracle::{Change, Changes, Oracle, Slot, State};
+use super::oracle::{Changes, Life, Oracle, Slot, State};
 use super::reading::{self, Unread};
 
-const HANDLES_MAX: usize = 8;
+pub(super) const HANDLES_MAX: usize = 8;
 const PINNED_MAX: usize = 3;
 const SMALL_RING_BYTES: usize = 2_000;
 /// What an event takes in a ring beside its payload, at most.
@@ -50,8 +50,16 @@ pub(super) struct Handle {
     pub(super) ring_kind: RingKind,
     /// The name that the next commit gives the stream.
     pub(super) name: Option<String>,
-    /// The seq of the first event that is not committed.
-    pub(super) first: u64,
+    /// What it sees of what is committed.
+    pub(super) view: Vec<Slot>,
+    /// The generation that it saw.
+    pub(super) generation: u32,
+    /// It is a fork that was never committed: what it started with.
+    pub(super) base: Option<(Vec<Slot>, u32, u64)>,
+    /// The head that was seen when what is behind was dropped, and not committed yet.
+    pub(super) rewound: Option<u64>,
+    /// The label that the next commit gives the stream.
+    pub(super) label: Option<String>,
     /// A commit that was to write the name failed.
     pub(super) tried: bool,
     /// Events in commits whose tickets are kept, oldest first.
@@ -88,6 +96,8 @@ pub struct Attack {
     /// Commits before this life.
     pub(super) position: u64,
     numbers: u64,
+    /// The id of the commit that is being made.
+    pub(super) id: Option<u8>,
     pub(super) full: bool,
     pub(super) poisoned: bool,
     /// Calls that went wrong before this life.
@@ -120,6 +130,7 @@ impl Attack {
             cuts,
             position: 0,
             numbers: 0,
+            id: None,
             full: false,
             poisoned: false,
             fired: 0,
@@ -200,6 +211,13 @@ impl Attack {
             }
             Op::Settle => self.settle()?,
             Op::Discard { handle } => self.discard(handle)?,
+            Op::Fork { handle, at } => self.fork(handle, at)?,
+            Op::Rewind { handle, to } => self.rewind(handle, to)?,
+            Op::Trim { handle, to } => self.trim(handle, to)?,
+            Op::State { handle, state } => self.state(handle, state)?,
+            Op::Label { handle } => self.label(handle)?,
+            Op::Expect { handle, what } => self.expect(handle, what)?,
+            Op::CommitId { handle, id } => self.commit_id(handle, id)?,
             Op::Drop { handle } => {
                 if let Some(at) = self.handle(handle) {
                     self.drop_handle(at);
@@ -226,7 +244,7 @@ impl Attack {
         self.log.as_ref().ok_or_else(|| "the log is not open".into())
     }
 
-    fn handle(&self, any: u8) -> Option<usize> {
+    pub(super) fn handle(&self, any: u8) -> Option<usize> {
         (!self.handles.is_empty()).then(|| usize::from(any) % self.handles.len())
     }
 
@@ -264,10 +282,7 @@ impl Attack {
             Ok(stream) if !taken => {
                 let (number, id) = (self.number(), stream.id());
                 let name = (!name.is_empty()).then(|| name.to_owned());
-                let (flying, ring) = (Vec::new(), Vec::new());
-                let (first, tried) = (0, false);
-                let handle =
-                    Handle { number, stream, id, ring_kind, name, first, tried, flying, ring };
+                let handle = Handle { name, ring_kind, ..Handle::new(number, stream, id) };
                 self.handles.push(handle);
                 Ok(())
             }
@@ -280,7 +295,7 @@ impl Attack {
         }
     }
 
-    fn drop_handle(&mut self, at: usize) {
+    pub(super) fn drop_handle(&mut self, at: usize) {
         let handle = self.handles.remove(at);
         if handle.tried {
             self.lingering.extend(handle.name);
@@ -305,6 +320,12 @@ impl Attack {
             Ok(given) if given.get() == seq => handle.ring.push(Some(Rc::from(payload))),
             Ok(given) => return Err(format!("seq {given} was given where {seq} is next (P7)")),
             Err(Refused { reason, event }) => {
+                if reason == RefusedReason::Archived && event.payload == &payload {
+                    let now = self.oracle.now();
+                    let is_archived =
+                        now.get(&handle.id).is_some_and(|content| content.state == Life::Archived);
+                    return if is_archived { Ok(()) } else { Err("it is not archived".into()) };
+                }
                 let small = handle.ring_kind != RingKind::Usual;
                 let alone = handle.ring.is_empty() && handle.flying.is_empty();
                 let fits = payload.len() + FRAME_BYTES_MAX <= SMALL_RING_BYTES;
@@ -328,7 +349,7 @@ impl Attack {
         }
         let events = handle.stream.events().map_err(|error| error.to_string())?;
         let mut kept = BTreeSet::new();
-        for event in events.range(handle.first..) {
+        for event in events.range(handle.first()..) {
             let event = event.map_err(|error| error.to_string())?;
             kept.insert(event.seq().get());
         }
@@ -339,7 +360,8 @@ impl Attack {
             && bytes <= SMALL_RING_BYTES
             && handle.ring.iter().all(Option::is_some);
         let mut gone = 0;
-        for (seq, slot) in (handle.first..).zip(handle.flying.iter_mut().chain(&mut handle.ring)) {
+        for (seq, slot) in (handle.first()..).zip(handle.flying.iter_mut().chain(&mut handle.ring))
+        {
             if !kept.contains(&seq) {
                 gone += u64::from(slot.is_some());
                 *slot = None;
@@ -381,7 +403,8 @@ impl Attack {
     }
 
     fn resume(&mut self, stream: u8) -> Result<(), String> {
-        let durable = self.oracle.now();
+        let mut durable = self.oracle.now();
+        durable.retain(|_, content| content.state != Life::Deleted);
         if durable.is_empty() || self.handles.len() == HANDLES_MAX {
             return Ok(());
         }
@@ -390,15 +413,9 @@ impl Attack {
         let stream = self.log()?.resume(*id).map_err(|error| format!("resuming: {error}"))?;
         let number = self.number();
         self.handles.push(Handle {
-            number,
-            stream,
-            id: *id,
-            ring_kind: RingKind::Usual,
-            name: None,
-            first: content.slots.len() as u64,
-            tried: false,
-            flying: Vec::new(),
-            ring: Vec::new(),
+            view: content.slots.clone(),
+            generation: content.generation,
+            ..Handle::new(number, stream, *id)
         });
         Ok(())
     }
@@ -407,12 +424,15 @@ impl Attack {
         let Some(at) = self.handle(handle) else { return Ok(()) };
         let handle = &self.handles[at];
         let durable = self.oracle.now();
-        let committed = durable.get(&handle.id).map_or(&[][..], |content| &content.slots);
-        let first = committed.len().min(handle.first as usize);
-        let mut expected = committed[..first].to_vec();
+        let start = durable.get(&handle.id).map_or(0, |content| content.start);
+        let start = handle.base.as_ref().map_or(start, |(_, _, start)| *start);
+        let mut expected = handle.view.clone();
         expected.extend(handle.flying.iter().chain(&handle.ring).cloned());
+        // Another handle may have trimmed what this one has dropped.
+        let start = start.min(expected.len() as u64);
+        expected.drain(..start as usize);
         let events = handle.stream.events().map_err(|error| error.to_string())?;
-        match reading::slots(events, 0) {
+        match reading::slots(events, start) {
             Ok(slots) if slots == expected => Ok(()),
             Ok(slots) => {
                 let counts = (slots.len(), expected.len());
@@ -494,8 +514,36 @@ impl Attack {
 }
 
 impl Handle {
-    fn head(&self) -> u64 {
-        self.first + (self.flying.len() + self.ring.len()) as u64
+    pub(super) fn new(number: u64, stream: Stream, id: StreamId) -> Self {
+        Self {
+            number,
+            stream,
+            id,
+            ring_kind: RingKind::Usual,
+            name: None,
+            view: Vec::new(),
+            generation: 0,
+            base: None,
+            rewound: None,
+            label: None,
+            tried: false,
+            flying: Vec::new(),
+            ring: Vec::new(),
+        }
+    }
+
+    /// The seq of the first event that is not committed.
+    pub(super) fn first(&self) -> u64 {
+        self.view.len() as u64
+    }
+
+    pub(super) fn head(&self) -> u64 {
+        self.first() + (self.flying.len() + self.ring.len()) as u64
+    }
+
+    /// Whether a commit has something to say, beside events.
+    pub(super) fn has_changes(&self) -> bool {
+        self.name.is_some() || self.label.is_some() || self.rewound.is_some() || self.base.is_some()
     }
 }
 

@@ -83,6 +83,42 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
             ops
         }),
+        ("a rewind behind a commit", {
+            let mut ops = vec![create, append(0, SMALL), append(0, SECTOR_OR_SO)];
+            ops.extend([commit(0, DISK, Then::Wait), Op::Rewind { handle: 0, to: 1 }]);
+            ops.extend([append(0, SMALL), commit(0, DISK, Then::Wait)]);
+            ops.extend([Op::Rewind { handle: 0, to: 0 }, commit(0, DISK, Then::Wait)]);
+            ops
+        }),
+        ("a fork and its parent at once", {
+            let mut ops = vec![create, append(0, SMALL), append(0, SMALL)];
+            ops.extend([commit(0, DISK, Then::Wait), append(0, SMALL)]);
+            ops.extend([Op::Fork { handle: 0, at: 1 }, Op::Fork { handle: 0, at: 3 }]);
+            ops.extend([append(1, SECTOR_OR_SO), together, commit(2, DISK, Then::Wait)]);
+            ops.extend([Op::Close, Op::LookAgain, Op::Look]);
+            ops
+        }),
+        ("labels, an archive, a trim, a delete", {
+            let mut ops = vec![named, append(0, SMALL), append(0, SMALL), Op::Label { handle: 0 }];
+            ops.extend([commit(0, DISK, Then::Wait), Op::Label { handle: 0 }]);
+            ops.extend([Op::State { handle: 0, state: 0 }, append(0, SMALL)]);
+            ops.extend([Op::State { handle: 0, state: 2 }, Op::Trim { handle: 0, to: 1 }]);
+            ops.extend([Op::State { handle: 0, state: 4 }, named, append(0, SMALL)]);
+            ops.extend([commit(0, DISK, Then::Wait), Op::Look]);
+            ops
+        }),
+        ("an archive that another handle does not know of", {
+            let mut ops = vec![create, append(0, SMALL), commit(0, DISK, Then::Wait)];
+            ops.extend([append(0, SMALL), Op::State { handle: 0, state: 0 }]);
+            ops.push(commit(0, DISK, Then::Wait));
+            ops
+        }),
+        ("a retry after a kill", {
+            let again = Op::CommitId { handle: 0, id: 1 };
+            let mut ops = vec![create, append(0, SMALL), again, append(0, SMALL), again];
+            ops.extend([Op::Kill, Op::Resume { stream: 0 }, append(0, SMALL), again]);
+            ops
+        }),
         ("a life after a kill", {
             let mut ops = vec![create, append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)];
             ops.extend([Op::Kill, Op::Resume { stream: 0 }]);
