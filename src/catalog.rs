@@ -27,7 +27,7 @@ pub(crate) use self::branch::{Branch, Lineage, Piece};
 pub(crate) use self::history::{History, Stretch};
 pub(crate) use self::ids::{COMMIT_IDS_MAX, CommitIds};
 pub(crate) use self::life::{Change, Fork, Meta, NameChange, Rewind, Version};
-pub use self::list::{Cursor, Order, Page, Query};
+pub use self::list::{Cursor, NoCursor, Order, Page, Query};
 pub(crate) use self::reach::{Candidate, Shared, Wants};
 pub(crate) use self::snapshot::SpanBatches;
 pub use self::snapshot::{Snapshot, StreamInfo};

@@ -28,7 +28,7 @@ mod writer;
 
 #[cfg(feature = "tokio")]
 pub use self::tokio::{AsyncEvents, blocking};
-pub use catalog::{Cursor, Order, Page, Query, Snapshot, StreamInfo};
+pub use catalog::{Cursor, NoCursor, Order, Page, Query, Snapshot, StreamInfo};
 pub use commit::{Commit, Ticket};
 #[cfg(feature = "sim")]
 pub use disk::{Fault, SimDisk};

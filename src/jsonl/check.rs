@@ -164,12 +164,13 @@ impl Checker {
         }
         let bases: HashMap<StreamId, StreamId> =
             self.forks.iter().map(|(_, id, fork)| (*id, fork.base)).collect();
+        let mut fine = HashSet::new();
         for (number, id, fork) in &self.forks {
             let end = self.ends.get(&fork.base).and_then(|ends| ends.get(&fork.generation));
             if end.is_none_or(|end| *end < fork.seq) {
                 return Err((Some(*number), "what the stream shares is not in the export"));
             }
-            if is_circular(*id, &bases) {
+            if is_circular(*id, &bases, &mut fine) {
                 return Err((Some(*number), "the stream shares what it has with itself"));
             }
         }
@@ -177,19 +178,20 @@ impl Checker {
     }
 }
 
-/// Whether who goes from base to base comes back. Brent's way: it takes no memory, and the time of the way.
-fn is_circular(from: StreamId, bases: &HashMap<StreamId, StreamId>) -> bool {
-    let (mut slow, mut steps, mut limit) = (from, 0_u64, 1_u64);
-    let mut fast = from;
-    while let Some(next) = bases.get(&fast) {
-        fast = *next;
-        if fast == slow {
+/// Whether who goes from base to base comes back. What is fine is noted, so that nobody goes twice.
+fn is_circular(
+    from: StreamId,
+    bases: &HashMap<StreamId, StreamId>,
+    fine: &mut HashSet<StreamId>,
+) -> bool {
+    let mut way = HashSet::new();
+    let mut next = Some(&from);
+    while let Some(at) = next.filter(|at| !fine.contains(at)) {
+        if !way.insert(*at) {
             return true;
         }
-        steps += 1;
-        if steps == limit {
-            (slow, steps, limit) = (fast, 0, limit * 2);
-        }
+        next = bases.get(at);
     }
+    fine.extend(way);
     false
 }

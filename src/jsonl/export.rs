@@ -3,7 +3,7 @@
 //! A whole log is written branch by branch, of each what any stream shows, so that what is shared is written once.
 //! A stream alone is written as if it shared nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 
@@ -276,7 +276,7 @@ fn stream_line(history: &History, shares: Option<&Stretch>) -> StreamLine {
     StreamLine {
         id: info.id.to_string(),
         name: info.name.clone(),
-        labels: if is_deleted { Default::default() } else { info.labels.clone() },
+        labels: if is_deleted { BTreeMap::new() } else { info.labels.clone() },
         data_text: text.map(str::to_owned),
         data_base64: base64,
         state: info.state.into(),

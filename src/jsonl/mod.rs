@@ -78,8 +78,7 @@ impl Log {
     /// # Errors
     ///
     /// [`crate::ErrorKind::InvalidLine`], with the line; [`crate::ErrorKind::StreamExists`];
-    /// [`crate::ErrorKind::NameTaken`] and other refusals of metadata, with the line in the source's text;
-    /// [`crate::ErrorKind::Refused`] when an event is larger than the log's memory;
+    /// [`crate::ErrorKind::NameTaken`]; [`crate::ErrorKind::Refused`] when an event is larger than the log's memory;
     /// [`crate::ErrorKind::Io`] and whatever a commit fails with.
     pub fn import_jsonl(&self, from: impl BufRead + Seek) -> Result<Imported> {
         import::all(self.core(), from)
