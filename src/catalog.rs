@@ -5,6 +5,8 @@
 //! of what the segments say; it decides nothing.
 
 mod branch;
+#[cfg(feature = "json")]
+mod history;
 mod ids;
 mod life;
 mod list;
@@ -21,9 +23,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub(crate) use self::branch::{Branch, Lineage, Piece};
+#[cfg(feature = "json")]
+pub(crate) use self::history::{History, Stretch};
 pub(crate) use self::ids::{COMMIT_IDS_MAX, CommitIds};
 pub(crate) use self::life::{Change, Fork, Meta, NameChange, Rewind, Version};
-pub use self::list::{Cursor, Order, Page, Query};
+pub use self::list::{Cursor, NoCursor, Order, Page, Query};
 pub(crate) use self::reach::{Candidate, Shared, Wants};
 pub(crate) use self::snapshot::SpanBatches;
 pub use self::snapshot::{Snapshot, StreamInfo};

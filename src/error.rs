@@ -160,6 +160,15 @@ pub enum ErrorKind {
     },
     /// A label or a stream's data is over its limit.
     InvalidMetadata(&'static str),
+    /// The log has, or had, a stream of this id.
+    StreamExists(StreamId),
+    /// A line of what is imported is not what stands in an export.
+    InvalidLine {
+        /// Which line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The position lies beyond what the log holds.
     PositionOutOfRange {
         /// What was asked for.
@@ -363,6 +372,8 @@ impl ErrorKind {
                 write!(f, "it was committed before, at position {position}")
             }
             Self::InvalidMetadata(what) => f.write_str(what),
+            Self::StreamExists(id) => write!(f, "stream {id} is in this log already"),
+            Self::InvalidLine { line, what } => write!(f, "line {line}: {what}"),
             _ => Ok(()),
         }
     }

@@ -8,6 +8,8 @@ mod disk;
 mod error;
 mod format;
 mod index;
+#[cfg(feature = "json")]
+mod jsonl;
 mod log;
 mod options;
 mod reader;
@@ -26,7 +28,7 @@ mod writer;
 
 #[cfg(feature = "tokio")]
 pub use self::tokio::{AsyncEvents, blocking};
-pub use catalog::{Cursor, Order, Page, Query, Snapshot, StreamInfo};
+pub use catalog::{Cursor, NoCursor, Order, Page, Query, Snapshot, StreamInfo};
 pub use commit::{Commit, Ticket};
 #[cfg(feature = "sim")]
 pub use disk::{Fault, SimDisk};
@@ -34,6 +36,8 @@ pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use format::fuzzing;
+#[cfg(feature = "json")]
+pub use jsonl::{Exported, Imported};
 pub use log::Log;
 pub use options::{
     Clock, Collect, CommitOptions, Expect, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy,

@@ -267,6 +267,11 @@ impl Log {
         self.0.budget.used()
     }
 
+    #[cfg(feature = "json")]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0
+    }
+
     /// Backs the log up into another directory while commits go on: the backup is a log that was closed at
     /// [`BackupReport::position`], the last commit that is visible now, and is durable when this returns.
     ///

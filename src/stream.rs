@@ -1,6 +1,8 @@
 //! The handle of one stream: append, commit, read; what a stream goes through beside that is in the files below.
 //! Wiring only.
 
+#[cfg(feature = "json")]
+mod given;
 mod meta;
 mod past;
 mod state;

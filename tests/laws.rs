@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 9] = [
     &["writer", "reader", "upkeep"],
     &["tail", "fold"],
     &["core", "log", "stream"],
-    &["lib", "typed", "tokio", "bin"],
+    &["lib", "typed", "jsonl", "tokio", "bin"],
 ];
 
 const FILE_SYSTEM: [&str; 9] = [

@@ -2,6 +2,8 @@
 //! was not asked to be.
 
 use std::collections::BinaryHeap;
+use std::fmt;
+use std::str::FromStr;
 
 use super::snapshot::View;
 use super::{LogPlace, Snapshot, StreamInfo};
@@ -178,6 +180,35 @@ pub struct Cursor {
     /// The place of the last commit; 0 when the order is that of ids.
     place: u64,
     id: StreamId,
+}
+
+impl fmt::Display for Cursor {
+    /// As text, for whoever asks for the next page from elsewhere.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{}", self.place, self.id)
+    }
+}
+
+/// A text is no [`Cursor`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoCursor;
+
+impl fmt::Display for NoCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this is no cursor of a list")
+    }
+}
+
+impl std::error::Error for NoCursor {}
+
+impl FromStr for Cursor {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        let (place, id) = text.split_once('.').ok_or(NoCursor)?;
+        let place = u64::from_str_radix(place, 16).map_err(|_| NoCursor)?;
+        Ok(Self { place, id: id.parse().map_err(|_| NoCursor)? })
+    }
 }
 
 /// A part of a list.

@@ -52,7 +52,7 @@ impl Snapshot {
         Ok(LogEvents::new(self.clone(), from.get().max(1)))
     }
 
-    /// The stream that a person means: by id, by name, or by the beginning of an id.
+    /// The stream that a person means: by id, by name, or by the beginning of an id. Hyphens in ids do not matter.
     ///
     /// # Errors
     ///
@@ -68,12 +68,13 @@ impl Snapshot {
                 Some(_) => Ok(id),
             };
         }
-        let prefix = text.to_ascii_lowercase();
+        let plain = |text: String| text.replace('-', "");
+        let prefix = plain(text.to_ascii_lowercase());
         let mut found = self
             .streams()
             .into_iter()
             .map(|info| info.id)
-            .filter(|id| !prefix.is_empty() && id.to_string().starts_with(&prefix));
+            .filter(|id| !prefix.is_empty() && plain(id.to_string()).starts_with(&prefix));
         match (found.next(), found.next()) {
             (Some(id), None) => Ok(id),
             (None, _) => Err(Error::new(ErrorKind::UnknownName(text.into()), "resolve")),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 
+#[cfg(feature = "cli")]
+pub(crate) mod cli;
 #[cfg(feature = "sim")]
 pub(crate) mod oracle;
 pub(crate) mod writers;

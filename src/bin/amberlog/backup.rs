@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::output::{Out, Outcome, Verdict, in_log};
-use crate::units::bytes_text;
+use crate::output::{Out, Outcome, Verdict, in_log, waiting};
+use crate::units::{bytes_text, count};
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -17,7 +17,9 @@ struct Report {
 
 /// Backs the log up into `target` and tells at which position.
 pub(crate) fn run(log: &Path, target: &Path, out: &mut Out) -> Outcome {
+    let waiting = waiting("copying");
     let done = amberlog::backup(log, target).map_err(in_log(log))?;
+    waiting.finish_and_clear();
     let report = Report {
         position: done.position.get(),
         segments: done.segments,
@@ -28,9 +30,9 @@ pub(crate) fn run(log: &Path, target: &Path, out: &mut Out) -> Outcome {
         out.json(&report)?;
     } else {
         out.line(format_args!(
-            "backed up to position {}: {} segments, {} copied, {} shared with the log",
+            "backed up to position {}: {}, {} copied, {} shared with the log",
             report.position,
-            report.segments,
+            count(report.segments.into(), "segment"),
             bytes_text(report.copied_bytes),
             bytes_text(report.shared_bytes),
         ))?;

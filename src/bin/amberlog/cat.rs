@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use amberlog::{ErrorKind, Event, Result};
+use amberlog::{ErrorKind, Event};
 use serde::Serialize;
 
 use crate::lines::UNENDED;
@@ -14,7 +14,8 @@ const DETAILS: &str = "\
 An event is printed as its payload and a newline. An imported file comes back
 byte for byte: if its last line had no newline (event kind 1 at the end of a
 stream), none is printed. Gaps and damage are told on standard error, reading
-goes on behind them, and damage gives exit code 1.
+goes on behind them, and damage gives exit code 1. Events that were asked for and are
+trimmed give exit code 2.
 
 With --json an event has seq, position, kind, codec, time, dropped_before (if
 any were), and payload, or payload_base16 if it is no UTF-8.";
@@ -75,43 +76,66 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
     let (snapshot, _) = open(&args.log)?;
     let stream = resolve(&snapshot, &args.log, &args.stream)?;
     let head = snapshot.stream(stream).map_or(0, |info| info.head.get());
-    let range = args.from.unwrap_or(0)..args.to.unwrap_or(u64::MAX);
+    let start = snapshot.stream(stream).map_or(0, |info| info.start.get());
+    let range = args.from.unwrap_or(start)..args.to.unwrap_or(head).min(head);
     let events = snapshot.events(stream).map_err(in_log(&args.log))?;
-    let events = events.range(range);
+    let events = events.range(range.clone());
+    let printed = |seen: Seen| {
+        // A gap that reaches over the end of what was asked for is told by nothing behind it.
+        let missing = seen.end.max(range.start.max(start))..range.end;
+        if !missing.is_empty() && seen.verdict == Verdict::Done {
+            let (events, seq) = (count(missing.end - missing.start, "event"), missing.end);
+            note(format_args!("… {events} dropped before seq {seq}"));
+        }
+        Ok(seen.verdict)
+    };
     if out.is_json() {
-        return if args.reverse {
-            print(args, events.rev(), |event| out.json(&Printed::new(event)))
+        return printed(if args.reverse {
+            print(args, events.rev(), |event| out.json(&Printed::new(event)))?
         } else {
-            print(args, events, |event| out.json(&Printed::new(event)))
-        };
+            print(args, events, |event| out.json(&Printed::new(event)))?
+        });
     }
     if args.reverse {
-        return print(args, events.rev(), |event| {
+        return printed(print(args, events.rev(), |event| {
             tell_gap(event);
             out.raw(event.payload())?;
             out.raw(b"\n")
-        });
+        })?);
     }
-    print(args, events, |event| {
+    printed(print(args, events, |event| {
         tell_gap(event);
         out.raw(event.payload())?;
         // Only what ends the stream may lack its newline: other programs have a kind 1 of their own.
         let ends_stream = event.seq().get() + 1 == head;
         if event.kind() == UNENDED && ends_stream { Ok(()) } else { out.raw(b"\n") }
-    })
+    })?)
+}
+
+/// How it went, and where the last event ended that was printed.
+struct Seen {
+    verdict: Verdict,
+    end: u64,
 }
 
 fn print(
     args: &Args,
-    events: impl Iterator<Item = Result<Event>>,
+    events: impl Iterator<Item = amberlog::Result<Event>>,
     mut each: impl FnMut(&Event) -> std::io::Result<()>,
-) -> Outcome {
-    let mut verdict = Verdict::Done;
+) -> Result<Seen, Failure> {
+    let (mut verdict, mut end) = (Verdict::Done, 0);
     for event in events {
         match event {
-            Ok(event) => each(&event)?,
+            Ok(event) => {
+                each(&event)?;
+                end = end.max(event.seq().get() + 1);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Trimmed { .. }) => {
+                verdict = Verdict::Incomplete;
+                note(error);
+            }
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt { .. }) => {
-                verdict = Verdict::Found;
+                verdict = verdict.max(Verdict::Found);
                 note(error);
             }
             Err(error) => {
@@ -120,7 +144,7 @@ fn print(
             }
         }
     }
-    Ok(verdict)
+    Ok(Seen { verdict, end })
 }
 
 fn tell_gap(event: &Event) {

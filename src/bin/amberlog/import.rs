@@ -3,16 +3,17 @@
 //! A name that is there already is compared first: what an earlier import began is finished, what is there is
 //! left alone, and what differs is not touched.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use amberlog::{Events, Log, Options, RefusedReason, Stream, StreamOptions};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
+use crate::export;
 use crate::flight::{Crash, Flight};
 use crate::lines::Lines;
-use crate::output::{Out, Outcome, Verdict, in_log, note};
+use crate::output::{Out, Outcome, Verdict, in_log, note, progress};
 use crate::reading::tell_damage;
 use crate::sources::{LINE_BYTES_MAX, Source, Sources, open};
 use crate::units::{count, printable};
@@ -28,7 +29,8 @@ const DETAILS: &str = "\
 A stream is named by the file's path relative to the folder that was given, or
 by the file's name. Left out, with a note: hidden files, symbolic links, the
 log itself, and files with a NUL byte in their first 8 KiB unless they are
-called .jsonl. A file without lines makes no stream.
+called .jsonl. A file without lines makes no stream. What `amberlog export`
+wrote is taken as what it stands for with --jsonl, and as text without.
 
 A file whose stream is there already is compared with it. If they are equal,
 nothing happens; if the file has more lines, those are imported; if they
@@ -48,6 +50,9 @@ pub(crate) struct Args {
     /// Commit every N lines, and at the end of each file [default: whenever 1 MiB is buffered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     commit_every: Option<u64>,
+    /// The files are exports: make the streams that they hold, as they were. No file is taken in part
+    #[arg(long, conflicts_with = "commit_every")]
+    jsonl: bool,
 }
 
 /// What became of a file.
@@ -147,6 +152,9 @@ enum Compared {
 
 /// Imports the files into the log, and says what became of each.
 pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
+    if args.jsonl {
+        return export::import(&args.log, &args.paths, out);
+    }
     let sources = Sources::find(&args.paths, &args.log)?;
     let options = Options::new().ring_bytes_max(RING_BYTES);
     let log = options.open(&args.log).map_err(in_log(&args.log))?;
@@ -181,7 +189,7 @@ impl<'a> Import<'a> {
             log,
             commit_every,
             flight: Flight::default(),
-            bar: progress(total),
+            bar: progress(total, "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}"),
             reports: Vec::new(),
             buffered_lines: 0,
             buffered_bytes: 0,
@@ -394,18 +402,6 @@ fn compare<R: BufRead>(mut events: Events, lines: &mut Lines<R>) -> std::io::Res
             continue;
         };
         return Ok(Compared::Differs(why));
-    }
-}
-
-fn progress(bytes: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(bytes);
-    let template = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use amberlog::{ErrorKind, Inspection, Item, MEMORY_COSTS, Snapshot, StreamId, Survey, Timestamp};
 use serde::Serialize;
 
+use crate::list::state_word;
 use crate::output::{Failure, Out, Outcome, Verdict, in_log, note};
 use crate::reading::{open, resolve};
 use crate::units::{bytes_text, printable, rfc3339};
@@ -70,6 +71,13 @@ struct StreamFacts {
     id: String,
     name: Option<String>,
     created: Option<String>,
+    state: &'static str,
+    labels: BTreeMap<String, String>,
+    data_bytes: usize,
+    parent: Option<String>,
+    parent_seq: Option<u64>,
+    generation: u32,
+    start: u64,
     head: u64,
     events: u64,
     dropped: u64,
@@ -162,10 +170,19 @@ fn of_stream(log: &Path, snapshot: &Snapshot, id: StreamId, out: &mut Out) -> Ou
     let failed = in_log(log);
     let info = snapshot.stream(id);
     let head = info.as_ref().map_or(0, |info| info.head.get());
+    let start = info.as_ref().map_or(0, |info| info.start.get());
+    let parent = info.as_ref().and_then(|info| info.parent);
     let mut facts = StreamFacts {
         id: id.to_string(),
         name: info.as_ref().and_then(|info| info.name.clone()),
         created: id.created().map(rfc3339),
+        state: info.as_ref().map_or("unknown", |info| state_word(info.state)),
+        labels: info.as_ref().map(|info| info.labels.clone()).unwrap_or_default(),
+        data_bytes: info.as_ref().and_then(|info| info.data.as_ref()).map_or(0, |data| data.len()),
+        parent: parent.map(|(id, _)| id.to_string()),
+        parent_seq: parent.map(|(_, seq)| seq.get()),
+        generation: info.as_ref().map_or(0, |info| info.generation),
+        start,
         head,
         events: 0,
         dropped: 0,
@@ -180,7 +197,8 @@ fn of_stream(log: &Path, snapshot: &Snapshot, id: StreamId, out: &mut Out) -> Ou
         match event {
             Ok(event) => {
                 facts.events += 1;
-                facts.dropped += event.dropped_before();
+                // A gap may begin before the stream does now.
+                facts.dropped += event.dropped_before().min(event.seq().get() - start);
                 facts.payload_bytes += event.payload().len() as u64;
                 if last.is_none() {
                     facts.first_event = Some(rfc3339(event.time()));
@@ -192,7 +210,7 @@ fn of_stream(log: &Path, snapshot: &Snapshot, id: StreamId, out: &mut Out) -> Ou
         }
     }
     facts.last_event = last.map(rfc3339);
-    facts.unreadable = head.saturating_sub(facts.events + facts.dropped);
+    facts.unreadable = (head - start.min(head)).saturating_sub(facts.events + facts.dropped);
     if out.is_json() {
         out.json(&facts)?;
     } else {
@@ -209,6 +227,19 @@ fn print_stream(facts: &StreamFacts, out: &mut Out) -> std::io::Result<()> {
     }
     let created = facts.created.as_ref().unwrap_or(&unknown);
     out.line(format_args!("created        {created}"))?;
+    out.line(format_args!("state          {}", facts.state))?;
+    for (key, value) in &facts.labels {
+        out.line(format_args!("label          {}", printable(&format!("{key}={value}"))))?;
+    }
+    if let (Some(parent), Some(seq)) = (&facts.parent, facts.parent_seq) {
+        out.line(format_args!("forked from    {parent} at {seq}"))?;
+    }
+    if facts.start > 0 {
+        out.line(format_args!("starts at      {}", facts.start))?;
+    }
+    if facts.data_bytes > 0 {
+        out.line(format_args!("data           {}", bytes_text(facts.data_bytes as u64)))?;
+    }
     out.line(format_args!("events         {}", facts.events))?;
     if facts.dropped > 0 {
         out.line(format_args!("dropped        {}", facts.dropped))?;

@@ -5,10 +5,13 @@
 
 mod backup;
 mod cat;
+mod collect;
 mod dump;
+mod export;
 mod flight;
 mod import;
 mod info;
+mod life;
 mod lines;
 mod list;
 mod output;
@@ -24,6 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::life::Fate;
 use crate::output::{Failure, Form, Out, Outcome, Verdict, complain};
 
 const AFTER_HELP: &str = "\
@@ -39,7 +43,7 @@ change nothing in the log, take no lock, and work while another process writes t
 #[derive(Debug, Parser)]
 #[command(name = "amberlog", version, after_help = AFTER_HELP)]
 struct Args {
-    /// Print JSON: one object a line from ls, cat and dump, one object from the others
+    /// Print JSON: one object a line from ls, cat, dump and import --jsonl, one object from the others
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -52,11 +56,8 @@ enum Verb {
     Import(import::Args),
     /// Write the lines of standard input into one stream
     Record(record::Args),
-    /// List the streams
-    Ls {
-        /// The log's directory
-        log: PathBuf,
-    },
+    /// List streams: by state, label, name, parent and time
+    Ls(list::Args),
     /// Print the events of a stream
     Cat(cat::Args),
     /// Tell what is known of a log, or of one stream
@@ -66,6 +67,26 @@ enum Verb {
         /// A stream: its id, the beginning of its id, or its name
         stream: Option<String>,
     },
+    /// Make a stream that begins as another one does; nothing is copied
+    Fork(life::ForkArgs),
+    /// Drop the events of a stream from a seq on; forks keep what they share
+    Rewind(life::Place),
+    /// Forget the events of a stream before a seq; forks keep what they share
+    Trim(life::Place),
+    /// Give a stream a name, another one, or none
+    Name(life::NameArgs),
+    /// Set labels of a stream, and take them away
+    Label(life::LabelArgs),
+    /// Archive streams: they are read as before, and neither listed nor written
+    Archive(life::Streams),
+    /// Take that back
+    Unarchive(life::Streams),
+    /// Delete streams, for good; forks keep what they share, `collect` gives the space back
+    Rm(life::Streams),
+    /// Write streams as JSON Lines, which `import --jsonl` takes without loss
+    Export(export::Args),
+    /// Give back the space of what was deleted, trimmed and rewound
+    Collect(collect::Args),
     /// Read every byte of a log and report what is damaged; repairs nothing
     Verify {
         /// The log's directory
@@ -110,7 +131,17 @@ fn run(verb: &Verb, form: Form) -> Outcome {
     let verdict = match verb {
         Verb::Import(args) => import::run(args, &mut out),
         Verb::Record(args) => record::run(args, &mut out),
-        Verb::Ls { log } => list::run(log, &mut out),
+        Verb::Ls(args) => list::run(args, &mut out),
+        Verb::Fork(args) => life::fork(args, &mut out),
+        Verb::Rewind(args) => life::rewind(args, &mut out),
+        Verb::Trim(args) => life::trim(args, &mut out),
+        Verb::Name(args) => life::name(args, &mut out),
+        Verb::Label(args) => life::label(args, &mut out),
+        Verb::Archive(args) => life::decide(args, Fate::Archive, &mut out),
+        Verb::Unarchive(args) => life::decide(args, Fate::Unarchive, &mut out),
+        Verb::Rm(args) => life::decide(args, Fate::Delete, &mut out),
+        Verb::Export(args) => export::run(args, &mut out),
+        Verb::Collect(args) => collect::run(args, &mut out),
         Verb::Cat(args) => cat::run(args, &mut out),
         Verb::Info { log, stream } => info::run(log, stream.as_deref(), &mut out),
         Verb::Verify { log } => verify::run(log, &mut out),

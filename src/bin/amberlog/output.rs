@@ -1,10 +1,11 @@
 //! Where results, hints and errors go, and how a verb ends.
 
 use std::fmt::{self, Display};
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 
 use amberlog::{Error, ErrorKind};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 /// How much is printed at once.
@@ -86,9 +87,15 @@ impl Failure {
             | ErrorKind::UnknownStream(_) => Some(format!("`amberlog ls {log}` lists them")),
             ErrorKind::NoLog => Some("a log is made by its first commit".into()),
             ErrorKind::Locked { .. } => {
-                Some("ls, cat, info, verify and dump work all the same".into())
+                Some("ls, cat, info, export, backup, verify and dump work all the same".into())
             }
             ErrorKind::NotEmpty => Some("a backup needs a directory of its own".into()),
+            ErrorKind::Archived(id) => {
+                Some(format!("`amberlog unarchive {log} {id}` takes that back"))
+            }
+            ErrorKind::StreamExists(_) => {
+                Some("an export is imported into a log that has none of its streams".into())
+            }
             ErrorKind::Corrupt { .. } => Some(format!("`amberlog verify {log}` tells more")),
             _ => None,
         }
@@ -113,6 +120,26 @@ pub(crate) fn complain(failure: &Failure) {
     }
 }
 
+/// A bar that shows how far a long work is, where somebody may be looking.
+pub(crate) fn progress(length: u64, template: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length);
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// The same where nobody knows how much there is to do.
+pub(crate) fn waiting(what: &'static str) -> ProgressBar {
+    let bar = progress(0, "{spinner} {msg} {elapsed}");
+    bar.set_message(what);
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    bar
+}
+
 /// Standard output, buffered.
 #[derive(Debug)]
 pub(crate) struct Out {
@@ -129,6 +156,11 @@ impl Out {
     /// Whether JSON is wanted.
     pub(crate) fn is_json(&self) -> bool {
         self.form == Form::Json
+    }
+
+    /// Where bytes go as they are.
+    pub(crate) fn writer(&mut self) -> &mut impl Write {
+        &mut self.to
     }
 
     /// Prints bytes as they are.

@@ -42,13 +42,18 @@ pub(crate) struct Sources {
 impl Sources {
     /// Walks the paths. The log itself, if it lies among them, is left out.
     ///
-    /// Fails when a path is not there, and when two files would be streams of one name.
+    /// Fails when two files would be streams of one name.
     pub(crate) fn find(paths: &[PathBuf], log: &Path) -> Result<Self, Failure> {
         let mut found = Self::default();
         let log = log.canonicalize().ok();
         for path in paths {
-            let meta = std::fs::metadata(path)
-                .map_err(|error| Failure::Input { what: path.display().to_string(), error })?;
+            let meta = match std::fs::metadata(path) {
+                Ok(meta) => meta,
+                Err(error) => {
+                    found.failed.push((path.clone(), error.to_string()));
+                    continue;
+                }
+            };
             if meta.is_dir() {
                 found.walk(path, log.as_deref());
             } else {

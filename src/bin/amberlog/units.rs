@@ -26,6 +26,46 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
+/// The day since 1970 of a date, as [`civil`] has it; `None` when there is no such day, or it lies before.
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    if !(1970..=9999).contains(&year) {
+        return None;
+    }
+    let guess = (year - 1970) * 365 + (month.checked_sub(1)?) * 28;
+    // Months and leap years only make it later.
+    (guess..guess + 4000).find(|days| civil(*days) == (year, month, day))
+}
+
+/// A moment as a person writes it, in UTC: a date, or a date and a time.
+pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let wrong = || "no moment; 2026-11-22 and 2026-11-22T18:00:00Z are".to_owned();
+    let (date, time) = match text.split_once('T') {
+        Some((date, time)) => (date, time.strip_suffix('Z').ok_or_else(wrong)?),
+        None => (text, "00:00:00"),
+    };
+    let numbers = |text: &str, separator| {
+        let parts = text.split(separator).map(|part| part.parse::<u64>().ok());
+        let parts = parts.collect::<Option<Vec<u64>>>()?;
+        <[u64; 3]>::try_from(parts).ok()
+    };
+    let [year, month, day] = numbers(date, '-').ok_or_else(wrong)?;
+    let [hour, minute, second] = numbers(time, ':').ok_or_else(wrong)?;
+    if hour > 23 || minute > 59 || second > 59 {
+        return Err(wrong());
+    }
+    let days = days(year, month, day).ok_or_else(wrong)?;
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    Ok(Timestamp::from_micros(seconds * 1_000_000))
+}
+
+/// A label as a person writes it: `KEY=VALUE`.
+pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err("no label; user=7 is one".to_owned()),
+    }
+}
+
 /// Bytes as a person writes them: a number, or a number with k, M or G for the powers of 1,024.
 pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
     let (digits, shift) = match text.as_bytes().last() {
@@ -111,6 +151,30 @@ mod tests {
             );
             before = now;
         }
+    }
+
+    #[test]
+    fn moments_are_read_as_they_are_written() {
+        for text in ["1970-01-01", "2024-02-29", "2026-11-22", "9999-12-31"] {
+            let time = parse_time(text).expect("a day");
+            assert_eq!(rfc3339(time), format!("{text}T00:00:00.000000Z"));
+        }
+        let time = parse_time("2026-11-22T18:30:05Z").expect("a moment");
+        assert_eq!(rfc3339(time), "2026-11-22T18:30:05.000000Z");
+        for wrong in [
+            "",
+            "2025-02-29",
+            "2026-13-01",
+            "2026-00-01",
+            "2026-11-22T24:00:00Z",
+            "1969-01-01",
+            "2026-11-22T18:00:00",
+            "22.11.2026",
+        ] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_label("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(parse_label("a").is_err());
     }
 
     #[test]
