@@ -6,13 +6,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::io::Read;
+use std::path::Path;
+use std::process::Stdio;
 
 use amberlog::{Log, Snapshot};
 use serde_json::Value;
-use tempfile::TempDir;
+
+use support::cli::{Bench, Ran, numbers, read_tree};
 
 const READING: [&[&str]; 6] = [
     &["ls", "LOG"],
