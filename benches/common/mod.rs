@@ -100,12 +100,16 @@ pub(crate) fn commit_bytes(events: usize, payload_bytes: usize) -> usize {
     COMMIT_BYTES + (events * (FRAME_BYTES + payload_bytes)).next_multiple_of(8)
 }
 
-/// Copies a tree of files and makes the copy durable, so that a later sync pays for its own writes only.
+/// Copies a log and makes the copy durable, so that a later sync pays for its own writes only. A file that is
+/// being made is no part of the log yet, and gets its name meanwhile: it is left out.
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("writable");
     for entry in fs::read_dir(from).expect("readable") {
         let entry = entry.expect("readable");
         let target = to.join(entry.file_name());
+        if target.extension().is_some_and(|extension| extension == "new") {
+            continue;
+        }
         if entry.file_type().expect("readable").is_dir() {
             copy_dir(&entry.path(), &target);
         } else {
