@@ -22,7 +22,9 @@ fn events(snapshot: &Snapshot, id: StreamId) -> Events {
 
 /// A parent, a fork of it that was rewound and trimmed, a flight recorder, and one of which only metadata is known.
 fn streams(log: &Log) -> Vec<StreamId> {
-    let commit = |stream: &mut Stream| drop(stream.commit().wait().expect("committed"));
+    let commit = |stream: &mut Stream| {
+        stream.commit().wait().expect("committed");
+    };
     let mut parent = log.stream_with(&StreamOptions::new().name("parent")).expect("a stream");
     for turn in 0..60_u8 {
         parent.append([turn; 700]).expect("room");

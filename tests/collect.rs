@@ -8,12 +8,13 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use amberlog::{
-    CollectOptions, CollectReport, ErrorKind, Fault, Log, Options, Position, SimDisk, Snapshot,
-    Status, Stream, StreamId, StreamInfo, StreamState, survey_on,
+    Collect, CollectOptions, CollectReport, ErrorKind, Fault, Log, Options, Position, SimDisk,
+    Snapshot, Status, Stream, StreamId, StreamInfo, StreamState, survey_on,
 };
-use support::{Rng, env_or};
+use support::{Rng, env_or, read_dir};
 
 fn options() -> Options {
     Log::options().segment_bytes_first(16 << 10).segment_bytes_max(32 << 10)
@@ -202,7 +203,9 @@ fn p6_what_nobody_can_see_is_gone_and_a_deleted_stream_stays_deleted() {
         gone.push(stream);
     }
     let ids: Vec<StreamId> = gone.iter().map(Stream::id).collect();
-    gone.iter_mut().for_each(|stream| drop(stream.delete().wait().expect("deleted")));
+    for stream in &mut gone {
+        stream.delete().wait().expect("deleted");
+    }
     let bytes = |disk: &SimDisk| disk.files().values().map(Vec::len).sum::<usize>();
     let before = bytes(&disk);
     let plan = log.collect(CollectOptions::new().dry_run()).expect("planned");
@@ -312,14 +315,46 @@ fn p5_a_quota_refuses_events_and_lets_room_be_made() {
     );
     assert_eq!(waiting.buffered(), 1, "the event is back");
     let before = log.snapshot().position();
-    streams
-        .iter_mut()
-        .for_each(|stream| drop(stream.delete().wait().expect("deleting makes room")));
+    for stream in &mut streams {
+        stream.delete().wait().expect("deleting makes room");
+    }
     assert!(log.snapshot().position() > before);
     waiting.commit().wait().expect_err("nothing was collected yet");
     assert!(log.collect(CollectOptions::new()).expect("collected").freed_bytes() > 0);
     waiting.commit().wait().expect("there is room");
     assert_eq!(log.snapshot().stream(waiting.id()).expect("known").state, StreamState::Active);
+}
+
+/// By itself, when it was chosen, and while commits go on.
+#[test]
+fn p6_p12_a_log_collects_in_the_background() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = options().collect(Collect::Background).open(dir.path()).expect("opens");
+    let mut kept = log.stream().expect("a stream");
+    let mut gone = log.stream().expect("a stream");
+    for turn in 0..200_u8 {
+        gone.append([turn; 2_000]).expect("room");
+        kept.append([turn; 20]).expect("room");
+        log.commit_all([&mut gone, &mut kept]).wait().expect("committed");
+    }
+    gone.delete().wait().expect("deleted");
+    let bytes = || read_dir(dir.path()).values().map(Vec::len).sum::<usize>();
+    let before = bytes();
+    let started = Instant::now();
+    while bytes() > before / 2 {
+        assert!(started.elapsed() < Duration::from_secs(60), "{} of {before} bytes", bytes());
+        kept.append("on").expect("room");
+        kept.commit().wait().expect("committed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let count = kept.head().get() as usize;
+    assert_eq!(log.snapshot().events(kept.id()).expect("known").count(), count);
+    let id = kept.id();
+    drop((kept, gone));
+    log.close().expect("closes");
+    let (snapshot, found) = Snapshot::open(dir.path()).expect("opens");
+    assert!(found.is_sound());
+    assert!(snapshot.events(id).expect("known").all(|event| event.is_ok()));
 }
 
 /// A collector that does not know who shares what is noticed.

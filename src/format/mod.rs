@@ -24,7 +24,7 @@ pub(crate) use commit::{
 pub(crate) use frame::{FrameHead, Frames, frame_crc, frame_head, put_frame_head};
 pub(crate) use segment::{
     Covers, FooterEntry, HeaderError, SegmentHeader, Trailer, decode_header, decode_trailer,
-    decode_twin, encode_footer, footer_bytes, footer_entry, footer_is_valid,
+    decode_twin, encode_footer, footer_bytes, footer_entry, footer_is_valid, seems_segment,
 };
 
 /// The newest format version, and so far the only one.

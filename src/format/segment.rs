@@ -64,6 +64,13 @@ impl SegmentHeader {
     }
 }
 
+/// Whether the block is one of a segment, whole or not: its header or the twin says so.
+pub(crate) fn seems_segment(block: &[u8]) -> bool {
+    [0, header::TWIN]
+        .iter()
+        .any(|at| block.get(*at..).is_some_and(|one| one.starts_with(&header::MAGIC)))
+}
+
 /// Reads a header block; a damaged header is replaced by its twin. Says whether both were whole.
 pub(crate) fn decode_header(block: &[u8]) -> Result<(SegmentHeader, bool), HeaderError> {
     let Some(block) = block.get(..header::BLOCK_BYTES) else {

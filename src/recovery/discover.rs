@@ -12,7 +12,7 @@ use crate::disk::{Disk, DiskFile, read_at_most, read_exact_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
     COMMITS_AT, HeaderError, SegmentHeader, VERSION, commit_header, decode_header, decode_twin,
-    header, is_zero,
+    header, is_zero, seems_segment,
 };
 use crate::segment::{
     DIR, Sealed, Segment, Spare, UNFINISHED_COPY, is_unfinished, parse_name, path, place,
@@ -130,8 +130,8 @@ pub(super) fn alone(disk: &dyn Disk, name: &str) -> Result<Candidate> {
             let kind = ErrorKind::UnsupportedVersion { found, supported: VERSION };
             Err(Error::new(kind, "open").at(place()))
         }
-        Ok(_) => Err(Error::new(ErrorKind::NoLog, "open").at(place())),
-        Err(_) => Err(Error::corrupt("open", place())),
+        Err(_) if seems_segment(&block) => Err(Error::corrupt("open", place())),
+        Ok(_) | Err(_) => Err(Error::new(ErrorKind::NoLog, "open").at(place())),
     }
 }
 
