@@ -293,7 +293,7 @@ fn any_log_comes_back() {
                 1 => drop(stream.rewind(rng.below(head + 1))),
                 // A volatile one may start behind the seqs that its ring dropped last of all.
                 2 if stream.status() == Status::Durable => {
-                    drop(stream.trim(rng.below(head + 1)).wait())
+                    drop(stream.trim(rng.below(head + 1)).wait());
                 }
                 3 => drop(stream.set_label("l", &rng.next().to_string())),
                 4 if rng.one_in(3) => {
