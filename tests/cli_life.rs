@@ -1,0 +1,213 @@
+//! What becomes of streams by the command line's verbs, and the two ways out of a log and back.
+
+#![cfg(feature = "cli")]
+
+#[allow(dead_code)] // other tests of the command line use the rest
+#[path = "support/cli.rs"]
+mod cli;
+
+use std::fs;
+
+use serde_json::Value;
+
+use cli::{Bench, Ran, numbers};
+
+/// A log with the streams `a` of ten events and `b` of three.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    bench.file("a", &numbers(0, 10));
+    bench.file("b", &numbers(0, 3));
+    bench.run(&["import", "LOG", "FILES"]).ends_with(0);
+    bench
+}
+
+/// The names that `ls` lists, in its order.
+fn names(bench: &Bench, args: &[&str]) -> Vec<String> {
+    let args = [&["ls", "LOG", "--json"], args].concat();
+    let lines = bench.run(&args).ends_with(0).json();
+    lines.iter().filter_map(|line| Some(line["name"].as_str()?.to_owned())).collect()
+}
+
+fn one(ran: Ran) -> Value {
+    let mut lines = ran.ends_with(0).json();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines.remove(0)
+}
+
+#[test]
+fn a_fork_begins_as_its_parent_does_and_goes_its_own_way() {
+    let bench = bench();
+    let fork = ["fork", "LOG", "a", "--at", "4", "--name", "c", "--label", "kind=try", "--json"];
+    let forked = one(bench.run(&fork));
+    assert_eq!((forked["name"].as_str(), forked["head"].as_u64()), (Some("c"), Some(4)));
+    bench.cat_is("c", &numbers(0, 4));
+    bench.run_with(&["record", "LOG", "--name", "c"], b"else\n").ends_with(0);
+    bench.cat_is("c", &[numbers(0, 4), b"else\n".to_vec()].concat());
+    bench.cat_is("a", &numbers(0, 10));
+    assert_eq!(names(&bench, &["--parent", "a"]), ["c"]);
+    assert_eq!(names(&bench, &["--label", "kind=try"]), ["c"]);
+    let taken = bench.run(&["fork", "LOG", "a", "--name", "b"]).ends_with(2);
+    assert!(taken.err.contains("name"), "{taken:?}");
+    let behind = bench.run(&["fork", "LOG", "a", "--at", "11"]).ends_with(2);
+    assert!(behind.err.contains("11"), "{behind:?}");
+    assert_eq!(names(&bench, &[]), ["a", "b", "c"], "what was refused left nothing");
+}
+
+#[test]
+fn rewinding_drops_the_end_and_trimming_the_beginning() {
+    let bench = bench();
+    assert_eq!(one(bench.run(&["rewind", "LOG", "a", "6", "--json"]))["head"], 6);
+    bench.cat_is("a", &numbers(0, 6));
+    assert_eq!(one(bench.run(&["trim", "LOG", "a", "2", "--json"]))["head"], 6);
+    bench.cat_is("a", &numbers(2, 6));
+    for verb in ["rewind", "trim"] {
+        let ran = bench.run(&[verb, "LOG", "a", "7"]).ends_with(2);
+        assert!(ran.err.contains('7'), "{ran:?}");
+    }
+    bench.cat_is("a", &numbers(2, 6));
+    bench.run(&["rewind", "LOG", "nobody", "0"]).ends_with(2);
+}
+
+#[test]
+fn names_and_labels_are_given_changed_and_taken_away() {
+    let bench = bench();
+    bench.run(&["name", "LOG", "a", "alpha"]).ends_with(0);
+    bench.cat_is("alpha", &numbers(0, 10));
+    bench.run(&["cat", "LOG", "a"]).ends_with(2);
+    bench.run(&["name", "LOG", "alpha", "b"]).ends_with(2);
+    bench.run(&["label", "LOG", "alpha", "model=small", "mood=calm"]).ends_with(0);
+    bench.run(&["label", "LOG", "alpha", "model=large", "--remove", "mood"]).ends_with(0);
+    let listed = one(bench.run(&["ls", "LOG", "--label", "model", "--json"]));
+    assert_eq!(listed["labels"], serde_json::json!({"model": "large"}));
+    assert!(names(&bench, &["--label", "model=small"]).is_empty());
+    bench.run(&["name", "LOG", "alpha", "--remove"]).ends_with(0);
+    assert_eq!(names(&bench, &[]), ["b"]);
+    bench.run(&["name", "LOG", "b", "a"]).ends_with(0);
+    for wrong in [&["name", "LOG", "a"][..], &["label", "LOG", "a"], &["label", "LOG", "a", "x"]] {
+        bench.run(wrong).ends_with(2);
+    }
+}
+
+#[test]
+fn what_is_archived_is_read_and_not_written() {
+    let bench = bench();
+    let done = one(bench.run(&["archive", "LOG", "a", "b", "a", "--json"]));
+    assert_eq!(done["streams"].as_array().map(Vec::len), Some(2), "{done}");
+    assert!(names(&bench, &[]).is_empty());
+    assert_eq!(names(&bench, &["--state", "archived"]), ["a", "b"]);
+    bench.cat_is("a", &numbers(0, 10));
+    let refused = bench.run_with(&["record", "LOG", "--name", "a"], b"more\n").ends_with(2);
+    assert!(refused.err.contains("archived"), "{refused:?}");
+    bench.run(&["unarchive", "LOG", "a"]).ends_with(0);
+    bench.run_with(&["record", "LOG", "--name", "a"], b"10\n").ends_with(0);
+    bench.cat_is("a", &numbers(0, 11));
+    assert_eq!(names(&bench, &[]), ["a"]);
+    // One that is unknown: nothing is done to the others.
+    bench.run(&["archive", "LOG", "a", "nobody"]).ends_with(2);
+    assert_eq!(names(&bench, &[]), ["a"]);
+}
+
+#[test]
+fn a_deleted_stream_is_gone_its_name_is_free_and_its_space_comes_back() {
+    let bench = Bench::new();
+    // More than the segment that is being written, which is left alone.
+    bench.file(
+        "gone",
+        &"a line of some length that nobody will miss\n".repeat(250_000).into_bytes(),
+    );
+    bench.file("kept", &numbers(0, 3));
+    bench.run(&["import", "LOG", "FILES"]).ends_with(0);
+    let id = one(bench.run(&["ls", "LOG", "--name", "gone", "--json"]))["id"].clone();
+    let id = id.as_str().expect("an id");
+    let done = one(bench.run(&["rm", "LOG", "gone", "--json"]));
+    assert_eq!(done["streams"][0]["name"], "gone");
+    bench.run(&["cat", "LOG", "gone"]).ends_with(2);
+    let deleted = bench.run(&["cat", "LOG", id]).ends_with(2);
+    assert!(deleted.err.contains("deleted"), "{deleted:?}");
+    bench.run(&["name", "LOG", "kept", "gone"]).ends_with(0);
+
+    let bytes = |bench: &Bench| bench.without_lock().values().map(Vec::len).sum::<usize>();
+    let (before, files) = (bytes(&bench), bench.without_lock());
+    let dry = one(bench.run(&["collect", "LOG", "--dry-run", "--json"]));
+    assert_eq!(bytes(&bench), before);
+    assert_eq!(bench.without_lock().keys().collect::<Vec<_>>(), files.keys().collect::<Vec<_>>());
+    let real = one(bench.run(&["collect", "LOG", "--json"]));
+    assert_eq!(real["runs"], dry["runs"], "a dry run says what would go");
+    let freed = real["freed_bytes"].as_u64().expect("a number") as usize;
+    assert!(freed > 1_000_000, "{real}");
+    assert!(bytes(&bench) + freed / 2 < before, "{} of {before}", bytes(&bench));
+    bench.cat_is("gone", &numbers(0, 3));
+    bench.run(&["verify", "LOG"]).ends_with(0);
+}
+
+#[test]
+fn an_export_is_imported_without_loss() {
+    let bench = bench();
+    bench.run(&["fork", "LOG", "a", "--at", "4", "--name", "c"]).ends_with(0);
+    bench.run(&["label", "LOG", "a", "model=small"]).ends_with(0);
+    bench.run(&["archive", "LOG", "b"]).ends_with(0);
+    let text = bench.run(&["export", "LOG"]).ends_with(0).out;
+    let file = bench.dir.path().join("all.jsonl");
+    let path = file.to_str().expect("UTF-8");
+    let told = one(bench.run(&["export", "LOG", "--output", path, "--json"]));
+    assert_eq!((told["streams"].as_u64(), told["events"].as_u64()), (Some(3), Some(13)));
+    assert!(fs::read(&file).expect("written") == text, "both ways are one");
+    bench.run(&["export", "LOG", "--output", path]).ends_with(2);
+    assert!(fs::read(&file).expect("still there") == text, "nothing is overwritten");
+
+    let again = Bench::new();
+    let summary = one(again.run(&["import", "--jsonl", "LOG", path, "--json"]));
+    assert_eq!(summary["events"], 13);
+    assert!(again.run(&["export", "LOG"]).ends_with(0).out == text);
+    assert_eq!(names(&again, &["--all"]), names(&bench, &["--all"]));
+    again.cat_is("c", &numbers(0, 4));
+
+    fs::write(&file, &text[..text.len() - 5]).expect("written");
+    let third = Bench::new();
+    third.run(&["import", "--jsonl", "LOG", path]).ends_with(2);
+    assert!(!third.log().join("segments").exists(), "what is not right is not half there");
+}
+
+#[test]
+fn a_backup_is_a_log_and_is_never_put_where_something_is() {
+    let bench = bench();
+    let target = bench.dir.path().join("copy");
+    let path = target.to_str().expect("UTF-8");
+    let told = one(bench.run(&["backup", "LOG", path, "--json"]));
+    assert!(told["segments"].as_u64() > Some(0), "{told}");
+    let copied = bench.run(&["cat", path, "a"]).ends_with(0);
+    assert!(copied.out == numbers(0, 10));
+    bench.run(&["verify", path]).ends_with(0);
+    bench.run(&["backup", "LOG", path]).ends_with(2);
+    bench.run(&["rm", "LOG", "a"]).ends_with(0);
+    assert!(bench.run(&["cat", path, "a"]).ends_with(0).out == numbers(0, 10));
+}
+
+#[test]
+fn ls_gives_pages_in_either_direction() {
+    let bench = Bench::new();
+    for n in 0..25 {
+        bench.file(&format!("{n:02}"), &numbers(0, 1));
+    }
+    bench.run(&["import", "LOG", "FILES"]).ends_with(0);
+    let all = names(&bench, &[]);
+    assert_eq!(all.len(), 25);
+    let reversed: Vec<String> = all.iter().rev().cloned().collect();
+    assert_eq!(names(&bench, &["--reverse"]), reversed);
+    let (mut paged, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let mut args = vec!["ls", "LOG", "--json", "--limit", "7"];
+        args.extend(after.iter().flat_map(|cursor| ["--after", cursor.as_str()]));
+        let lines = bench.run(&args).ends_with(0).json();
+        paged.extend(lines.iter().filter_map(|one| Some(one["name"].as_str()?.to_owned())));
+        match lines.last().and_then(|one| one["next"].as_str()) {
+            Some(cursor) => after = Some(cursor.to_owned()),
+            None => break,
+        }
+    }
+    assert_eq!(paged, all);
+    assert_eq!(names(&bench, &["--name", "1"]).len(), 10);
+    assert!(names(&bench, &["--since", "2999-01-01"]).is_empty());
+    assert_eq!(names(&bench, &["--until", "2999-01-01"]).len(), 25);
+    bench.run(&["ls", "LOG", "--since", "yesterday"]).ends_with(2);
+}
