@@ -25,12 +25,16 @@ impl Background {
             let mut pause = PAUSE_MIN;
             loop {
                 let (flag, changed) = &*stopped;
-                let now = flag.lock().unwrap_or_else(PoisonError::into_inner);
-                let is_over = |stopped: &mut bool| !*stopped;
-                let waited = changed.wait_timeout_while(now, pause, is_over);
-                if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+                let mut over = flag.lock().unwrap_or_else(PoisonError::into_inner);
+                if !*over {
+                    // Woken for nothing, it looks a little early.
+                    let waited = changed.wait_timeout(over, pause);
+                    over = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                if *over {
                     return;
                 }
+                drop(over);
                 let started = Instant::now();
                 look();
                 pause = PAUSE_MIN.max(started.elapsed() * REST_FACTOR);
