@@ -247,8 +247,9 @@ impl Pen {
 
     fn append(&mut self, stage: &Stage) {
         let size = if one_in(3) { 3_500 } else { 40 };
+        let place = (self.stream.id(), self.stream.head().get() as usize);
         let number = stage.history(|history| {
-            history.events.push((self.stream.id(), self.stream.head().get() as usize));
+            history.events.push(place);
             history.events.len() as u64 - 1
         });
         let mut payload = number.to_le_bytes().to_vec();
