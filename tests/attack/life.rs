@@ -94,8 +94,15 @@ impl Attack {
         }
         let all: Vec<Slot> = parent.view.iter().chain(&parent.ring).cloned().collect();
         let seq = behind_an_event(&all, u64::from(seq) % (parent.head() + 1));
+        // What another handle rewound is not kept for this one.
+        let durable = self.oracle.now().get(&parent.id).map_or(0, |content| content.generation);
+        let is_overtaken = durable > parent.generation;
         let child = match parent.stream.fork_at(seq) {
-            Ok(child) if seq >= start => child,
+            Ok(child) if seq >= start && !is_overtaken => child,
+            Err(error) if is_overtaken && matches!(error.kind(), ErrorKind::Conflict { .. }) => {
+                return Ok(());
+            }
+            Ok(_) if is_overtaken => return Err("a fork of what was rewound".into()),
             Err(error) if seq < start && matches!(error.kind(), ErrorKind::Trimmed { .. }) => {
                 return Ok(());
             }
