@@ -211,16 +211,14 @@ impl Log {
     /// Where a stream stands, as far as this process knows.
     #[must_use]
     pub fn status(&self, id: StreamId) -> Status {
-        if let Some(view) = self.snapshot().view(id) {
-            match view.state() {
-                StreamState::Active => Status::Durable,
-                StreamState::Archived => Status::Archived,
-                StreamState::Deleted => Status::Deleted,
-            }
-        } else if self.0.volatile.pin().contains_key(&id) {
-            Status::Volatile
-        } else {
-            Status::Unknown
+        // First: what is not volatile any more is committed, and the snapshot shows it.
+        let is_volatile = self.0.volatile.pin().contains_key(&id);
+        match self.snapshot().view(id).map(|view| view.state()) {
+            Some(StreamState::Active) => Status::Durable,
+            Some(StreamState::Archived) => Status::Archived,
+            Some(StreamState::Deleted) => Status::Deleted,
+            None if is_volatile => Status::Volatile,
+            None => Status::Unknown,
         }
     }
 
@@ -233,18 +231,22 @@ impl Log {
     /// A page of streams, as they are now. See [`Snapshot::list`]; this one can also list volatile streams.
     #[must_use]
     pub fn list(&self, query: &Query) -> Page {
-        let snapshot = self.snapshot();
         if !query.wants_volatile() {
-            return snapshot.list(query);
+            return self.snapshot().list(query);
         }
-        let volatile = self.0.volatile.pin();
-        let is_volatile = |id: &StreamId| self.0.catalog.root(*id).is_none();
-        let known = volatile.iter().filter(|(id, _)| is_volatile(id)).map(|(id, card)| {
+        let volatile: Vec<_> = {
+            let known = self.0.volatile.pin();
+            known.iter().map(|(id, card)| (*id, card.clone())).collect()
+        };
+        // Afterwards: what is committed meanwhile is in the one or the other, and listed once.
+        let snapshot = self.snapshot();
+        let hidden = volatile.into_iter().filter(|(id, _)| snapshot.view(*id).is_none());
+        let known = hidden.map(|(id, card)| {
             let (meta, state) = match card {
                 Some(card) => (card.meta.clone(), card.state),
                 None => (Meta::default(), StreamState::Active),
             };
-            StreamInfo::volatile(*id, meta, state)
+            StreamInfo::volatile(id, meta, state)
         });
         snapshot.list_with(query, known)
     }

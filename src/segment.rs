@@ -474,7 +474,7 @@ impl SegmentSet {
         Self(kept.collect()).with(sparse)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Segment>> {
         self.0.iter()
     }
 

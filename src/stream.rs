@@ -101,10 +101,11 @@ impl Stream {
             return Err(Error::new(ErrorKind::InvalidOption(what), "resume"));
         }
         let limits = limits(core, options, "resume")?;
+        // First: what is not volatile any more is committed, and the snapshot shows it.
+        let is_volatile = core.volatile.pin().contains_key(&id);
         let snapshot = Snapshot::new(Arc::clone(&core.catalog));
         // What is visible, not what is written: the handle reads its own stream up to there.
         let Some(view) = snapshot.view(id) else {
-            let is_volatile = core.volatile.pin().contains_key(&id);
             let kind = match is_volatile {
                 true => ErrorKind::NotMaterialized { stream: id, buffered: None },
                 false => ErrorKind::UnknownStream(id),
@@ -197,13 +198,15 @@ impl Stream {
     fn state(&self) -> StreamState {
         let failed = self.in_flight.iter().any(|one| one.failed() == Some(true));
         let asked = self.change.as_ref().and_then(|change| change.state);
-        match self.root() {
-            Some(root) if failed && asked.is_none() => {
-                let version = self.core.catalog.version(root);
-                version.map_or(StreamState::Active, |version| version.state)
-            }
-            _ => self.state,
+        if !failed || asked.is_some() {
+            return self.state;
         }
+        let Some(root) = self.root() else {
+            let first = self.in_flight.front().into_iter().flat_map(|one| one.parts());
+            let own = first.filter(|part| part.stream == self.id).find_map(Part::change);
+            return own.and_then(|change| change.state).unwrap_or_default();
+        };
+        self.core.catalog.version(root).map_or(StreamState::Active, |version| version.state)
     }
 
     /// Events in memory that no commit has taken, or that came back from one that failed.
@@ -354,9 +357,12 @@ impl Stream {
     /// All events of the stream as this handle sees it: durable, then those in memory (P9). Each says
     /// which. What is in memory is copied as this is called.
     ///
+    /// A handle does not know what others do: when the stream was deleted or rewound by another one, and that
+    /// was collected, what is gone reads as [`ErrorKind::Deleted`] or [`ErrorKind::Conflict`] in its place.
+    ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`].
+    /// [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
     pub fn events(&self) -> Result<Events> {
         self.core.check_open("read")?;
         if self.state() == StreamState::Deleted {
@@ -367,7 +373,7 @@ impl Stream {
         let (snapshot, lineage) = (self.snapshot(), self.lineage(durable_end));
         let seqs = self.start().min(durable_end)..durable_end;
         let events = Events::durable(snapshot, self.id, lineage, seqs).then(volatile);
-        Ok(events.from(self.start()))
+        Ok(events.from(self.start()).as_seen(self.overtaken()))
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -437,13 +443,13 @@ impl Stream {
     fn start(&self) -> u64 {
         let version = self.root().and_then(|root| self.core.catalog.version(root));
         let start = version.map_or(0, |version| version.start);
-        // What failed and has a ticket of its own is not asked for any more.
+        // What failed and has a ticket of its own is not asked for any more; only a first commit has none of these.
         let is_durable = self.root().is_some();
-        let asked = self.in_flight.iter().filter(|one| match one.failed() {
+        let asked = self.in_flight.iter().enumerate().filter(|(nth, one)| match one.failed() {
             None => true,
-            Some(failed) => failed && !is_durable,
+            Some(failed) => failed && !is_durable && *nth == 0,
         });
-        let parts = asked.flat_map(|one| one.parts()).filter(|part| part.stream == self.id);
+        let parts = asked.flat_map(|(_, one)| one.parts()).filter(|part| part.stream == self.id);
         let changes = parts.filter_map(Part::change).chain(self.change.as_deref());
         changes.filter_map(|change| change.start).fold(start, u64::max)
     }
@@ -515,12 +521,17 @@ impl Stream {
         self.ring.give_back(&filled);
         let rewinds = parts.iter().filter_map(|part| part.change()?.rewind).count();
         self.generation -= rewinds as u32;
-        let changes = parts.iter().filter_map(|part| part.change().cloned());
-        if let Some(mut change) = changes.reduce(Change::and) {
-            if self.root.is_some() {
-                // What a verb with a ticket of its own asked for is not done behind its back.
+        let is_durable = self.root.is_some();
+        let changes = parts.iter().enumerate().filter_map(|(nth, part)| {
+            let mut change = part.change()?.clone();
+            if is_durable || nth > 0 {
+                // What a verb with a ticket of its own asked for is not done behind its back. Of a stream that was
+                // never committed the first commit takes along what was true of it in memory, which stays true.
                 (change.state, change.start) = (None, None);
             }
+            Some(change)
+        });
+        if let Some(change) = changes.reduce(Change::and) {
             let later = self.change.take().map_or_else(Change::default, |later| *later);
             let change = change.and(later);
             self.change = (!change.is_empty()).then(|| Box::new(change));

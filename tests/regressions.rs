@@ -5,6 +5,9 @@
 #[cfg(feature = "sim")]
 #[path = "regressions/attacks.rs"]
 mod attacks;
+#[cfg(feature = "sim")]
+#[path = "regressions/lives.rs"]
+mod lives;
 #[path = "regressions/recovery.rs"]
 mod recovery;
 mod support;

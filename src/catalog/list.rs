@@ -60,7 +60,7 @@ impl Query {
         self
     }
 
-    /// How many streams a page has at most. Default 100.
+    /// How many streams a page has at most: at least 1. Default 100.
     #[must_use]
     pub fn streams_max(mut self, streams: usize) -> Self {
         self.streams_max = Some(streams);
@@ -287,7 +287,7 @@ impl Best {
 
     fn keep(&mut self, key: Key, candidate: Candidate) {
         self.kept.push((key, candidate));
-        if self.kept.len() > self.max + 1 {
+        if self.kept.len() > self.max.saturating_add(1) {
             self.kept.pop();
         }
     }

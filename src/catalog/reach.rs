@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, Weak};
 
-use super::{Catalog, Fork, LogPlace, Version};
+use super::{COMMIT_IDS_MAX, Catalog, Fork, LogPlace, Version};
 use crate::format::BatchKind;
 use crate::index::At;
 use crate::sabotage::{Sabotage, broken};
@@ -38,10 +38,27 @@ pub(crate) struct Shared(Fork);
 
 /// What forks share that were not committed yet.
 #[derive(Default)]
-pub(super) struct SharedByForks(Mutex<Vec<(Fork, Weak<Shared>)>>);
+pub(super) struct SharedByForks(Mutex<Forks>);
+
+#[derive(Default)]
+struct Forks {
+    all: Vec<(Fork, Weak<Shared>)>,
+    /// Somebody asks what can be reached: nothing is forgotten meanwhile.
+    is_asked: bool,
+}
+
+impl Forks {
+    fn forget_gone(&mut self) {
+        self.all.retain(|(_, shared)| shared.strong_count() > 0);
+    }
+}
 
 /// What is wanted of the streams of which not everything is.
-pub(crate) struct Reach(HashMap<StreamId, Wanted>);
+pub(crate) struct Reach {
+    streams: HashMap<StreamId, Wanted>,
+    /// The ids of commits from here on are remembered, also of streams that are gone.
+    ids_from: u64,
+}
 
 /// What is wanted of one stream.
 #[derive(Default)]
@@ -63,21 +80,30 @@ impl Catalog {
     /// the stream is still there.
     pub(crate) fn share(&self, fork: Fork) -> Arc<Shared> {
         let shared = Arc::new(Shared(fork));
-        let mut all = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push((shared.0, Arc::downgrade(&shared)));
+        let mut forks = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the list grows, and then it has room for as many again: so a fork costs the same however many there
+        // were.
+        if forks.all.len() == forks.all.capacity() && !forks.is_asked {
+            forks.forget_gone();
+            let living = forks.all.len();
+            forks.all.reserve(living + 1);
+        }
+        forks.all.push((shared.0, Arc::downgrade(&shared)));
         shared
     }
 
     /// What can be reached now. What is committed later may share only what can be reached now, too.
     pub(crate) fn reach(&self) -> Reach {
-        let mut reach = Reach(HashMap::new());
+        let forks = || self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        forks().is_asked = true;
+        let mut reach = Reach { streams: HashMap::new(), ids_from: self.ids_from() };
         for (root, first) in self.branches.iter().filter(|(_, branch)| branch.before().is_none()) {
             let version = first.life.load_full();
             let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
             let start = version.as_ref().map_or(0, |version| version.start);
             let deleted = version.as_ref().and_then(tombstone);
             if deleted.is_some() || start > 0 || tip != root {
-                let wanted = reach.0.entry(first.stream).or_default();
+                let wanted = reach.streams.entry(first.stream).or_default();
                 wanted.is_partial = true;
                 wanted.is_rewound = tip != root;
                 wanted.is_needed |= deleted.is_none();
@@ -90,14 +116,35 @@ impl Catalog {
         }
         // After the streams: a fork that is not here was committed before they were looked at, or its parent lived
         // when it was made and had not been deleted when they were. One that has gone since counts once more.
-        let mut forks = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (fork, _) in forks.iter().filter(|_| !broken(Sabotage::ForgetForks)) {
+        let mut forks = forks();
+        for (fork, _) in forks.all.iter().filter(|_| !broken(Sabotage::ForgetForks)) {
             if let Some(tip) = self.branch_of(fork.base, fork.base_generation) {
                 self.walk(tip, 0..fork.seq, &mut reach);
             }
         }
-        forks.retain(|(_, shared)| shared.strong_count() > 0);
+        forks.forget_gone();
+        forks.is_asked = false;
         reach
+    }
+
+    /// The place from which on commits with an id are to be kept: so many that all are that are remembered.
+    fn ids_from(&self) -> u64 {
+        if broken(Sabotage::ForgetCommitIds) {
+            return u64::MAX;
+        }
+        let mut left = COMMIT_IDS_MAX;
+        for segment in self.segments().iter().rev() {
+            let Some(sealed) = segment.seal_state() else { continue };
+            let all = (0..sealed.footer.len()).filter_map(|at| sealed.footer.get(at));
+            let with_id = all.filter(|batch| batch.kind == BatchKind::CommitId);
+            let mut offsets: Vec<u64> = with_id.map(|batch| batch.offset).collect();
+            if offsets.len() >= left {
+                offsets.sort_unstable();
+                return segment.origin(offsets[offsets.len() - left]);
+            }
+            left -= offsets.len();
+        }
+        0
     }
 
     /// What a view of these seqs shows that ends in the branch `tip`.
@@ -106,7 +153,7 @@ impl Catalog {
         for _ in 0..=self.branches.len() {
             let Some(branch) = self.branch(at) else { return };
             let start = branch.start().min(end);
-            let wanted = reach.0.entry(branch.stream).or_default();
+            let wanted = reach.streams.entry(branch.stream).or_default();
             wanted.is_needed = true;
             wanted.seqs.push((branch.generation(), start.max(seqs.start)..end));
             end = start;
@@ -133,7 +180,8 @@ fn tombstone(newest: &Arc<Version>) -> Option<LogPlace> {
 impl Reach {
     /// Whether this batch is still wanted.
     pub(crate) fn wants(&self, batch: &Candidate<'_>) -> bool {
-        let Some(wanted) = self.0.get(&batch.stream).filter(|wanted| wanted.is_partial) else {
+        let Some(wanted) = self.streams.get(&batch.stream).filter(|wanted| wanted.is_partial)
+        else {
             return true;
         };
         match batch.kind {
@@ -150,8 +198,35 @@ impl Reach {
             }
             BatchKind::Catalog | BatchKind::Fork | BatchKind::Rewind | BatchKind::CommitId => {
                 let place = batch.segment.origin(batch.offset);
-                wanted.is_needed || wanted.tombstone.is_some_and(|deleted| deleted.0 == place)
+                wanted.is_needed
+                    || wanted.tombstone.is_some_and(|deleted| deleted.0 == place)
+                    || (batch.kind == BatchKind::CommitId && place >= self.ids_from)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The list of forks grows with those that live, not with those that there were.
+    #[test]
+    fn forks_that_are_gone_are_forgotten() {
+        let catalog = Catalog::new();
+        let fork = Fork { base: StreamId::new(), base_generation: 0, seq: 1, generation: 0 };
+        let len = || catalog.shared.0.lock().expect("whole").all.len();
+        let living: Vec<_> = (0..10).map(|_| catalog.share(fork)).collect();
+        (0..10_000).for_each(|_| drop(catalog.share(fork)));
+        assert!((10..100).contains(&len()), "{} of 10", len());
+        catalog.shared.0.lock().expect("whole").is_asked = true;
+        (0..1_000).for_each(|_| drop(catalog.share(fork)));
+        assert!(
+            len() >= 1_000,
+            "{}: who asks what can be reached counts those that go meanwhile",
+            len()
+        );
+        let _ = catalog.reach();
+        assert_eq!(len(), living.len());
     }
 }

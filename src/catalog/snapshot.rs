@@ -101,8 +101,8 @@ impl Snapshot {
         }
         // Names may have moved since this snapshot was taken: then those that streams had are looked through.
         let moved = self.catalog.changed.load(Ordering::Acquire) >= self.mark.end.0;
-        let mut views = self.views().filter(|_| moved);
-        views.find(is_named).map(|view| view.first.stream)
+        let view = moved.then(|| self.views().find(is_named))?;
+        view.map(|view| view.first.stream)
     }
 
     /// All streams of which something is visible.

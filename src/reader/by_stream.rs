@@ -28,6 +28,8 @@ pub struct Events {
     /// From here on events are volatile.
     durable_end: u64,
     volatile: Vec<Batch>,
+    /// Why what is not there is not missed.
+    overtaken: Option<ErrorKind>,
     front: Side,
     back: Side,
 }
@@ -70,6 +72,7 @@ impl Events {
             end: seqs.end,
             durable_end: seqs.end,
             volatile: Vec::new(),
+            overtaken: None,
             front: Side::default(),
             back: Side::default(),
         }
@@ -79,6 +82,12 @@ impl Events {
     pub(crate) fn then(mut self, volatile: Vec<Batch>) -> Self {
         self.end = volatile.last().map_or(self.end, Batch::end_seq);
         self.volatile = volatile;
+        self
+    }
+
+    /// As a handle sees them for which nothing is kept any more, for this reason, if there is one.
+    pub(crate) fn as_seen(mut self, overtaken: Option<ErrorKind>) -> Self {
+        self.overtaken = overtaken;
         self
     }
 
@@ -123,6 +132,12 @@ impl Events {
         }
     }
 
+    /// No batch has these seqs: they are lost, unless nobody had to keep them.
+    fn missing(&self, error: Option<&Error>, seqs: std::ops::Range<u64>) -> Error {
+        let gone = self.overtaken.as_ref().map(|kind| Error::new(kind.clone(), "read"));
+        gone.unwrap_or_else(|| self.corrupt(error, seqs))
+    }
+
     /// A batch that cannot be read: what it costs. Other failures than damage end the iteration.
     fn failed(&mut self, error: Error, seqs: std::ops::Range<u64>) -> Error {
         if is_damage(&error) { self.corrupt(Some(&error), seqs) } else { self.stop(error) }
@@ -148,7 +163,7 @@ impl Events {
             let next = starts.filter(|start| *start > self.start).min();
             let lost = self.start..next.unwrap_or(self.durable_end).min(self.end);
             self.start = lost.end;
-            return Err(self.corrupt(None, lost));
+            return Err(self.missing(None, lost));
         };
         let limit = piece.seqs.end;
         let mut walker = match self.front.walker.take() {
@@ -182,7 +197,7 @@ impl Events {
         }
         let lost = self.start..limit.min(self.end);
         self.start = limit;
-        Err(self.corrupt(None, lost))
+        Err(self.missing(None, lost))
     }
 
     fn enter_front(
@@ -210,7 +225,7 @@ impl Events {
             let lost = self.start..(batch.first_seq - dropped).min(self.end);
             self.start = lost.end;
             let error = at.here.segment.error("read", batch.offset);
-            return Err(self.corrupt(Some(&error), lost));
+            return Err(self.missing(Some(&error), lost));
         }
         let whole = batch.first_seq >= self.start && batch.end_seq() <= self.end.min(limit);
         // Who looks up one event waits for several pages of this commit, who reads on for those of the next one.
@@ -250,7 +265,7 @@ impl Events {
             let before = ends.filter(|end| *end < self.end).max().unwrap_or(0);
             let lost = before.max(self.start)..self.end;
             self.end = lost.start;
-            return Err(self.corrupt(None, lost));
+            return Err(self.missing(None, lost));
         };
         let first = piece.seqs.start.max(self.start);
         let mut walker = match self.back.walker.take() {
@@ -274,7 +289,7 @@ impl Events {
         let lost = first..self.end;
         let gap_first = after.unwrap_or(self.end).min(self.end);
         self.end = first;
-        if gap_first <= lost.start { Ok(()) } else { Err(self.corrupt(None, lost)) }
+        if gap_first <= lost.start { Ok(()) } else { Err(self.missing(None, lost)) }
     }
 
     fn enter_back(&mut self, at: Walker, batch: &BatchRef, gap_after: Option<u64>) -> Result<()> {
@@ -284,7 +299,7 @@ impl Events {
             let lost = behind.max(self.start)..self.end;
             self.end = behind;
             let error = at.here.segment.error("read", batch.offset);
-            return Err(self.corrupt(Some(&error), lost));
+            return Err(self.missing(Some(&error), lost));
         }
         self.end = self.end.min(behind);
         if self.end <= self.start {
@@ -405,7 +420,7 @@ impl Events {
                     let Some(frame) = batch.forward(seq) else {
                         let lost = seq..batch.shown_end().min(self.end);
                         self.start = lost.end;
-                        return Some(Err(self.corrupt(None, lost)));
+                        return Some(Err(self.missing(None, lost)));
                     };
                     return Some(Ok(frame));
                 }
@@ -429,7 +444,7 @@ impl Events {
                     let Some(frame) = batch.backward(seq) else {
                         let lost = batch.first_seq().max(self.start)..seq + 1;
                         self.end = lost.start;
-                        return Some(Err(self.corrupt(None, lost)));
+                        return Some(Err(self.missing(None, lost)));
                     };
                     return Some(Ok(frame));
                 }

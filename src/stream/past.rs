@@ -26,8 +26,8 @@ impl Stream {
     /// # Errors
     ///
     /// [`ErrorKind::SeqOutOfRange`] when `seq` lies behind the head, [`ErrorKind::Trimmed`] when it lies before the
-    /// start; [`ErrorKind::Refused`] when what is buffered does not fit in the new ring; [`ErrorKind::Deleted`];
-    /// [`ErrorKind::Closed`].
+    /// start; [`ErrorKind::Refused`] when what is buffered does not fit in the new ring; [`ErrorKind::Conflict`] when
+    /// another handle has rewound the stream since this one saw it; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
     pub fn fork_at(&self, seq: impl Into<Seq>) -> Result<Self> {
         self.fork_with(seq, &StreamOptions::new())
     }
@@ -46,7 +46,9 @@ impl Stream {
         let (start, end) = (self.start(), seq.min(durable_end));
         let fork = self.shared(end);
         let shared = fork.map(|fork| self.core.catalog.share(fork));
-        self.check_shares()?;
+        if let Some(kind) = self.overtaken() {
+            return Err(Error::new(kind, "fork"));
+        }
         child.generation = fork.map_or(0, |fork| fork.generation);
         child.note(|change| {
             change.fork = fork;
@@ -79,19 +81,16 @@ impl Stream {
         Ok(child)
     }
 
-    /// Whether what a fork is about to share is still there: the stream was not deleted, nor rewound by somebody
-    /// else, before it was said to be shared.
-    fn check_shares(&self) -> Result<()> {
-        let standing = self.root().and_then(|root| self.core.catalog.standing(root));
-        let Some(standing) = standing else { return Ok(()) };
+    /// Why what this handle sees of the stream is kept no longer: the stream was deleted, or rewound by somebody
+    /// else. Whoever relies on its events says so first (a snapshot, a fork's share) and asks then.
+    pub(super) fn overtaken(&self) -> Option<ErrorKind> {
+        let standing = self.core.catalog.standing(self.root()?)?;
         if standing.state == StreamState::Deleted {
-            return Err(Error::new(ErrorKind::Deleted(self.id), "fork"));
+            return Some(ErrorKind::Deleted(self.id));
         }
-        if standing.generation > self.generation {
-            let (expected, actual) = (Seq(self.next), Seq(standing.head));
-            return Err(Error::new(ErrorKind::Conflict { expected, actual }, "fork"));
-        }
-        Ok(())
+        let (expected, actual) = (Seq(self.end()), Seq(standing.head));
+        let is_behind = standing.generation > self.generation();
+        is_behind.then_some(ErrorKind::Conflict { expected, actual })
     }
 
     /// What a fork shares that takes the durable events before `end`; `None` when there are none.

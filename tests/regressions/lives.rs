@@ -1,0 +1,163 @@
+//! Bugs in what a whole stream goes through: states, ids, forks, lists, collecting.
+
+use amberlog::{
+    CollectOptions, CommitId, CommitOptions, ErrorKind, Expect, Fault, Log, Query, SimDisk, Status,
+    Stream,
+};
+
+use super::small;
+
+/// Fills segments with streams that are deleted at once, so that there is something to collect.
+fn churn(log: &Log, streams: usize) {
+    for _ in 0..streams {
+        let mut stream = log.stream().expect("a stream");
+        stream.append([1; 2_000]).expect("room");
+        stream.commit().wait().expect("committed");
+        stream.delete().wait().expect("deleted");
+    }
+}
+
+fn collect(log: &Log) {
+    let report = log.collect(CollectOptions::new().dead_percent_min(0)).expect("open");
+    assert!(!report.runs.is_empty() && report.refused.is_empty(), "{report:?}");
+}
+
+/// What a handle reads: seqs, or why not.
+fn read(stream: &Stream) -> Vec<Result<u64, ErrorKind>> {
+    let events = stream.events().expect("readable");
+    events.map(|one| one.map(|event| event.seq().get()).map_err(|e| e.kind().clone())).collect()
+}
+
+/// A stream's first commit was under way when it was deleted (archived), and failed. The ticket of the deletion failed
+/// with it, but the handle took it for a volatile stream that is deleted: it refused everything from then on, and
+/// the events could never be committed. Now only what was true before the first commit is taken back with it. P5.
+#[test]
+fn p5_a_deletion_that_failed_behind_the_first_commit_is_forgotten() {
+    for verb in [Stream::delete, Stream::archive] {
+        let disk = SimDisk::new(1);
+        let log = small().open_on(&disk).expect("opens");
+        churn(&log, 1);
+        let mut stream = log.stream().expect("a stream");
+        stream.append("precious").expect("room");
+        disk.fail_at(disk.calls(), Fault::Io);
+        let first = stream.commit();
+        let second = verb(&mut stream);
+        assert!(first.wait().is_err() && second.wait().is_err());
+        assert_eq!((stream.status(), stream.buffered()), (Status::Volatile, 1));
+        stream.append("more").expect("it is not archived");
+        stream.commit().wait().expect("committed");
+        assert_eq!(log.status(stream.id()), Status::Durable);
+        assert_eq!(read(&stream), [Ok(0), Ok(1)]);
+    }
+}
+
+/// The id of a commit stood with the first of its streams. When that one was deleted and collected, the id went with
+/// it; after a restart a retry of the commit was made a second time, in the streams that were left. Now the ids that
+/// are remembered outlive their streams. P6.
+#[test]
+fn p6_the_id_of_a_commit_outlives_its_streams() {
+    let disk = SimDisk::new(1);
+    let log = small().open_on(&disk).expect("opens");
+    let id = |n: u128| CommitOptions::new().id(CommitId::from(n));
+    let (mut gone, mut kept) = (log.stream().expect("a stream"), log.stream().expect("a stream"));
+    for (n, stream) in [&mut gone, &mut kept].into_iter().enumerate() {
+        stream.append("first").expect("room");
+        stream.commit_with(id(n as u128)).wait().expect("committed");
+    }
+    gone.append("both").expect("room");
+    gone.rewind(0).expect("in range");
+    gone.append("again").expect("room");
+    kept.append("both").expect("room");
+    log.commit_all_with([&mut gone, &mut kept], id(2)).wait().expect("committed");
+    gone.delete().wait().expect("deleted");
+    churn(&log, 30);
+    collect(&log);
+    let (deleted, kept_id) = (gone.id(), kept.id());
+    drop((gone, kept));
+    log.close().expect("closes");
+    let log = small().open_on(&disk).expect("opens");
+    assert!(log.survey().is_sound());
+    assert_eq!(log.status(deleted), Status::Deleted);
+    let mut kept = log.resume(kept_id).expect("there");
+    kept.append("both").expect("room");
+    for n in 0..3 {
+        let error = kept.commit_with(id(n)).wait().expect_err("made before");
+        let position = u64::try_from(n + 1).expect("small").into();
+        assert_eq!(*error.kind(), ErrorKind::AlreadyCommitted { position });
+    }
+    churn(&log, 30);
+    collect(&log);
+    assert_eq!(read(&kept), [Ok(0), Ok(1), Ok(2)]);
+}
+
+/// A handle of a stream that another handle had deleted, or rewound, was told of damaged bytes once the rest had been
+/// collected: on a log in which nothing is damaged. Now it is told what happened. P6.
+#[test]
+fn p6_what_was_collected_under_an_old_handle_is_not_called_damaged() {
+    let disk = SimDisk::new(1);
+    let log = small().open_on(&disk).expect("opens");
+    for rewound in [false, true] {
+        let mut stream = log.stream().expect("a stream");
+        for n in 0..10 {
+            stream.append([n; 1_000]).expect("room");
+            stream.commit().wait().expect("committed");
+        }
+        let mut old = log.resume(stream.id()).expect("there");
+        old.append("buffered").expect("room");
+        match rewound {
+            true => stream.rewind(2).expect("in range"),
+            false => drop(stream.delete()),
+        }
+        stream.commit().wait().map(drop).unwrap_or_default();
+        churn(&log, 30);
+        collect(&log);
+        let (expected, actual) = (11.into(), 2.into());
+        let gone = match rewound {
+            true => ErrorKind::Conflict { expected, actual },
+            false => ErrorKind::Deleted(stream.id()),
+        };
+        let mut seen = read(&old);
+        let kept = if rewound { 2 } else { 0 };
+        assert_eq!(seen.split_off(kept), [Err(gone.clone()), Ok(10)]);
+        assert_eq!(seen, [Ok(0), Ok(1)][..kept]);
+        let backwards = old.events().expect("readable").rev().nth(1).expect("there");
+        assert_eq!(*backwards.expect_err("gone").kind(), gone);
+    }
+    assert!(log.survey().is_sound());
+}
+
+/// A handle whose commit was put behind a rewind that it had not seen, because it asked for that by name, was told of a
+/// conflict when it forked right after: it compared generations with the one that it had before. P8.
+#[test]
+fn p8_a_fork_right_behind_a_commit_that_was_put_elsewhere() {
+    let disk = SimDisk::new(1);
+    let log = small().open_on(&disk).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..5 {
+        stream.append([n]).expect("room");
+    }
+    stream.commit().wait().expect("committed");
+    let mut other = log.resume(stream.id()).expect("there");
+    other.rewind(2).expect("in range");
+    other.commit().wait().expect("committed");
+    stream.append("behind").expect("room");
+    stream.commit_with(CommitOptions::new().expect(Expect::Any)).wait().expect("committed");
+    let child = stream.fork_at(3).expect("nobody has rewound it since");
+    assert_eq!(read(&child), [Ok(0), Ok(1), Ok(2)]);
+}
+
+/// Who asked for a page of `usize::MAX` streams, to have all of them, got a panic, and without checks for overflows an
+/// empty page.
+#[test]
+fn a_page_may_be_as_large_as_one_likes() {
+    let disk = SimDisk::new(1);
+    let log = small().open_on(&disk).expect("opens");
+    churn(&log, 3);
+    let mut stream = log.stream().expect("a stream");
+    stream.append("one").expect("room");
+    stream.commit().wait().expect("committed");
+    for max in [usize::MAX, usize::MAX - 1, 1, 0] {
+        let page = log.list(&Query::new().streams_max(max));
+        assert_eq!((page.streams.len(), page.next), (1, None), "{max}");
+    }
+}
