@@ -164,14 +164,7 @@ impl Events {
                 break;
             };
             match batch.kind {
-                BatchKind::Events if batch.first_seq >= limit => {
-                    // The branch goes on, but what is shared with it ends here, in a gap perhaps.
-                    if gap.is_some_and(|gap| gap.first_seq <= self.start) {
-                        self.start = limit;
-                        return Ok(());
-                    }
-                    break;
-                }
+                BatchKind::Events if batch.first_seq >= limit => break,
                 BatchKind::Events if batch.end_seq() > self.start => {
                     return self.enter_front(at, &batch, gap, limit);
                 }
@@ -182,6 +175,11 @@ impl Events {
         }
         let lost = self.start..limit.min(self.end);
         self.start = limit;
+        // The branch may go on, but what is shared with it ends here, in a gap perhaps. Whether anybody still wants the
+        // events behind the gap is not known here.
+        if gap.is_some_and(|gap| gap.first_seq <= lost.start && gap_end(&gap) >= limit) {
+            return Ok(());
+        }
         Err(self.corrupt(None, lost))
     }
 
@@ -458,6 +456,11 @@ impl DoubleEndedIterator for Events {
     fn next_back(&mut self) -> Option<Self::Item> {
         self.lend_back().map(|event| event.map(|event| event.hold()))
     }
+}
+
+/// The seq behind a gap, as the index has it.
+fn gap_end(gap: &BatchRef) -> u64 {
+    if gap.count == u32::MAX { u64::MAX } else { gap.end_seq() }
 }
 
 fn is_damage(error: &Error) -> bool {
