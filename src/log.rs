@@ -2,6 +2,8 @@
 
 #[cfg(all(test, feature = "sim"))]
 mod collecting;
+#[cfg(all(test, feature = "sim"))]
+mod retaining;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
