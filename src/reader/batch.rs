@@ -80,6 +80,14 @@ impl Batch {
         self.held.dropped
     }
 
+    /// With so many events dropped right before the first.
+    pub(super) fn dropped_as(mut self, dropped: u64) -> Self {
+        if dropped != self.held.dropped {
+            self.held = Arc::new(Held { dropped, ..(*self.held).clone() });
+        }
+        self
+    }
+
     #[inline]
     pub(crate) fn holds(&self, seq: u64) -> bool {
         seq.wrapping_sub(self.held.first_seq) < self.shown

@@ -26,8 +26,8 @@ impl Stream {
     /// # Errors
     ///
     /// [`ErrorKind::SeqOutOfRange`] when `seq` lies behind the head, [`ErrorKind::Trimmed`] when it lies before the
-    /// start; [`ErrorKind::Refused`] when what is buffered does not fit in the new ring; [`ErrorKind::Deleted`];
-    /// [`ErrorKind::Closed`].
+    /// start; [`ErrorKind::Refused`] when what is buffered does not fit in the new ring; [`ErrorKind::Conflict`] when
+    /// somebody else has rewound what was to be shared; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
     pub fn fork_at(&self, seq: impl Into<Seq>) -> Result<Self> {
         self.fork_with(seq, &StreamOptions::new())
     }
@@ -46,7 +46,7 @@ impl Stream {
         let (start, end) = (self.start(), seq.min(durable_end));
         let fork = self.shared(end);
         let shared = fork.map(|fork| self.core.catalog.share(fork));
-        self.check_shares()?;
+        self.check_shares(fork)?;
         child.generation = fork.map_or(0, |fork| fork.generation);
         child.note(|change| {
             change.fork = fork;
@@ -76,22 +76,36 @@ impl Stream {
                 child.next += 1;
             }
         }
+        // A gap that nothing stands behind yet.
+        let dropped = seq.saturating_sub(child.next);
+        child.ring.skip(dropped);
+        child.next += dropped;
         Ok(child)
     }
 
-    /// Whether what a fork is about to share is still there: the stream was not deleted, nor rewound by somebody
-    /// else, before it was said to be shared.
-    fn check_shares(&self) -> Result<()> {
-        let standing = self.root().and_then(|root| self.core.catalog.standing(root));
-        let Some(standing) = standing else { return Ok(()) };
+    /// Whether what a fork is about to share is still there: the stream was not deleted, nor was that part of it rewound
+    /// by somebody else, before it was said to be shared.
+    fn check_shares(&self, fork: Option<Fork>) -> Result<()> {
+        let catalog = &self.core.catalog;
+        let Some(root) = self.root() else { return Ok(()) };
+        let Some(standing) = catalog.standing(root) else { return Ok(()) };
         if standing.state == StreamState::Deleted {
             return Err(Error::new(ErrorKind::Deleted(self.id), "fork"));
         }
-        if standing.generation > self.generation {
-            let (expected, actual) = (Seq(self.next), Seq(standing.head));
-            return Err(Error::new(ErrorKind::Conflict { expected, actual }, "fork"));
+        let Some(fork) = fork.filter(|_| standing.generation > self.generation) else {
+            return Ok(());
+        };
+        let now = catalog.lineage(catalog.tip(root), standing.head);
+        let piece = fork.seq.checked_sub(1).and_then(|last| now.piece(last));
+        let branch = piece.and_then(|piece| catalog.branch(piece.branch));
+        let is_there = branch.is_some_and(|branch| {
+            (branch.stream, branch.generation()) == (fork.base, fork.base_generation)
+        });
+        if is_there {
+            return Ok(());
         }
-        Ok(())
+        let (expected, actual) = (Seq(self.next), Seq(standing.head));
+        Err(Error::new(ErrorKind::Conflict { expected, actual }, "fork"))
     }
 
     /// What a fork shares that takes the durable events before `end`; `None` when there are none.
@@ -152,6 +166,24 @@ impl Stream {
         self.note(|change| change.fork = shared)
     }
 
+    /// Forgets what is buffered and no commit has taken. Returns how many events that were, with those that
+    /// an overwriting ring had dropped before.
+    pub fn discard(&mut self) -> u64 {
+        self.reap();
+        let gone = self.ring.discard();
+        self.next -= gone;
+        self.cap_start(self.next);
+        gone
+    }
+
+    /// Seqs from `end` on are not there to be forgotten, or not any more.
+    pub(super) fn cap_start(&mut self, end: u64) {
+        let asked = self.change.as_ref().and_then(|change| change.start);
+        if asked.is_some_and(|start| start > end) {
+            let _ = self.note(|change| change.start = (end > 0).then_some(end));
+        }
+    }
+
     /// Marks where the stream stands now, to discard what comes after: see [`Stream::discard_to`].
     #[must_use]
     pub fn savepoint(&self) -> Savepoint {
@@ -181,6 +213,7 @@ impl Stream {
         let gone = self.next - savepoint.seq;
         self.ring.cut(savepoint.seq - first);
         self.next = savepoint.seq;
+        self.cap_start(self.next);
         Ok(gone)
     }
 
