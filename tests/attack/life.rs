@@ -4,7 +4,7 @@ use amberlog::{
     CommitId, CommitOptions, Durability, ErrorKind, Expect, RefusedReason, StreamId, Ticket,
 };
 
-use super::ops::{RingKind, Then};
+use super::ops::Then;
 use super::oracle::{Change, Life, Slot};
 use super::run::{Attack, HANDLES_MAX, Handle, Queued};
 
@@ -22,8 +22,8 @@ impl Handle {
         let first = self.first() + self.flying.len() as u64;
         let rewind = self.rewound.map(|_| first);
         let slots = match share {
-            Share::All => std::mem::take(&mut self.ring),
-            Share::Changes => Vec::new(),
+            Share::All if self.has_events() => std::mem::take(&mut self.ring),
+            _ => Vec::new(),
         };
         self.flying.extend(slots.iter().cloned());
         let change = Change {
@@ -61,12 +61,6 @@ impl Handle {
     }
 }
 
-/// The largest place up to `seq` behind which no gap stands: what was dropped has no end of its own.
-fn behind_an_event(slots: &[Slot], seq: u64) -> u64 {
-    let kept = slots[..seq as usize].iter().rposition(Option::is_some);
-    kept.map_or(0, |at| at as u64 + 1)
-}
-
 impl Attack {
     fn start(&self, at: usize) -> u64 {
         let handle = &self.handles[at];
@@ -93,7 +87,7 @@ impl Attack {
             return Ok(());
         }
         let all: Vec<Slot> = parent.view.iter().chain(&parent.ring).cloned().collect();
-        let seq = behind_an_event(&all, u64::from(seq) % (parent.head() + 1));
+        let seq = u64::from(seq) % (parent.head() + 1);
         let child = match parent.stream.fork_at(seq) {
             Ok(child) if seq >= start => child,
             Err(error) if seq < start && matches!(error.kind(), ErrorKind::Trimmed { .. }) => {
@@ -124,12 +118,7 @@ impl Attack {
         let start = self.start(at);
         let archived = self.life(self.handles[at].id) == Some(Life::Archived);
         let handle = &mut self.handles[at];
-        let all: Vec<Slot> = handle.view.iter().chain(&handle.ring).cloned().collect();
-        let mut to = u64::from(to) % (handle.head() + 1);
-        if handle.ring_kind == RingKind::Overwriting {
-            to = to.min(handle.first());
-        }
-        to = behind_an_event(&all, to);
+        let to = u64::from(to) % (handle.head() + 1);
         match handle.stream.rewind(to) {
             Err(error) => {
                 let expected = match error.kind() {
@@ -263,7 +252,7 @@ impl Attack {
             // It goes behind what is there, wherever the handle thought that was.
             handle.view = content.slots;
             handle.generation = content.generation;
-        } else if !holds && (!handle.ring.is_empty() || handle.has_changes()) {
+        } else if !holds && (handle.has_events() || handle.has_changes()) {
             let outcome = handle.stream.commit_with(CommitOptions::new().expect(expect)).wait();
             let error = outcome.err().ok_or("it was not as expected (P8)")?;
             let conflict = matches!(error.kind(), ErrorKind::Conflict { .. });
@@ -275,10 +264,10 @@ impl Attack {
         if !holds {
             return Ok(());
         }
-        let is_empty = handle.ring.is_empty() && !handle.has_changes();
+        let is_empty = !handle.has_events() && !handle.has_changes();
         self.commit_how(&[at], false, CommitOptions::new().expect(expect), Then::Wait)?;
         let failed = |one: &&mut Handle| {
-            one.number == number && (is_empty || !one.ring.is_empty() || one.has_changes())
+            one.number == number && (is_empty || one.has_events() || one.has_changes())
         };
         if let Some(handle) = self.handles.iter_mut().find(failed) {
             (handle.view, handle.generation) = before;
@@ -289,7 +278,7 @@ impl Attack {
     pub(super) fn commit_id(&mut self, handle: u8, id: u8) -> Result<(), String> {
         let Some(at) = self.handle(handle) else { return Ok(()) };
         self.settle()?;
-        if self.is_stopped() || self.handles[at].ring.is_empty() {
+        if self.is_stopped() || !self.handles[at].has_events() {
             return Ok(());
         }
         let id = id % 8;
