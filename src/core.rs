@@ -2,19 +2,26 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use crate::catalog::{Candidate, Catalog, Meta, Snapshot, Wants};
-use crate::commit::Queue;
+use crate::commit::{Encoded, Part, Pending, Queue, Seat};
 use crate::disk::{Disk, process_id};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::options::{Collect, Options};
+use crate::options::{Collect, CommitOptions, Expect, Options};
 use crate::recovery::Survey;
-use crate::ring::Budget;
+use crate::ring::{Budget, Filled};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::types::{StreamId, StreamState};
-use crate::upkeep::{Background, CollectOptions, CollectReport, Collector};
+use crate::types::{StreamId, StreamState, Timestamp};
+use crate::upkeep::{
+    Background, CollectOptions, CollectReport, Collector, RetainOptions, RetainReport, Retainer,
+    Sentence,
+};
 use crate::writer::Writer;
+
+/// So often within the shortest age that is kept somebody looks whether something is older by now.
+const LOOKS_PER_AGE: u32 = 16;
 
 /// What is said of a volatile stream.
 #[derive(Debug)]
@@ -74,22 +81,73 @@ impl Core {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Collects by itself from now on, if the options say so.
-    pub(crate) fn collect_in_background(self: &Arc<Self>) {
+    /// Forgets and collects by itself from now on, if the options say so.
+    pub(crate) fn keep_house_in_background(self: &Arc<Self>) {
         if self.options.collect != Collect::Background || !self.disk.allows_threads() {
             return;
         }
         let weak = Arc::downgrade(self);
-        let mut seen = 0;
+        let pause = self.options.retentions.shortest().map(|age| age / LOOKS_PER_AGE);
+        let (mut seen, mut looked) = (0, Instant::now());
         self.background.start(move || {
             let Some(core) = weak.upgrade() else { return };
-            let now = core.catalog.watermark().visible;
+            let visible = || core.catalog.watermark().visible;
+            // What could not be done is tried again when something has changed, or time has passed.
+            if visible() != seen || pause.is_some_and(|pause| looked.elapsed() >= pause) {
+                looked = Instant::now();
+                let _ = core.retain(RetainOptions::new());
+            }
+            let now = visible();
             if now != seen {
                 seen = now;
-                // What could not be collected is tried again when something has changed.
                 let _ = core.collect(CollectOptions::new());
             }
         });
+    }
+
+    /// What the options do not keep is forgotten. Alone, as [`Core::collect`].
+    pub(crate) fn retain(&self, options: RetainOptions) -> Result<RetainReport> {
+        let commit = |sentences: &[Sentence]| self.say(sentences);
+        self.retain_by(options, &commit)
+    }
+
+    /// As [`Core::retain`]; a test may make the commits itself.
+    pub(crate) fn retain_by(
+        &self,
+        options: RetainOptions,
+        commit: &dyn Fn(&[Sentence]) -> Result<()>,
+    ) -> Result<RetainReport> {
+        let _alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_process("retain")?;
+        if self.options.retentions.is_empty() {
+            return Ok(RetainReport::default());
+        }
+        if let Some(error) = self.doubt("retain") {
+            return Ok(RetainReport { refused: vec![error], ..RetainReport::default() });
+        }
+        Retainer {
+            snapshot: &Snapshot::new(Arc::clone(&self.catalog)),
+            retentions: &self.options.retentions,
+            now: options.now.unwrap_or_else(Timestamp::now),
+            commit: (!options.dry_run).then_some(commit),
+            is_over: &|| self.is_closed(),
+        }
+        .retain()
+    }
+
+    /// Commits what is said of streams that nobody needs a handle of, wherever they stand by then.
+    pub(crate) fn say(&self, sentences: &[Sentence]) -> Result<()> {
+        let part = |one: &Sentence| Part {
+            stream: one.stream(),
+            root: Some(one.root),
+            filled: Filled::nothing(&self.budget),
+            crc: 0,
+            seat: Seat::new(one.head, one.generation),
+            change: Some(Box::new(Encoded::new(one.change.clone()))),
+        };
+        let parts = sentences.iter().map(part).collect();
+        let how = CommitOptions::new().durability(self.options.durability).expect(Expect::Any);
+        self.queue.submit(Pending::new(parts, how, Vec::new())).wait().map(drop)
     }
 
     /// What is still wanted of the log is kept, and the space of the rest given back. Alone: whoever else moves files
@@ -105,17 +163,8 @@ impl Core {
         wants: Option<Wants<'_>>,
     ) -> Result<CollectReport> {
         let _alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_open("collect")?;
-        if self.process != process_id() {
-            return Err(Error::new(ErrorKind::Closed, "collect after fork"));
-        }
-        if self.catalog.is_doubtful() || !self.survey.is_sound() {
-            // Somebody may still want what nobody is known to want.
-            let place = self.survey.damages.first().map(|damage| damage.place.clone());
-            let error = Error::corrupt(
-                "collect",
-                place.unwrap_or(Place { path: "segments".into(), segment: None, offset: None }),
-            );
+        self.check_process("collect")?;
+        if let Some(error) = self.doubt("collect") {
             return Ok(CollectReport { refused: vec![error], ..CollectReport::default() });
         }
         // The segments first: what is in them was there when it was asked what can be reached.
@@ -131,6 +180,23 @@ impl Core {
             is_over: &|| self.is_closed(),
         }
         .collect()
+    }
+
+    /// Why nothing is taken away of this log: somebody may still want what nobody is known to want.
+    fn doubt(&self, operation: &'static str) -> Option<Error> {
+        if !self.catalog.is_doubtful() && self.survey.is_sound() {
+            return None;
+        }
+        let place = self.survey.damages.first().map(|damage| damage.place.clone());
+        let unknown = || Place { path: "segments".into(), segment: None, offset: None };
+        Some(Error::corrupt(operation, place.unwrap_or_else(unknown)))
+    }
+
+    /// The log is open, and was opened by this process.
+    fn check_process(&self, operation: &'static str) -> Result<()> {
+        self.check_open(operation)?;
+        let is_own = self.process == process_id();
+        if is_own { Ok(()) } else { Err(Error::new(ErrorKind::Closed, operation)) }
     }
 
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {

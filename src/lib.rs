@@ -41,7 +41,7 @@ pub use jsonl::{Exported, Imported};
 pub use log::Log;
 pub use options::{
     Clock, Collect, CommitOptions, Expect, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy,
-    StreamOptions,
+    Retention, StreamOptions,
 };
 pub use reader::{Event, EventRef, Events, LogEvents};
 pub use recovery::{
@@ -65,5 +65,6 @@ pub use types::{
 #[cfg(feature = "sim")]
 pub use upkeep::backup_on;
 pub use upkeep::{
-    ArchiveReport, BackupReport, CollectOptions, CollectReport, CollectedRun, backup,
+    ArchiveReport, BackupReport, Bound, CollectOptions, CollectReport, CollectedRun, Forgotten,
+    RetainOptions, RetainReport, backup,
 };

@@ -2,6 +2,8 @@
 
 #[cfg(all(test, feature = "sim"))]
 mod collecting;
+#[cfg(all(test, feature = "sim"))]
+mod retaining;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -16,7 +18,9 @@ use crate::recovery::{self, Survey};
 use crate::segment::{DIR, LOCK, UNFINISHED_COPY};
 use crate::stream::Stream;
 use crate::types::{Status, StreamId, StreamState};
-use crate::upkeep::{self, ArchiveReport, BackupReport, CollectOptions, CollectReport};
+use crate::upkeep::{
+    self, ArchiveReport, BackupReport, CollectOptions, CollectReport, RetainOptions, RetainReport,
+};
 use crate::writer::{Active, Full, Ground, Resumed, Writer};
 
 /// A segment must have room for its header and a few commits.
@@ -111,7 +115,7 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
         Some((tail, lock)) => Writer::resumed(Arc::new(ground), resume(tail, lock)),
     };
     let core = Arc::new(Core::new(disk, catalog, writer, options, survey, path));
-    core.collect_in_background();
+    core.keep_house_in_background();
     Ok(Log(core))
 }
 
@@ -323,6 +327,24 @@ impl Log {
     /// [`ErrorKind::Closed`].
     pub fn collect(&self, options: CollectOptions) -> Result<CollectReport> {
         self.0.collect(options)
+    }
+
+    /// Forgets what the log's options do not keep ([`Options::retain`], [`Options::retain_label`]): the oldest events of
+    /// streams that are over a bound are trimmed, streams that were idle for too long are deleted. The space is
+    /// given back by [`Log::collect`].
+    ///
+    /// Up to 256 streams go in one commit, together or not at all, and as durably as the log's options say. A stream
+    /// that somebody else moves meanwhile is left for the next time. Of a log that is damaged nothing is forgotten.
+    ///
+    /// Blocks while the heads of some commits are read, for each stream a logarithm of its length, or as many as
+    /// [`Retention::bytes_max`](crate::Retention::bytes_max) keeps; and for its own commits. Others do not wait for it.
+    /// One works at a time, and not beside [`Log::collect`]. Closing the log stops it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`]. What else goes wrong is in [`RetainReport::refused`].
+    pub fn retain(&self, options: RetainOptions) -> Result<RetainReport> {
+        self.0.retain(options)
     }
 
     /// Closes the log: commits that were asked for are finished, everything is synced, space that was kept

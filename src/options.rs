@@ -1,5 +1,9 @@
 //! What can be chosen, for a log and for one stream, with each default's cost.
 
+mod retention;
+
+pub use self::retention::Retention;
+pub(crate) use self::retention::Retentions;
 use crate::types::{CommitId, Durability, Seq};
 
 /// What happens when a ring is at its bound (P10).
@@ -50,7 +54,8 @@ pub enum Collect {
     #[default]
     WhenAsked,
     /// By a thread of the log's own, which looks about once a second whether anything was committed since, and
-    /// spends at most a tenth of its time on looking. It shares the disk with commits and holds none of them up.
+    /// spends at most a tenth of its time on looking. It shares the disk with commits and holds none of them up. What
+    /// [`Options::retain`] lets go is forgotten first, also when only time has passed.
     Background,
 }
 
@@ -67,6 +72,7 @@ pub struct Options {
     pub(crate) clock: Clock,
     pub(crate) privacy: Privacy,
     pub(crate) collect: Collect,
+    pub(crate) retentions: Retentions,
     pub(crate) quota_bytes: Option<u64>,
 }
 
@@ -83,6 +89,7 @@ impl Default for Options {
             clock: Clock::Coarse,
             privacy: Privacy::Private,
             collect: Collect::WhenAsked,
+            retentions: Retentions::default(),
             quota_bytes: None,
         }
     }
@@ -160,6 +167,28 @@ impl Options {
     #[must_use]
     pub fn collect(mut self, collect: Collect) -> Self {
         self.collect = collect;
+        self
+    }
+
+    /// What is kept of each stream: the rest is forgotten when [`crate::Log::retain`] is called, and by the log's own
+    /// thread with [`Collect::Background`]. Default: everything is kept.
+    #[must_use]
+    pub fn retain(mut self, retention: Retention) -> Self {
+        self.retentions.all = Some(retention);
+        self
+    }
+
+    /// The same for streams that have this value of this label, in place of what is said of all. Of several that fit
+    /// the one that was said first counts.
+    #[must_use]
+    pub fn retain_label(
+        mut self,
+        key: impl Into<String>,
+        value: impl Into<String>,
+        retention: Retention,
+    ) -> Self {
+        let (key, value) = (key.into().into_boxed_str(), value.into().into_boxed_str());
+        self.retentions.labels.push((key, value, retention));
         self
     }
 

@@ -345,15 +345,6 @@ impl Stream {
         core.queue.submit(pending)
     }
 
-    /// Forgets what is buffered and no commit has taken. Returns how many events that were, with those that
-    /// an overwriting ring had dropped before.
-    pub fn discard(&mut self) -> u64 {
-        self.reap();
-        let gone = self.ring.discard();
-        self.next -= gone;
-        gone
-    }
-
     /// All events of the stream as this handle sees it: durable, then those in memory (P9). Each says
     /// which. What is in memory is copied as this is called.
     ///
@@ -472,8 +463,17 @@ impl Stream {
     /// Everything but the events.
     fn take_change(&mut self) -> Option<Part> {
         let filled = self.ring.nothing();
-        let first_seq = self.ring_start();
-        self.change.is_some().then(|| self.part(filled, first_seq))
+        let end = self.ring_start();
+        let kept = self.change.as_ref()?.start.filter(|start| *start > end);
+        if kept.is_some() {
+            // A gap that nothing stands behind yet is not committed, and so not forgotten before something does.
+            self.cap_start(end);
+        }
+        let part = self.change.is_some().then(|| self.part(filled, end));
+        if let Some(start) = kept {
+            let _ = self.note(|change| change.start = Some(start));
+        }
+        part
     }
 
     fn part(&mut self, filled: Filled, first_seq: u64) -> Part {

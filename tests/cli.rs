@@ -451,3 +451,31 @@ fn a_file_that_cannot_be_taken_does_not_stop_the_others() {
     assert_eq!(statuses["a"], "imported");
     bench.cat_is("z", b"3\n");
 }
+
+#[test]
+fn retain_says_what_would_go_and_then_lets_it_go() {
+    let bench = Bench::new();
+    let one = bench.file("one", b"1\n2\n3\n4\n");
+    let two = bench.file("two", b"1\n");
+    let (one, two) = (one.to_str().expect("UTF-8"), two.to_str().expect("UTF-8"));
+    bench.run(&["import", "LOG", one, two]).ends_with(0);
+    bench.run(&["label", "LOG", "two", "kind=trace"]).ends_with(0);
+    bench.run(&["retain", "LOG"]).ends_with(2);
+    bench.run(&["retain", "LOG", "--max-age", "30"]).ends_with(2);
+    let all = ["retain", "LOG", "--max-age", "30d", "--max-idle", "30d", "--max-bytes", "1G"];
+    assert!(bench.run(&all).ends_with(0).text().starts_with("0 streams trimmed, 0 deleted"));
+
+    let before = bench.without_lock();
+    let last = ["retain", "LOG", "--max-events", "1", "--json"];
+    let plan = bench.run(&[&last[..], &["--dry-run"]].concat()).ends_with(0).json().remove(0);
+    assert_eq!(bench.without_lock(), before, "a dry run changes nothing");
+    let done = bench.run(&last).ends_with(0).json().remove(0);
+    assert_eq!((&plan["streams"], &done["streams_trimmed"]), (&done["streams"], &Value::from(1)));
+    assert_eq!(done["streams"][0]["seqs"], serde_json::json!([0, 3]));
+    bench.cat_is("one", b"4\n");
+
+    let trace = ["retain", "LOG", "--max-idle", "0s", "--label", "kind=trace"];
+    let text = bench.run(&trace).ends_with(0).text();
+    assert!(text.contains("deleted, idle: 1 event"), "{text}");
+    assert_eq!(bench.run(&["ls", "LOG"]).ends_with(0).text().lines().count(), 1);
+}

@@ -18,7 +18,7 @@ use support::Rng;
 /// So many scripts of chance are run at most.
 const SCRIPTS: u64 = 600;
 
-const ALL: [Sabotage; 30] = [
+const ALL: [Sabotage; 34] = [
     Sabotage::SkipSync,
     Sabotage::SkipDirSync,
     Sabotage::SkipHeaderSync,
@@ -49,6 +49,10 @@ const ALL: [Sabotage; 30] = [
     Sabotage::StopAtShortWrite,
     Sabotage::RewriteOnOpen,
     Sabotage::CommitUnasked,
+    Sabotage::ForgetForks,
+    Sabotage::ForgetShared,
+    Sabotage::RemoveEarly,
+    Sabotage::RetainApart,
 ];
 
 /// Runs the attacks, the quickest first, until one of them finds something.

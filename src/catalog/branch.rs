@@ -121,7 +121,8 @@ impl Branch {
         self.origin.as_ref()?.before
     }
 
-    pub(super) fn last(&self) -> LogPlace {
+    /// Where its newest commit starts.
+    pub(crate) fn last(&self) -> LogPlace {
         LogPlace(self.last.load(Ordering::Acquire))
     }
 

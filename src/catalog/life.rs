@@ -110,6 +110,8 @@ pub(crate) struct Change {
     pub(crate) parent: Option<(StreamId, u64)>,
     /// Keeps what a fork shares until the fork is committed.
     pub(crate) shared: Option<Arc<Shared>>,
+    /// It is said only if the stream's last commit is still the one that starts here.
+    pub(crate) untouched: Option<LogPlace>,
 }
 
 impl Change {
@@ -190,6 +192,7 @@ impl Change {
             start: later.start.or(self.start),
             parent: later.parent.or(self.parent),
             shared: later.shared.or(self.shared),
+            untouched: later.untouched.or(self.untouched),
         }
     }
 

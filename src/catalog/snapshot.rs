@@ -106,7 +106,7 @@ impl Snapshot {
     }
 
     /// All streams of which something is visible.
-    fn views(&self) -> impl Iterator<Item = View<'_>> {
+    pub(crate) fn views(&self) -> impl Iterator<Item = View<'_>> {
         self.firsts().filter_map(|(root, first)| self.view_of(root, first))
     }
 
@@ -170,11 +170,11 @@ impl Snapshot {
 
     /// Where the last commit starts that holds a part of the branch and is visible.
     pub(super) fn last_shown(&self, branch: &Branch) -> Option<LogPlace> {
-        self.newest(branch).map(|(segment, batch)| LogPlace::new(segment, batch.offset))
+        self.newest(branch).map(|(segment, batch)| LogPlace::new(segment.number(), batch.offset))
     }
 
     /// The branch's newest batch that is visible, and the segment that it is in.
-    fn newest(&self, branch: &Branch) -> Option<(u32, BatchRef)> {
+    pub(crate) fn newest(&self, branch: &Branch) -> Option<(Arc<Segment>, BatchRef)> {
         let mut span = self.last_span(branch);
         while let Some(here) = span {
             let at = self.span(branch, here)?;
@@ -182,7 +182,7 @@ impl Snapshot {
             while let Some(here) = cursor {
                 let batch = at.batches.get(here)?;
                 if self.shows(&at.segment, batch.offset) {
-                    return Some((at.segment.number(), batch));
+                    return Some((at.segment, batch));
                 }
                 cursor = at.batches.prev(here);
             }
@@ -259,6 +259,11 @@ impl View<'_> {
     /// The first seq that is not forgotten.
     pub(crate) fn start(&self) -> u64 {
         self.version.as_ref().map_or(0, |version| version.start)
+    }
+
+    /// The value of one of its labels.
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        self.version.as_ref()?.meta.labels.get(key).map(|value| &**value)
     }
 
     /// The name that it has, as long as it lives.

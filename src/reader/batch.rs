@@ -80,6 +80,14 @@ impl Batch {
         self.held.dropped
     }
 
+    /// With so many events dropped right before the first.
+    pub(super) fn dropped_as(mut self, dropped: u64) -> Self {
+        if dropped != self.held.dropped {
+            self.held = Arc::new(Held { dropped, ..(*self.held).clone() });
+        }
+        self
+    }
+
     #[inline]
     pub(crate) fn holds(&self, seq: u64) -> bool {
         seq.wrapping_sub(self.held.first_seq) < self.shown
@@ -230,7 +238,26 @@ impl Loader {
             .ok_or_else(|| segment.error("read", at.offset))
     }
 
-    fn head(
+    /// The head of the commit that an index points to.
+    pub(super) fn commit_head(
+        &mut self,
+        segment: &Segment,
+        offset: u64,
+        end: u64,
+    ) -> Result<CommitHead> {
+        if self.usual == 0 {
+            self.usual = segment.usual_bytes.load(Ordering::Relaxed);
+        }
+        let first = offset..offset.saturating_add(commit_header::BYTES as u64);
+        let window = self.window(segment, first.clone(), end)?;
+        let bytes = window.get(first).unwrap_or_default();
+        CommitHead::decode(bytes, segment.header.salt)
+            .filter(|commit| commit.length <= end.saturating_sub(offset))
+            .ok_or_else(|| segment.error("read", offset))
+    }
+
+    /// What is said of a batch in front of its commit, and the commit's position.
+    pub(super) fn head(
         &mut self,
         segment: &Segment,
         owner: Owner,
@@ -238,17 +265,7 @@ impl Loader {
         end: u64,
     ) -> Result<(u64, BatchHead)> {
         let damaged = || segment.error("read", at.offset);
-        if self.usual == 0 {
-            self.usual = segment.usual_bytes.load(Ordering::Relaxed);
-        }
-        let first = at.offset..at.offset.saturating_add(commit_header::BYTES as u64);
-        let window = self.window(segment, first.clone(), end)?;
-        let salt = segment.header.salt;
-        let commit = CommitHead::decode(window.get(first).unwrap_or_default(), salt);
-        let commit = commit.ok_or_else(damaged)?;
-        if commit.length > end.saturating_sub(at.offset) {
-            return Err(damaged());
-        }
+        let commit = self.commit_head(segment, at.offset, end)?;
         if self.usual != commit.length.min(READ_AHEAD_BYTES_MAX) {
             self.usual = commit.length.min(READ_AHEAD_BYTES_MAX);
             segment.usual_bytes.store(self.usual, Ordering::Relaxed);
@@ -268,7 +285,8 @@ impl Loader {
         }
         let window = self.window(segment, near.clone(), end)?;
         let bytes = window.get(near).unwrap_or_default();
-        let directory = commit.directory(bytes, &marker, salt).ok_or_else(damaged)?;
+        let directory =
+            commit.directory(bytes, &marker, segment.header.salt).ok_or_else(damaged)?;
         let head = directory.find(owner.stream.as_bytes(), at.kind).ok_or_else(damaged)?;
         let same = head.first_seq == at.first_seq && head.count == at.count;
         let is_own = head.generation == owner.generation;

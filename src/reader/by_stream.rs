@@ -153,8 +153,8 @@ impl Events {
     fn load_front(&mut self) -> Result<()> {
         if self.start >= self.durable_end {
             let found = self.volatile.iter().find(|batch| batch.end_seq() > self.start);
-            self.front.batch = found.cloned();
             self.start = found.map_or(self.end, |batch| batch.first_seq().max(self.start));
+            self.front.batch = found.map(|batch| self.show_gap(batch));
             return Ok(());
         }
         let Some(piece) = self.front.enter(&self.lineage, self.start) else {
@@ -179,14 +179,7 @@ impl Events {
                 break;
             };
             match batch.kind {
-                BatchKind::Events if batch.first_seq >= limit => {
-                    // The branch goes on, but what is shared with it ends here, in a gap perhaps.
-                    if gap.is_some_and(|gap| gap.first_seq <= self.start) {
-                        self.start = limit;
-                        return Ok(());
-                    }
-                    break;
-                }
+                BatchKind::Events if batch.first_seq >= limit => break,
                 BatchKind::Events if batch.end_seq() > self.start => {
                     return self.enter_front(at, &batch, gap, limit);
                 }
@@ -197,6 +190,11 @@ impl Events {
         }
         let lost = self.start..limit.min(self.end);
         self.start = limit;
+        // The branch may go on, but what is shared with it ends here, in a gap perhaps. Whether anybody still wants the
+        // events behind the gap is not known here.
+        if gap.is_some_and(|gap| gap.first_seq <= lost.start && gap_end(&gap) >= limit) {
+            return Ok(());
+        }
         Err(self.missing(None, lost))
     }
 
@@ -233,6 +231,7 @@ impl Events {
         if let Some(expected) = expected {
             self.front.loader.expect(&at.here.segment, expected.offset);
         }
+        let dropped = self.shown_gap(self.front.piece.as_ref(), batch.first_seq, dropped);
         let loaded = self.front.load(&at, owner, (batch, dropped, whole), end);
         self.front.walker = Some(at);
         match loaded {
@@ -256,8 +255,8 @@ impl Events {
     fn load_back(&mut self) -> Result<()> {
         if self.end > self.durable_end {
             let found = self.volatile.iter().rev().find(|batch| batch.first_seq() < self.end);
-            self.back.batch = found.cloned();
             self.end = found.map_or(self.durable_end, |batch| batch.end_seq().min(self.end));
+            self.back.batch = found.map(|batch| self.show_gap(batch));
             return Ok(());
         }
         let Some(piece) = self.back.enter(&self.lineage, self.end - 1) else {
@@ -321,6 +320,7 @@ impl Events {
             self.back.loader.expect(&at.here.segment, next.offset);
         }
         let whole = batch.first_seq >= self.start && batch.end_seq() <= self.end;
+        let dropped = self.shown_gap(self.back.piece.as_ref(), batch.first_seq, dropped);
         let loaded = self.back.load(&at, owner, (batch, dropped, whole), end);
         self.back.walker = Some(at);
         match loaded {
@@ -338,6 +338,43 @@ impl Events {
         let next = at.clone().next(&self.snapshot)?;
         let batch = next.batch(&self.snapshot)?;
         (batch.kind == BatchKind::Gap).then_some(batch.first_seq)
+    }
+
+    /// How many seqs in front of `first_seq` the stream shows to be dropped, when the batch there says that `own` were.
+    fn shown_gap(&self, piece: Option<&Piece>, first_seq: u64, own: u64) -> u64 {
+        let start = first_seq.saturating_sub(own);
+        let is_first = piece.is_some_and(|piece| piece.seqs.start == start);
+        let cut = if is_first { self.cut_gap(start) } else { 0 };
+        // What is trimmed is no gap any more.
+        own.saturating_add(cut).min(first_seq.saturating_sub(self.first))
+    }
+
+    /// The same for a batch in memory.
+    fn show_gap(&self, batch: &Batch) -> Batch {
+        let (first_seq, own) = (batch.first_seq(), batch.dropped());
+        let start = first_seq.saturating_sub(own);
+        let cut = if start == self.durable_end { self.cut_gap(start) } else { 0 };
+        let shown = own.saturating_add(cut).min(first_seq.saturating_sub(self.first));
+        batch.clone().dropped_as(shown)
+    }
+
+    /// The seqs of a gap that end in front of `seq` without an event of the same batch: a fork or a rewind went there.
+    fn cut_gap(&self, seq: u64) -> u64 {
+        let mut start = seq;
+        while start > self.first {
+            let Some(piece) = self.lineage.piece(start - 1) else { break };
+            let at = Walker::seek(&self.snapshot, piece.branch, start - 1);
+            let gap = at.and_then(|at| at.batch(&self.snapshot)).filter(|batch| {
+                let holds = batch.first_seq < start && gap_end(batch) >= start;
+                batch.kind == BatchKind::Gap && holds
+            });
+            let Some(gap) = gap else { break };
+            start = gap.first_seq.max(piece.seqs.start);
+            if start > piece.seqs.start {
+                break;
+            }
+        }
+        seq - start
     }
 
     /// Whose batches these are.
@@ -473,6 +510,11 @@ impl DoubleEndedIterator for Events {
     fn next_back(&mut self) -> Option<Self::Item> {
         self.lend_back().map(|event| event.map(|event| event.hold()))
     }
+}
+
+/// The seq behind a gap, as the index has it.
+fn gap_end(gap: &BatchRef) -> u64 {
+    if gap.count == u32::MAX { u64::MAX } else { gap.end_seq() }
 }
 
 fn is_damage(error: &Error) -> bool {

@@ -9,6 +9,7 @@ use crate::types::{CodecId, EventKind, Position, Seq, StreamId, Timestamp};
 
 /// What the events of a batch have in common. Each batch counts its own holders, so that threads that read
 /// the same segment do not meet at one counter.
+#[derive(Clone)]
 pub(crate) struct Held {
     pub(crate) stream: StreamId,
     pub(crate) first_seq: u64,
@@ -188,7 +189,8 @@ impl Event {
     }
 
     /// How many events right before this one an overwriting ring dropped. They had seqs, so the seq
-    /// before this event's is not there.
+    /// before this event's is not there. What of them was trimmed does not count; of a gap into which the stream was
+    /// forked or rewound, what is left of it does. By position it is what the event's own commit says.
     #[must_use]
     pub fn dropped_before(&self) -> u64 {
         self.lend().dropped_before()

@@ -9,6 +9,7 @@ mod batch;
 mod by_position;
 mod by_stream;
 mod event;
+mod measure;
 mod walker;
 
 pub use by_position::LogEvents;
@@ -17,6 +18,7 @@ pub use event::{Event, EventRef};
 
 pub(crate) use batch::Batch;
 pub(crate) use event::Held;
+pub(crate) use measure::Measure;
 
 use crate::catalog::Snapshot;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,7 +1,9 @@
 //! What is done to a ring beside appending and committing: forgetting its newest events, leaving some out, and
 //! refusing all.
 
-use super::{Filled, Ring};
+use std::sync::Arc;
+
+use super::{Budget, Buffer, Filled, Ring};
 use crate::format::Frames;
 use crate::sync::RwLock;
 
@@ -61,9 +63,16 @@ impl Ring {
 
     /// What a commit takes that holds no events.
     pub(crate) fn nothing(&self) -> Filled {
-        Filled {
+        Filled::nothing(&self.buffer.budget)
+    }
+}
+
+impl Filled {
+    /// No events, of a ring with this budget.
+    pub(crate) fn nothing(budget: &Arc<Budget>) -> Self {
+        Self {
             buffer_bytes: 0,
-            buffer: RwLock::new(self.no_buffer()),
+            buffer: RwLock::new(Buffer::empty(Arc::clone(budget))),
             slices: [0..0, 0..0],
             count: 0,
             dropped: 0,

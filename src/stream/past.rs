@@ -27,7 +27,7 @@ impl Stream {
     ///
     /// [`ErrorKind::SeqOutOfRange`] when `seq` lies behind the head, [`ErrorKind::Trimmed`] when it lies before the
     /// start; [`ErrorKind::Refused`] when what is buffered does not fit in the new ring; [`ErrorKind::Conflict`] when
-    /// another handle has rewound the stream since this one saw it; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
+    /// somebody else has rewound what was to be shared; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
     pub fn fork_at(&self, seq: impl Into<Seq>) -> Result<Self> {
         self.fork_with(seq, &StreamOptions::new())
     }
@@ -46,9 +46,7 @@ impl Stream {
         let (start, end) = (self.start(), seq.min(durable_end));
         let fork = self.shared(end);
         let shared = fork.map(|fork| self.core.catalog.share(fork));
-        if let Some(kind) = self.overtaken() {
-            return Err(Error::new(kind, "fork"));
-        }
+        self.check_shares(fork)?;
         child.generation = fork.map_or(0, |fork| fork.generation);
         child.note(|change| {
             change.fork = fork;
@@ -78,6 +76,10 @@ impl Stream {
                 child.next += 1;
             }
         }
+        // A gap that nothing stands behind yet.
+        let dropped = seq.saturating_sub(child.next);
+        child.ring.skip(dropped);
+        child.next += dropped;
         Ok(child)
     }
 
@@ -91,6 +93,30 @@ impl Stream {
         let (expected, actual) = (Seq(self.end()), Seq(standing.head));
         let is_behind = standing.generation > self.generation();
         is_behind.then_some(ErrorKind::Conflict { expected, actual })
+    }
+
+    /// Whether what a fork is about to share is still there, now that it was said to be shared: that part of the
+    /// stream may be there although the rest was rewound.
+    fn check_shares(&self, fork: Option<Fork>) -> Result<()> {
+        let Some(overtaken) = self.overtaken() else { return Ok(()) };
+        let is_there = match overtaken {
+            ErrorKind::Deleted(_) => false,
+            _ => fork.is_none_or(|fork| self.is_shared_now(fork)),
+        };
+        if is_there { Ok(()) } else { Err(Error::new(overtaken, "fork")) }
+    }
+
+    /// Whether the stream, as it stands, has the events that the fork shares.
+    fn is_shared_now(&self, fork: Fork) -> bool {
+        let catalog = &self.core.catalog;
+        let find = || {
+            let root = self.root()?;
+            let now = catalog.lineage(catalog.tip(root), catalog.standing(root)?.head);
+            catalog.branch(now.piece(fork.seq.checked_sub(1)?)?.branch)
+        };
+        find().is_some_and(|branch| {
+            (branch.stream, branch.generation()) == (fork.base, fork.base_generation)
+        })
     }
 
     /// What a fork shares that takes the durable events before `end`; `None` when there are none.
@@ -151,6 +177,24 @@ impl Stream {
         self.note(|change| change.fork = shared)
     }
 
+    /// Forgets what is buffered and no commit has taken. Returns how many events that were, with those that
+    /// an overwriting ring had dropped before.
+    pub fn discard(&mut self) -> u64 {
+        self.reap();
+        let gone = self.ring.discard();
+        self.next -= gone;
+        self.cap_start(self.next);
+        gone
+    }
+
+    /// Seqs from `end` on are not there to be forgotten, or not any more.
+    pub(super) fn cap_start(&mut self, end: u64) {
+        let asked = self.change.as_ref().and_then(|change| change.start);
+        if asked.is_some_and(|start| start > end) {
+            let _ = self.note(|change| change.start = (end > 0).then_some(end));
+        }
+    }
+
     /// Marks where the stream stands now, to discard what comes after: see [`Stream::discard_to`].
     #[must_use]
     pub fn savepoint(&self) -> Savepoint {
@@ -180,6 +224,7 @@ impl Stream {
         let gone = self.next - savepoint.seq;
         self.ring.cut(savepoint.seq - first);
         self.next = savepoint.seq;
+        self.cap_start(self.next);
         Ok(gone)
     }
 

@@ -59,6 +59,17 @@ impl Writer {
         })
     }
 
+    /// Whether something was committed of a stream of which this is only said if nothing was.
+    fn touched(&self, part: &Part) -> Option<ErrorKind> {
+        let last = part.change()?.untouched?;
+        let catalog = &self.ground.catalog;
+        let tip = part.root.and_then(|root| catalog.branch(catalog.tip(root)));
+        let is_same = tip.is_some_and(|tip| tip.last() == last);
+        let is_touched = !is_same || self.moved.contains_key(&part.stream);
+        let (expected, actual) = (Seq(part.seen().head), Seq(part.end_seq()));
+        is_touched.then_some(ErrorKind::Conflict { expected, actual })
+    }
+
     fn objection(&mut self, pending: &Pending) -> Option<Error> {
         let refused = |kind| Some(Error::new(kind, "commit"));
         if let Some(id) = pending.id.filter(|_| !broken(Sabotage::ForgetCommitIds)) {
@@ -72,8 +83,9 @@ impl Writer {
         }
         for part in pending.parts() {
             let standing = self.standing(part);
-            let kind =
-                locked(part, standing).or_else(|| unexpected(pending.expect, part, standing));
+            let kind = locked(part, standing)
+                .or_else(|| unexpected(pending.expect, part, standing))
+                .or_else(|| self.touched(part));
             if let Some(kind) = kind {
                 return refused(kind);
             }
@@ -162,5 +174,8 @@ fn unexpected(expect: Expect, part: &Part, standing: Option<Standing>) -> Option
     if !same && expect != Expect::Seen {
         part.reseat(actual);
     }
-    None
+    // Nobody forgets what is not there yet: somebody else may have rewound the stream.
+    let start = part.change().and_then(|change| change.start)?;
+    let (expected, actual) = (Seq(start), Seq(part.end_seq()));
+    (start > actual.get()).then_some(ErrorKind::Conflict { expected, actual })
 }

@@ -48,7 +48,7 @@ impl Attack {
             self.note_dropped(*at)?;
             let handle = &mut self.handles[*at];
             handles.push(handle.number);
-            if handle.ring.is_empty() && !handle.has_changes() {
+            if !handle.has_events() && !handle.has_changes() {
                 continue;
             }
             owners.push(handle.number);

@@ -4,7 +4,7 @@ use amberlog::{
     CommitId, CommitOptions, Durability, ErrorKind, Expect, RefusedReason, StreamId, Ticket,
 };
 
-use super::ops::{RingKind, Then};
+use super::ops::Then;
 use super::oracle::{Change, Life, Slot};
 use super::run::{Attack, HANDLES_MAX, Handle, Queued};
 
@@ -22,8 +22,8 @@ impl Handle {
         let first = self.first() + self.flying.len() as u64;
         let rewind = self.rewound.map(|_| first);
         let slots = match share {
-            Share::All => std::mem::take(&mut self.ring),
-            Share::Changes => Vec::new(),
+            Share::All if self.has_events() => std::mem::take(&mut self.ring),
+            _ => Vec::new(),
         };
         self.flying.extend(slots.iter().cloned());
         let change = Change {
@@ -61,12 +61,6 @@ impl Handle {
     }
 }
 
-/// The largest place up to `seq` behind which no gap stands: what was dropped has no end of its own.
-fn behind_an_event(slots: &[Slot], seq: u64) -> u64 {
-    let kept = slots[..seq as usize].iter().rposition(Option::is_some);
-    kept.map_or(0, |at| at as u64 + 1)
-}
-
 impl Attack {
     fn start(&self, at: usize) -> u64 {
         let handle = &self.handles[at];
@@ -76,6 +70,19 @@ impl Attack {
 
     fn life(&self, id: StreamId) -> Option<Life> {
         self.oracle.now().get(&id).map(|content| content.state)
+    }
+
+    /// Whether the stream still has the first `shared` events that this handle saw: another one may have rewound
+    /// it. `None`: the last of them was dropped by a ring, and nobody can tell such from each other.
+    fn is_kept(&self, at: usize, shared: usize) -> Option<bool> {
+        let handle = &self.handles[at];
+        let now = self.oracle.now();
+        let content = now.get(&handle.id).filter(|now| now.generation > handle.generation);
+        let (Some(content), Some(last)) = (content, shared.checked_sub(1)) else {
+            return Some(true);
+        };
+        let seen = handle.view[last].as_ref()?;
+        Some(content.slots.get(last).is_some_and(|slot| slot.as_ref() == Some(seen)))
     }
 
     pub(super) fn fork(&mut self, handle: u8, seq: u8) -> Result<(), String> {
@@ -93,23 +100,23 @@ impl Attack {
             return Ok(());
         }
         let all: Vec<Slot> = parent.view.iter().chain(&parent.ring).cloned().collect();
-        let seq = behind_an_event(&all, u64::from(seq) % (parent.head() + 1));
-        // What another handle rewound is not kept for this one.
-        let durable = self.oracle.now().get(&parent.id).map_or(0, |content| content.generation);
-        let is_overtaken = durable > parent.generation;
+        let seq = u64::from(seq) % (parent.head() + 1);
+        let shared = (seq as usize).min(parent.view.len());
+        let is_kept = self.is_kept(at, shared);
         let child = match parent.stream.fork_at(seq) {
-            Ok(child) if seq >= start && !is_overtaken => child,
-            Err(error) if is_overtaken && matches!(error.kind(), ErrorKind::Conflict { .. }) => {
+            Ok(child) if seq >= start && is_kept != Some(false) => child,
+            Err(error)
+                if is_kept != Some(true) && matches!(error.kind(), ErrorKind::Conflict { .. }) =>
+            {
                 return Ok(());
             }
-            Ok(_) if is_overtaken => return Err("a fork of what was rewound".into()),
+            Ok(_) if is_kept == Some(false) => return Err("a fork of what was rewound".into()),
             Err(error) if seq < start && matches!(error.kind(), ErrorKind::Trimmed { .. }) => {
                 return Ok(());
             }
             Ok(_) => return Err("a fork before the start".into()),
             Err(error) => return Err(format!("forking at {seq}: {error}")),
         };
-        let shared = (seq as usize).min(parent.view.len());
         let mut view = all[..shared].to_vec();
         view[..start as usize].fill(None);
         // Of what is shared it is the generation of the newest event that counts; in the events all know theirs.
@@ -131,12 +138,7 @@ impl Attack {
         let start = self.start(at);
         let archived = self.life(self.handles[at].id) == Some(Life::Archived);
         let handle = &mut self.handles[at];
-        let all: Vec<Slot> = handle.view.iter().chain(&handle.ring).cloned().collect();
-        let mut to = u64::from(to) % (handle.head() + 1);
-        if handle.ring_kind == RingKind::Overwriting {
-            to = to.min(handle.first());
-        }
-        to = behind_an_event(&all, to);
+        let to = u64::from(to) % (handle.head() + 1);
         match handle.stream.rewind(to) {
             Err(error) => {
                 let expected = match error.kind() {
@@ -270,7 +272,7 @@ impl Attack {
             // It goes behind what is there, wherever the handle thought that was.
             handle.view = content.slots;
             handle.generation = content.generation;
-        } else if !holds && (!handle.ring.is_empty() || handle.has_changes()) {
+        } else if !holds && (handle.has_events() || handle.has_changes()) {
             let outcome = handle.stream.commit_with(CommitOptions::new().expect(expect)).wait();
             let error = outcome.err().ok_or("it was not as expected (P8)")?;
             let conflict = matches!(error.kind(), ErrorKind::Conflict { .. });
@@ -282,10 +284,10 @@ impl Attack {
         if !holds {
             return Ok(());
         }
-        let is_empty = handle.ring.is_empty() && !handle.has_changes();
+        let is_empty = !handle.has_events() && !handle.has_changes();
         self.commit_how(&[at], false, CommitOptions::new().expect(expect), Then::Wait)?;
         let failed = |one: &&mut Handle| {
-            one.number == number && (is_empty || !one.ring.is_empty() || one.has_changes())
+            one.number == number && (is_empty || one.has_events() || one.has_changes())
         };
         if let Some(handle) = self.handles.iter_mut().find(failed) {
             (handle.view, handle.generation) = before;
@@ -296,7 +298,7 @@ impl Attack {
     pub(super) fn commit_id(&mut self, handle: u8, id: u8) -> Result<(), String> {
         let Some(at) = self.handle(handle) else { return Ok(()) };
         self.settle()?;
-        if self.is_stopped() || self.handles[at].ring.is_empty() {
+        if self.is_stopped() || !self.handles[at].has_events() {
             return Ok(());
         }
         let id = id % 8;

@@ -14,6 +14,7 @@
 
 mod commits;
 mod crash;
+mod keep;
 mod life;
 mod ops;
 mod oracle;

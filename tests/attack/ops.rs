@@ -67,6 +67,10 @@ pub enum Op {
     ReadOnly,
     /// Backs the log up, and looks at the backup.
     Backup { cut: u8 },
+    /// Gives back the space of what nobody wants, or only says what that would be; of segments of which so much is dead.
+    Collect { dry_run: bool, percent: u8 },
+    /// Forgets what the options do not keep, or only says what that would be.
+    Retain { dry_run: bool },
     /// Lets a call go wrong that is so far away.
     Fail { calls: u8, fault: Fault },
     /// There is space again.
@@ -104,7 +108,8 @@ impl Op {
             21 => Self::Read { handle: a },
             22 => Self::Look,
             23 => Self::LookAgain,
-            24 if a < 160 => Self::ReadOnly,
+            24 if a < 96 => Self::ReadOnly,
+            24 if a < 160 => Self::Collect { dry_run: b % 4 == 0, percent: a % 3 * 25 },
             24 => Self::Backup { cut: b },
             25 if a < 128 => Self::Discard { handle: b },
             25 => Self::Drop { handle: b },
@@ -128,8 +133,10 @@ impl Op {
             7 | 8 => Self::State { handle, state: b },
             9 | 10 => Self::Label { handle },
             11..13 => Self::Expect { handle, what: b },
-            13 | 14 => Self::CommitId { handle, id: b },
-            _ => Self::Append { handle, size: b },
+            13 => Self::CommitId { handle, id: b },
+            14 if b < 192 => Self::Collect { dry_run: b % 8 == 0, percent: 0 },
+            14 => Self::CommitId { handle, id: b },
+            _ => Self::Retain { dry_run: b % 4 == 0 },
         }
     }
 }

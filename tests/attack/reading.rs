@@ -70,10 +70,12 @@ pub fn state(snapshot: &Snapshot) -> Result<State, Unread> {
         let events = || snapshot.events(info.id).map_err(|error| Unread::of(&error));
         let mut slots = slots(events()?, start)?;
         slots.splice(0..0, (0..start).map(|_| None));
-        if slots.len() as u64 != info.head.get() {
+        // A rewind may have left a part of a gap, and nothing behind it.
+        if slots.len() as u64 > info.head.get() {
             let what = format!("head {} of a stream of {}", info.head, slots.len());
             return Err(Unread::Finding(what));
         }
+        slots.resize(info.head.get() as usize, None);
         let mut backwards = Vec::new();
         for event in events()?.rev() {
             let event = event.map_err(|error| Unread::of(&error))?;

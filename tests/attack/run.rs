@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use amberlog::{
     Commit, CommitOptions, Durability, ErrorKind, Fault, Log, Options, Overflow, Refused,
-    RefusedReason, SimDisk, Snapshot, Stream, StreamId, StreamOptions, Ticket,
+    RefusedReason, Retention, SimDisk, Snapshot, Stream, StreamId, StreamOptions, Ticket,
 };
 
 use super::ops::{Op, RingKind, Then};
@@ -14,6 +14,8 @@ use super::reading::{self, Unread};
 
 pub(super) const HANDLES_MAX: usize = 8;
 const PINNED_MAX: usize = 3;
+/// So many of a stream are kept when the log is told to forget.
+pub(super) const EVENTS_MAX: u64 = 5;
 const SMALL_RING_BYTES: usize = 2_000;
 /// What an event takes in a ring beside its payload, at most.
 const FRAME_BYTES_MAX: usize = 16;
@@ -108,7 +110,8 @@ pub struct Attack {
 
 /// Small segments, so that there are many.
 pub fn options() -> Options {
-    Log::options().segment_bytes_first(16 << 10).segment_bytes_max(32 << 10)
+    let retention = Retention::new().events_max(EVENTS_MAX);
+    Log::options().segment_bytes_first(16 << 10).segment_bytes_max(32 << 10).retain(retention)
 }
 
 impl Attack {
@@ -229,6 +232,8 @@ impl Attack {
             Op::LookAgain => self.look_again(before)?,
             Op::ReadOnly => self.read_only()?,
             Op::Backup { cut } => self.backup(cut, before)?,
+            Op::Collect { dry_run, percent } => self.collect(dry_run, percent, before)?,
+            Op::Retain { dry_run } => self.retain(dry_run, before)?,
             Op::Fail { calls: away, fault } => self.fail(calls + u64::from(away), fault),
             Op::Space => self.space(),
             Op::WriteBack => self.disk.write_back(),
@@ -370,7 +375,7 @@ impl Attack {
         if gone > 0 && had_room {
             return Err(format!("{gone} events were dropped though there was room (P10)"));
         }
-        if handle.ring.last().is_some_and(Option::is_none) {
+        if handle.has_events() && handle.ring.last().is_some_and(Option::is_none) {
             return Err("the newest event was dropped (P10)".into());
         }
         Ok(())
@@ -432,6 +437,9 @@ impl Attack {
         let start = start.min(expected.len() as u64);
         expected.drain(..start as usize);
         let events = handle.stream.events().map_err(|error| error.to_string())?;
+        // What a gap ends with that nothing stands behind is told by nobody.
+        let shown = expected.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        expected.truncate(shown);
         match reading::slots(events, start) {
             Ok(slots) if slots == expected => Ok(()),
             Ok(slots) => {
@@ -465,7 +473,12 @@ impl Attack {
         Ok(())
     }
 
-    fn compare(&self, snapshot: &Snapshot, expected: &State, fired: u64) -> Result<(), String> {
+    pub(super) fn compare(
+        &self,
+        snapshot: &Snapshot,
+        expected: &State,
+        fired: u64,
+    ) -> Result<(), String> {
         match reading::state(snapshot) {
             Ok(shown) if shown == *expected => Ok(()),
             Ok(shown) => {
@@ -539,6 +552,11 @@ impl Handle {
 
     pub(super) fn head(&self) -> u64 {
         self.first() + (self.flying.len() + self.ring.len()) as u64
+    }
+
+    /// Whether a commit takes events: a gap that nothing stands behind is not committed.
+    pub(super) fn has_events(&self) -> bool {
+        self.ring.iter().any(Option::is_some)
     }
 
     /// Whether a commit has something to say, beside events.

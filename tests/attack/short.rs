@@ -13,6 +13,8 @@ const MIDDLING: u8 = 13;
 const LARGE: u8 = 14;
 const LARGER_THAN_A_SEGMENT: u8 = 15;
 
+const COLLECT: Op = Op::Collect { dry_run: false, percent: 0 };
+
 fn append(handle: u8, size: u8) -> Op {
     Op::Append { handle, size }
 }
@@ -111,6 +113,22 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             let mut ops = vec![create, append(0, SMALL), commit(0, DISK, Then::Wait)];
             ops.extend([append(0, SMALL), Op::State { handle: 0, state: 0 }]);
             ops.push(commit(0, DISK, Then::Wait));
+            ops
+        }),
+        ("a collection", {
+            let mut ops = vec![named];
+            ops.extend([append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(4));
+            ops.extend([create, append(1, SMALL), commit(1, DISK, Then::Wait)]);
+            ops.extend([Op::Fork { handle: 0, at: 1 }, Op::Look]);
+            ops.extend([Op::State { handle: 0, state: 4 }, COLLECT, Op::LookAgain]);
+            ops.extend([append(1, SMALL), commit(1, DISK, Then::Wait), COLLECT]);
+            ops
+        }),
+        ("two streams over their bound", {
+            let mut ops = vec![create, named];
+            ops.extend([append(0, SMALL), append(1, SMALL)].repeat(7));
+            ops.extend([together, Op::Retain { dry_run: false }, append(0, SMALL)]);
+            ops.extend([commit(0, DISK, Then::Wait), Op::Retain { dry_run: false }, Op::Look]);
             ops
         }),
         ("a retry after a kill", {

@@ -18,6 +18,7 @@ mod output;
 mod reading;
 mod record;
 mod repair;
+mod retain;
 mod sources;
 mod units;
 mod verify;
@@ -85,6 +86,8 @@ enum Verb {
     Rm(life::Streams),
     /// Write streams as JSON Lines, which `import --jsonl` takes without loss
     Export(export::Args),
+    /// Forget what is too old or too much: trim events, delete idle streams
+    Retain(retain::Args),
     /// Give back the space of what was deleted, trimmed and rewound
     Collect(collect::Args),
     /// Read every byte of a log and report what is damaged; repairs nothing
@@ -141,6 +144,7 @@ fn run(verb: &Verb, form: Form) -> Outcome {
         Verb::Unarchive(args) => life::decide(args, Fate::Unarchive, &mut out),
         Verb::Rm(args) => life::decide(args, Fate::Delete, &mut out),
         Verb::Export(args) => export::run(args, &mut out),
+        Verb::Retain(args) => retain::run(args, &mut out),
         Verb::Collect(args) => collect::run(args, &mut out),
         Verb::Cat(args) => cat::run(args, &mut out),
         Verb::Info { log, stream } => info::run(log, stream.as_deref(), &mut out),

@@ -1,5 +1,7 @@
 //! Moments, sizes and names, as people read and write them.
 
+use std::time::Duration;
+
 use amberlog::Timestamp;
 
 /// The moment in RFC 3339, in UTC, to the microsecond.
@@ -79,6 +81,21 @@ pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
     number
         .checked_mul(1 << shift)
         .ok_or_else(|| "more bytes than this machine can count".to_owned())
+}
+
+/// A span of time as a person writes it: a number with s, m, h, d or w behind it.
+pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
+    let wrong = || "no span of time; 90s, 15m, 12h, 30d and 8w are".to_owned();
+    let unit = match text.as_bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 3_600,
+        Some(b'd') => 86_400,
+        Some(b'w') => 7 * 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// Bytes as a person reads them.
@@ -189,6 +206,17 @@ mod tests {
         assert_eq!(bytes_text(1023), "1023 B");
         assert_eq!(bytes_text(1536), "1.5 KiB");
         assert_eq!(bytes_text(64 << 20), "64.0 MiB");
+    }
+
+    #[test]
+    fn ages_have_units() {
+        assert_eq!(parse_age("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_age("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(parse_age("30d"), Ok(Duration::from_secs(2_592_000)));
+        assert_eq!(parse_age("2w"), Ok(Duration::from_secs(1_209_600)));
+        for wrong in ["", "d", "30", "-1d", "1.5h", "1 h", "1y", "9999999999999999999w", "é"] {
+            assert!(parse_age(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,0 +1,96 @@
+//! Keeping house: collecting changes nothing that anybody sees; forgetting trims exactly what is over the bound, all of it
+//! or nothing.
+
+use amberlog::{Bound, CollectOptions, Durability, ErrorKind, RetainOptions};
+
+use super::oracle::{Change, Changes, Life};
+use super::run::{Attack, EVENTS_MAX};
+
+impl Attack {
+    pub(super) fn collect(&mut self, dry_run: bool, percent: u8, fired: u64) -> Result<(), String> {
+        self.settle()?;
+        if self.is_stopped() {
+            return Ok(());
+        }
+        let before = self.disk.fingerprint();
+        let how = CollectOptions::new().dead_percent_min(percent.into());
+        let how = if dry_run { how.dry_run() } else { how };
+        let report = self.log()?.collect(how).map_err(|error| error.to_string())?;
+        let excused = self.disk.faults_fired() > fired || self.disk.capacity() < u64::MAX;
+        if !report.refused.is_empty() && !excused {
+            return Err(format!("not collected: {:?} (P6)", report.refused));
+        }
+        if dry_run && self.disk.fingerprint() != before {
+            return Err("a dry run of collecting wrote something".into());
+        }
+        if self.is_stopped() {
+            return Ok(());
+        }
+        let (snapshot, expected) = (self.log()?.snapshot(), self.oracle.now());
+        self.compare(&snapshot, &expected, fired)
+    }
+
+    /// What is over the bound now, by stream.
+    fn over(&self) -> Changes {
+        let over = |content: &super::oracle::Content| {
+            content.state == Life::Active && content.slots.len() as u64 > content.start + EVENTS_MAX
+        };
+        let all = self.oracle.now().into_iter().filter(|(_, content)| over(content));
+        all.map(|(id, content)| Change {
+            stream: Some(id),
+            at: content.slots.len() as u64,
+            generation: content.generation,
+            start: Some(content.slots.len() as u64 - EVENTS_MAX),
+            ..Change::default()
+        })
+        .collect()
+    }
+
+    pub(super) fn retain(&mut self, dry_run: bool, fired: u64) -> Result<(), String> {
+        self.settle()?;
+        if self.is_stopped() {
+            return Ok(());
+        }
+        let changes = self.over();
+        let how = RetainOptions::new();
+        let report = self.log()?.retain(if dry_run { how.dry_run() } else { how });
+        let report = report.map_err(|error| error.to_string())?;
+        self.full = self.disk.capacity() < u64::MAX;
+        let mut told: Vec<_> =
+            report.forgotten.iter().map(|one| (one.stream, one.seqs.end.get(), one.over)).collect();
+        told.sort_unstable_by_key(|one| one.0);
+        let expected: Vec<_> = changes
+            .iter()
+            .map(|change| (change.id(), change.start.unwrap_or(0), Bound::Events))
+            .collect();
+        if let Some(error) = report.refused.first() {
+            let poisoned = matches!(error.kind(), ErrorKind::Poisoned);
+            let excused = self.disk.faults_fired() > fired || self.full || self.poisoned;
+            if changes.is_empty() || dry_run || !excused || !told.is_empty() {
+                return Err(format!("not forgotten: {error}"));
+            }
+            // After a failed sync the first to be told is told of that.
+            self.poisoned |= poisoned && self.disk.faults_fired() > self.fired;
+            if !poisoned {
+                self.oracle.failed(vec![changes]);
+            }
+            return Ok(());
+        }
+        if told != expected {
+            return Err(format!("forgotten: {told:?}, not {expected:?}"));
+        }
+        if dry_run || changes.is_empty() {
+            return Ok(());
+        }
+        if self.poisoned {
+            return Err("a poisoned log took a commit (F8)".into());
+        }
+        self.stats.commits += 1;
+        self.oracle.succeeded(changes);
+        if Durability::default() == Durability::Disk {
+            self.oracle.synced();
+        }
+        let (snapshot, expected) = (self.log()?.snapshot(), self.oracle.now());
+        self.compare(&snapshot, &expected, fired)
+    }
+}
