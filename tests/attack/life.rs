@@ -62,10 +62,15 @@ impl Handle {
 }
 
 impl Attack {
-    fn start(&self, at: usize) -> u64 {
+    /// The first seq of the handle's stream that is not forgotten.
+    pub(super) fn start(&self, at: usize) -> u64 {
         let handle = &self.handles[at];
-        let durable = self.oracle.now().get(&handle.id).map_or(0, |content| content.start);
-        handle.base.as_ref().map_or(durable, |(_, _, start)| *start)
+        let durable = || self.oracle.now().get(&handle.id).map_or(0, |content| content.start);
+        // A fork that was never committed knows it alone, and so does its first commit under way.
+        let asked = self.queued.iter().flat_map(|queued| &queued.changes);
+        let asked = asked.filter(|change| change.stream == Some(handle.id));
+        let bases = handle.base.iter().chain(asked.filter_map(|change| change.base.as_ref()));
+        bases.map(|(_, _, start)| *start).next().unwrap_or_else(durable)
     }
 
     fn life(&self, id: StreamId) -> Option<Life> {
