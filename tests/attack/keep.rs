@@ -16,9 +16,15 @@ impl Attack {
         let how = CollectOptions::new().dead_percent_min(percent.into());
         let how = if dry_run { how.dry_run() } else { how };
         let report = self.log()?.collect(how).map_err(|error| error.to_string())?;
-        let excused = self.disk.faults_fired() > fired || self.disk.capacity() < u64::MAX;
+        let failing = self.disk.faults_fired() > fired || self.poisoned;
+        let excused = failing || self.disk.capacity() < u64::MAX;
         if !report.refused.is_empty() && !excused {
             return Err(format!("not collected: {:?} (P6)", report.refused));
+        }
+        for error in &report.refused {
+            let poisoned =
+                matches!(error.kind(), ErrorKind::Poisoned) || error.operation() == "sync";
+            self.poisoned |= poisoned && self.disk.faults_fired() > self.fired;
         }
         if dry_run && self.disk.fingerprint() != before {
             return Err("a dry run of collecting wrote something".into());

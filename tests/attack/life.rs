@@ -94,6 +94,13 @@ impl Attack {
                 return Ok(());
             }
             Ok(_) => return Err("a fork before the start".into()),
+            // Another handle has rewound what was to be shared.
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict { .. }) => {
+                let durable = self.oracle.now();
+                let newer = durable.get(&parent.id).map(|content| content.generation);
+                let is_stale = newer > Some(parent.generation) && seq.min(parent.first()) > 0;
+                return if is_stale { Ok(()) } else { Err(format!("forking at {seq}: {error}")) };
+            }
             Err(error) => return Err(format!("forking at {seq}: {error}")),
         };
         let shared = (seq as usize).min(parent.view.len());
