@@ -70,13 +70,14 @@ impl Attack {
             .map(|change| (change.id(), change.start.unwrap_or(0), Bound::Events))
             .collect();
         if let Some(error) = report.refused.first() {
-            let poisoned = matches!(error.kind(), ErrorKind::Poisoned);
-            let excused = self.disk.faults_fired() > fired || self.full || self.poisoned;
+            // After a failed sync whoever comes next is told of that.
+            let failed = self.disk.faults_fired() > self.fired;
+            let poisoned = matches!(error.kind(), ErrorKind::Poisoned) && failed;
+            let excused = self.disk.faults_fired() > fired || self.full || poisoned;
             if changes.is_empty() || dry_run || !excused || !told.is_empty() {
                 return Err(format!("not forgotten: {error}"));
             }
-            // After a failed sync the first to be told is told of that.
-            self.poisoned |= poisoned && self.disk.faults_fired() > self.fired;
+            self.poisoned |= poisoned;
             if !poisoned {
                 self.oracle.failed(vec![changes]);
             }

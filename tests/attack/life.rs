@@ -4,7 +4,7 @@ use amberlog::{
     CommitId, CommitOptions, Durability, ErrorKind, Expect, RefusedReason, StreamId, Ticket,
 };
 
-use super::ops::Then;
+use super::ops::{RingKind, Then};
 use super::oracle::{Change, Life, Slot};
 use super::run::{Attack, HANDLES_MAX, Handle, Queued};
 
@@ -52,7 +52,10 @@ impl Handle {
     /// It failed: all but the events, which come back together.
     pub(super) fn take_back(&mut self, change: &Change) {
         self.name = change.name.clone().or(self.name.take());
-        self.label = self.label.take().or_else(|| change.label.clone());
+        // Labels are numbers: of several commits that failed the last one counts.
+        let number = |label: &String| label.parse::<u64>().ok();
+        let labels = [self.label.take(), change.label.clone()].into_iter().flatten();
+        self.label = labels.max_by_key(number);
         self.base = change.base.clone().or(self.base.take());
         if change.rewind.is_some() {
             self.rewound = Some(change.at);
@@ -254,6 +257,12 @@ impl Attack {
             _ => (Expect::At(u64::from(what / 4).into()), head.unwrap_or(0) == u64::from(what / 4)),
         };
         let handle = &mut self.handles[at];
+        let is_stale =
+            content.as_ref().is_some_and(|content| content.slots.len() != handle.view.len());
+        if is_stale && handle.ring_kind == RingKind::Overwriting {
+            // What it drops is told by seqs that are not those that it will get.
+            return Ok(());
+        }
         let (number, before) = (handle.number, (handle.view.clone(), handle.generation));
         if let Some(content) = content.filter(|_| holds) {
             // It goes behind what is there, wherever the handle thought that was.
