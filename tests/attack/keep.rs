@@ -1,7 +1,7 @@
 //! Keeping house: collecting changes nothing that anybody sees; forgetting trims exactly what is over the bound, all of it
 //! or nothing.
 
-use amberlog::{Bound, CollectOptions, Durability, ErrorKind, RetainOptions};
+use amberlog::{Bound, CollectOptions, Durability, Error, ErrorKind, RetainOptions};
 
 use super::oracle::{Change, Changes, Life};
 use super::run::{Attack, EVENTS_MAX};
@@ -16,15 +16,12 @@ impl Attack {
         let how = CollectOptions::new().dead_percent_min(percent.into());
         let how = if dry_run { how.dry_run() } else { how };
         let report = self.log()?.collect(how).map_err(|error| error.to_string())?;
-        let failing = self.disk.faults_fired() > fired || self.poisoned;
-        let excused = failing || self.disk.capacity() < u64::MAX;
-        if !report.refused.is_empty() && !excused {
+        let failed = self.disk.faults_fired() > self.fired;
+        let is_poisoned = |error: &Error| matches!(error.kind(), ErrorKind::Poisoned);
+        self.poisoned |= failed && report.refused.iter().any(is_poisoned);
+        let excused = self.disk.faults_fired() > fired || self.poisoned;
+        if !report.refused.is_empty() && !excused && self.disk.capacity() == u64::MAX {
             return Err(format!("not collected: {:?} (P6)", report.refused));
-        }
-        for error in &report.refused {
-            let poisoned =
-                matches!(error.kind(), ErrorKind::Poisoned) || error.operation() == "sync";
-            self.poisoned |= poisoned && self.disk.faults_fired() > self.fired;
         }
         if dry_run && self.disk.fingerprint() != before {
             return Err("a dry run of collecting wrote something".into());

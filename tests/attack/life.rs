@@ -65,10 +65,14 @@ impl Handle {
 }
 
 impl Attack {
-    fn start(&self, at: usize) -> u64 {
+    pub(super) fn start(&self, at: usize) -> u64 {
         let handle = &self.handles[at];
         let durable = self.oracle.now().get(&handle.id).map_or(0, |content| content.start);
-        handle.base.as_ref().map_or(durable, |(_, _, start)| *start)
+        // A fork begins where its parent did, also while its first commit is under way.
+        let under_way = self.queued.iter().flat_map(|one| &one.changes);
+        let under_way = under_way.filter(|change| change.stream == Some(handle.id));
+        let base = handle.base.iter().chain(under_way.filter_map(|change| change.base.as_ref()));
+        base.map(|(_, _, start)| *start).fold(durable, u64::max)
     }
 
     fn life(&self, id: StreamId) -> Option<Life> {

@@ -432,9 +432,7 @@ impl Attack {
     fn read(&mut self, handle: u8, fired: u64) -> Result<(), String> {
         let Some(at) = self.handle(handle) else { return Ok(()) };
         let handle = &self.handles[at];
-        let durable = self.oracle.now();
-        let start = durable.get(&handle.id).map_or(0, |content| content.start);
-        let start = handle.base.as_ref().map_or(start, |(_, _, start)| *start);
+        let start = self.start(at);
         let mut expected = handle.view.clone();
         expected.extend(handle.flying.iter().chain(&handle.ring).cloned());
         // Another handle may have trimmed what this one has dropped.
