@@ -1,5 +1,6 @@
 //! What all handles of one open log share, and how it ends. The last handle closes it.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -171,15 +172,26 @@ impl Core {
         let snapshot = Snapshot::new(Arc::clone(&self.catalog));
         let reach = self.catalog.reach();
         let reached = |batch: &Candidate<'_>| reach.wants(batch);
+        let proven = Cell::new(false);
         Collector {
             disk: &*self.disk,
             snapshot: &snapshot,
             wants: wants.unwrap_or(&reached),
             options,
             segment_bytes_max: self.options.segment_bytes_max,
+            prove: &|| match proven.replace(true) {
+                true => Ok(()),
+                false => self.prove().inspect_err(|_| proven.set(false)),
+            },
             is_over: &|| self.is_closed(),
         }
         .collect()
+    }
+
+    /// Waits until all that was committed is synced, and the disk itself says so.
+    fn prove(&self) -> Result<()> {
+        let how = CommitOptions { proof: true, ..CommitOptions::new() };
+        self.queue.submit(Pending::new(Vec::new(), how, Vec::new())).wait().map(drop)
     }
 
     /// Why nothing is taken away of this log: somebody may still want what nobody is known to want.

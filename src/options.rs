@@ -280,6 +280,8 @@ pub struct CommitOptions {
     pub(crate) durability: Option<Durability>,
     pub(crate) expect: Expect,
     pub(crate) id: Option<CommitId>,
+    /// Of a commit of nothing: it waits until the disk also proves that everything before it was acknowledged.
+    pub(crate) proof: bool,
 }
 
 impl CommitOptions {

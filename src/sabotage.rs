@@ -74,6 +74,8 @@ pub enum Sabotage {
     ForgetShared,
     /// What was collected is removed before what is left of it is durable.
     RemoveEarly,
+    /// Who collects relies on what was not synced, or was not acknowledged for all to see.
+    CollectUnproven,
     /// What is forgotten of several streams at once is committed stream by stream.
     RetainApart,
     /// The files of a backup are not synced.

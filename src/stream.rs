@@ -420,7 +420,7 @@ impl Stream {
     /// The branches that the durable events of this handle's view are in.
     fn lineage(&self, end: u64) -> Lineage {
         let catalog = &self.core.catalog;
-        if let Some(tip) = catalog.branch_of(self.id, self.generation()) {
+        if let Some(tip) = catalog.branch_of(self.id, self.seen_generation()) {
             return catalog.lineage(tip, end);
         }
         let base = self.changes().find_map(|change| change.fork).and_then(|fork| {

@@ -18,7 +18,7 @@ use support::Rng;
 /// So many scripts of chance are run at most.
 const SCRIPTS: u64 = 600;
 
-const ALL: [Sabotage; 34] = [
+const ALL: [Sabotage; 35] = [
     Sabotage::SkipSync,
     Sabotage::SkipDirSync,
     Sabotage::SkipHeaderSync,
@@ -53,6 +53,7 @@ const ALL: [Sabotage; 34] = [
     Sabotage::ForgetShared,
     Sabotage::RemoveEarly,
     Sabotage::RetainApart,
+    Sabotage::CollectUnproven,
 ];
 
 /// Runs the attacks, the quickest first, until one of them finds something.

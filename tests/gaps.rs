@@ -229,6 +229,33 @@ fn p9_who_discards_what_was_trimmed_begins_anew() {
     }
 }
 
+/// A rewind that failed, because somebody else was quicker, shows nothing of what that one has begun.
+#[test]
+fn p5_p9_who_rewinds_too_late_goes_on_seeing_what_it_saw() {
+    let disk = SimDisk::new(1);
+    let log = options().open_on(&disk).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for n in 0..4_u8 {
+        stream.append([n; 9]).expect("room");
+    }
+    stream.commit().wait().expect("committed");
+    let mut late = log.resume(stream.id()).expect("resumed");
+    late.rewind(2).expect("rewound");
+    late.append("late").expect("room");
+    let expected = of_handle(&late);
+    stream.rewind(0).expect("rewound");
+    stream.append("other").expect("room");
+    stream.commit().wait().expect("committed");
+    let ticket = late.commit();
+    assert_eq!(of_handle(&late), expected, "under way");
+    ticket.wait().expect_err("a conflict");
+    assert_eq!(of_handle(&late), expected, "failed");
+    let forked = late.fork_at(1).map_err(|error| error.kind().clone());
+    assert!(matches!(forked, Err(ErrorKind::Conflict { .. })), "what it saw may be collected");
+    assert_eq!(late.discard(), 1);
+    assert_eq!(of_handle(&late), expected[..2], "and taken back");
+}
+
 /// A handle that does not know that somebody else has rewound its stream forks what is still there, and is told when it
 /// is not.
 #[test]

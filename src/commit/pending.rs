@@ -105,6 +105,8 @@ pub(crate) struct Pending {
     pub(crate) durability: Durability,
     pub(crate) expect: Expect,
     pub(crate) id: Option<CommitId>,
+    /// See [`CommitOptions::proof`].
+    pub(crate) proof: bool,
     state: Mutex<State>,
     pub(super) ready: Condvar,
     settled: AtomicBool,
@@ -186,6 +188,7 @@ impl Pending {
             durability: options.durability.unwrap_or_default(),
             expect: options.expect,
             id: options.id,
+            proof: options.proof,
             state: Mutex::new(state),
             ready: Condvar::new(),
             settled: AtomicBool::new(false),

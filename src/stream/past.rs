@@ -91,7 +91,7 @@ impl Stream {
             return Some(ErrorKind::Deleted(self.id));
         }
         let (expected, actual) = (Seq(self.end()), Seq(standing.head));
-        let is_behind = standing.generation > self.generation();
+        let is_behind = standing.generation > self.seen_generation();
         is_behind.then_some(ErrorKind::Conflict { expected, actual })
     }
 
@@ -226,6 +226,16 @@ impl Stream {
         self.next = savepoint.seq;
         self.cap_start(self.next);
         Ok(gone)
+    }
+
+    /// The generation that its durable events are of: without rewinds that are under way, or that failed. Another handle
+    /// may have begun the one that they would begin.
+    pub(super) fn seen_generation(&self) -> u32 {
+        let under_way = self.in_flight.iter().filter(|pending| !committed(pending));
+        let parts = under_way.flat_map(|pending| pending.parts());
+        let own = parts.filter(|part| part.stream == self.id);
+        let rewinds = own.filter_map(|part| part.change()?.rewind).count();
+        self.generation() - rewinds as u32
     }
 
     /// The seq behind what is durable, as far as this handle knows.

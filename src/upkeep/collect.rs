@@ -106,6 +106,8 @@ pub(crate) struct Collector<'a> {
     pub(crate) wants: Wants<'a>,
     pub(crate) options: CollectOptions,
     pub(crate) segment_bytes_max: u64,
+    /// Waits until the disk proves all that says what is not wanted any more.
+    pub(crate) prove: &'a dyn Fn() -> Result<()>,
     /// Asked between segments: whether to leave it at that.
     pub(crate) is_over: &'a dyn Fn() -> bool,
 }
@@ -223,6 +225,11 @@ impl Collector<'_> {
             events_dropped: tally.events_dropped,
         };
         if let Some(sparse) = sparse {
+            if !broken(Sabotage::CollectUnproven) {
+                // What is told here was perhaps not synced, or nobody who opens the log could know yet that it was.
+                (self.prove)()
+                    .inspect_err(|_| drop(self.disk.remove(&unfinished_path(last.number()))))?;
+            }
             self.put_in_place(run, &sparse)?;
         }
         Ok(done)

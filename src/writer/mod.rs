@@ -280,7 +280,7 @@ impl Writer {
     fn settle_group(&self, group: &[Arc<Pending>], time: Timestamp, last_position: u64) {
         let mut position = last_position - self.layout.commits();
         for pending in group {
-            if pending.failed().is_some() {
+            if pending.failed().is_some() || pending.proof {
                 continue;
             }
             let first = pending.parts().first();
@@ -335,6 +335,21 @@ impl Lead for Writer {
 
     fn commit_group(&mut self, group: &[Arc<Pending>]) {
         self.refuse(group);
+        self.make_commits(group);
+        if group.iter().any(|pending| pending.proof && pending.failed().is_none()) {
+            self.prove(group);
+        }
+    }
+
+    fn poison(&mut self) {
+        if self.poisoned.is_none() {
+            self.poisoned = Some(Error::new(ErrorKind::Poisoned, "panic in the writer"));
+        }
+    }
+}
+
+impl Writer {
+    fn make_commits(&mut self, group: &[Arc<Pending>]) {
         if group.iter().all(|pending| pending.failed().is_some()) {
             return;
         }
@@ -347,14 +362,6 @@ impl Lead for Writer {
         }
     }
 
-    fn poison(&mut self) {
-        if self.poisoned.is_none() {
-            self.poisoned = Some(Error::new(ErrorKind::Poisoned, "panic in the writer"));
-        }
-    }
-}
-
-impl Writer {
     /// Settles commits of nothing: at `Disk` they still wait for what was written before them.
     fn confirm(&mut self, group: &[Arc<Pending>]) {
         let disk = group.iter().any(|pending| pending.durability == Durability::Disk);
@@ -363,15 +370,36 @@ impl Writer {
             self.note_synced();
             self.ground.catalog.raise(self.mark);
         }
-        let position = Position(self.mark.visible);
-        for pending in group {
-            pending.settle(synced.clone().map(|()| Commit {
-                position,
-                seqs: Seq(0)..Seq(0),
-                time: Timestamp::now(),
-                durability: pending.durability,
-            }));
+        for pending in group.iter().filter(|pending| !pending.proof || synced.is_err()) {
+            pending.settle(synced.clone().map(|()| self.nothing(pending.durability)));
         }
+    }
+
+    /// What a commit of nothing is told.
+    fn nothing(&self, durability: Durability) -> Commit {
+        let position = Position(self.mark.visible);
+        Commit { position, seqs: Seq(0)..Seq(0), time: Timestamp::now(), durability }
+    }
+
+    /// Settles those that wait until nobody who opens the log can miss what was acknowledged before them. What was when
+    /// the log was opened is so already.
+    fn prove(&mut self, group: &[Arc<Pending>]) {
+        let proven = if self.wrote { self.sync_witness() } else { Ok(()) };
+        for pending in group.iter().filter(|pending| pending.proof) {
+            pending.settle(proven.clone().map(|()| self.nothing(pending.durability)));
+        }
+    }
+
+    fn sync_witness(&mut self) -> Result<()> {
+        self.sync()?;
+        self.note_synced();
+        self.ground.catalog.raise(self.mark);
+        let Some(active) = &mut self.active else { return Ok(()) };
+        active.unsynced = true;
+        let (segment, offset) = (Arc::clone(&active.segment), active.offset);
+        self.write_witness(Ending::Settled)
+            .map_err(|error| segment.io_error("witness", offset, error))?;
+        self.sync()
     }
 }
 

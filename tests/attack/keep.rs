@@ -1,7 +1,7 @@
 //! Keeping house: collecting changes nothing that anybody sees; forgetting trims exactly what is over the bound, all of it
 //! or nothing.
 
-use amberlog::{Bound, CollectOptions, Durability, ErrorKind, RetainOptions};
+use amberlog::{Bound, CollectOptions, Durability, Error, ErrorKind, RetainOptions};
 
 use super::oracle::{Change, Changes, Life};
 use super::run::{Attack, EVENTS_MAX};
@@ -16,8 +16,11 @@ impl Attack {
         let how = CollectOptions::new().dead_percent_min(percent.into());
         let how = if dry_run { how.dry_run() } else { how };
         let report = self.log()?.collect(how).map_err(|error| error.to_string())?;
-        let excused = self.disk.faults_fired() > fired || self.disk.capacity() < u64::MAX;
-        if !report.refused.is_empty() && !excused {
+        let failed = self.disk.faults_fired() > self.fired;
+        let is_poisoned = |error: &Error| matches!(error.kind(), ErrorKind::Poisoned);
+        self.poisoned |= failed && report.refused.iter().any(is_poisoned);
+        let excused = self.disk.faults_fired() > fired || self.poisoned;
+        if !report.refused.is_empty() && !excused && self.disk.capacity() == u64::MAX {
             return Err(format!("not collected: {:?} (P6)", report.refused));
         }
         if dry_run && self.disk.fingerprint() != before {
@@ -64,13 +67,14 @@ impl Attack {
             .map(|change| (change.id(), change.start.unwrap_or(0), Bound::Events))
             .collect();
         if let Some(error) = report.refused.first() {
-            let poisoned = matches!(error.kind(), ErrorKind::Poisoned);
-            let excused = self.disk.faults_fired() > fired || self.full || self.poisoned;
+            // After a failed sync whoever comes next is told of that.
+            let failed = self.disk.faults_fired() > self.fired;
+            let poisoned = matches!(error.kind(), ErrorKind::Poisoned) && failed;
+            let excused = self.disk.faults_fired() > fired || self.full || poisoned;
             if changes.is_empty() || dry_run || !excused || !told.is_empty() {
                 return Err(format!("not forgotten: {error}"));
             }
-            // After a failed sync the first to be told is told of that.
-            self.poisoned |= poisoned && self.disk.faults_fired() > self.fired;
+            self.poisoned |= poisoned;
             if !poisoned {
                 self.oracle.failed(vec![changes]);
             }

@@ -4,7 +4,7 @@ use amberlog::{
     CommitId, CommitOptions, Durability, ErrorKind, Expect, RefusedReason, StreamId, Ticket,
 };
 
-use super::ops::Then;
+use super::ops::{RingKind, Then};
 use super::oracle::{Change, Life, Slot};
 use super::run::{Attack, HANDLES_MAX, Handle, Queued};
 
@@ -52,7 +52,10 @@ impl Handle {
     /// It failed: all but the events, which come back together.
     pub(super) fn take_back(&mut self, change: &Change) {
         self.name = change.name.clone().or(self.name.take());
-        self.label = self.label.take().or_else(|| change.label.clone());
+        // Labels are numbers: of several commits that failed the last one counts.
+        let number = |label: &String| label.parse::<u64>().ok();
+        let labels = [self.label.take(), change.label.clone()].into_iter().flatten();
+        self.label = labels.max_by_key(number);
         self.base = change.base.clone().or(self.base.take());
         if change.rewind.is_some() {
             self.rewound = Some(change.at);
@@ -62,15 +65,14 @@ impl Handle {
 }
 
 impl Attack {
-    /// The first seq of the handle's stream that is not forgotten.
     pub(super) fn start(&self, at: usize) -> u64 {
         let handle = &self.handles[at];
-        let durable = || self.oracle.now().get(&handle.id).map_or(0, |content| content.start);
-        // A fork that was never committed knows it alone, and so does its first commit under way.
-        let asked = self.queued.iter().flat_map(|queued| &queued.changes);
-        let asked = asked.filter(|change| change.stream == Some(handle.id));
-        let bases = handle.base.iter().chain(asked.filter_map(|change| change.base.as_ref()));
-        bases.map(|(_, _, start)| *start).next().unwrap_or_else(durable)
+        let durable = self.oracle.now().get(&handle.id).map_or(0, |content| content.start);
+        // A fork begins where its parent did, also while its first commit is under way.
+        let under_way = self.queued.iter().flat_map(|one| &one.changes);
+        let under_way = under_way.filter(|change| change.stream == Some(handle.id));
+        let base = handle.base.iter().chain(under_way.filter_map(|change| change.base.as_ref()));
+        base.map(|(_, _, start)| *start).fold(durable, u64::max)
     }
 
     fn life(&self, id: StreamId) -> Option<Life> {
@@ -272,6 +274,12 @@ impl Attack {
             _ => (Expect::At(u64::from(what / 4).into()), head.unwrap_or(0) == u64::from(what / 4)),
         };
         let handle = &mut self.handles[at];
+        let is_stale =
+            content.as_ref().is_some_and(|content| content.slots.len() != handle.view.len());
+        if is_stale && handle.ring_kind == RingKind::Overwriting {
+            // What it drops is told by seqs that are not those that it will get.
+            return Ok(());
+        }
         let (number, before) = (handle.number, (handle.view.clone(), handle.generation));
         if let Some(content) = content.filter(|_| holds) {
             // It goes behind what is there, wherever the handle thought that was.

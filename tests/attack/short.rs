@@ -124,6 +124,13 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([append(1, SMALL), commit(1, DISK, Then::Wait), COLLECT]);
             ops
         }),
+        ("a collection of what was only just dropped", {
+            let mut ops = vec![named];
+            ops.extend([append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(4));
+            ops.extend([Op::Rewind { handle: 0, to: 0 }, append(0, SMALL)]);
+            ops.extend([commit(0, Durability::Os, Then::Wait), COLLECT]);
+            ops
+        }),
         ("two streams over their bound", {
             let mut ops = vec![create, named];
             ops.extend([append(0, SMALL), append(1, SMALL)].repeat(7));
