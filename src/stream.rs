@@ -345,15 +345,6 @@ impl Stream {
         core.queue.submit(pending)
     }
 
-    /// Forgets what is buffered and no commit has taken. Returns how many events that were, with those that
-    /// an overwriting ring had dropped before.
-    pub fn discard(&mut self) -> u64 {
-        self.reap();
-        let gone = self.ring.discard();
-        self.next -= gone;
-        gone
-    }
-
     /// All events of the stream as this handle sees it: durable, then those in memory (P9). Each says
     /// which. What is in memory is copied as this is called.
     ///

@@ -151,6 +151,26 @@ impl Stream {
         self.note(|change| change.fork = shared)
     }
 
+    /// Forgets what is buffered and no commit has taken. Returns how many events that were, with those that
+    /// an overwriting ring had dropped before.
+    ///
+    /// Only events: a rewind, a name or a label that waits for the next commit goes on waiting.
+    pub fn discard(&mut self) -> u64 {
+        self.reap();
+        let gone = self.ring.discard();
+        self.next -= gone;
+        self.start_before_end();
+        gone
+    }
+
+    /// What was trimmed in memory may be discarded as well: then the stream starts where it now ends.
+    fn start_before_end(&mut self) {
+        let end = self.next;
+        if let Some(change) = self.change.as_mut().filter(|_| self.root.is_none()) {
+            change.start = change.start.map(|start| start.min(end)).filter(|start| *start > 0);
+        }
+    }
+
     /// Marks where the stream stands now, to discard what comes after: see [`Stream::discard_to`].
     #[must_use]
     pub fn savepoint(&self) -> Savepoint {
@@ -158,7 +178,10 @@ impl Stream {
     }
 
     /// Forgets what was buffered since the savepoint; nothing that a commit has taken. Returns how many events
-    /// that were.
+    /// that were. The savepoint stays good, to come back to again.
+    ///
+    /// A savepoint is a seq. When the stream has gone back behind it meanwhile ([`Stream::rewind`], an earlier
+    /// savepoint, [`Stream::discard`]) and has grown again, what now stands before that seq is kept.
     ///
     /// # Errors
     ///
@@ -180,6 +203,7 @@ impl Stream {
         let gone = self.next - savepoint.seq;
         self.ring.cut(savepoint.seq - first);
         self.next = savepoint.seq;
+        self.start_before_end();
         Ok(gone)
     }
 
