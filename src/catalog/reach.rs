@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, Weak};
 
-use super::{COMMIT_IDS_MAX, Catalog, Fork, LogPlace, Version};
+use super::{Branch, COMMIT_IDS_MAX, Catalog, Fork, LogPlace, Version};
 use crate::format::BatchKind;
 use crate::index::At;
 use crate::sabotage::{Sabotage, broken};
@@ -69,8 +69,8 @@ struct Wanted {
     is_rewound: bool,
     /// What is said of it counts.
     is_needed: bool,
-    /// What says that it is deleted.
-    tombstone: Option<LogPlace>,
+    /// The commit that says that it is deleted, or without which nobody would know how long it is.
+    keystone: Option<LogPlace>,
     /// Seqs, by generation.
     seqs: Vec<(u32, Range<u64>)>,
 }
@@ -102,12 +102,13 @@ impl Catalog {
             let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
             let start = version.as_ref().map_or(0, |version| version.start);
             let deleted = version.as_ref().and_then(tombstone);
+            let measured = version.as_ref().filter(|version| self.is_measured_by(version, tip));
             if deleted.is_some() || start > 0 || tip != root {
                 let wanted = reach.streams.entry(first.stream).or_default();
                 wanted.is_partial = true;
                 wanted.is_rewound = tip != root;
                 wanted.is_needed |= deleted.is_none();
-                wanted.tombstone = deleted;
+                wanted.keystone = deleted.or(measured.map(|version| version.from));
             }
             let is_alone = tip == root && self.base(first).is_none() && start == 0;
             if deleted.is_none() && !is_alone {
@@ -147,6 +148,14 @@ impl Catalog {
         0
     }
 
+    /// Whether the stream has trimmed all its events, in the commit that holds the last of them: what is said of a
+    /// stream tells its length before the commit that says it. It was trimmed before it was ever committed.
+    fn is_measured_by(&self, newest: &Version, tip: At) -> bool {
+        let is_empty = |branch: &Branch| branch.head() == newest.start && newest.start > 0;
+        let tip = self.branch(tip).filter(|branch| is_empty(branch));
+        tip.is_some_and(|branch| branch.last() == newest.from)
+    }
+
     /// What a view of these seqs shows that ends in the branch `tip`.
     fn walk(&self, tip: At, seqs: Range<u64>, reach: &mut Reach) {
         let (mut at, mut end) = (tip, seqs.end);
@@ -184,6 +193,10 @@ impl Reach {
         else {
             return true;
         };
+        let place = batch.segment.origin(batch.offset);
+        if wanted.keystone.is_some_and(|keystone| keystone.0 == place) {
+            return true;
+        }
         match batch.kind {
             BatchKind::Events | BatchKind::Gap => {
                 if batch.generation.is_none() && wanted.is_rewound {
@@ -196,11 +209,9 @@ impl Reach {
                         && end > seqs.start
                 })
             }
+            BatchKind::CommitId if place >= self.ids_from => true,
             BatchKind::Catalog | BatchKind::Fork | BatchKind::Rewind | BatchKind::CommitId => {
-                let place = batch.segment.origin(batch.offset);
                 wanted.is_needed
-                    || wanted.tombstone.is_some_and(|deleted| deleted.0 == place)
-                    || (batch.kind == BatchKind::CommitId && place >= self.ids_from)
             }
         }
     }

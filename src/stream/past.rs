@@ -179,6 +179,8 @@ impl Stream {
 
     /// Forgets what is buffered and no commit has taken. Returns how many events that were, with those that
     /// an overwriting ring had dropped before.
+    ///
+    /// Only events: a rewind, a name or a label that waits for the next commit goes on waiting.
     pub fn discard(&mut self) -> u64 {
         self.reap();
         let gone = self.ring.discard();
@@ -202,7 +204,10 @@ impl Stream {
     }
 
     /// Forgets what was buffered since the savepoint; nothing that a commit has taken. Returns how many events
-    /// that were.
+    /// that were. The savepoint stays good, to come back to again.
+    ///
+    /// A savepoint is a seq. When the stream has gone back behind it meanwhile ([`Stream::rewind`], an earlier
+    /// savepoint, [`Stream::discard`]) and has grown again, what now stands before that seq is kept.
     ///
     /// # Errors
     ///

@@ -161,3 +161,71 @@ fn a_page_may_be_as_large_as_one_likes() {
         assert_eq!((page.streams.len(), page.next), (1, None), "{max}");
     }
 }
+
+/// A stream was trimmed to its end before it was ever committed. The commit that said so held its events, too, and
+/// these were collected. What was left told the length before that commit: after a restart the stream had none, and
+/// gave seqs again, in front of where it starts, so that nobody saw what was appended. P6, P7.
+#[test]
+fn p6_p7_a_stream_that_was_trimmed_before_its_first_commit_keeps_its_length() {
+    let disk = SimDisk::new(1);
+    let log = small().open_on(&disk).expect("opens");
+    let mut streams = [log.stream().expect("a stream"), log.stream().expect("a stream")];
+    for (n, stream) in (0_u64..).zip(&mut streams) {
+        (0..6).for_each(|_| assert!(stream.append([9; 100]).is_ok()));
+        stream.trim(6).wait().expect("in memory");
+        stream.commit().wait().expect("committed");
+        // What is said later tells the length as well.
+        (0..n).for_each(|_| stream.set_label("k", "v").expect("fine"));
+        stream.commit().wait().expect("committed");
+    }
+    let ids = streams.each_ref().map(Stream::id);
+    churn(&log, 30);
+    for _ in 0..2 {
+        collect(&log);
+        churn(&log, 30);
+    }
+    drop(streams);
+    log.close().expect("closes");
+    let payloads = |file: &Vec<u8>| file.windows(100).filter(|bytes| *bytes == [9; 100]).count();
+    assert_eq!(
+        disk.files().values().map(payloads).sum::<usize>(),
+        6,
+        "of one of them, where they are needed"
+    );
+    let log = small().open_on(&disk).expect("opens");
+    for id in ids {
+        let mut stream = log.resume(id).expect("there");
+        assert_eq!(stream.append("seen").expect("room").get(), 6);
+        stream.commit().wait().expect("committed");
+        assert_eq!(read(&stream), [Ok(6)]);
+    }
+}
+
+/// What was trimmed in memory was discarded, or came back from a commit that failed and was discarded then: the stream
+/// went on to start behind its end. What was appended next got seqs before the start, was committed, and nobody
+/// could ever read it. P6, P9.
+#[test]
+fn p6_p9_a_stream_does_not_start_behind_its_end() {
+    type Way = fn(&mut Stream, amberlog::Savepoint) -> u64;
+    let ways: [Way; 2] =
+        [|stream, _| stream.discard(), |stream, at| stream.discard_to(at).expect("buffered")];
+    for (way, fails) in ways.into_iter().flat_map(|way| [(way, false), (way, true)]) {
+        let disk = SimDisk::new(1);
+        let log = small().open_on(&disk).expect("opens");
+        let mut stream = log.stream().expect("a stream");
+        stream.append("a").expect("room");
+        let savepoint = stream.savepoint();
+        (0..3).for_each(|_| assert!(stream.append("gone").is_ok()));
+        stream.trim(3).wait().expect("in memory");
+        if fails {
+            disk.fail_at(disk.calls(), Fault::Io);
+            stream.commit().wait().expect_err("the disk refuses");
+        }
+        assert!(way(&mut stream, savepoint) >= 3);
+        let head = stream.append("seen").expect("room").get();
+        assert_eq!(read(&stream), [Ok(head)]);
+        stream.commit().wait().expect("committed");
+        assert_eq!(read(&stream), [Ok(head)]);
+        assert_eq!(log.snapshot().events(stream.id()).expect("known").count(), 1);
+    }
+}
