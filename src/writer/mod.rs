@@ -26,6 +26,10 @@ use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare};
 use crate::types::{CommitId, Durability, Position, Seq, StreamId, Timestamp};
 
+/// The segment before is sealed once the active one is full to this part, or the log ends. To wake the keeper for it
+/// right at the roll would cost that commit most, where all processors are busy.
+const SEAL_AFTER: u64 = 16;
+
 /// What every part of the writer needs.
 #[derive(Debug)]
 pub(crate) struct Ground {
@@ -41,7 +45,7 @@ pub(crate) struct Writer {
     log_id: [u8; 16],
     /// `None`: nothing on disk yet.
     active: Option<Active>,
-    /// The segment before, until the active one holds something durable: then it may be sealed.
+    /// The segment before. Once the active one holds something durable it may be sealed.
     full: Option<Full>,
     /// A file that lies ready, taken from the keeper and not used yet.
     ready: Option<Spare>,
@@ -78,6 +82,11 @@ pub(crate) struct Active {
 impl Active {
     fn has_commits(&self) -> bool {
         self.offset > COMMITS_AT
+    }
+
+    /// The roll is some time ago: what can wait does not come on top of it.
+    fn has_begun(&self) -> bool {
+        self.offset >= COMMITS_AT + self.segment.header.reserved_bytes / SEAL_AFTER
     }
 }
 
@@ -185,10 +194,10 @@ impl Writer {
         if !broken(Sabotage::ShowEarly) {
             self.publish(group, &segment, end, synced);
         }
-        if synced {
+        self.settle_group(group, time, last_position);
+        if synced && self.active.as_ref().is_some_and(Active::has_begun) {
             self.seal_full();
         }
-        self.settle_group(group, time, last_position);
         self.keep_ahead();
         Ok(())
     }
