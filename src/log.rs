@@ -123,6 +123,8 @@ fn resume(tail: recovery::Tail, lock: crate::disk::LockGuard) -> Resumed {
             offset: tail.offset,
             unsynced: false,
             is_reserved: tail.is_reserved,
+            // A file that was cut ends here.
+            zeroed_to: if tail.is_reserved { u64::MAX } else { 0 },
         },
         mark: tail.mark,
         lock,

@@ -77,6 +77,8 @@ pub(crate) struct Active {
     pub(crate) unsynced: bool,
     /// The file is as long as its header says; not so after it was closed cleanly.
     pub(crate) is_reserved: bool,
+    /// Up to here zeros were written over whatever the file had, so that a commit overwrites blocks that exist.
+    pub(crate) zeroed_to: u64,
 }
 
 impl Active {

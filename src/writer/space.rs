@@ -10,6 +10,31 @@ use crate::format::{COMMITS_AT, Ending, decode_witness, is_zero, witness};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{DIR, LOCK, NUMBER_MAX, Segment, Spare, Zero, place, segment_bytes};
 
+/// So much is made ready at a time where a file was not written ahead: a device writes it in about the time of a
+/// small sync.
+const ZERO_AHEAD_BYTES: u64 = 256 << 10;
+
+impl Active {
+    /// Lets so many bytes of commits, and some that will follow, overwrite zeros: to give a file more blocks costs a
+    /// sync as much again. They are synced with whatever is synced next. It starts with the bytes that are needed now: if
+    /// there is no room for more, there is for them. Of a group that is long the blocks come with its own bytes.
+    fn zero_ahead(&mut self, bytes: u64) {
+        let end = self.offset + bytes + witness::BYTES as u64;
+        if end <= self.zeroed_to {
+            return;
+        }
+        // Not over the witness that stands here: behind a clean close it is all that excuses a short file.
+        let from = self.zeroed_to.max(self.offset + witness::BYTES as u64);
+        self.zeroed_to = end;
+        if bytes <= ZERO_AHEAD_BYTES {
+            let to = (end + ZERO_AHEAD_BYTES).min(self.segment.header.reserved_bytes);
+            // If it fails, the write of the group itself will say so.
+            let _ = write_zeros_at(&*self.segment.file, from, to);
+            self.zeroed_to = to.max(end);
+        }
+    }
+}
+
 impl Writer {
     /// Makes sure that `bytes` of commits fit in the active segment; rolls to the next one if not.
     pub(super) fn place_for(&mut self, bytes: u64) -> Result<()> {
@@ -47,6 +72,7 @@ impl Writer {
             let failed = |error| segment.io_error("reserve", reserved, error);
             segment.file.set_len(reserved).map_err(failed)?;
             active.is_reserved = true;
+            active.zero_ahead(bytes);
             if broken(Sabotage::SkipReserveSync) {
                 return Ok(());
             }
@@ -54,6 +80,7 @@ impl Writer {
                 self.poisoned = Some(error.clone());
             });
         }
+        active.zero_ahead(bytes);
         Ok(())
     }
 
@@ -99,6 +126,7 @@ impl Writer {
         let needed = COMMITS_AT + bytes + witness::BYTES as u64;
         let disk = &*self.ground.disk;
         let failed = |error| Error::io("create", place(number, 0), error);
+        let mut zeroed_to = u64::MAX;
         let spare = match self.ready.take().or_else(|| self.keeper.take_spare(number)) {
             Some(small) if small.header.reserved_bytes < needed => {
                 // Made to fit: a file may be longer than its header says.
@@ -106,12 +134,16 @@ impl Writer {
                     self.ready = Some(small);
                     return Err(failed(error));
                 }
+                zeroed_to = small.header.reserved_bytes;
                 small
             }
             Some(spare) => spare,
             None => {
                 let usual = segment_bytes(&self.ground.options, number);
                 let zero = if needed > usual { Zero::Unwritten } else { Zero::Written };
+                if needed > usual {
+                    zeroed_to = 0;
+                }
                 let bytes = needed.max(usual).next_multiple_of(4096);
                 Spare::create(disk, self.log_id, number, bytes, zero).map_err(failed)?
             }
@@ -119,7 +151,9 @@ impl Writer {
         let first_position = self.mark.visible + 1;
         let segment = Arc::new(Segment::active(spare.header, first_position, spare.file));
         self.ground.catalog.add_segment(&segment);
-        let fresh = Active { segment, offset: COMMITS_AT, unsynced: false, is_reserved: true };
+        let (offset, unsynced, is_reserved) = (COMMITS_AT, false, true);
+        let mut fresh = Active { segment, offset, unsynced, is_reserved, zeroed_to };
+        fresh.zero_ahead(bytes);
         if let Some(old) = self.active.replace(fresh) {
             let last_position = self.mark.visible;
             self.full = Some(Full { segment: old.segment, end: old.offset, last_position });
