@@ -17,7 +17,7 @@ use crate::segment::{DIR, LOCK, UNFINISHED_COPY};
 use crate::stream::Stream;
 use crate::types::{Status, StreamId, StreamState};
 use crate::upkeep::{self, ArchiveReport, BackupReport, CollectOptions, CollectReport};
-use crate::writer::{Active, Full, Ground, Resumed, Writer};
+use crate::writer::{Active, Full, Ground, Resumed, Writer, Zeroed};
 
 /// A segment must have room for its header and a few commits.
 const SEGMENT_BYTES_MIN: u64 = 16 << 10;
@@ -124,7 +124,7 @@ fn resume(tail: recovery::Tail, lock: crate::disk::LockGuard) -> Resumed {
             unsynced: false,
             is_reserved: tail.is_reserved,
             // A file that was cut ends here.
-            zeroed_to: if tail.is_reserved { u64::MAX } else { 0 },
+            zeroed: if tail.is_reserved { Zeroed::ALL } else { Zeroed::NONE },
         },
         mark: tail.mark,
         lock,

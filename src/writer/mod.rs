@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub(crate) use self::keeper::Full;
 use self::keeper::Keeper;
 use self::layout::Layout;
+pub(crate) use self::space::Zeroed;
 use crate::catalog::{Catalog, CommitIds, LogPlace, Share, Standing, Watermark};
 use crate::commit::{Commit, Lead, Part, Pending};
 use crate::disk::{Disk, LockGuard, process_id, write_all_at};
@@ -77,8 +78,8 @@ pub(crate) struct Active {
     pub(crate) unsynced: bool,
     /// The file is as long as its header says; not so after it was closed cleanly.
     pub(crate) is_reserved: bool,
-    /// Up to here zeros were written over whatever the file had, so that a commit overwrites blocks that exist.
-    pub(crate) zeroed_to: u64,
+    /// How far a commit overwrites blocks that exist.
+    pub(crate) zeroed: Zeroed,
 }
 
 impl Active {

@@ -10,9 +10,29 @@ use crate::format::{COMMITS_AT, Ending, decode_witness, is_zero, witness};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{DIR, LOCK, NUMBER_MAX, Segment, Spare, Zero, place, segment_bytes};
 
-/// So much is made ready at a time where a file was not written ahead: a device writes it in about the time of a
-/// small sync.
-const ZERO_AHEAD_BYTES: u64 = 256 << 10;
+/// So much is made ready at first where a file was not written ahead: a process that commits once and ends should not
+/// pay for more.
+const ZERO_BYTES_FIRST: u64 = 32 << 10;
+/// And so much at a time in the end, each time twice as much: a device writes it in about the time of a small sync.
+const ZERO_BYTES_MAX: u64 = 256 << 10;
+
+/// How far zeros were written over whatever a file had.
+pub(crate) struct Zeroed {
+    to: u64,
+    /// So much more the next time.
+    next_bytes: u64,
+}
+
+impl Zeroed {
+    /// In a file of zeros, or one of which nobody knows.
+    pub(crate) const ALL: Self = Self::up_to(u64::MAX);
+    /// In a file that was only made long, or that was cut.
+    pub(crate) const NONE: Self = Self::up_to(0);
+
+    const fn up_to(to: u64) -> Self {
+        Self { to, next_bytes: ZERO_BYTES_FIRST }
+    }
+}
 
 impl Active {
     /// Lets so many bytes of commits, and some that will follow, overwrite zeros: to give a file more blocks costs a
@@ -20,17 +40,19 @@ impl Active {
     /// there is no room for more, there is for them. Of a group that is long the blocks come with its own bytes.
     fn zero_ahead(&mut self, bytes: u64) {
         let end = self.offset + bytes + witness::BYTES as u64;
-        if end <= self.zeroed_to {
+        if end <= self.zeroed.to {
             return;
         }
         // Not over the witness that stands here: behind a clean close it is all that excuses a short file.
-        let from = self.zeroed_to.max(self.offset + witness::BYTES as u64);
-        self.zeroed_to = end;
-        if bytes <= ZERO_AHEAD_BYTES {
-            let to = (end + ZERO_AHEAD_BYTES).min(self.segment.header.reserved_bytes);
+        let from = self.zeroed.to.max(self.offset + witness::BYTES as u64);
+        self.zeroed.to = end;
+        if bytes <= ZERO_BYTES_MAX {
+            let reserved = self.segment.header.reserved_bytes;
+            let to = (end + self.zeroed.next_bytes).min(reserved).max(end);
             // If it fails, the write of the group itself will say so.
             let _ = write_zeros_at(&*self.segment.file, from, to);
-            self.zeroed_to = to.max(end);
+            self.zeroed.to = to;
+            self.zeroed.next_bytes = ZERO_BYTES_MAX.min(self.zeroed.next_bytes * 2);
         }
     }
 }
@@ -126,7 +148,7 @@ impl Writer {
         let needed = COMMITS_AT + bytes + witness::BYTES as u64;
         let disk = &*self.ground.disk;
         let failed = |error| Error::io("create", place(number, 0), error);
-        let mut zeroed_to = u64::MAX;
+        let mut zeroed = Zeroed::ALL;
         let spare = match self.ready.take().or_else(|| self.keeper.take_spare(number)) {
             Some(small) if small.header.reserved_bytes < needed => {
                 // Made to fit: a file may be longer than its header says.
@@ -134,7 +156,7 @@ impl Writer {
                     self.ready = Some(small);
                     return Err(failed(error));
                 }
-                zeroed_to = small.header.reserved_bytes;
+                zeroed = Zeroed::up_to(small.header.reserved_bytes);
                 small
             }
             Some(spare) => spare,
@@ -142,7 +164,7 @@ impl Writer {
                 let usual = segment_bytes(&self.ground.options, number);
                 let zero = if needed > usual { Zero::Unwritten } else { Zero::Written };
                 if needed > usual {
-                    zeroed_to = 0;
+                    zeroed = Zeroed::NONE;
                 }
                 let bytes = needed.max(usual).next_multiple_of(4096);
                 Spare::create(disk, self.log_id, number, bytes, zero).map_err(failed)?
@@ -152,7 +174,7 @@ impl Writer {
         let segment = Arc::new(Segment::active(spare.header, first_position, spare.file));
         self.ground.catalog.add_segment(&segment);
         let (offset, unsynced, is_reserved) = (COMMITS_AT, false, true);
-        let mut fresh = Active { segment, offset, unsynced, is_reserved, zeroed_to };
+        let mut fresh = Active { segment, offset, unsynced, is_reserved, zeroed };
         fresh.zero_ahead(bytes);
         if let Some(old) = self.active.replace(fresh) {
             let last_position = self.mark.visible;
