@@ -1,21 +1,22 @@
 //! How long does opening take after the process was killed?
 //!
 //! `unsealed`: 10,000 streams and 256 MiB of payload (`AMBERLOG_BENCH_MIB` says otherwise), events of 256 B in
-//! commits of 8, all in one segment that was never sealed; one commit in 64 was synced. `sealed`: the same with all
-//! but the end in sealed segments. `small`: 100,000 streams of 4 events of 128 B, unsealed. The log is copied while
+//! commits of 8, all in one segment that was never sealed; one commit in 64 was synced. `several`: the same in five
+//! segments, none of which was sealed. `sealed`: the same with all but the end in sealed segments. `small`: 100,000 streams of 4 events of 128 B, unsealed. The log is copied while
 //! it is open, which is what a kill leaves behind, files that lay ready included; the copy is synced before the
 //! clock starts. `open` takes the lock, makes the end certain and is ready to write, `follow` only reads. The floor
 //! reads the same segment files once and checksums them, up to where commits end.
 
 mod common;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::hint::black_box;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use amberlog::{CommitOptions, Durability, Log, Options, Snapshot};
+use amberlog::{CommitOptions, Durability, Log, Options, SegmentState, Snapshot};
 use common::turns::{Turn, is_trial, is_wanted, race};
 use tempfile::TempDir;
 
@@ -32,8 +33,17 @@ struct Work {
     events: usize,
     payload_bytes: usize,
     options: Options,
-    /// What the floor passes over is all of it, or only what lies behind the sealed segments.
-    is_sealed: bool,
+    /// What became of the segments before the last one.
+    full: Full,
+}
+
+/// What becomes of full segments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Full {
+    /// They are sealed: the floor passes over what lies behind them only.
+    Sealed,
+    /// They are not, as when the kill came before the footers were written, or these are damaged.
+    Unsealed,
 }
 
 impl Work {
@@ -42,19 +52,19 @@ impl Work {
     }
 }
 
-fn works() -> [Work; 3] {
+fn works() -> [Work; 4] {
     let asked = std::env::var("AMBERLOG_BENCH_MIB").ok().and_then(|text| text.parse().ok());
     let bytes: usize = asked.unwrap_or(if is_trial() { 2 } else { 256 }) << 20;
     let sizes = |bytes: u64| Log::options().segment_bytes_first(bytes).segment_bytes_max(bytes);
     let (streams, commits) = (if is_trial() { 100 } else { 10_000 }, bytes / (8 * 256));
-    let big = |name, segment_bytes, is_sealed| Work {
+    let big = |name, segment_bytes, full| Work {
         name,
         streams,
         commits,
         events: 8,
         payload_bytes: 256,
         options: sizes(segment_bytes),
-        is_sealed,
+        full,
     };
     let small = Work {
         name: "small",
@@ -63,9 +73,15 @@ fn works() -> [Work; 3] {
         events: 4,
         payload_bytes: 128,
         options: sizes(80 << 20),
-        is_sealed: false,
+        full: Full::Unsealed,
     };
-    [big("unsealed", bytes as u64 / 8 * 9, false), big("sealed", bytes as u64 / 16, true), small]
+    let bytes = bytes as u64;
+    [
+        big("unsealed", bytes / 8 * 9, Full::Unsealed),
+        big("several", bytes / 32 * 7, Full::Unsealed),
+        big("sealed", bytes / 16, Full::Sealed),
+        small,
+    ]
 }
 
 fn killed(dir: &TempDir, work: &Work) -> PathBuf {
@@ -85,7 +101,33 @@ fn killed(dir: &TempDir, work: &Work) -> PathBuf {
     }
     let copy = dir.path().join(work.name);
     common::copy_dir(&path, &copy);
+    if work.full == Full::Unsealed {
+        unseal(&copy);
+    }
     copy
+}
+
+/// Takes the footers away, and makes the files as long again as they were.
+fn unseal(copy: &Path) {
+    const TRAILER_BYTES: u64 = 64;
+    const FOOTER_AT: u64 = 48;
+    const RESERVED_AT: u64 = 56;
+    let (_, survey) = Snapshot::open(copy).expect("readable");
+    let sealed = survey.segments.iter().filter(|one| one.state == SegmentState::Sealed);
+    for one in sealed {
+        let path = copy.join(format!("segments/{:010}.seg", one.number));
+        let file = OpenOptions::new().read(true).write(true).open(path).expect("there");
+        let number_at = |offset| {
+            let mut bytes = [0; 8];
+            file.read_exact_at(&mut bytes, offset).expect("readable");
+            u64::from_le_bytes(bytes)
+        };
+        let (footer_at, reserved) =
+            (number_at(one.bytes - TRAILER_BYTES + FOOTER_AT), number_at(RESERVED_AT));
+        file.set_len(footer_at).expect("writable");
+        file.set_len(reserved).expect("writable");
+        file.sync_all().expect("writable");
+    }
 }
 
 /// Reads so many bytes of the files, and checksums them piece by piece.
@@ -110,11 +152,11 @@ fn pass(files: &[PathBuf], mut left: u64) -> u32 {
 /// The files that are not sealed, and how many bytes of commits they hold.
 fn tail(copy: &Path, work: &Work) -> (Vec<PathBuf>, u64) {
     let files = common::segment_files(copy);
-    if !work.is_sealed {
+    if work.full == Full::Unsealed {
         return (files, work.bytes());
     }
     let (_, survey) = Snapshot::open(copy).expect("readable");
-    let active = survey.segments.iter().find(|one| one.state == amberlog::SegmentState::Active);
+    let active = survey.segments.iter().find(|one| one.state == SegmentState::Active);
     let active = active.expect("a log has an active segment");
     let commits = active.positions.end.get() - active.positions.start.get();
     let bytes = commits * common::commit_bytes(work.events, work.payload_bytes) as u64;

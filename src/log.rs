@@ -21,7 +21,7 @@ use crate::types::{Status, StreamId, StreamState};
 use crate::upkeep::{
     self, ArchiveReport, BackupReport, CollectOptions, CollectReport, RetainOptions, RetainReport,
 };
-use crate::writer::{Active, Full, Ground, Resumed, Writer};
+use crate::writer::{Active, Full, Ground, Resumed, Writer, Zeroed};
 
 /// A segment must have room for its header and a few commits.
 const SEGMENT_BYTES_MIN: u64 = 16 << 10;
@@ -127,6 +127,8 @@ fn resume(tail: recovery::Tail, lock: crate::disk::LockGuard) -> Resumed {
             offset: tail.offset,
             unsynced: false,
             is_reserved: tail.is_reserved,
+            // A file that was cut ends here.
+            zeroed: if tail.is_reserved { Zeroed::ALL } else { Zeroed::NONE },
         },
         mark: tail.mark,
         lock,

@@ -21,6 +21,11 @@ pub(crate) use std::{
     thread::{self, JoinHandle},
 };
 
+/// Threads that help for a while, and how they hand over what they found: the standard library's. A model checker gets
+/// none of them ([`hands`]).
+pub(crate) use std::sync::mpsc;
+pub(crate) use std::thread::{Scope, scope};
+
 use crate::sabotage::{Sabotage, broken};
 
 /// Starts a thread of the log's own.
@@ -32,6 +37,26 @@ pub(crate) fn spawn(
         return Err(std::io::ErrorKind::WouldBlock.into());
     }
     thread::Builder::new().name(name.into()).spawn(work)
+}
+
+/// Starts a thread that ends with the scope.
+pub(crate) fn spawn_scoped<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() + Send + 'scope,
+) -> std::io::Result<()> {
+    let thread = std::thread::Builder::new().name(name.into());
+    thread.spawn_scoped(scope, work).map(drop)
+}
+
+/// How many threads can work at once. One where the engine is broken on purpose, which it is on one thread only, and
+/// for a model checker.
+pub(crate) fn hands() -> usize {
+    static HANDS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    if cfg!(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle)) {
+        return 1;
+    }
+    *HANDS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Whether time passes. To a model checker a thread that waits a moment is one that runs later, which it

@@ -359,3 +359,29 @@ fn a_spare_is_synced_piece_by_piece() {
     // The first segment, and a commit; a commit, which fills a quarter, and a spare of eight pieces; a commit.
     assert_eq!(syncs, [2, 1 + 8, 1]);
 }
+
+/// Behind a clean close the file is cut. The first commit makes it as long as it was, durably, and so costs a second
+/// sync; and from then on blocks are written ahead in pieces, with the syncs that are made anyway.
+#[cfg(feature = "sim")]
+#[test]
+fn behind_a_clean_close_blocks_are_written_ahead() {
+    let disk = amberlog::SimDisk::new(1);
+    let open = || Log::options().segment_bytes_first(2 << 20).open_on(&disk).expect("opens");
+    let commit = |log: &Log, bytes: usize| {
+        let mut stream = log.stream().expect("a stream");
+        stream.append(vec![7; bytes]).expect("room");
+        let (calls, syncs) = (disk.calls(), disk.syncs());
+        stream.commit().wait().expect("committed");
+        (disk.calls() - calls, disk.syncs() - syncs)
+    };
+    let log = open();
+    commit(&log, 100);
+    assert_eq!(commit(&log, 100), (3, 1), "the group, a sync, the witness");
+    log.close().expect("closes");
+    let log = open();
+    assert_eq!(commit(&log, 100), (6, 2), "and the length, zeros, a sync");
+    let six: Vec<_> = (0..6).map(|_| commit(&log, 20 << 10)).collect();
+    // 32 KiB were written ahead, and then 64: with the sync of the commit that needs them.
+    assert_eq!(six, [(3, 1), (4, 1), (3, 1), (3, 1), (3, 1), (4, 1)]);
+    assert_eq!(commit(&log, 100), (3, 1));
+}

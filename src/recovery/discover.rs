@@ -4,7 +4,7 @@
 //! something that cannot be used, with the reason. One that was never finished has another name.
 
 use std::io::ErrorKind as ErrorKindOfIo;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::report::DamageKind;
 use super::scan::{Scanner, Step};
@@ -17,7 +17,6 @@ use crate::format::{
 use crate::segment::{
     DIR, Sealed, Segment, Spare, UNFINISHED_COPY, is_unfinished, parse_name, path, place,
 };
-use crate::sync::{JoinHandle, Mutex, spawn};
 
 /// How to open the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +48,8 @@ pub(super) enum Role {
 pub(super) struct Start {
     pub(super) header: SegmentHeader,
     pub(super) file: Arc<dyn DiskFile>,
-    pub(super) sealed: Option<Sealed>,
+    /// As a segment that is sealed, when it is.
+    pub(super) sealed: Option<Arc<Segment>>,
     /// The position of its first commit; `None` when that commit cannot be read.
     pub(super) first: Option<u64>,
 }
@@ -67,7 +67,7 @@ pub(super) struct Discovered {
 pub(super) enum Spares {
     /// Those that hold nothing anywhere.
     Searched,
-    /// All of them, until somebody has looked ([`Watch`]).
+    /// All of them, until somebody has looked ([`super::ahead`]).
     Presumed,
 }
 
@@ -239,7 +239,9 @@ fn start(
         .map_err(|error| Error::io("open", place(header.number, 0), error))?;
     if let Some(sealed) = sealed {
         let first = Some(sealed.first_position);
-        return Ok(Role::Segment(Start { header, file, sealed: Some(sealed), first }));
+        let segment = Segment::sealed(header, Arc::clone(&file), sealed);
+        let sealed = Some(Arc::new(segment));
+        return Ok(Role::Segment(Start { header, file, sealed, first }));
     }
     if let Some(covers) = header.covers {
         return Ok(Role::Segment(Start { header, file, sealed: None, first: Some(covers.first) }));
@@ -261,41 +263,7 @@ fn start(
     Ok(Role::Segment(Start { header, file, sealed: None, first }))
 }
 
-fn scanner(header: &SegmentHeader, file: &Arc<dyn DiskFile>, bytes: u64) -> Scanner {
+/// For a look at a segment of which nothing is known yet.
+pub(super) fn scanner(header: &SegmentHeader, file: &Arc<dyn DiskFile>, bytes: u64) -> Scanner {
     Scanner::new(Arc::new(Segment::active(*header, 0, Arc::clone(file))), bytes)
-}
-
-/// Looks whether what is presumed to be spare holds nothing, on a thread of its own: a spare is as long as a full
-/// segment, and to look at it takes as long as to read that.
-pub(super) struct Watch {
-    found: Arc<Mutex<Option<Result<bool>>>>,
-    thread: JoinHandle<()>,
-}
-
-impl Watch {
-    /// Looks at all spares among the candidates. `None`: there are none, or no thread could be started.
-    pub(super) fn start(candidates: &[Candidate]) -> Option<Self> {
-        let spares = candidates.iter().filter_map(|one| match &one.role {
-            Role::Spare(spare) => Some(scanner(&spare.header, &spare.file, one.bytes)),
-            _ => None,
-        });
-        let spares: Vec<Scanner> = spares.collect();
-        let found = Arc::new(Mutex::new(None));
-        let result = Arc::clone(&found);
-        let look = move || {
-            let mut written = spares.iter().map(|one| one.last_written(COMMITS_AT));
-            let any = written.find_map(|found| found.map(|at| at.map(|_| false)).transpose());
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(any.unwrap_or(Ok(true)));
-        };
-        let thread = spawn("amberlog-open", look).ok()?;
-        Some(Self { found, thread })
-    }
-
-    /// Waits for the answer: whether all of them are spares.
-    pub(super) fn finish(self) -> Result<bool> {
-        let _ = self.thread.join();
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // If the thread died, nobody has looked.
-        found.unwrap_or(Ok(false))
-    }
 }

@@ -7,12 +7,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::discover::{self, Access, Candidate, Discovered, Role, Spares, Watch, discover};
+use super::ahead::{Ahead, Hands, Work};
+use super::discover::{self, Access, Candidate, Discovered, Role, Spares, discover};
 use super::fold::{self, Changes};
 use super::report::{Damage, DamageKind, SegmentReport, SegmentState, Survey, TornTail};
 use super::scan::{Found, Scanner, Step};
-use super::sealed::{self, LostEvents, Verdict, lost_events};
-use super::walk::{End, Expectation, Wound, walk};
+use super::sealed::{LostEvents, Verdict, lost_events};
+use super::walk::{End, Expectation, Item, Wound};
 use crate::catalog::{COMMIT_IDS_MAX, Catalog, CommitIds, Gathered, LogPlace, Watermark};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
@@ -56,22 +57,28 @@ pub(crate) struct Loaded {
 
 /// Reads a log. `None`: there is none.
 pub(crate) fn load(disk: &dyn Disk, access: Access, depth: Depth) -> Result<Option<Loaded>> {
-    if disk.allows_threads() {
+    let hands = if disk.allows_threads() { Hands::AsMany } else { Hands::One };
+    load_with(disk, access, depth, hands)
+}
+
+/// The same, with so many threads: what is found does not depend on them.
+pub(super) fn load_with(
+    disk: &dyn Disk,
+    access: Access,
+    depth: Depth,
+    hands: Hands,
+) -> Result<Option<Loaded>> {
+    if hands != Hands::One {
         let Some(found) = discover(disk, access, Spares::Presumed)? else { return Ok(None) };
-        let spares = || found.candidates.iter().filter(|one| matches!(one.role, Role::Spare(_)));
-        if spares().next().is_none() {
-            return fold(found, access, depth).map(Some);
+        let work = Work::plan(&found.candidates, depth);
+        let (loaded, spare) = work.share(hands, |ahead| fold(found, access, depth, ahead));
+        if spare? {
+            return loaded.map(Some);
         }
-        if let Some(watch) = Watch::start(&found.candidates) {
-            let loaded = fold(found, access, depth);
-            if watch.finish()? {
-                return loaded.map(Some);
-            }
-            // One is none: what was made of the others counts for nothing.
-        }
+        // One is none: what was made of the others counts for nothing.
     }
     let Some(found) = discover(disk, access, Spares::Searched)? else { return Ok(None) };
-    fold(found, access, depth).map(Some)
+    fold(found, access, depth, Ahead::default()).map(Some)
 }
 
 /// Reads one sealed segment that stands alone.
@@ -82,15 +89,16 @@ pub(super) fn load_alone(disk: &dyn Disk, name: &str, depth: Depth) -> Result<Lo
         _ => None,
     };
     let found = Discovered { log_id, candidates: vec![candidate], unfinished: Vec::new() };
-    let mut loaded = fold(found, Access::Read, depth)?;
+    let mut loaded = fold(found, Access::Read, depth, Ahead::default())?;
     // It has no neighbours that could be missed.
     loaded.survey.damages.retain(|damage| damage.kind != DamageKind::Missing);
     Ok(loaded)
 }
 
-fn fold(mut found: Discovered, access: Access, depth: Depth) -> Result<Loaded> {
+fn fold(mut found: Discovered, access: Access, depth: Depth, ahead: Ahead) -> Result<Loaded> {
     let mut loader = Loader {
         depth,
+        ahead,
         catalog: Catalog::new(),
         gathered: Gathered::default(),
         survey: Survey::default(),
@@ -161,6 +169,8 @@ struct File {
 
 struct Loader {
     depth: Depth,
+    /// What other threads find meanwhile.
+    ahead: Ahead,
     catalog: Catalog,
     gathered: Gathered,
     survey: Survey,
@@ -240,10 +250,7 @@ impl Loader {
             self.stranded.clear();
         }
         match start.sealed {
-            Some(sealed) => {
-                let segment = Segment::sealed(start.header, start.file, sealed);
-                self.fold_sealed(&file, &Arc::new(segment), later)
-            }
+            Some(segment) => self.fold_sealed(&file, &segment, later),
             None if start.header.covers.is_some() => {
                 let segment = Segment::active(start.header, first, start.file);
                 self.fold_torn_sparse(&file, &Arc::new(segment))
@@ -351,7 +358,7 @@ impl Loader {
     }
 
     fn check_sealed(&mut self, segment: &Arc<Segment>, last: u64, footer_at: u64) -> Result<()> {
-        match sealed::check(segment)? {
+        match self.ahead.check(segment)? {
             Verdict::Listed(losses) => {
                 for loss in losses {
                     self.damage(loss.kind, segment.number(), loss.offset, loss.positions);
@@ -409,21 +416,18 @@ impl Loader {
     ) -> Result<End> {
         let (mut hurt, mut bad, mut unknown) = (Vec::new(), Vec::new(), None);
         let (catalog, gathered) = (&self.catalog, &mut self.gathered);
-        let end = walk(
-            segment,
-            expect,
-            |found| {
-                if found.unknown && found.is_sound() {
-                    unknown = Some(found.offset);
-                }
-                if !found.is_sound() {
-                    bad.push((found.head.position, lost_events(found)));
-                }
-                note(catalog, gathered, found);
-                Ok(())
-            },
-            |wound| hurt.push(wound),
-        )?;
+        let end = self.ahead.walk(segment, expect, |item| {
+            hurt.extend(item.wound());
+            let Item::Commit(found) = item else { return Ok(()) };
+            if found.unknown && found.is_sound() {
+                unknown = Some(found.offset);
+            }
+            if !found.is_sound() {
+                bad.push((found.head.position, lost_events(&found)));
+            }
+            note(catalog, gathered, &found);
+            Ok(())
+        })?;
         if let Some(offset) = unknown {
             let error = Error::new(ErrorKind::UnsupportedFeature, "open");
             return Err(error.at(place(segment.number(), offset)));

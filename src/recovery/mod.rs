@@ -3,6 +3,7 @@
 //! Opening is one line read backwards once: discover, account, fold, judge, and then the one repair that a
 //! torn tail needs. Everything else waits for somebody to say so.
 
+mod ahead;
 mod aside;
 mod discover;
 pub(crate) mod fold;

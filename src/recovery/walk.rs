@@ -15,7 +15,7 @@ use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 
 /// What is known before the walk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Expectation {
     /// The position of the first commit.
     pub(crate) first: u64,
@@ -57,12 +57,28 @@ pub(crate) struct End {
     pub(crate) seen: u64,
 }
 
-enum Item {
+/// What a walk finds, in order.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    /// A commit that counts. It may be unsound: then it is damage.
     Commit(Found),
+    /// A place where commits are lost.
     Hole(Wound),
 }
 
 impl Item {
+    /// What is damaged of it.
+    pub(crate) fn wound(&self) -> Option<Wound> {
+        match self {
+            Self::Commit(found) if found.is_sound() => None,
+            Self::Commit(found) => {
+                let position = found.head.position;
+                Some(Wound { offset: found.offset, positions: position..position + 1 })
+            }
+            Self::Hole(wound) => Some(wound.clone()),
+        }
+    }
+
     fn position(&self) -> u64 {
         match self {
             Self::Commit(found) => found.head.position,
@@ -71,36 +87,24 @@ impl Item {
     }
 }
 
-/// Walks a segment from its first commit to its end. Calls `accept` for each commit that counts, in order
-/// (it may be unsound: then it is damage, and `hurt` is called as well), and `hurt` for each wound.
+/// Walks a segment from its first commit to its end, and calls `told` for everything that counts, in order. It reads
+/// that segment and nothing else, so that it may be done on any thread ([`super::ahead`]).
+///
+/// # Errors
+///
+/// When the file cannot be read, or `told` fails.
 pub(crate) fn walk(
     segment: &Arc<Segment>,
     expect: Expectation,
-    mut accept: impl FnMut(&Found) -> Result<()>,
-    mut hurt: impl FnMut(Wound),
+    mut told: impl FnMut(Item) -> Result<()>,
 ) -> Result<End> {
-    let mut settle = |item: Item| -> Result<()> {
-        match item {
-            Item::Commit(found) => {
-                if !found.is_sound() {
-                    let position = found.head.position;
-                    hurt(Wound { offset: found.offset, positions: position..position + 1 });
-                }
-                accept(&found)
-            }
-            Item::Hole(wound) => {
-                hurt(wound);
-                Ok(())
-            }
-        }
-    };
     let mut walk = Walk::new(segment, expect);
     while walk.advance()? {
         while let Some(item) = walk.take_proven() {
-            settle(item)?;
+            told(item)?;
         }
     }
-    walk.finish(settle)
+    walk.finish(told)
 }
 
 /// A walk under way.
@@ -220,13 +224,13 @@ impl Walk {
     }
 
     /// What is left is above the watermark: it counts up to the first bad record, and is cut there.
-    fn finish(self, mut settle: impl FnMut(Item) -> Result<()>) -> Result<End> {
+    fn finish(self, mut told: impl FnMut(Item) -> Result<()>) -> Result<End> {
         let Self { scanner, held, mut end, offset, next, .. } = self;
         (end.offset, end.next, end.seen) = (offset, next, next);
         let mut cut = false;
         for item in held {
             if item.position() <= end.durable && !broken(Sabotage::TruncateDamage) {
-                settle(item)?;
+                told(item)?;
                 continue;
             }
             let (at, sound) = match &item {
@@ -238,7 +242,7 @@ impl Walk {
                 end.torn_commits += u64::from(sound);
             } else if sound {
                 end.unproven.push((position, at));
-                settle(item)?;
+                told(item)?;
             } else {
                 cut = true;
                 end.offset = at;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub(crate) use self::keeper::Full;
 use self::keeper::Keeper;
 use self::layout::Layout;
+pub(crate) use self::space::Zeroed;
 use crate::catalog::{Catalog, CommitIds, LogPlace, Share, Standing, Watermark};
 use crate::commit::{Commit, Lead, Part, Pending};
 use crate::disk::{Disk, LockGuard, process_id, write_all_at};
@@ -25,6 +26,10 @@ use crate::options::Options;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, Spare};
 use crate::types::{CommitId, Durability, Position, Seq, StreamId, Timestamp};
+
+/// The segment before is sealed once the active one is full to this part, or the log ends. To wake the keeper for it
+/// right at the roll would cost that commit most, where all processors are busy.
+const SEAL_AFTER: u64 = 16;
 
 /// What every part of the writer needs.
 #[derive(Debug)]
@@ -41,7 +46,7 @@ pub(crate) struct Writer {
     log_id: [u8; 16],
     /// `None`: nothing on disk yet.
     active: Option<Active>,
-    /// The segment before, until the active one holds something durable: then it may be sealed.
+    /// The segment before. Once the active one holds something durable it may be sealed.
     full: Option<Full>,
     /// A file that lies ready, taken from the keeper and not used yet.
     ready: Option<Spare>,
@@ -73,11 +78,18 @@ pub(crate) struct Active {
     pub(crate) unsynced: bool,
     /// The file is as long as its header says; not so after it was closed cleanly.
     pub(crate) is_reserved: bool,
+    /// How far a commit overwrites blocks that exist.
+    pub(crate) zeroed: Zeroed,
 }
 
 impl Active {
     fn has_commits(&self) -> bool {
         self.offset > COMMITS_AT
+    }
+
+    /// The roll is some time ago: what can wait does not come on top of it.
+    fn has_begun(&self) -> bool {
+        self.offset >= COMMITS_AT + self.segment.header.reserved_bytes / SEAL_AFTER
     }
 }
 
@@ -185,10 +197,10 @@ impl Writer {
         if !broken(Sabotage::ShowEarly) {
             self.publish(group, &segment, end, synced);
         }
-        if synced {
+        self.settle_group(group, time, last_position);
+        if synced && self.active.as_ref().is_some_and(Active::has_begun) {
             self.seal_full();
         }
-        self.settle_group(group, time, last_position);
         self.keep_ahead();
         Ok(())
     }

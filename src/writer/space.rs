@@ -10,6 +10,53 @@ use crate::format::{COMMITS_AT, Ending, decode_witness, is_zero, witness};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{DIR, LOCK, NUMBER_MAX, Segment, Spare, Zero, place, segment_bytes};
 
+/// So much is made ready at first where a file was not written ahead: a process that commits once and ends should not
+/// pay for more.
+const ZERO_BYTES_FIRST: u64 = 32 << 10;
+/// And so much at a time in the end, each time twice as much: a device writes it in about the time of a small sync.
+const ZERO_BYTES_MAX: u64 = 256 << 10;
+
+/// How far zeros were written over whatever a file had.
+pub(crate) struct Zeroed {
+    to: u64,
+    /// So much more the next time.
+    next_bytes: u64,
+}
+
+impl Zeroed {
+    /// In a file of zeros, or one of which nobody knows.
+    pub(crate) const ALL: Self = Self::up_to(u64::MAX);
+    /// In a file that was only made long, or that was cut.
+    pub(crate) const NONE: Self = Self::up_to(0);
+
+    const fn up_to(to: u64) -> Self {
+        Self { to, next_bytes: ZERO_BYTES_FIRST }
+    }
+}
+
+impl Active {
+    /// Lets so many bytes of commits, and some that will follow, overwrite zeros: to give a file more blocks costs a
+    /// sync as much again. They are synced with whatever is synced next. It starts with the bytes that are needed now: if
+    /// there is no room for more, there is for them. Of a group that is long the blocks come with its own bytes.
+    fn zero_ahead(&mut self, bytes: u64) {
+        let end = self.offset + bytes + witness::BYTES as u64;
+        if end <= self.zeroed.to {
+            return;
+        }
+        // Not over the witness that stands here: behind a clean close it is all that excuses a short file.
+        let from = self.zeroed.to.max(self.offset + witness::BYTES as u64);
+        self.zeroed.to = end;
+        if bytes <= ZERO_BYTES_MAX {
+            let reserved = self.segment.header.reserved_bytes;
+            let to = (end + self.zeroed.next_bytes).min(reserved).max(end);
+            // If it fails, the write of the group itself will say so.
+            let _ = write_zeros_at(&*self.segment.file, from, to);
+            self.zeroed.to = to;
+            self.zeroed.next_bytes = ZERO_BYTES_MAX.min(self.zeroed.next_bytes * 2);
+        }
+    }
+}
+
 impl Writer {
     /// Makes sure that `bytes` of commits fit in the active segment; rolls to the next one if not.
     pub(super) fn place_for(&mut self, bytes: u64) -> Result<()> {
@@ -47,6 +94,7 @@ impl Writer {
             let failed = |error| segment.io_error("reserve", reserved, error);
             segment.file.set_len(reserved).map_err(failed)?;
             active.is_reserved = true;
+            active.zero_ahead(bytes);
             if broken(Sabotage::SkipReserveSync) {
                 return Ok(());
             }
@@ -54,6 +102,7 @@ impl Writer {
                 self.poisoned = Some(error.clone());
             });
         }
+        active.zero_ahead(bytes);
         Ok(())
     }
 
@@ -99,6 +148,7 @@ impl Writer {
         let needed = COMMITS_AT + bytes + witness::BYTES as u64;
         let disk = &*self.ground.disk;
         let failed = |error| Error::io("create", place(number, 0), error);
+        let mut zeroed = Zeroed::ALL;
         let spare = match self.ready.take().or_else(|| self.keeper.take_spare(number)) {
             Some(small) if small.header.reserved_bytes < needed => {
                 // Made to fit: a file may be longer than its header says.
@@ -106,12 +156,16 @@ impl Writer {
                     self.ready = Some(small);
                     return Err(failed(error));
                 }
+                zeroed = Zeroed::up_to(small.header.reserved_bytes);
                 small
             }
             Some(spare) => spare,
             None => {
                 let usual = segment_bytes(&self.ground.options, number);
                 let zero = if needed > usual { Zero::Unwritten } else { Zero::Written };
+                if needed > usual {
+                    zeroed = Zeroed::NONE;
+                }
                 let bytes = needed.max(usual).next_multiple_of(4096);
                 Spare::create(disk, self.log_id, number, bytes, zero).map_err(failed)?
             }
@@ -119,7 +173,9 @@ impl Writer {
         let first_position = self.mark.visible + 1;
         let segment = Arc::new(Segment::active(spare.header, first_position, spare.file));
         self.ground.catalog.add_segment(&segment);
-        let fresh = Active { segment, offset: COMMITS_AT, unsynced: false, is_reserved: true };
+        let (offset, unsynced, is_reserved) = (COMMITS_AT, false, true);
+        let mut fresh = Active { segment, offset, unsynced, is_reserved, zeroed };
+        fresh.zero_ahead(bytes);
         if let Some(old) = self.active.replace(fresh) {
             let last_position = self.mark.visible;
             self.full = Some(Full { segment: old.segment, end: old.offset, last_position });
