@@ -13,6 +13,7 @@ use crate::index::At;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
 use crate::types::{StreamId, StreamState};
 
 /// A batch of a sealed segment: is it still wanted?
@@ -27,6 +28,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) generation: Option<u32>,
     pub(crate) first_seq: u64,
     pub(crate) count: u32,
+    /// That of its commit; `None` as above.
+    pub(crate) position: Option<u64>,
 }
 
 /// Who knows what is still wanted.
@@ -41,7 +44,11 @@ pub(crate) struct Shared(Fork);
 pub(super) struct SharedByForks(Mutex<Vec<(Fork, Weak<Shared>)>>);
 
 /// What is wanted of the streams of which not everything is.
-pub(crate) struct Reach(HashMap<StreamId, Wanted>);
+pub(crate) struct Reach {
+    streams: HashMap<StreamId, Wanted>,
+    /// Ids of commits before this position are forgotten.
+    ids_since: u64,
+}
 
 /// What is wanted of one stream.
 #[derive(Default)]
@@ -70,14 +77,15 @@ impl Catalog {
 
     /// What can be reached now. What is committed later may share only what can be reached now, too.
     pub(crate) fn reach(&self) -> Reach {
-        let mut reach = Reach(HashMap::new());
+        let ids_since = self.ids_since.load(Ordering::Relaxed);
+        let mut reach = Reach { streams: HashMap::new(), ids_since };
         for (root, first) in self.branches.iter().filter(|(_, branch)| branch.before().is_none()) {
             let version = first.life.load_full();
             let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
             let start = version.as_ref().map_or(0, |version| version.start);
             let deleted = version.as_ref().and_then(tombstone);
             if deleted.is_some() || start > 0 || tip != root {
-                let wanted = reach.0.entry(first.stream).or_default();
+                let wanted = reach.streams.entry(first.stream).or_default();
                 wanted.is_partial = true;
                 wanted.is_rewound = tip != root;
                 wanted.is_needed |= deleted.is_none();
@@ -106,7 +114,7 @@ impl Catalog {
         for _ in 0..=self.branches.len() {
             let Some(branch) = self.branch(at) else { return };
             let start = branch.start().min(end);
-            let wanted = reach.0.entry(branch.stream).or_default();
+            let wanted = reach.streams.entry(branch.stream).or_default();
             wanted.is_needed = true;
             wanted.seqs.push((branch.generation(), start.max(seqs.start)..end));
             end = start;
@@ -133,7 +141,8 @@ fn tombstone(newest: &Arc<Version>) -> Option<LogPlace> {
 impl Reach {
     /// Whether this batch is still wanted.
     pub(crate) fn wants(&self, batch: &Candidate<'_>) -> bool {
-        let Some(wanted) = self.0.get(&batch.stream).filter(|wanted| wanted.is_partial) else {
+        let Some(wanted) = self.streams.get(&batch.stream).filter(|wanted| wanted.is_partial)
+        else {
             return true;
         };
         match batch.kind {
@@ -147,6 +156,12 @@ impl Reach {
                         && batch.first_seq < seqs.end
                         && end > seqs.start
                 })
+            }
+            BatchKind::CommitId
+                if batch.position.map_or(self.ids_since == 0, |at| at >= self.ids_since) =>
+            {
+                // It is the log that remembers it, whatever became of the stream.
+                true
             }
             BatchKind::Catalog | BatchKind::Fork | BatchKind::Rewind | BatchKind::CommitId => {
                 let place = batch.segment.origin(batch.offset);
