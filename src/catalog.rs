@@ -56,6 +56,8 @@ pub(crate) struct Catalog {
     /// The newest commit that said something of a stream beside its events.
     changed: AtomicU64,
     shared: reach::SharedByForks,
+    /// Ids of commits before this position are forgotten.
+    ids_since: AtomicU64,
     /// Something that was said of streams could not be read.
     doubtful: AtomicBool,
     segments: ArcSwap<SegmentSet>,
@@ -177,6 +179,7 @@ impl Catalog {
             spans: Chain::new(),
             changed: AtomicU64::new(0),
             shared: reach::SharedByForks::default(),
+            ids_since: AtomicU64::new(0),
             doubtful: AtomicBool::new(false),
             segments: ArcSwap::default(),
             wall: Wall::new(),
@@ -186,6 +189,11 @@ impl Catalog {
     /// Something that was said of streams could not be read: nobody knows all that is wanted.
     pub(crate) fn doubt(&self) {
         self.doubtful.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes which commits' ids are remembered. Only the writer.
+    pub(crate) fn note_ids(&self, ids: &CommitIds) {
+        self.ids_since.store(ids.since(), Ordering::Relaxed);
     }
 
     pub(crate) fn is_doubtful(&self) -> bool {

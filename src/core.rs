@@ -16,8 +16,8 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::{StreamId, StreamState, Timestamp};
 use crate::upkeep::{
-    Background, CollectOptions, CollectReport, Collector, RetainOptions, RetainReport, Retainer,
-    Sentence,
+    Background, CarryOut, CollectOptions, CollectReport, Collector, RetainOptions, RetainReport,
+    Retainer, Sentence,
 };
 use crate::writer::Writer;
 
@@ -116,7 +116,7 @@ impl Core {
     pub(crate) fn retain_by(
         &self,
         options: RetainOptions,
-        commit: &dyn Fn(&[Sentence]) -> Result<()>,
+        commit: CarryOut<'_>,
     ) -> Result<RetainReport> {
         let _alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_process("retain")?;

@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use amberlog::{
-    Collect, CollectOptions, CollectReport, ErrorKind, Fault, Log, Options, Position, SimDisk,
-    Snapshot, Status, Stream, StreamId, StreamInfo, StreamState, survey_on,
+    Collect, CollectOptions, CollectReport, CommitId, CommitOptions, ErrorKind, Fault, Log,
+    Options, Position, SimDisk, Snapshot, Status, Stream, StreamId, StreamInfo, StreamState,
+    survey_on,
 };
 use support::{Rng, env_or, read_dir};
 
@@ -323,6 +324,32 @@ fn p5_a_quota_refuses_events_and_lets_room_be_made() {
     assert!(log.collect(CollectOptions::new()).expect("collected").freed_bytes() > 0);
     waiting.commit().wait().expect("there is room");
     assert_eq!(log.snapshot().stream(waiting.id()).expect("known").state, StreamState::Active);
+}
+
+/// It is the log that remembers what commits were called: a retry is told of the first, also when its stream was deleted,
+/// collected, and the log opened again.
+#[test]
+fn p6_a_commit_that_was_made_is_not_made_again_when_its_stream_is_gone() {
+    let disk = SimDisk::new(9);
+    let log = options().open_on(&disk).expect("opens");
+    let id = CommitOptions::new().id(CommitId::from(7));
+    let mut gone = log.stream().expect("a stream");
+    gone.append([1; 2_000]).expect("room");
+    let first = gone.commit_with(id).wait().expect("committed").position;
+    for turn in 0..40_u8 {
+        gone.append([turn; 2_000]).expect("room");
+        gone.commit().wait().expect("committed");
+    }
+    gone.delete().wait().expect("deleted");
+    let report = log.collect(CollectOptions::new()).expect("collected");
+    assert!(report.freed_bytes() > 40_000, "{report:?}");
+    drop(gone);
+    log.close().expect("closes");
+    let log = options().open_on(&disk).expect("opens");
+    let mut again = log.stream().expect("a stream");
+    again.append("again").expect("room");
+    let error = again.commit_with(id).wait().expect_err("it was made");
+    assert_eq!(*error.kind(), ErrorKind::AlreadyCommitted { position: first });
 }
 
 /// By itself, when it was chosen, and while commits go on.

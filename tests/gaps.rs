@@ -147,6 +147,35 @@ fn p7_p9_a_rewind_anywhere_in_a_gap_leaves_what_is_left_of_it() {
     }
 }
 
+/// Also as JSON Lines, when what stood behind the gap is not on the disk any more.
+#[cfg(feature = "json")]
+#[test]
+fn p7_a_gap_that_was_rewound_into_is_exported_as_it_is() {
+    for to in 0..=12_u64 {
+        let disk = SimDisk::new(1);
+        let log = options().open_on(&disk).expect("opens");
+        let mut stream = with_gap(&log, true);
+        let mut expected = of_handle(&stream)[..to as usize].to_vec();
+        stream.rewind(to).expect("rewound");
+        stream.append("own").expect("room");
+        expected.push(Some(b"own".to_vec()));
+        stream.commit().wait().expect("committed");
+        let mut filler = log.stream().expect("a stream");
+        for n in 0..20_u8 {
+            filler.append([n; 2_000]).expect("room");
+            filler.commit().wait().expect("committed");
+        }
+        filler.delete().wait().expect("deleted");
+        let report = log.collect(CollectOptions::new().dead_percent_min(0)).expect("collected");
+        assert!(!report.runs.is_empty());
+        let mut lines = Vec::new();
+        log.snapshot().export_jsonl(&mut lines).expect("exported");
+        let other = options().open_on(&SimDisk::new(2)).expect("opens");
+        other.import_jsonl(std::io::Cursor::new(&lines)).expect("imported");
+        assert_eq!(of_snapshot(&other.snapshot(), &stream), expected, "rewound to {to}");
+    }
+}
+
 #[test]
 fn p7_p9_a_trim_anywhere_in_a_gap_leaves_what_is_left_of_it() {
     for commits in [true, false] {

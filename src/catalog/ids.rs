@@ -23,6 +23,12 @@ impl CommitIds {
         self.positions.get(&id).copied()
     }
 
+    /// Commits before this position are forgotten, if they had an id.
+    pub(crate) fn since(&self) -> u64 {
+        let oldest = self.order.front().filter(|_| self.order.len() >= COMMIT_IDS_MAX);
+        oldest.and_then(|id| self.position(*id)).unwrap_or(0)
+    }
+
     /// Notes a commit, behind all that were noted.
     pub(crate) fn note(&mut self, id: CommitId, position: u64) {
         if self.positions.insert(id, position).is_none() {

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, Weak};
 
-use super::{Branch, COMMIT_IDS_MAX, Catalog, Fork, LogPlace, Version};
+use super::{Branch, Catalog, Fork, LogPlace, Version};
 use crate::format::BatchKind;
 use crate::index::At;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
 use crate::types::{StreamId, StreamState};
 
 /// A batch of a sealed segment: is it still wanted?
@@ -27,6 +28,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) generation: Option<u32>,
     pub(crate) first_seq: u64,
     pub(crate) count: u32,
+    /// That of its commit; `None` as above.
+    pub(crate) position: Option<u64>,
 }
 
 /// Who knows what is still wanted.
@@ -56,8 +59,8 @@ impl Forks {
 /// What is wanted of the streams of which not everything is.
 pub(crate) struct Reach {
     streams: HashMap<StreamId, Wanted>,
-    /// The ids of commits from here on are remembered, also of streams that are gone.
-    ids_from: u64,
+    /// Ids of commits before this position are forgotten.
+    ids_since: u64,
 }
 
 /// What is wanted of one stream.
@@ -96,7 +99,11 @@ impl Catalog {
     pub(crate) fn reach(&self) -> Reach {
         let forks = || self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         forks().is_asked = true;
-        let mut reach = Reach { streams: HashMap::new(), ids_from: self.ids_from() };
+        let ids_since = match broken(Sabotage::ForgetCommitIds) {
+            true => u64::MAX,
+            false => self.ids_since.load(Ordering::Relaxed),
+        };
+        let mut reach = Reach { streams: HashMap::new(), ids_since };
         for (root, first) in self.branches.iter().filter(|(_, branch)| branch.before().is_none()) {
             let version = first.life.load_full();
             let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
@@ -126,26 +133,6 @@ impl Catalog {
         forks.forget_gone();
         forks.is_asked = false;
         reach
-    }
-
-    /// The place from which on commits with an id are to be kept: so many that all are that are remembered.
-    fn ids_from(&self) -> u64 {
-        if broken(Sabotage::ForgetCommitIds) {
-            return u64::MAX;
-        }
-        let mut left = COMMIT_IDS_MAX;
-        for segment in self.segments().iter().rev() {
-            let Some(sealed) = segment.seal_state() else { continue };
-            let all = (0..sealed.footer.len()).filter_map(|at| sealed.footer.get(at));
-            let with_id = all.filter(|batch| batch.kind == BatchKind::CommitId);
-            let mut offsets: Vec<u64> = with_id.map(|batch| batch.offset).collect();
-            if offsets.len() >= left {
-                offsets.sort_unstable();
-                return segment.origin(offsets[offsets.len() - left]);
-            }
-            left -= offsets.len();
-        }
-        0
     }
 
     /// Whether the stream has trimmed all its events, in the commit that holds the last of them: what is said of a
@@ -209,7 +196,12 @@ impl Reach {
                         && end > seqs.start
                 })
             }
-            BatchKind::CommitId if place >= self.ids_from => true,
+            BatchKind::CommitId
+                if batch.position.map_or(self.ids_since == 0, |at| at >= self.ids_since) =>
+            {
+                // It is the log that remembers it, whatever became of the stream.
+                true
+            }
             BatchKind::Catalog | BatchKind::Fork | BatchKind::Rewind | BatchKind::CommitId => {
                 wanted.is_needed
             }

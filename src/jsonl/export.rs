@@ -234,9 +234,14 @@ impl<'a, W: Write> Exporter<'a, W> {
             at.gap_end = seqs.end;
         } else if at.next < seqs.end {
             let head = self.snapshot.head(stretch.branch).unwrap_or(seqs.end);
-            let behind = self.read(id, stretch, at.next..head)?.next();
-            let lost = || Error::new(ErrorKind::Corrupt { stream: Some(id), seqs: None }, "export");
-            self.event(at, stretch, &behind.ok_or_else(lost)??)?;
+            match self.read(id, stretch, at.next..head)?.next() {
+                Some(Ok(behind)) => self.event(at, stretch, &behind)?,
+                Some(Err(error)) if !matches!(error.kind(), ErrorKind::Corrupt { .. }) => {
+                    return Err(error);
+                }
+                // It was dropped since, and nobody shows it: what was collected is not told.
+                _ => self.forget_to(at, seqs.end + 1)?,
+            }
         }
         Ok(())
     }

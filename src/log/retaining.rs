@@ -54,7 +54,9 @@ fn p8_a_stream_that_is_used_meanwhile_is_not_idle() {
             stream.rewind(1).expect("rewound");
             stream.commit().wait().expect("committed");
         },
-        |stream| drop(stream.archive().wait().expect("archived")),
+        |stream| {
+            stream.archive().wait().expect("archived");
+        },
         // In the same group as what would delete it.
         |stream| {
             stream.append("on").expect("room");

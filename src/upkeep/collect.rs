@@ -175,6 +175,7 @@ impl Collector<'_> {
                 generation: None,
                 first_seq: entry.first_seq,
                 count: entry.count,
+                position: None,
             })
         });
         let mut kept_bytes = all;

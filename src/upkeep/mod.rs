@@ -22,4 +22,4 @@ pub(crate) use archive::archive;
 pub(crate) use background::Background;
 pub(crate) use backup::backup_open;
 pub(crate) use collect::Collector;
-pub(crate) use retain::{Retainer, Sentence};
+pub(crate) use retain::{CarryOut, Retainer, Sentence};

@@ -131,13 +131,16 @@ impl Sentence {
     }
 }
 
+/// Who makes one commit of all of these, and waits for it.
+pub(crate) type CarryOut<'a> = &'a dyn Fn(&[Sentence]) -> Result<()>;
+
 /// Forgets once.
 pub(crate) struct Retainer<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) retentions: &'a Retentions,
     pub(crate) now: Timestamp,
-    /// Makes one commit of all of these, and waits for it; `None`: only says what would go.
-    pub(crate) commit: Option<&'a dyn Fn(&[Sentence]) -> Result<()>>,
+    /// `None`: only says what would go.
+    pub(crate) commit: Option<CarryOut<'a>>,
     /// Asked between streams: whether to leave it at that.
     pub(crate) is_over: &'a dyn Fn() -> bool,
 }
@@ -255,11 +258,7 @@ impl Retainer<'_> {
 
 /// Commits these, and fewer of them at once when somebody else is at one of them: that one is left as it is. False:
 /// the log takes no commits now.
-fn carry_out(
-    commit: &dyn Fn(&[Sentence]) -> Result<()>,
-    round: &[Sentence],
-    report: &mut RetainReport,
-) -> bool {
+fn carry_out(commit: CarryOut<'_>, round: &[Sentence], report: &mut RetainReport) -> bool {
     if round.is_empty() {
         return true;
     }

@@ -125,6 +125,7 @@ impl Rewrite {
             generation: Some(batch.generation),
             first_seq: batch.first_seq,
             count: batch.count,
+            position: Some(found.head.position),
         };
         let mut kept: Vec<(BatchHead, BatchKind)> = Vec::with_capacity(found.batches.len());
         for batch in &found.batches {

@@ -145,6 +145,7 @@ impl Writer {
         writer.lock = Some(at.lock);
         writer.ready = at.ready;
         writer.ids = at.ids;
+        writer.ground.catalog.note_ids(&writer.ids);
         for full in at.unsealed {
             // What a witness alone says of an empty segment may be in memory only.
             let is_before = full.segment.number() + 1 == number;
@@ -254,6 +255,7 @@ impl Writer {
             }
             if let Some(id) = pending.id {
                 self.ids.note(id, position);
+                catalog.note_ids(&self.ids);
             }
         }
         self.mark.visible += self.layout.commits();

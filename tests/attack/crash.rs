@@ -151,7 +151,8 @@ impl Attack {
         let oracle = std::mem::take(&mut self.oracle);
         self.oracle = oracle.reborn(found, at_least, self.position);
         (self.disk, self.log) = (disk, Some(log));
-        (self.full, self.poisoned) = (false, false);
+        // Opening may have been where it became full.
+        (self.full, self.poisoned) = (self.disk.capacity() < u64::MAX, false);
         self.planned.retain(|call, _| *call >= self.disk.calls());
         Ok(())
     }

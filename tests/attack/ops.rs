@@ -109,7 +109,7 @@ impl Op {
             22 => Self::Look,
             23 => Self::LookAgain,
             24 if a < 96 => Self::ReadOnly,
-            24 if a < 160 => Self::Collect { dry_run: b % 4 == 0, percent: a % 3 * 25 },
+            24 if a < 160 => Self::Collect { dry_run: b.is_multiple_of(4), percent: a % 3 * 25 },
             24 => Self::Backup { cut: b },
             25 if a < 128 => Self::Discard { handle: b },
             25 => Self::Drop { handle: b },
@@ -134,9 +134,9 @@ impl Op {
             9 | 10 => Self::Label { handle },
             11..13 => Self::Expect { handle, what: b },
             13 => Self::CommitId { handle, id: b },
-            14 if b < 192 => Self::Collect { dry_run: b % 8 == 0, percent: 0 },
+            14 if b < 192 => Self::Collect { dry_run: b.is_multiple_of(8), percent: 0 },
             14 => Self::CommitId { handle, id: b },
-            _ => Self::Retain { dry_run: b % 4 == 0 },
+            _ => Self::Retain { dry_run: b.is_multiple_of(4) },
         }
     }
 }

@@ -117,11 +117,12 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
         }),
         ("a collection", {
             let mut ops = vec![named];
-            ops.extend([append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(4));
+            ops.extend([append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(6));
             ops.extend([create, append(1, SMALL), commit(1, DISK, Then::Wait)]);
             ops.extend([Op::Fork { handle: 0, at: 1 }, Op::Look]);
             ops.extend([Op::State { handle: 0, state: 4 }, COLLECT, Op::LookAgain]);
-            ops.extend([append(1, SMALL), commit(1, DISK, Then::Wait), COLLECT]);
+            // What a fork shares counts once more as such when it is committed.
+            ops.extend([append(1, SMALL), commit(1, DISK, Then::Wait), COLLECT, COLLECT]);
             ops
         }),
         ("a collection of what was only just dropped", {
