@@ -170,11 +170,12 @@ impl Snapshot {
 
     /// Where the last commit starts that holds a part of the branch and is visible.
     pub(super) fn last_shown(&self, branch: &Branch) -> Option<LogPlace> {
-        self.newest(branch).map(|(segment, batch)| LogPlace::new(segment, batch.offset))
+        // Of what was collected meanwhile it is where that stood before: other streams' places still say so.
+        self.newest(branch).map(|(segment, batch)| LogPlace(segment.origin(batch.offset)))
     }
 
     /// The branch's newest batch that is visible, and the segment that it is in.
-    fn newest(&self, branch: &Branch) -> Option<(u32, BatchRef)> {
+    fn newest(&self, branch: &Branch) -> Option<(Arc<Segment>, BatchRef)> {
         let mut span = self.last_span(branch);
         while let Some(here) = span {
             let at = self.span(branch, here)?;
@@ -182,7 +183,7 @@ impl Snapshot {
             while let Some(here) = cursor {
                 let batch = at.batches.get(here)?;
                 if self.shows(&at.segment, batch.offset) {
-                    return Some((at.segment.number(), batch));
+                    return Some((at.segment, batch));
                 }
                 cursor = at.batches.prev(here);
             }

@@ -112,7 +112,7 @@ impl Stream {
     /// start; [`ErrorKind::CommitInFlight`] when a commit is under way and `to` lies before what it left;
     /// [`ErrorKind::Archived`]; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
     pub fn rewind(&mut self, to: impl Into<Seq>) -> Result<()> {
-        self.reap();
+        self.look_again();
         self.check_alive("rewind")?;
         if self.state == StreamState::Archived {
             return Err(Error::new(ErrorKind::Archived(self.id), "rewind"));
@@ -166,8 +166,10 @@ impl Stream {
     /// What was trimmed in memory may be discarded as well: then the stream starts where it now ends.
     fn start_before_end(&mut self) {
         let end = self.next;
-        if let Some(change) = self.change.as_mut().filter(|_| self.root.is_none()) {
-            change.start = change.start.map(|start| start.min(end)).filter(|start| *start > 0);
+        if self.root.is_none() && self.change.is_some() {
+            let _ = self.note(|change| {
+                change.start = change.start.map(|start| start.min(end)).filter(|start| *start > 0);
+            });
         }
     }
 
