@@ -340,7 +340,10 @@ impl Catalog {
     /// The first branch of a new stream.
     fn begin(&self, share: Share<'_>, place: LogPlace) -> Option<At> {
         let fork = share.change.and_then(|change| change.fork.as_ref());
-        self.branches.push(Branch::first(share.stream, fork, share.generation, place))
+        // What stood in front of a rewind may have been collected.
+        let is_rewound = share.change.is_some_and(|change| change.rewind.is_some());
+        let generation = share.generation.saturating_sub(u32::from(is_rewound));
+        self.branches.push(Branch::first(share.stream, fork, generation, place))
     }
 
     /// The first branch of the stream of a commit, and the one that its batches belong to.
@@ -369,6 +372,9 @@ impl Catalog {
         else {
             return;
         };
+        if let Some(NameChange::Reserved(name)) = &change.name {
+            name.is_given.store(true, Ordering::Release);
+        }
         let Some(first) = self.branch(root) else { return };
         let older = first.life.load_full();
         let before = older.as_ref().map(|older| &older.meta);
@@ -442,7 +448,10 @@ impl Catalog {
         stream: StreamId,
     ) -> Result<ReservedName, StreamId> {
         match self.names.pin().try_insert(name.into(), stream) {
-            Ok(_) => Ok(ReservedName { catalog: Arc::clone(self), name: name.into(), stream }),
+            Ok(_) => {
+                let (catalog, is_given) = (Arc::clone(self), AtomicBool::new(false));
+                Ok(ReservedName { catalog, name: name.into(), stream, is_given })
+            }
             Err(taken) => Err(*taken.current),
         }
     }
@@ -458,6 +467,8 @@ pub(crate) struct ReservedName {
     catalog: Arc<Catalog>,
     name: Box<str>,
     stream: StreamId,
+    /// It was committed: from then on commits say whose it is.
+    is_given: AtomicBool,
 }
 
 impl ReservedName {
@@ -468,13 +479,7 @@ impl ReservedName {
 
 impl Drop for ReservedName {
     fn drop(&mut self) {
-        let root = self.catalog.root(self.stream);
-        let version = root.and_then(|root| self.catalog.version(root));
-        let is_given = version.is_some_and(|version| {
-            version.state != StreamState::Deleted
-                && version.meta.name.as_deref() == Some(&*self.name)
-        });
-        if !is_given {
+        if !self.is_given.load(Ordering::Acquire) {
             let names = self.catalog.names.pin();
             let _ = names.remove_if(&*self.name, |_, holder| *holder == self.stream);
         }

@@ -170,7 +170,8 @@ impl Snapshot {
 
     /// Where the last commit starts that holds a part of the branch and is visible.
     pub(super) fn last_shown(&self, branch: &Branch) -> Option<LogPlace> {
-        self.newest(branch).map(|(segment, batch)| LogPlace::new(segment.number(), batch.offset))
+        // Of what was collected meanwhile it is where that stood before: other streams' places still say so.
+        self.newest(branch).map(|(segment, batch)| LogPlace(segment.origin(batch.offset)))
     }
 
     /// The branch's newest batch that is visible, and the segment that it is in.

@@ -3,7 +3,7 @@
 //! A whole log is written branch by branch, of each what any stream shows, so that what is shared is written once.
 //! A stream alone is written as if it shared nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 
@@ -34,25 +34,39 @@ type Branches = HashMap<At, Wanted>;
 /// Everything.
 pub(super) fn all(snapshot: &Snapshot, to: impl Write) -> Result<Exported> {
     let ids = snapshot.ids();
-    let mut branches = Branches::new();
-    for history in ids.iter().filter_map(|id| snapshot.history(*id)) {
-        if let Some((base, start)) =
-            history.own.first().and_then(|one| Some((one.base?.0, one.start)))
-        {
-            let end = &mut branches.entry(base).or_default().end;
-            *end = start.max(*end);
-        }
-        for (stretch, seqs) in history.shown {
-            branches.entry(stretch.branch).or_default().shown.push(seqs);
-        }
-    }
-    branches.values_mut().for_each(|wanted| merge(&mut wanted.shown));
+    let branches = branches(snapshot, &ids);
     let mut out = Exporter::new(snapshot, to)?;
     for id in ids {
         let Some(history) = snapshot.history(id) else { continue };
         out.stream(&history, &history.own, &branches, Base::Shared)?;
     }
     out.finish()
+}
+
+/// What is written of each branch: what streams that live show, and what they share with those that do not.
+fn branches(snapshot: &Snapshot, ids: &[StreamId]) -> Branches {
+    let lives =
+        |id: &StreamId| snapshot.view(*id).is_some_and(|view| view.state() != StreamState::Deleted);
+    let mut left: Vec<StreamId> = ids.iter().copied().filter(lives).collect();
+    let mut known: HashSet<StreamId> = left.iter().copied().collect();
+    let mut branches = Branches::new();
+    while let Some(history) = left.pop().and_then(|id| snapshot.history(id)) {
+        let mut owners = Vec::new();
+        if let Some(first) = history.own.first()
+            && let Some((base, owner, _)) = first.base
+        {
+            let end = &mut branches.entry(base).or_default().end;
+            *end = first.start.max(*end);
+            owners.push(owner);
+        }
+        for (stretch, seqs) in history.shown {
+            branches.entry(stretch.branch).or_default().shown.push(seqs);
+            owners.push(stretch.stream);
+        }
+        left.extend(owners.into_iter().filter(|owner| known.insert(*owner)));
+    }
+    branches.values_mut().for_each(|wanted| merge(&mut wanted.shown));
+    branches
 }
 
 /// Some streams, each for itself.
@@ -162,6 +176,13 @@ impl<'a, W: Write> Exporter<'a, W> {
         base: Base,
     ) -> Result<()> {
         let id = history.info.id;
+        let mut stretches = stretches;
+        if history.info.state == StreamState::Deleted {
+            // What became of it behind what others share is nobody's any more, and may be collected in part.
+            let shared = |one: &Stretch| branches.contains_key(&one.branch);
+            let end = stretches.iter().rposition(shared).map_or(0, |last| last + 1);
+            stretches = &stretches[..end];
+        }
         let first = stretches.first().filter(|_| base == Base::Shared);
         let shares = first.filter(|first| first.base.is_some());
         self.line(&Line::Stream(Box::new(stream_line(history, shares))))?;

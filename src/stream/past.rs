@@ -138,7 +138,7 @@ impl Stream {
     /// start; [`ErrorKind::CommitInFlight`] when a commit is under way and `to` lies before what it left;
     /// [`ErrorKind::Archived`]; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
     pub fn rewind(&mut self, to: impl Into<Seq>) -> Result<()> {
-        self.reap();
+        self.look_again();
         self.check_alive("rewind")?;
         if self.state == StreamState::Archived {
             return Err(Error::new(ErrorKind::Archived(self.id), "rewind"));

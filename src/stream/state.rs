@@ -100,15 +100,20 @@ impl Stream {
         self.ring.shut(if is_active { Shut::No } else { Shut::Yes });
     }
 
-    /// The ring does not take an event. Is it the event, or the stream? Another handle may have changed that.
-    #[cold]
-    pub(super) fn admit_again(&mut self, event_bytes: usize) -> Result<(), RefusedReason> {
+    /// Another handle may have changed what may be done with the stream.
+    pub(super) fn look_again(&mut self) {
         self.reap();
         let asked = self.changes().any(|change| change.state.is_some());
         let version = self.root().and_then(|root| self.core.catalog.version(root));
         if let Some(version) = version.filter(|_| !asked) {
             self.enter_state(version.state);
         }
+    }
+
+    /// The ring does not take an event. Is it the event, or the stream?
+    #[cold]
+    pub(super) fn admit_again(&mut self, event_bytes: usize) -> Result<(), RefusedReason> {
+        self.look_again();
         match self.state {
             StreamState::Active => self.ring.admits(event_bytes),
             StreamState::Archived => Err(RefusedReason::Archived),
