@@ -364,7 +364,7 @@ impl Stream {
         let (snapshot, lineage) = (self.snapshot(), self.lineage(durable_end));
         let seqs = self.start().min(durable_end)..durable_end;
         let events = Events::durable(snapshot, self.id, lineage, seqs).then(volatile);
-        Ok(events.from(self.start()).as_seen(self.overtaken()))
+        Ok(events.from(self.start()).unless_overtaken(self.overtaken()))
     }
 
     fn snapshot(&self) -> Snapshot {

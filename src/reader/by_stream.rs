@@ -86,7 +86,7 @@ impl Events {
     }
 
     /// As a handle sees them for which nothing is kept any more, for this reason, if there is one.
-    pub(crate) fn as_seen(mut self, overtaken: Option<ErrorKind>) -> Self {
+    pub(crate) fn unless_overtaken(mut self, overtaken: Option<ErrorKind>) -> Self {
         self.overtaken = overtaken;
         self
     }
