@@ -22,8 +22,8 @@ use crate::sync::{Condvar, Mutex, MutexGuard, hands, scope, spawn_scoped};
 
 /// No more threads than this help, so that what they have found stays small.
 const HANDS_MAX: usize = 8;
-/// A log with less to read is read sooner than a thread is started.
-const SHARED_BYTES_MIN: u64 = 1 << 20;
+/// A log with less to read is read in a few milliseconds, and starts no thread.
+const SHARED_BYTES_MIN: u64 = 16 << 20;
 /// What is found is handed over in parcels of about so many bytes, and so many of each segment may lie ready.
 const PARCEL_BYTES: usize = 128 << 10;
 const PARCELS_MAX: usize = 64;
