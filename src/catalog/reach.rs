@@ -58,6 +58,9 @@ pub(crate) struct Reach {
     streams: HashMap<StreamId, Wanted>,
     /// The ids of commits from here on are remembered, also of streams that are gone.
     ids_from: u64,
+    /// From where to where the views went that were followed from this branch on last: what is shared by many is
+    /// followed once.
+    walked: HashMap<At, Range<u64>>,
 }
 
 /// What is wanted of one stream.
@@ -96,7 +99,8 @@ impl Catalog {
     pub(crate) fn reach(&self) -> Reach {
         let forks = || self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         forks().is_asked = true;
-        let mut reach = Reach { streams: HashMap::new(), ids_from: self.ids_from() };
+        let (streams, walked) = (HashMap::new(), HashMap::new());
+        let mut reach = Reach { streams, ids_from: self.ids_from(), walked };
         for (root, first) in self.branches.iter().filter(|(_, branch)| branch.before().is_none()) {
             let version = first.life.load_full();
             let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
@@ -161,6 +165,11 @@ impl Catalog {
         let (mut at, mut end) = (tip, seqs.end);
         for _ in 0..=self.branches.len() {
             let Some(branch) = self.branch(at) else { return };
+            let walked = reach.walked.insert(at, seqs.start..end);
+            if let Some(before) = walked.filter(|one| one.start <= seqs.start && one.end >= end) {
+                reach.walked.insert(at, before);
+                return;
+            }
             let start = branch.start().min(end);
             let wanted = reach.streams.entry(branch.stream).or_default();
             wanted.is_needed = true;
