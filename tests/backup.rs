@@ -11,8 +11,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use amberlog::{
-    BackupReport, ErrorKind, Fault, Log, Options, SimDisk, Snapshot, StreamId, StreamOptions,
-    backup, backup_on, survey, survey_on,
+    BackupReport, CollectOptions, Durability, ErrorKind, Fault, Log, Options, SimDisk, Snapshot,
+    StreamId, StreamOptions, backup, backup_on, survey, survey_on,
 };
 use support::oracle::{How, Sample, disk_of};
 use support::read_dir;
@@ -211,6 +211,9 @@ fn p3_p7_f36_backups_under_load_on_a_real_disk() {
                 id
             })
             .collect();
+        while acked.iter().any(|one| one.load(Ordering::SeqCst) == 0) {
+            std::thread::yield_now();
+        }
         for round in 0..6 {
             std::thread::sleep(std::time::Duration::from_millis(30));
             let before: Vec<u64> = acked.iter().map(|one| one.load(Ordering::SeqCst)).collect();
@@ -240,6 +243,56 @@ fn p3_p7_f36_backups_under_load_on_a_real_disk() {
     drop(options().open(dir.path().join("backup 5")).map(|log| fill(&log, 30)));
     assert_eq!(content(&log.snapshot()), before);
     assert_eq!(read_dir(&dir.path().join("backup 0")), files);
+}
+
+/// Another process backs a log up whose writer deletes and collects meanwhile. It looked how the log stood, and took
+/// the files afterwards: of streams that lived in the backup events were gone that had been collected in between,
+/// and the backup was called finished. Now the files are held before.
+#[test]
+fn p6_p12_a_backup_by_others_has_all_that_it_shows_while_the_log_is_collected() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("log");
+    let log = options().durability(Durability::Os).open(&root).expect("opens");
+    fill(&log, 3);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut living = std::collections::VecDeque::new();
+            // It ends by itself when the other thread has panicked.
+            for round in 0..20_000 {
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+                let mut stream = log.stream().expect("a stream");
+                for _ in 0..3 {
+                    stream.append([7; 1_500]).expect("room");
+                    stream.commit().wait().expect("committed");
+                }
+                living.push_back(stream);
+                if living.len() > 40 {
+                    let gone = living.remove(round * 7 % 30);
+                    gone.expect("there").delete().wait().expect("deleted");
+                }
+                if round % 3 == 0 {
+                    let how = CollectOptions::new().dead_percent_min(10);
+                    log.collect(how).expect("collected");
+                }
+            }
+        });
+        for round in 0..12 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let target = dir.path().join(format!("backup {round}"));
+            backup(&root, &target).expect("backed up");
+            let (snapshot, found) = Snapshot::open(&target).expect("opens");
+            assert!(found.is_sound(), "{:?}", found.damages);
+            for info in snapshot.streams() {
+                let events = snapshot.events(info.id).expect("known");
+                let whole = events.map(|event| event.map(|_| ())).collect::<amberlog::Result<()>>();
+                whole.unwrap_or_else(|error| panic!("round {round}: {error}"));
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 fn is_private(dir: &Path) {

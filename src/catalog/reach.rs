@@ -61,6 +61,9 @@ pub(crate) struct Reach {
     streams: HashMap<StreamId, Wanted>,
     /// Ids of commits before this position are forgotten.
     ids_since: u64,
+    /// From where to where the views went that were followed from this branch on last: what is shared by many is
+    /// followed once.
+    walked: HashMap<At, Range<u64>>,
 }
 
 /// What is wanted of one stream.
@@ -103,7 +106,8 @@ impl Catalog {
             true => u64::MAX,
             false => self.ids_since.load(Ordering::Relaxed),
         };
-        let mut reach = Reach { streams: HashMap::new(), ids_since };
+        let (streams, walked) = (HashMap::new(), HashMap::new());
+        let mut reach = Reach { streams, ids_since, walked };
         for (root, first) in self.branches.iter().filter(|(_, branch)| branch.before().is_none()) {
             let version = first.life.load_full();
             let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
@@ -148,6 +152,11 @@ impl Catalog {
         let (mut at, mut end) = (tip, seqs.end);
         for _ in 0..=self.branches.len() {
             let Some(branch) = self.branch(at) else { return };
+            let walked = reach.walked.insert(at, seqs.start..end);
+            if let Some(before) = walked.filter(|one| one.start <= seqs.start && one.end >= end) {
+                reach.walked.insert(at, before);
+                return;
+            }
             let start = branch.start().min(end);
             let wanted = reach.streams.entry(branch.stream).or_default();
             wanted.is_needed = true;

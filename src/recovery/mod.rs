@@ -268,6 +268,11 @@ fn acknowledged(loaded: &Loaded) -> Watermark {
     mark
 }
 
+/// The same failure in the same place; elsewhere it may be what a writer is just doing there.
+fn is_same(one: &Error, other: &Error) -> bool {
+    one.kind() == other.kind() && one.place() == other.place()
+}
+
 /// Reads a log that somebody may be writing. Damage counts only when it is seen twice in the same place.
 fn look(disk: &dyn Disk, depth: Depth) -> Result<Loaded> {
     let mut before: Option<Result<Survey>> = None;
@@ -282,7 +287,7 @@ fn look(disk: &dyn Disk, depth: Depth) -> Result<Loaded> {
                 }
                 before = Some(Ok(loaded.survey));
             }
-            (Err(error), Some(Err(last))) if error.kind() == last.kind() => return Err(error),
+            (Err(error), Some(Err(last))) if is_same(&error, &last) => return Err(error),
             (Err(error), _) => before = Some(Err(error)),
         }
     }

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::catalog::Snapshot;
-use crate::disk::{Disk, DiskFile, Lock, RealDisk, copy_at, write_all_at};
+use crate::disk::{Disk, DiskFile, Lock, RealDisk, copy_at, read_exact_at, write_all_at};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{Ending, Witness};
-use crate::recovery::{self, SegmentState, Standing};
+use crate::format::{COMMITS_AT, Ending, Witness, decode_header};
+use crate::recovery::{self, SegmentReport, SegmentState, Standing};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{DIR, LOCK, Segment, UNFINISHED_COPY, parse_name, path, place};
 use crate::types::{Position, Timestamp};
@@ -91,24 +91,70 @@ pub(crate) fn backup_open(
 
 fn backup_closed(disk: &dyn Disk, target: &Path) -> Result<BackupReport> {
     for _ in 0..LOOKS_MAX {
+        // The files first: what somebody collects from then on may be wanted by the log as it stands afterwards.
+        let mut held = hold(disk)?;
         let Standing { survey, last, mark } = recovery::standing(disk)?;
+        let state_of = |number| survey.segments.iter().find(|one| one.number == number);
+        if !hold_new(disk, &survey.segments, &mut held)? {
+            continue;
+        }
         let mut files = Vec::new();
-        for one in survey.segments {
-            let how = match (one.state, &last) {
-                (SegmentState::Spare, _) => continue,
-                (SegmentState::Sealed, _) => How::Shared,
-                (SegmentState::Active, Some(segment)) => {
+        for (number, file) in held {
+            let how = match (state_of(number).map(|one| one.state), &last) {
+                (Some(SegmentState::Spare), _) => continue,
+                (Some(SegmentState::Active), Some(segment)) => {
                     How::Ended(Arc::clone(segment), mark.end.offset())
                 }
+                // One that is gone was collected, and sealed before that.
+                (Some(SegmentState::Sealed) | None, _) => How::Shared,
                 _ => How::Copied,
             };
-            files.push((one.number, how));
+            files.push((number, how, file));
         }
-        if let Some(plan) = Plan::new(disk, files, mark.visible)? {
-            return plan.carry_out(disk, target);
-        }
+        return Plan { files, position: mark.visible }.carry_out(disk, target);
     }
     Err(vanishing())
+}
+
+/// The files that there are, open, so that nobody can take them away any more. One that is gone was collected: the one
+/// that what is left of it went to has a higher number and was there before.
+fn hold(disk: &dyn Disk) -> Result<Vec<(u32, Arc<dyn DiskFile>)>> {
+    let mut held = Vec::new();
+    for number in numbers(disk)? {
+        match disk.open_read(&path(number)) {
+            Ok(file) => held.push((number, file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A directory with a segment's name: there is nothing to copy.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            Err(error) => return Err(Error::io("backup", place(number, 0), error)),
+        }
+    }
+    Ok(held)
+}
+
+/// Opens those as well that were made since. False: one of them was collected already.
+fn hold_new(
+    disk: &dyn Disk,
+    segments: &[SegmentReport],
+    held: &mut Vec<(u32, Arc<dyn DiskFile>)>,
+) -> Result<bool> {
+    for one in segments.iter().filter(|one| one.state != SegmentState::Spare) {
+        if held.iter().any(|(number, _)| *number == one.number) {
+            continue;
+        }
+        let failed = |error| Error::io("backup", place(one.number, 0), error);
+        let file = match disk.open_read(&path(one.number)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => continue,
+            file => file.map_err(failed)?,
+        };
+        let header = decode_header(&header_of(&*file).map_err(failed)?);
+        if header.is_ok_and(|(header, _)| header.covers.is_some()) {
+            return Ok(false);
+        }
+        held.push((one.number, file));
+    }
+    Ok(true)
 }
 
 fn vanishing() -> Error {
@@ -232,9 +278,22 @@ fn share(
     if from.share(&path(number), target, &path(number)).is_err() {
         return copy(file, to, number);
     }
+    let shared = to.open_read(&path(number))?;
+    if header_of(&*shared)? != header_of(file)? {
+        // Somebody has collected meanwhile: another file has the name.
+        to.remove(&path(number))?;
+        return copy(file, to, number);
+    }
     // Whoever sealed it may have died before that was synced.
-    sync(&*to.open_read(&path(number))?)?;
+    sync(&*shared)?;
     Ok(Over { shared_bytes: bytes, copied_bytes: 0 })
+}
+
+/// What tells a segment's file from every other: the salt is in it.
+fn header_of(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
+    let mut block = vec![0; file.len()?.min(COMMITS_AT) as usize];
+    read_exact_at(file, &mut block, 0)?;
+    Ok(block)
 }
 
 /// Copies a file as it is. One that is sealed in this moment may come over with a piece of its footer, as if that

@@ -18,7 +18,7 @@ use self::layout::Layout;
 pub(crate) use self::space::Zeroed;
 use crate::catalog::{Catalog, CommitIds, LogPlace, Share, Standing, Watermark};
 use crate::commit::{Commit, Lead, Part, Pending};
-use crate::disk::{Disk, LockGuard, process_id, write_all_at};
+use crate::disk::{Disk, LockGuard, copy_at, process_id, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, COMMITS_AT, Ending, POSITION_MAX, Witness, witness};
 use crate::index::BatchRef;
@@ -395,13 +395,23 @@ impl Writer {
         Commit { position, seqs: Seq(0)..Seq(0), time: Timestamp::now(), durability }
     }
 
-    /// Settles those that wait until nobody who opens the log can miss what was acknowledged before them. What was when
-    /// the log was opened is so already.
+    /// Settles those that wait until nobody who opens the log can miss what was acknowledged before them.
     fn prove(&mut self, group: &[Arc<Pending>]) {
-        let proven = if self.wrote { self.sync_witness() } else { Ok(()) };
+        let proven = if self.wrote { self.sync_witness() } else { self.sync_found() };
         for pending in group.iter().filter(|pending| pending.proof) {
             pending.settle(proven.clone().map(|()| self.nothing(pending.durability)));
         }
+    }
+
+    /// The witness that opening found says it already, but whoever wrote it may have died before it was synced.
+    fn sync_found(&mut self) -> Result<()> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        active.unsynced = true;
+        let (segment, offset) = (Arc::clone(&active.segment), active.offset);
+        let (file, found) = (&*segment.file, offset..offset + witness::BYTES as u64);
+        copy_at(file, found, file, offset)
+            .map_err(|error| segment.io_error("witness", offset, error))?;
+        self.sync()
     }
 
     fn sync_witness(&mut self) -> Result<()> {
