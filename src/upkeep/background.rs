@@ -24,11 +24,7 @@ impl Background {
         let run = move || {
             let mut pause = PAUSE_MIN;
             loop {
-                let (flag, changed) = &*stopped;
-                let now = flag.lock().unwrap_or_else(PoisonError::into_inner);
-                let is_over = |stopped: &mut bool| !*stopped;
-                let waited = changed.wait_timeout_while(now, pause, is_over);
-                if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+                if is_over(&stopped, pause) {
                     return;
                 }
                 let started = Instant::now();
@@ -50,5 +46,19 @@ impl Background {
         {
             let _ = thread.join();
         }
+    }
+}
+
+/// Rests so long, or until it is stopped: whether it is.
+fn is_over((flag, changed): &(Mutex<bool>, Condvar), pause: Duration) -> bool {
+    let until = Instant::now() + pause;
+    let mut stopped = flag.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if *stopped || left.is_zero() {
+            return *stopped;
+        }
+        let woken = changed.wait_timeout(stopped, left);
+        stopped = woken.unwrap_or_else(PoisonError::into_inner).0;
     }
 }
