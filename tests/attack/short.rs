@@ -122,7 +122,8 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([Op::Fork { handle: 0, at: 1 }, Op::Look]);
             ops.extend([Op::State { handle: 0, state: 4 }, COLLECT, Op::LookAgain]);
             // What a fork shares counts once more as such when it is committed.
-            ops.extend([append(1, SMALL), commit(1, DISK, Then::Wait), COLLECT, COLLECT]);
+            ops.extend([append(1, SMALL), commit(1, DISK, Then::Wait), append(1, SMALL)]);
+            ops.extend([COLLECT, COLLECT]);
             ops
         }),
         ("a collection of what was only just dropped", {
