@@ -3,18 +3,25 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use crate::catalog::{Candidate, Catalog, Meta, Snapshot, Wants};
+use crate::catalog::{Candidate, Catalog, LogPlace, Meta, Reach, Snapshot, Wants};
 use crate::commit::Queue;
 use crate::disk::{Disk, process_id};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::options::{Collect, Options};
+use crate::options::{Collect, Options, StreamOptions};
 use crate::recovery::Survey;
 use crate::ring::Budget;
-use crate::sync::Mutex;
+use crate::stream::Stream;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::{StreamId, StreamState};
-use crate::upkeep::{Background, CollectOptions, CollectReport, Collector};
+use crate::upkeep::{
+    self, ArchiveReport, Background, CollectOptions, CollectReport, Collector, MoveReport,
+};
 use crate::writer::Writer;
+
+/// A log that moves archived streams by itself leaves those where they are whose files would be shorter than this: a
+/// million small streams are no million files.
+const MOVED_BYTES_MIN: u64 = 64 << 10;
 
 /// What is said of a volatile stream.
 #[derive(Debug)]
@@ -80,13 +87,17 @@ impl Core {
             return;
         }
         let weak = Arc::downgrade(self);
-        let mut seen = 0;
+        let (mut seen, mut moved) = (0, LogPlace::default());
         self.background.start(move || {
             let Some(core) = weak.upgrade() else { return };
-            let now = core.catalog.watermark().visible;
-            if now != seen {
-                seen = now;
-                // What could not be collected is tried again when something has changed.
+            let now = core.catalog.watermark();
+            if now.visible != seen {
+                seen = now.visible;
+                // What could not be moved or collected is tried again when something has changed.
+                let report = core.move_archived(moved, MOVED_BYTES_MIN);
+                if report.is_ok_and(|report| report.refused.is_empty()) {
+                    moved = now.end;
+                }
                 let _ = core.collect(CollectOptions::new());
             }
         });
@@ -104,11 +115,7 @@ impl Core {
         options: CollectOptions,
         wants: Option<Wants<'_>>,
     ) -> Result<CollectReport> {
-        let _alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_open("collect")?;
-        if self.process != process_id() {
-            return Err(Error::new(ErrorKind::Closed, "collect after fork"));
-        }
+        let _alone = self.alone("collect")?;
         if self.catalog.is_doubtful() || !self.survey.is_sound() {
             // Somebody may still want what nobody is known to want.
             let place = self.survey.damages.first().map(|damage| damage.place.clone());
@@ -118,11 +125,27 @@ impl Core {
             );
             return Ok(CollectReport { refused: vec![error], ..CollectReport::default() });
         }
+        let (reach, mut report) = self.collect_segments(options, wants)?;
+        if !options.is_dry_run() {
+            let swept = upkeep::sweep(&*self.disk, &self.catalog, &reach.files);
+            match swept {
+                Ok(bytes) => report.archive_bytes = bytes,
+                Err(error) => report.refused.push(error),
+            }
+        }
+        Ok(report)
+    }
+
+    fn collect_segments(
+        &self,
+        options: CollectOptions,
+        wants: Option<Wants<'_>>,
+    ) -> Result<(Reach, CollectReport)> {
         // The segments first: what is in them was there when it was asked what can be reached.
         let snapshot = Snapshot::new(Arc::clone(&self.catalog));
         let reach = self.catalog.reach();
         let reached = |batch: &Candidate<'_>| reach.wants(batch);
-        Collector {
+        let report = Collector {
             disk: &*self.disk,
             snapshot: &snapshot,
             wants: wants.unwrap_or(&reached),
@@ -130,7 +153,69 @@ impl Core {
             segment_bytes_max: self.options.segment_bytes_max,
             is_over: &|| self.is_closed(),
         }
-        .collect()
+        .collect()?;
+        Ok((reach, report))
+    }
+
+    /// Moves archived streams to files of their own, those of which something was said at `since` or later.
+    pub(crate) fn move_archived(
+        self: &Arc<Self>,
+        since: LogPlace,
+        bytes_min: u64,
+    ) -> Result<MoveReport> {
+        let _alone = self.alone("move")?;
+        let mut report = MoveReport::default();
+        let snapshot = Snapshot::new(Arc::clone(&self.catalog));
+        for id in snapshot.to_be_moved(since) {
+            if self.is_closed() {
+                break;
+            }
+            let moved = match upkeep::has_moved(&snapshot, id) {
+                Ok(true) => continue,
+                result => result.and_then(|_| self.move_one(id, bytes_min)),
+            };
+            match moved {
+                Ok(moved) => report.moved.extend(moved),
+                Err(error) if matches!(error.kind(), ErrorKind::Poisoned) => return Err(error),
+                Err(error) => report.refused.push(error),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Writes a stream to its archive file: a copy, or what it is read from from then on if it has moved before.
+    pub(crate) fn write_archive(self: &Arc<Self>, id: StreamId) -> Result<ArchiveReport> {
+        let _alone = self.alone("archive")?;
+        if self.catalog.colds_of(id).is_some() {
+            let unknown = || Error::new(ErrorKind::UnknownStream(id), "archive");
+            return self.move_one(id, 0)?.ok_or_else(unknown);
+        }
+        let snapshot = Snapshot::new(Arc::clone(&self.catalog));
+        upkeep::archive(&*self.disk, &snapshot, id)
+    }
+
+    /// The file, then the commit that says so, then the name. What fails leaves a file that nobody needs.
+    fn move_one(self: &Arc<Self>, id: StreamId, bytes_min: u64) -> Result<Option<ArchiveReport>> {
+        // First, so that the commit fails if anything is done to the stream while the file is written.
+        let mut stream = Stream::resume(self, id, &StreamOptions::new())?;
+        let snapshot = Snapshot::new(Arc::clone(&self.catalog));
+        let Some((seqs, report)) = upkeep::write_cold(&*self.disk, &snapshot, id, bytes_min)?
+        else {
+            return Ok(None);
+        };
+        stream.say_cold(seqs).wait()?;
+        upkeep::publish(&*self.disk, &self.catalog, id)?;
+        Ok(Some(report))
+    }
+
+    /// Who moves whole files is alone.
+    fn alone(&self, operation: &'static str) -> Result<MutexGuard<'_, ()>> {
+        let alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_open(operation)?;
+        if self.process != process_id() {
+            return Err(Error::new(ErrorKind::Closed, "upkeep after fork"));
+        }
+        Ok(alone)
     }
 
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {

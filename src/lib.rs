@@ -65,5 +65,5 @@ pub use types::{
 #[cfg(feature = "sim")]
 pub use upkeep::backup_on;
 pub use upkeep::{
-    ArchiveReport, BackupReport, CollectOptions, CollectReport, CollectedRun, backup,
+    ArchiveReport, BackupReport, CollectOptions, CollectReport, CollectedRun, MoveReport, backup,
 };

@@ -74,6 +74,8 @@ pub enum Sabotage {
     ForgetShared,
     /// What was collected is removed before what is left of it is durable.
     RemoveEarly,
+    /// A commit says that a stream moved to a file that is not synced.
+    MoveUnsynced,
     /// The files of a backup are not synced.
     BackupUnsynced,
     /// Opening writes the end of the log once more, though it is certain.

@@ -3,19 +3,22 @@
 //! P6, P7, P13, P14; F26, F30, F36.
 #![cfg(feature = "sim")]
 
+use std::collections::BTreeMap;
+
 use amberlog::{
-    ErrorKind, Fault, Log, Overflow, Position, SimDisk, Snapshot, Stream, StreamId, StreamOptions,
-    survey,
+    CollectOptions, ErrorKind, Fault, Log, Options, Overflow, Position, SimDisk, Snapshot, Stream,
+    StreamId, StreamOptions, StreamState, survey, survey_on,
 };
 
-/// Seq, position, what was dropped before, payload.
-type Events = Vec<(u64, u64, u64, Vec<u8>)>;
+/// Seq, position, generation, what was dropped before, payload.
+type Events = Vec<(u64, u64, u32, u64, Vec<u8>)>;
 
 fn events(snapshot: &Snapshot, id: StreamId) -> Events {
     let one = |event: amberlog::Result<amberlog::Event>| {
         let event = event.expect("whole");
         let position = event.position().map_or(0, Position::get);
-        (event.seq().get(), position, event.dropped_before(), event.payload().to_vec())
+        let (seq, generation) = (event.seq().get(), event.generation());
+        (seq, position, generation, event.dropped_before(), event.payload().to_vec())
     };
     snapshot.events(id).expect("known").map(one).collect()
 }
@@ -78,7 +81,7 @@ fn p6_p7_p14_f36_an_archive_file_is_read_alone_and_is_all_of_the_stream() {
         assert_eq!(backwards(&alone), backwards(&snapshot));
         let (mut here, mut there) =
             (alone.stream(id).expect("known"), snapshot.stream(id).expect("known"));
-        (here.segments, there.segments, there.generation) = (0, 0, 0);
+        (here.segments, there.segments) = (0, 0);
         assert_eq!(here, there, "what is said of it");
         let by_position = alone.read_all(Position::START).expect("there");
         let by_position: Vec<_> =
@@ -172,4 +175,104 @@ fn f25_f30_an_archive_is_whole_or_not_there_wherever_the_machine_stops() {
             assert!(survey.is_sound());
         }
     }
+}
+
+fn options() -> Options {
+    Log::options().segment_bytes_first(16 << 10).segment_bytes_max(32 << 10)
+}
+
+fn path_of(id: StreamId) -> String {
+    id.archive_path().to_string_lossy().into_owned()
+}
+
+fn commit(stream: &mut Stream, turn: u8, bytes: usize) {
+    stream.append(vec![turn; bytes]).expect("room");
+    stream.commit().wait().expect("committed");
+}
+
+fn archive(log: &Log, id: StreamId) {
+    log.resume(id).expect("known").archive().wait().expect("archived");
+}
+
+fn move_all(log: &Log) -> usize {
+    let report = log.move_archived().expect("open");
+    assert!(report.refused.is_empty(), "{:?}", report.refused);
+    report.moved.len()
+}
+
+fn collect(log: &Log) -> u64 {
+    let report = log.collect(CollectOptions::new().dead_percent_min(0)).expect("open");
+    assert!(report.refused.is_empty(), "{:?}", report.refused);
+    report.freed_bytes()
+}
+
+fn segment_bytes(disk: &SimDisk) -> usize {
+    let files = disk.files();
+    files.iter().filter(|(path, _)| path.starts_with("segments/")).map(|(_, all)| all.len()).sum()
+}
+
+/// Everything that is shown of all streams, from both ends.
+fn all(snapshot: &Snapshot) -> BTreeMap<StreamId, Events> {
+    let one = |id: StreamId| {
+        let there = events(snapshot, id);
+        let back = snapshot.events(id).expect("known").rev();
+        let back: Vec<u64> = back.map(|event| event.expect("whole").seq().get()).collect();
+        assert!(there.iter().rev().map(|event| event.0).eq(back));
+        // A seq in the middle is found from anywhere.
+        for (seq, ..) in there.iter().step_by(7) {
+            let found = snapshot.events(id).expect("known").range(*seq..=*seq).next();
+            assert_eq!(found.expect("there").expect("whole").seq().get(), *seq);
+        }
+        (id, there)
+    };
+    snapshot.streams().into_iter().map(|info| one(info.id)).collect()
+}
+
+/// The streams of `streams`, all archived, and one that lives among them.
+fn archived(log: &Log) -> Vec<StreamId> {
+    let mut other = log.stream().expect("a stream");
+    commit(&mut other, 1, 100);
+    let ids = streams(log);
+    for turn in 0..40 {
+        commit(&mut other, turn, 500);
+    }
+    ids.iter().for_each(|id| archive(log, *id));
+    commit(&mut other, 2, 100);
+    ids
+}
+
+#[test]
+fn p6_p7_p12_what_moved_reads_as_before_and_leaves_the_segments() {
+    let disk = SimDisk::new(3);
+    let log = options().open_on(&disk).expect("opens");
+    let ids = archived(&log);
+    let pinned = log.snapshot();
+    let before = all(&pinned);
+    assert!(collect(&log) < 1_000, "an archived stream is wanted, but for what was trimmed");
+    let bytes = segment_bytes(&disk);
+    // Of one nothing is left but what is said of it.
+    assert_eq!(move_all(&log), ids.len() - 1);
+    assert_eq!(move_all(&log), 0, "once is enough");
+    assert_eq!(all(&log.snapshot()), before);
+    assert!(collect(&log) > 40 << 10);
+    let left = segment_bytes(&disk);
+    assert!(left + (40 << 10) < bytes, "{left} of {bytes} bytes are left");
+    assert_eq!(all(&log.snapshot()), before);
+    assert_eq!(all(&pinned), before, "who looked before goes on with what there was");
+    for id in &ids[..3] {
+        assert_eq!(log.snapshot().stream(*id).expect("known").state, StreamState::Archived);
+        assert!(disk.files().contains_key(&path_of(*id)));
+        let error = log.resume(*id).expect("known").append("no").expect_err("archived");
+        assert_eq!(error.reason, amberlog::RefusedReason::Archived);
+    }
+    drop(pinned);
+    log.close().expect("closes");
+    let (snapshot, found) = Snapshot::open_on(&disk).expect("opens");
+    assert!(found.is_sound());
+    assert_eq!(all(&snapshot), before);
+    let found = survey_on(&disk).expect("a log");
+    assert_eq!((found.damages, found.archive_files), (vec![], 3));
+    let log = options().open_on(&disk).expect("opens");
+    assert_eq!(all(&log.snapshot()), before);
+    assert_eq!((move_all(&log), all(&log.snapshot())), (0, before));
 }

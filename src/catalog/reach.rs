@@ -3,7 +3,7 @@
 //! A batch is wanted as long as a stream that is not deleted shows it, or shares it, or a fork that was not
 //! committed yet does. Snapshots do not count: they keep the files that they read. In doubt a batch is wanted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, Weak};
 
@@ -40,8 +40,14 @@ pub(crate) struct Shared(Fork);
 #[derive(Default)]
 pub(super) struct SharedByForks(Mutex<Vec<(Fork, Weak<Shared>)>>);
 
-/// What is wanted of the streams of which not everything is.
-pub(crate) struct Reach(HashMap<StreamId, Wanted>);
+/// What is wanted.
+#[derive(Default)]
+pub(crate) struct Reach {
+    /// Of the streams of which not everything is wanted in the segments.
+    streams: HashMap<StreamId, Wanted>,
+    /// Archive files: of which streams, with which salts.
+    pub(crate) files: HashSet<(StreamId, u32)>,
+}
 
 /// What is wanted of one stream.
 #[derive(Default)]
@@ -70,20 +76,22 @@ impl Catalog {
 
     /// What can be reached now. What is committed later may share only what can be reached now, too.
     pub(crate) fn reach(&self) -> Reach {
-        let mut reach = Reach(HashMap::new());
+        let mut reach = Reach::default();
         for (root, first) in self.branches.iter().filter(|(_, branch)| branch.before().is_none()) {
             let version = first.life.load_full();
             let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
             let start = version.as_ref().map_or(0, |version| version.start);
             let deleted = version.as_ref().and_then(tombstone);
-            if deleted.is_some() || start > 0 || tip != root {
-                let wanted = reach.0.entry(first.stream).or_default();
+            let cold = version.as_ref().and_then(|version| version.cold.as_ref());
+            if deleted.is_some() || start > 0 || tip != root || cold.is_some() {
+                let wanted = reach.streams.entry(first.stream).or_default();
                 wanted.is_partial = true;
                 wanted.is_rewound = tip != root;
-                wanted.is_needed |= deleted.is_none();
+                wanted.is_needed |= deleted.is_none() || Self::leaves_file(cold);
                 wanted.tombstone = deleted;
             }
-            let is_alone = tip == root && self.base(first).is_none() && start == 0;
+            let is_alone =
+                tip == root && self.base(first).is_none() && start == 0 && cold.is_none();
             if deleted.is_none() && !is_alone {
                 self.walk(tip, start..u64::MAX, &mut reach);
             }
@@ -102,20 +110,17 @@ impl Catalog {
 
     /// What a view of these seqs shows that ends in the branch `tip`.
     fn walk(&self, tip: At, seqs: Range<u64>, reach: &mut Reach) {
-        let (mut at, mut end) = (tip, seqs.end);
-        for _ in 0..=self.branches.len() {
-            let Some(branch) = self.branch(at) else { return };
-            let start = branch.start().min(end);
-            let wanted = reach.0.entry(branch.stream).or_default();
+        self.descend(tip, seqs.end, LogPlace::LAST, |branch, piece| {
+            let wanted = reach.streams.entry(branch.stream).or_default();
             wanted.is_needed = true;
-            wanted.seqs.push((branch.generation(), start.max(seqs.start)..end));
-            end = start;
-            let reaches_on = end > seqs.start && !broken(Sabotage::ForgetShared);
-            match self.base(branch).filter(|_| reaches_on) {
-                Some(base) => at = base,
-                None => return,
+            let shown = piece.seqs.start.max(seqs.start)..piece.seqs.end;
+            match piece.cold {
+                None => wanted.seqs.push((branch.generation(), shown)),
+                Some(_) if shown.is_empty() => {}
+                Some(cold) => drop(reach.files.insert((cold.stream, cold.seqs.salt))),
             }
-        }
+            piece.seqs.start > seqs.start && !broken(Sabotage::ForgetShared)
+        });
     }
 }
 
@@ -133,7 +138,8 @@ fn tombstone(newest: &Arc<Version>) -> Option<LogPlace> {
 impl Reach {
     /// Whether this batch is still wanted.
     pub(crate) fn wants(&self, batch: &Candidate<'_>) -> bool {
-        let Some(wanted) = self.0.get(&batch.stream).filter(|wanted| wanted.is_partial) else {
+        let Some(wanted) = self.streams.get(&batch.stream).filter(|wanted| wanted.is_partial)
+        else {
             return true;
         };
         match batch.kind {

@@ -261,6 +261,11 @@ impl View<'_> {
         self.version.as_ref().map_or(0, |version| version.start)
     }
 
+    /// Where the commit starts that last said something of it.
+    pub(super) fn changed(&self) -> Option<LogPlace> {
+        self.version.as_ref().map(|version| version.from)
+    }
+
     /// The name that it has, as long as it lives.
     pub(crate) fn name(&self) -> Option<&str> {
         let version = self.version.as_ref()?;

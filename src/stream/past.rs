@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Stream, committed};
-use crate::catalog::{Fork, Rewind};
+use crate::catalog::{Fork, LogPlace, Rewind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FrameHead, GENERATION_MAX};
 use crate::options::StreamOptions;
@@ -96,7 +96,7 @@ impl Stream {
 
     /// What a fork shares that takes the durable events before `end`; `None` when there are none.
     fn shared(&self, end: u64) -> Option<Fork> {
-        let lineage = self.lineage(end);
+        let lineage = self.lineage(end, LogPlace::LAST);
         let piece = lineage.piece(end.checked_sub(1)?)?;
         let branch = self.core.catalog.branch(piece.branch)?;
         let (base, generation) = (branch.stream, branch.generation());
