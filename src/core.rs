@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use crate::catalog::{Candidate, Catalog, LogPlace, Meta, Reach, Snapshot, Wants};
-use crate::commit::Queue;
+use crate::commit::{Pending, Queue};
 use crate::disk::{Disk, process_id};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::options::{Collect, Options, StreamOptions};
@@ -145,6 +145,10 @@ impl Core {
         let snapshot = Snapshot::new(Arc::clone(&self.catalog));
         let reach = self.catalog.reach();
         let reached = |batch: &Candidate<'_>| reach.wants(batch);
+        if !options.is_dry_run() {
+            // What makes them superfluous is acknowledged, and may still not be shown to those who only read.
+            self.queue.submit(Pending::proof()).wait()?;
+        }
         let report = Collector {
             disk: &*self.disk,
             snapshot: &snapshot,

@@ -251,6 +251,8 @@ pub struct CommitOptions {
     pub(crate) durability: Option<Durability>,
     pub(crate) expect: Expect,
     pub(crate) id: Option<CommitId>,
+    /// Waits until the disk proves that what was acknowledged before was.
+    pub(crate) proof: bool,
 }
 
 impl CommitOptions {

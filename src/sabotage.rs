@@ -74,6 +74,8 @@ pub enum Sabotage {
     ForgetShared,
     /// What was collected is removed before what is left of it is durable.
     RemoveEarly,
+    /// What is superfluous is removed before the disk proves that it is.
+    SkipProof,
     /// A commit says that a stream moved to a file that is not synced.
     MoveUnsynced,
     /// The files of a backup are not synced.

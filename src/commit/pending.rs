@@ -105,6 +105,7 @@ pub(crate) struct Pending {
     pub(crate) durability: Durability,
     pub(crate) expect: Expect,
     pub(crate) id: Option<CommitId>,
+    pub(crate) proof: bool,
     state: Mutex<State>,
     pub(super) ready: Condvar,
     settled: AtomicBool,
@@ -169,6 +170,13 @@ impl Pending {
         Self::with(parts, options, Behind::Many(behind))
     }
 
+    /// A commit of nothing, which is settled when the disk proves that everything before it was acknowledged.
+    pub(crate) fn proof() -> Arc<Self> {
+        let durability = Some(Durability::Disk);
+        let options = CommitOptions { durability, proof: true, ..CommitOptions::new() };
+        Self::new(Vec::new(), options, Vec::new())
+    }
+
     /// A commit of one stream, behind the one that it has under way, if any.
     pub(crate) fn of_one(
         part: Option<Part>,
@@ -186,6 +194,7 @@ impl Pending {
             durability: options.durability.unwrap_or_default(),
             expect: options.expect,
             id: options.id,
+            proof: options.proof,
             state: Mutex::new(state),
             ready: Condvar::new(),
             settled: AtomicBool::new(false),

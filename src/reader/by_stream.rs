@@ -75,7 +75,8 @@ impl Side {
     ) -> Result<(), (Error, Range<u64>)> {
         // Segments of different files have the same numbers.
         (self.file, self.loader) = (None, Loader::default());
-        let Some((cold, piece)) = cold.zip(self.piece.take()) else { return Ok(()) };
+        let Some(cold) = cold else { return Ok(()) };
+        let Some(piece) = self.piece.take() else { return Ok(()) };
         let file = open_cold(catalog, cold).map_err(|error| (error, piece.seqs.clone()))?;
         let inside = file.snapshot.catalog.lineage(file.tip, piece.seqs.end, LogPlace::default());
         self.piece = inside.piece(seq).cloned();

@@ -52,7 +52,7 @@ pub(crate) fn find(disk: &dyn Disk, cold: &Cold, log_id: [u8; 16]) -> Result<Str
             Err(error) if error.kind() == ErrorKindOfIo::NotFound => {}
             // A directory, or another thing that is no plain file.
             Err(error) if error.kind() == ErrorKindOfIo::InvalidInput => {
-                objection = lost(cold, path)
+                objection = lost(cold, path);
             }
             Err(error) => return Err(Error::io("read", place(path), error)),
         }

@@ -97,7 +97,9 @@ impl Stream {
     /// What a fork shares that takes the durable events before `end`; `None` when there are none.
     fn shared(&self, end: u64) -> Option<Fork> {
         let lineage = self.lineage(end, LogPlace::LAST);
-        let piece = lineage.piece(end.checked_sub(1)?)?;
+        // Where all before it was trimmed, what it was forked from may be gone.
+        let found = lineage.piece(end.checked_sub(1)?);
+        let piece = found.or_else(|| lineage.pieces().next())?;
         let branch = self.core.catalog.branch(piece.branch)?;
         let (base, generation) = (branch.stream, branch.generation());
         Some(Fork { base, base_generation: generation, seq: end, generation })

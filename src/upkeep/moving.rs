@@ -78,14 +78,20 @@ pub(crate) fn publish(disk: &dyn Disk, catalog: &Catalog, stream: StreamId) -> R
             return Ok(());
         }
         match salt_of(disk, &plain)? {
-            Some(Some(salt)) if salt != cold.seqs.salt && catalog.knows_cold(stream, salt) => {
+            None => {}
+            Some(Some(salt)) if catalog.knows_cold(stream, salt) => {
                 disk.rename(&plain, &cold_path(stream, salt))?;
+                disk.sync_dir(parent(&plain))?;
             }
             // What cannot be read may be what somebody needs.
             Some(None) if cold.is_not_first() => return Ok(()),
-            _ => {}
+            Some(_) => {
+                disk.remove(&plain)?;
+                disk.sync_dir(parent(&plain))?;
+            }
         }
-        disk.replace(&own, &plain)?;
+        // Nothing has that name, durably: so a power cut leaves the file one of its two.
+        disk.rename(&own, &plain)?;
         disk.sync_dir(parent(&plain))
     };
     give().map_err(|error| Error::io("move", place_of(&plain), error))

@@ -355,10 +355,29 @@ impl Lead for Writer {
 }
 
 impl Writer {
+    /// Makes the witness durable. Behind it nothing that it says is in doubt, also for those who only read and whether or
+    /// not another commit comes: so what it makes superfluous may go. Everything else is synced.
+    fn prove(&mut self) -> Result<()> {
+        self.note_synced();
+        let ending = self.ending();
+        let Some(active) = &mut self.active else { return Ok(()) };
+        // Where the file was cut there stands the witness of a clean close.
+        if !active.is_reserved || broken(Sabotage::SkipProof) {
+            return Ok(());
+        }
+        active.unsynced = true;
+        let (segment, offset) = (Arc::clone(&active.segment), active.offset);
+        self.write_witness(ending).map_err(|error| segment.io_error("witness", offset, error))?;
+        self.sync()
+    }
+
     /// Settles commits of nothing: at `Disk` they still wait for what was written before them.
     fn confirm(&mut self, group: &[Arc<Pending>]) {
         let disk = group.iter().any(|pending| pending.durability == Durability::Disk);
-        let synced = if disk { self.sync() } else { Ok(()) };
+        let mut synced = if disk { self.sync() } else { Ok(()) };
+        if group.iter().any(|pending| pending.proof) {
+            synced = synced.and_then(|()| self.prove());
+        }
         if synced.is_ok() && disk {
             self.note_synced();
             self.ground.catalog.raise(self.mark);
