@@ -276,3 +276,211 @@ fn p6_p7_p12_what_moved_reads_as_before_and_leaves_the_segments() {
     assert_eq!(all(&log.snapshot()), before);
     assert_eq!((move_all(&log), all(&log.snapshot())), (0, before));
 }
+
+#[test]
+fn p6_p8_unarchiving_copies_nothing_and_archiving_again_takes_everything_along() {
+    let disk = SimDisk::new(4);
+    let log = options().open_on(&disk).expect("opens");
+    let id = archived(&log)[0];
+    assert_eq!((move_all(&log), collect(&log) > 0), (3, true));
+    let file = disk.files()[&path_of(id)].clone();
+    let pinned = log.snapshot();
+    let before = all(&pinned);
+    let mut stream = log.resume(id).expect("known");
+    stream.unarchive().wait().expect("active");
+    for turn in 100..130 {
+        commit(&mut stream, turn, 600);
+    }
+    assert_eq!(disk.files()[&path_of(id)], file, "the file stays what it was");
+    assert_eq!(events(&log.snapshot(), id)[..60], before[&id]);
+    assert_eq!(events(&log.snapshot(), id).len(), 90);
+    // Back behind the end of the file, and on.
+    stream.rewind(50).expect("rewound");
+    commit(&mut stream, 7, 10);
+    let now = all(&log.snapshot());
+    assert_eq!(now[&id][..50], before[&id][..50]);
+    assert_eq!((now[&id].len(), now[&id][50].2), (51, 1));
+    stream.trim(3).wait().expect("trimmed");
+    stream.archive().wait().expect("archived");
+    let now = all(&log.snapshot());
+    assert_eq!((move_all(&log), collect(&log) > 0), (1, true));
+    assert_eq!(all(&log.snapshot()), now);
+    assert_eq!(all(&pinned), before, "who looked before reads on in the old file");
+    let names = |disk: &SimDisk| {
+        let files = disk.files();
+        files.keys().filter(|path| path.contains(&id.to_string())).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(names(&disk).len(), 2, "the old file is still there for that");
+    drop(pinned);
+    assert_eq!((collect(&log) as usize, names(&disk)), (file.len(), vec![path_of(id)]));
+    drop(stream);
+    log.close().expect("closes");
+    let log = options().open_on(&disk).expect("opens");
+    assert_eq!(all(&log.snapshot()), now);
+    assert_eq!((move_all(&log), collect(&log)), (0, 0));
+    // Written as a copy, a stream that has moved moves to it.
+    log.write_archive(id).expect("written");
+    assert_eq!((collect(&log) > 0, names(&disk)), (true, vec![path_of(id)]));
+    assert_eq!(all(&log.snapshot()), now);
+    // Gone with its stream, but for who still looks.
+    let pinned = log.snapshot();
+    log.resume(id).expect("known").delete().wait().expect("deleted");
+    collect(&log);
+    assert_eq!(events(&pinned, id), now[&id]);
+    drop(pinned);
+    assert_eq!((collect(&log) > 0, names(&disk)), (true, vec![]));
+}
+
+#[test]
+fn p6_p9_forks_made_before_need_no_file_and_those_made_later_keep_it() {
+    let disk = SimDisk::new(5);
+    let log = options().open_on(&disk).expect("opens");
+    let mut parent = log.stream().expect("a stream");
+    for turn in 0..60 {
+        commit(&mut parent, turn, 700);
+    }
+    let mut early = parent.fork_at(20).expect("forked");
+    commit(&mut early, 200, 10);
+    let mut late = parent.fork_at(30).expect("forked, and not committed yet");
+    parent.archive().wait().expect("archived");
+    assert_eq!((move_all(&log), collect(&log) > 10 << 10), (1, true));
+    let mut later = parent.fork_at(40).expect("forked");
+    for (fork, byte) in [(&mut late, 201), (&mut later, 202)] {
+        commit(fork, byte, 10);
+    }
+    collect(&log);
+    let before = all(&log.snapshot());
+    let lengths = [&early, &late, &later].map(|fork| before[&fork.id()].len());
+    assert_eq!(lengths, [21, 31, 41]);
+    let (early, late, later) = (early.id(), late.id(), later.id());
+    parent.delete().wait().expect("deleted");
+    let id = parent.id();
+    drop(parent);
+    collect(&log);
+    let check = |log: &Log| {
+        let now = all(&log.snapshot());
+        [early, late, later].iter().for_each(|fork| assert_eq!(now[fork], before[fork]));
+    };
+    check(&log);
+    assert!(disk.files().contains_key(&path_of(id)), "it is shared");
+    log.close().expect("closes");
+    let log = options().open_on(&disk).expect("opens");
+    collect(&log);
+    check(&log);
+    let file = disk.files()[&path_of(id)].clone();
+    drop(log);
+    disk.remove_file(&path_of(id));
+    let log = options().open_on(&disk).expect("opens");
+    assert_eq!(events(&log.snapshot(), early), before[&early]);
+    let first = log.snapshot().events(later).expect("known").next().expect("something");
+    assert_eq!(*first.expect_err("lost").kind(), ErrorKind::ArchiveMissing(id));
+    disk.write_file(&path_of(id), &file);
+    check(&log);
+    for fork in [late, later] {
+        log.resume(fork).expect("known").delete().wait().expect("deleted");
+    }
+    collect(&log);
+    assert!(!disk.files().contains_key(&path_of(id)), "nobody shares it any more");
+    assert_eq!(events(&log.snapshot(), early), before[&early]);
+}
+
+#[test]
+fn p6_f26_a_file_that_is_lost_or_another_costs_its_stream_alone_until_it_is_back() {
+    let disk = SimDisk::new(6);
+    let log = options().open_on(&disk).expect("opens");
+    let ids = archived(&log);
+    move_all(&log);
+    let mut parent = log.resume(ids[0]).expect("known");
+    parent.unarchive().wait().expect("active");
+    commit(&mut parent, 9, 10);
+    collect(&log);
+    let before = all(&log.snapshot());
+    drop(parent);
+    log.close().expect("closes");
+    let (id, path) = (ids[0], path_of(ids[0]));
+    let files = disk.files();
+    let (right, other) = (files[&path].clone(), files[&path_of(ids[2])].clone());
+    let log = options().open_on(&disk).expect("opens");
+    let is_hurt = |expected: &ErrorKind| {
+        for backwards in [false, true] {
+            let shown = log.snapshot().events(id).expect("known");
+            let read: Vec<_> = if backwards { shown.rev().collect() } else { shown.collect() };
+            let (good, bad): (Vec<_>, Vec<_>) = read.into_iter().partition(Result::is_ok);
+            assert_eq!((good.len(), bad.len()), (1, 1), "what is not in the file is there");
+            let error = bad.into_iter().find_map(Result::err).expect("an error");
+            assert_eq!(error.kind(), expected);
+            assert_eq!(error.place().expect("a place").path, id.archive_path());
+        }
+        let damages = survey_on(&disk).expect("a log").damages;
+        assert!(damages.iter().all(|one| one.place.path == id.archive_path()), "{damages:?}");
+        assert_eq!(damages.len(), 1, "{damages:?}");
+        let now = log.snapshot();
+        ids[1..3].iter().for_each(|id| assert_eq!(events(&now, *id), before[id]));
+    };
+    disk.remove_file(&path);
+    is_hurt(&ErrorKind::ArchiveMissing(id));
+    let refused = log.write_archive(id).expect_err("it cannot be read");
+    assert_eq!(*refused.kind(), ErrorKind::ArchiveMissing(id));
+    collect(&log);
+    disk.write_file(&path, &other);
+    is_hurt(&ErrorKind::WrongArchive(id));
+    let corrupt = ErrorKind::Corrupt {
+        stream: Some(id),
+        seqs: Some(0.into()..60.into()),
+    };
+    disk.write_file(&path, b"nothing that anybody could read");
+    is_hurt(&corrupt);
+    disk.write_file(&path, &right);
+    assert_eq!(all(&log.snapshot()), before, "without opening the log again");
+    drop(log);
+    // Rotten inside: what is hit is told, the rest is there.
+    let mut rotten = right.clone();
+    rotten[20_000] ^= 1;
+    disk.write_file(&path, &rotten);
+    let log = options().open_on(&disk).expect("opens");
+    let read: Vec<_> = log.snapshot().events(id).expect("known").collect();
+    assert_eq!(read.iter().filter(|event| event.is_err()).count(), 1);
+    assert_eq!(read.len(), 61);
+    assert!(!survey_on(&disk).expect("a log").is_sound());
+    disk.write_file(&path, &right[..right.len() - 100]);
+    drop(log);
+    assert!(!survey_on(&disk).expect("a log").is_sound(), "it was cut");
+}
+
+#[test]
+fn p6_p14_a_backup_has_the_files_and_brings_them_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (at, to) = (dir.path().join("log"), dir.path().join("backup"));
+    let log = options().open(&at).expect("opens");
+    let ids = archived(&log);
+    move_all(&log);
+    collect(&log);
+    let before = all(&log.snapshot());
+    let report = log.backup(&to).expect("backed up");
+    assert_eq!(report.archive_files, 3);
+    drop(log);
+    let closed = dir.path().join("closed");
+    assert_eq!(amberlog::backup(&at, &closed).expect("backed up").archive_files, 3);
+    // Lost here, and put back from there, while the log is open.
+    std::fs::remove_dir_all(at.join("archive")).expect("removed");
+    let log = options().open(&at).expect("opens");
+    let lost = log.snapshot().events(ids[1]).expect("known").next().expect("something");
+    assert_eq!(*lost.expect_err("lost").kind(), ErrorKind::ArchiveMissing(ids[1]));
+    for id in &ids[..3] {
+        std::fs::create_dir_all(at.join(id.archive_path()).parent().expect("one")).expect("made");
+        std::fs::copy(to.join(id.archive_path()), at.join(id.archive_path())).expect("copied");
+    }
+    assert_eq!(all(&log.snapshot()), before);
+    drop(log);
+    std::fs::remove_dir_all(&at).expect("removed");
+    for backup in [to, closed] {
+        assert_eq!(survey(&backup).expect("a log").damages, []);
+        let log = options().open(&backup).expect("opens");
+        assert_eq!(all(&log.snapshot()), before);
+        // And a stream comes back from it.
+        let mut stream = log.resume(ids[1]).expect("known");
+        stream.unarchive().wait().expect("active");
+        commit(&mut stream, 3, 10);
+        assert_eq!(events(&log.snapshot(), ids[1]).len(), before[&ids[1]].len() + 1);
+    }
+}
