@@ -424,10 +424,7 @@ fn p6_f26_a_file_that_is_lost_or_another_costs_its_stream_alone_until_it_is_back
     collect(&log);
     disk.write_file(&path, &other);
     is_hurt(&ErrorKind::WrongArchive(id));
-    let corrupt = ErrorKind::Corrupt {
-        stream: Some(id),
-        seqs: Some(0.into()..60.into()),
-    };
+    let corrupt = ErrorKind::Corrupt { stream: Some(id), seqs: Some(0.into()..60.into()) };
     disk.write_file(&path, b"nothing that anybody could read");
     is_hurt(&corrupt);
     disk.write_file(&path, &right);
@@ -483,4 +480,108 @@ fn p6_p14_a_backup_has_the_files_and_brings_them_back() {
         commit(&mut stream, 3, 10);
         assert_eq!(events(&log.snapshot(), ids[1]).len(), before[&ids[1]].len() + 1);
     }
+}
+
+/// F25, F30: what was said to have moved is there after any power cut, and so is everything else.
+#[test]
+fn p3_p6_f25_f30_what_has_moved_survives_every_power_cut() {
+    let disk = SimDisk::new(7);
+    let log = options().open_on(&disk).expect("opens");
+    archived(&log);
+    let before = all(&log.snapshot());
+    move_all(&log);
+    for seed in 0..40 {
+        let left = disk.after_power_cut(seed);
+        assert_eq!(survey_on(&left).expect("a log").damages, []);
+        let log = options().open_on(&left).expect("opens");
+        assert_eq!(all(&log.snapshot()), before);
+        assert_eq!(move_all(&log), 0, "it is known to have moved");
+    }
+}
+
+#[test]
+fn p5_p12_a_quota_counts_the_files_and_what_lives_is_written_meanwhile() {
+    let disk = SimDisk::new(8);
+    let log = options().quota_bytes(160 << 10).open_on(&disk).expect("opens");
+    let mut stream = log.stream().expect("a stream");
+    for turn in 0..100 {
+        commit(&mut stream, turn, 900);
+    }
+    stream.archive().wait().expect("archived");
+    move_all(&log);
+    let mut other = log.stream().expect("a stream");
+    other.append(vec![0; 2_000]).expect("room");
+    let error = other.commit().wait().expect_err("both are there");
+    assert!(matches!(error.kind(), ErrorKind::QuotaExceeded { .. }), "{error}");
+    collect(&log);
+    other.commit().wait().expect("there is room");
+    // A handle that was there before knows what became of its stream.
+    stream.unarchive().wait().expect("active");
+    commit(&mut stream, 100, 10);
+    assert_eq!(stream.events().expect("open").map(|event| event.expect("whole")).count(), 101);
+}
+
+/// By itself, when it was chosen: what is large enough for a file.
+#[test]
+fn p6_p12_a_log_moves_in_the_background() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = options().collect(amberlog::Collect::Background).open(dir.path()).expect("opens");
+    let (mut large, mut small) = (log.stream().expect("a stream"), log.stream().expect("one"));
+    for turn in 0..100 {
+        commit(&mut large, turn, 1_000);
+        commit(&mut small, turn, 10);
+    }
+    let before = all(&log.snapshot());
+    large.archive().wait().expect("archived");
+    small.archive().wait().expect("archived");
+    let started = std::time::Instant::now();
+    let segments = || std::fs::read_dir(dir.path().join("segments")).expect("there").count();
+    let most = segments();
+    while segments() + 3 > most {
+        assert!(started.elapsed().as_secs() < 60, "{} of {most} segments", segments());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(dir.path().join(large.archive_path()).exists());
+    assert!(!dir.path().join(small.archive_path()).exists());
+    assert_eq!(all(&log.snapshot()), before);
+}
+
+#[cfg(feature = "json")]
+#[test]
+fn p6_an_export_has_what_moved() {
+    let disk = SimDisk::new(9);
+    let log = options().open_on(&disk).expect("opens");
+    let ids = archived(&log);
+    let export = |log: &Log| {
+        let mut lines = Vec::new();
+        log.snapshot().export_jsonl(&mut lines).expect("exported");
+        String::from_utf8(lines).expect("JSON")
+    };
+    let before = export(&log);
+    move_all(&log);
+    collect(&log);
+    assert_eq!(export(&log), before);
+    // The fork shares what its parent does not have any more.
+    log.resume(ids[0]).expect("known").delete().wait().expect("deleted");
+    collect(&log);
+    let copy = options().open_on(&SimDisk::new(10)).expect("opens");
+    copy.import_jsonl(std::io::Cursor::new(export(&log))).expect("imported");
+    let (there, here) = (all(&copy.snapshot()), all(&log.snapshot()));
+    let plain = |all: &Events| -> Vec<_> {
+        all.iter()
+            .map(|(seq, _, generation, _, payload)| (*seq, *generation, payload.clone()))
+            .collect()
+    };
+    for (id, events) in &here {
+        assert_eq!(plain(&there[id]), plain(events));
+    }
+}
+
+/// A commit that names a file which is not synced is noticed.
+#[cfg(amberlog_sabotage)]
+#[test]
+fn control_a_move_to_a_file_that_is_not_synced_is_noticed() {
+    let _broken = amberlog::sabotage(amberlog::Sabotage::MoveUnsynced);
+    std::panic::catch_unwind(p3_p6_f25_f30_what_has_moved_survives_every_power_cut)
+        .expect_err("a file that was not there was read, unnoticed");
 }

@@ -379,7 +379,7 @@ fn control_a_collector_that_forgets_what_is_shared_is_noticed() {
     catch_unwind(p9_what_a_fork_shares_is_not_collected_also_before_the_fork_is_committed)
         .expect_err("what a fork shares was collected, unnoticed");
     drop(broken);
-    for what in [Sabotage::ForgetShared, Sabotage::RemoveEarly] {
+    for what in [Sabotage::ForgetShared, Sabotage::RemoveEarly, Sabotage::SkipProof] {
         let broken = sabotage(what);
         let found =
             catch_unwind(p6_p7_p12_collecting_changes_nothing_that_is_shown).and_then(|()| {
