@@ -338,7 +338,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`].
+    /// [`ErrorKind::Closed`]; [`ErrorKind::Poisoned`], [`ErrorKind::StorageFull`] and [`ErrorKind::Io`] when the disk cannot be
+    /// made to prove what was acknowledged: then nothing was collected.
     pub fn collect(&self, options: CollectOptions) -> Result<CollectReport> {
         self.0.collect(options)
     }

@@ -53,7 +53,7 @@ impl Side {
         catalog: &Catalog,
         lineage: &Lineage,
         seq: u64,
-    ) -> Result<Option<Piece>, (Error, Range<u64>)> {
+    ) -> Result<Option<(At, Range<u64>)>, (Error, Range<u64>)> {
         if self.piece.as_ref().is_none_or(|piece| !piece.seqs.contains(&seq)) {
             self.walker = None;
             self.piece = lineage.piece(seq).cloned();
@@ -62,7 +62,7 @@ impl Side {
                 self.enter_file(catalog, cold.as_ref(), seq)?;
             }
         }
-        Ok(self.piece.clone())
+        Ok(self.piece.as_ref().map(|piece| (piece.branch, piece.seqs.clone())))
     }
 
     /// From the log to a file, or from one to another, or back.
@@ -184,7 +184,7 @@ impl Events {
             self.start = lost.end;
             self.failed(error, lost)
         })?;
-        let Some(piece) = entered else {
+        let Some((branch, seqs)) = entered else {
             // What came before this branch cannot be found.
             let starts = self.lineage.pieces().map(|piece| piece.seqs.start);
             let next = starts.filter(|start| *start > self.start).min();
@@ -192,11 +192,11 @@ impl Events {
             self.start = lost.end;
             return Err(self.corrupt(None, lost));
         };
-        let limit = piece.seqs.end;
+        let limit = seqs.end;
         let mut walker = match self.front.walker.take() {
             Some(walker) => walker.next(&self.snapshot),
             None => {
-                let found = self.front.seek(&self.snapshot, piece.branch, self.start);
+                let found = self.front.seek(&self.snapshot, branch, self.start);
                 found.map(|at| at.or_gap_before(&self.snapshot))
             }
         };
@@ -293,17 +293,17 @@ impl Events {
             self.end = lost.start;
             self.failed(error, lost)
         })?;
-        let Some(piece) = entered else {
+        let Some((branch, seqs)) = entered else {
             let ends = self.lineage.pieces().map(|piece| piece.seqs.end);
             let before = ends.filter(|end| *end < self.end).max().unwrap_or(0);
             let lost = before.max(self.start)..self.end;
             self.end = lost.start;
             return Err(self.corrupt(None, lost));
         };
-        let first = piece.seqs.start.max(self.start);
+        let first = seqs.start.max(self.start);
         let mut walker = match self.back.walker.take() {
             Some(walker) => walker.prev(&self.snapshot),
-            None => self.back.seek(&self.snapshot, piece.branch, self.end - 1),
+            None => self.back.seek(&self.snapshot, branch, self.end - 1),
         };
         let mut after = None;
         while let Some(at) = walker {

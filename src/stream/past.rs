@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Stream, committed};
-use crate::catalog::{Fork, LogPlace, Rewind};
+use crate::catalog::{Fork, LogPlace, Rewind, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FrameHead, GENERATION_MAX};
 use crate::options::StreamOptions;
@@ -44,8 +44,7 @@ impl Stream {
         let durable_end = self.volatile_start(&volatile);
         let mut child = Self::create(Arc::clone(&self.core), options)?;
         let (start, end) = (self.start(), seq.min(durable_end));
-        let fork = self.shared(end);
-        let shared = fork.map(|fork| self.core.catalog.share(fork));
+        let (fork, shared) = self.keep_shared(end);
         self.check_shares()?;
         child.generation = fork.map_or(0, |fork| fork.generation);
         child.note(|change| {
@@ -77,6 +76,18 @@ impl Stream {
             }
         }
         Ok(child)
+    }
+
+    /// What a fork shares, kept until the fork is committed or gone. The stream may move to a file meanwhile: then
+    /// it is asked for once more, and shares that.
+    fn keep_shared(&self, end: u64) -> (Option<Fork>, Option<Arc<Shared>>) {
+        loop {
+            let fork = self.shared(end);
+            let shared = fork.map(|fork| self.core.catalog.share(fork));
+            if self.shared(end) == fork {
+                return (fork, shared);
+            }
+        }
     }
 
     /// Whether what a fork is about to share is still there: the stream was not deleted, nor rewound by somebody
