@@ -5,6 +5,7 @@
 //! of what the segments say; it decides nothing.
 
 mod branch;
+mod cold;
 #[cfg(feature = "json")]
 mod history;
 mod ids;
@@ -23,12 +24,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub(crate) use self::branch::{Branch, Lineage, Piece};
+pub(crate) use self::cold::{Cold, ColdFile, archive_path, cold_path};
 #[cfg(feature = "json")]
-pub(crate) use self::history::{History, Stretch};
+pub(crate) use self::history::{History, Shown, Stretch};
 pub(crate) use self::ids::{COMMIT_IDS_MAX, CommitIds};
 pub(crate) use self::life::{Change, Fork, Meta, NameChange, Rewind, Version};
 pub use self::list::{Cursor, NoCursor, Order, Page, Query};
-pub(crate) use self::reach::{Candidate, Shared, Wants};
+pub(crate) use self::reach::{Candidate, Reach, Shared, Wants};
 pub use self::snapshot::{Snapshot, StreamInfo};
 pub(crate) use self::snapshot::{SpanBatches, View};
 use crate::format::ALIGN;
@@ -58,6 +60,7 @@ pub(crate) struct Catalog {
     shared: reach::SharedByForks,
     /// Ids of commits before this position are forgotten.
     ids_since: AtomicU64,
+    colds: cold::Colds,
     /// Something that was said of streams could not be read.
     doubtful: AtomicBool,
     segments: ArcSwap<SegmentSet>,
@@ -109,6 +112,9 @@ impl Gathered {
 pub(crate) struct LogPlace(u64);
 
 impl LogPlace {
+    /// Behind all others.
+    pub(crate) const LAST: Self = Self(u64::MAX);
+
     pub(crate) fn new(segment: u32, offset: u64) -> Self {
         Self(crate::segment::place_word(segment, offset))
     }
@@ -180,6 +186,7 @@ impl Catalog {
             changed: AtomicU64::new(0),
             shared: reach::SharedByForks::default(),
             ids_since: AtomicU64::new(0),
+            colds: cold::Colds::default(),
             doubtful: AtomicBool::new(false),
             segments: ArcSwap::default(),
             wall: Wall::new(),
@@ -221,6 +228,11 @@ impl Catalog {
     /// with the old ones.
     pub(crate) fn replace_segments(&self, sparse: &Arc<Segment>) {
         self.segments.rcu(|segments| segments.with_sparse(Arc::clone(sparse)));
+    }
+
+    /// The id that all files of the log have; `None` when there are none.
+    pub(crate) fn log_id(&self) -> Option<[u8; 16]> {
+        self.segments.load().iter().next().map(|segment| segment.header.log_id)
     }
 
     pub(crate) fn streams_len(&self) -> u64 {
@@ -384,16 +396,26 @@ impl Catalog {
         };
         let (state, start) =
             older.as_ref().map_or((StreamState::Active, 0), |older| (older.state, older.start));
+        let mut cold = older.as_ref().and_then(|older| older.cold.clone());
+        if let Some(seqs) = change.cold {
+            cold = Some(self.note_cold((share.stream, tip), seqs, place, cold));
+        }
+        let after = match state {
+            StreamState::Deleted => state,
+            _ => change.state.unwrap_or(state),
+        };
+        if let Some(cold) =
+            cold.as_ref().filter(|_| after == StreamState::Deleted && after != state)
+        {
+            self.forget_cold(cold);
+        }
         let version = Version {
             from: place,
             tip: Some(tip).filter(|tip| *tip != root),
-            state: if state == StreamState::Deleted {
-                state
-            } else {
-                change.state.unwrap_or(state)
-            },
+            state: after,
             start: start.max(change.start.unwrap_or(0)),
             meta,
+            cold,
             older,
         };
         first.life.store(Some(Arc::new(version)));

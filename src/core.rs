@@ -5,24 +5,28 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use crate::catalog::{Candidate, Catalog, Meta, Snapshot, Wants};
+use crate::catalog::{Candidate, Catalog, LogPlace, Meta, Reach, Snapshot, Wants};
 use crate::commit::{Encoded, Part, Pending, Queue, Seat};
 use crate::disk::{Disk, process_id};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::options::{Collect, CommitOptions, Expect, Options};
+use crate::options::{Collect, CommitOptions, Expect, Options, StreamOptions};
 use crate::recovery::Survey;
 use crate::ring::{Budget, Filled};
-use crate::sync::Mutex;
+use crate::stream::Stream;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::{StreamId, StreamState, Timestamp};
 use crate::upkeep::{
-    Background, CarryOut, CollectOptions, CollectReport, Collector, RetainOptions, RetainReport,
-    Retainer, Sentence,
+    self, ArchiveReport, Background, CarryOut, CollectOptions, CollectReport, Collector,
+    MoveReport, RetainOptions, RetainReport, Retainer, Sentence,
 };
 use crate::writer::Writer;
 
 /// So often within the shortest age that is kept somebody looks whether something is older by now.
 const LOOKS_PER_AGE: u32 = 16;
+/// A log that moves archived streams by itself leaves those where they are whose files would be shorter than this: a
+/// million small streams are no million files.
+const MOVED_BYTES_MIN: u64 = 64 << 10;
 
 /// What is said of a volatile stream.
 #[derive(Debug)]
@@ -89,7 +93,7 @@ impl Core {
         }
         let weak = Arc::downgrade(self);
         let pause = self.options.retentions.shortest().map(|age| age / LOOKS_PER_AGE);
-        let (mut seen, mut looked) = (0, Instant::now());
+        let (mut seen, mut looked, mut moved) = (0, Instant::now(), LogPlace::default());
         self.background.start(move || {
             let Some(core) = weak.upgrade() else { return };
             let visible = || core.catalog.watermark().visible;
@@ -98,9 +102,13 @@ impl Core {
                 looked = Instant::now();
                 let _ = core.retain(RetainOptions::new());
             }
-            let now = visible();
-            if now != seen {
-                seen = now;
+            let now = core.catalog.watermark();
+            if now.visible != seen {
+                seen = now.visible;
+                let report = core.move_archived(moved, MOVED_BYTES_MIN);
+                if report.is_ok_and(|report| report.refused.is_empty()) {
+                    moved = now.end;
+                }
                 let _ = core.collect(CollectOptions::new());
             }
         });
@@ -163,29 +171,105 @@ impl Core {
         options: CollectOptions,
         wants: Option<Wants<'_>>,
     ) -> Result<CollectReport> {
-        let _alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_process("collect")?;
+        let _alone = self.alone("collect")?;
         if let Some(error) = self.doubt("collect") {
             return Ok(CollectReport { refused: vec![error], ..CollectReport::default() });
         }
+        let proven = Cell::new(false);
+        let prove = || match proven.replace(true) {
+            true => Ok(()),
+            false => self.prove().inspect_err(|_| proven.set(false)),
+        };
+        let (reach, mut report) = self.collect_segments(options, wants, &prove)?;
+        if !options.is_dry_run() {
+            let swept = upkeep::sweep(&*self.disk, &self.catalog, &reach.files, &prove);
+            match swept {
+                Ok(bytes) => report.archive_bytes = bytes,
+                Err(error) => report.refused.push(error),
+            }
+        }
+        Ok(report)
+    }
+
+    fn collect_segments(
+        &self,
+        options: CollectOptions,
+        wants: Option<Wants<'_>>,
+        prove: &dyn Fn() -> Result<()>,
+    ) -> Result<(Reach, CollectReport)> {
         // The segments first: what is in them was there when it was asked what can be reached.
         let snapshot = Snapshot::new(Arc::clone(&self.catalog));
         let reach = self.catalog.reach();
         let reached = |batch: &Candidate<'_>| reach.wants(batch);
-        let proven = Cell::new(false);
-        Collector {
+        let report = Collector {
             disk: &*self.disk,
             snapshot: &snapshot,
             wants: wants.unwrap_or(&reached),
             options,
             segment_bytes_max: self.options.segment_bytes_max,
-            prove: &|| match proven.replace(true) {
-                true => Ok(()),
-                false => self.prove().inspect_err(|_| proven.set(false)),
-            },
+            prove,
             is_over: &|| self.is_closed(),
         }
-        .collect()
+        .collect()?;
+        Ok((reach, report))
+    }
+
+    /// Moves archived streams to files of their own, those of which something was said at `since` or later.
+    pub(crate) fn move_archived(
+        self: &Arc<Self>,
+        since: LogPlace,
+        bytes_min: u64,
+    ) -> Result<MoveReport> {
+        let _alone = self.alone("move")?;
+        let mut report = MoveReport::default();
+        let snapshot = Snapshot::new(Arc::clone(&self.catalog));
+        for id in snapshot.to_be_moved(since) {
+            if self.is_closed() {
+                break;
+            }
+            let moved = match upkeep::has_moved(&snapshot, id) {
+                Ok(true) => continue,
+                result => result.and_then(|_| self.move_one(id, bytes_min)),
+            };
+            match moved {
+                Ok(moved) => report.moved.extend(moved),
+                Err(error) if matches!(error.kind(), ErrorKind::Poisoned) => return Err(error),
+                Err(error) => report.refused.push(error),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Writes a stream to its archive file: a copy, or what it is read from from then on if it has moved before.
+    pub(crate) fn write_archive(self: &Arc<Self>, id: StreamId) -> Result<ArchiveReport> {
+        let _alone = self.alone("archive")?;
+        if self.catalog.colds_of(id).is_some() {
+            let unknown = || Error::new(ErrorKind::UnknownStream(id), "archive");
+            return self.move_one(id, 0)?.ok_or_else(unknown);
+        }
+        let snapshot = Snapshot::new(Arc::clone(&self.catalog));
+        upkeep::archive(&*self.disk, &snapshot, id)
+    }
+
+    /// The file, then the commit that says so, then the name. What fails leaves a file that nobody needs.
+    fn move_one(self: &Arc<Self>, id: StreamId, bytes_min: u64) -> Result<Option<ArchiveReport>> {
+        // First, so that the commit fails if anything is done to the stream while the file is written.
+        let mut stream = Stream::resume(self, id, &StreamOptions::new())?;
+        let snapshot = Snapshot::new(Arc::clone(&self.catalog));
+        let Some((seqs, report)) = upkeep::write_cold(&*self.disk, &snapshot, id, bytes_min)?
+        else {
+            return Ok(None);
+        };
+        stream.say_cold(seqs).wait()?;
+        upkeep::publish(&*self.disk, &self.catalog, id)?;
+        Ok(Some(report))
+    }
+
+    /// Who moves whole files is alone.
+    fn alone(&self, operation: &'static str) -> Result<MutexGuard<'_, ()>> {
+        let alone = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_process(operation)?;
+        Ok(alone)
     }
 
     /// Waits until all that was committed is synced, and the disk itself says so.

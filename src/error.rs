@@ -137,6 +137,12 @@ pub enum ErrorKind {
     Deleted(StreamId),
     /// The stream is archived: it can be read, and not written until that is taken back.
     Archived(StreamId),
+    /// The stream's events lie in an archive file that is not there. Put it back, from a backup for instance, where the
+    /// error says; then they are read again, without opening the log anew.
+    ArchiveMissing(StreamId),
+    /// Where the stream's archive file should be is another one: of another stream, another log, or another time. Put
+    /// the right one back.
+    WrongArchive(StreamId),
     /// The seq lies before where the stream now starts: what stood there was trimmed.
     Trimmed {
         /// The stream.
@@ -358,6 +364,12 @@ impl ErrorKind {
             Self::Deleted(id) => write!(f, "stream {id} was deleted"),
             Self::Archived(id) => {
                 write!(f, "stream {id} is archived; take that back before you write it")
+            }
+            Self::ArchiveMissing(id) => {
+                write!(f, "the archive file of stream {id} is not there; put it back from a backup")
+            }
+            Self::WrongArchive(id) => {
+                write!(f, "not the archive file that stream {id} moved to; put that one back")
             }
             Self::Trimmed { stream, start } => {
                 write!(f, "stream {stream} was trimmed and starts at {start}")

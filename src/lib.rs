@@ -66,5 +66,5 @@ pub use types::{
 pub use upkeep::backup_on;
 pub use upkeep::{
     ArchiveReport, BackupReport, Bound, CollectOptions, CollectReport, CollectedRun, Forgotten,
-    RetainOptions, RetainReport, backup,
+    MoveReport, RetainOptions, RetainReport, backup,
 };

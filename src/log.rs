@@ -8,7 +8,7 @@ mod retaining;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use crate::catalog::{Catalog, Meta, Page, Query, Snapshot, StreamInfo};
+use crate::catalog::{Catalog, LogPlace, Meta, Page, Query, Snapshot, StreamInfo};
 use crate::commit::Ticket;
 use crate::core::Core;
 use crate::disk::{Disk, RealDisk};
@@ -19,7 +19,8 @@ use crate::segment::{DIR, LOCK, UNFINISHED_COPY};
 use crate::stream::Stream;
 use crate::types::{Status, StreamId, StreamState};
 use crate::upkeep::{
-    self, ArchiveReport, BackupReport, CollectOptions, CollectReport, RetainOptions, RetainReport,
+    self, ArchiveReport, BackupReport, CollectOptions, CollectReport, MoveReport, RetainOptions,
+    RetainReport,
 };
 use crate::writer::{Active, Full, Ground, Resumed, Writer, Zeroed};
 
@@ -107,6 +108,7 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
             None => drop(lock),
         }
     }
+    catalog.lies_on(Arc::clone(&disk));
     let catalog = Arc::new(catalog);
     let ground =
         Ground { disk: Arc::clone(&disk), catalog: Arc::clone(&catalog), options: options.clone() };
@@ -302,18 +304,37 @@ impl Log {
     /// Writes a stream, as it is committed now, to a file of its own: all that it shows, what it shares with others
     /// included, and what is said of it. The file can be read anywhere, alone, by [`Snapshot::open`] and the command line.
     /// It lies at [`StreamId::archive_path`] and takes the place of an earlier one; it is durable when this returns. The
-    /// stream stays in the log.
+    /// stream stays in the log, unless it has moved before ([`Log::move_archived`]): then it moves again, to this file.
     ///
-    /// Blocks while the stream is read and written, and holds it in memory meanwhile.
+    /// Blocks while the stream is read and written.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownStream`]; [`ErrorKind::Deleted`]; [`ErrorKind::Corrupt`] when not all of it can be read: then
-    /// nothing is written; [`ErrorKind::StorageFull`]; [`ErrorKind::Io`]; [`ErrorKind::Closed`].
+    /// [`ErrorKind::UnknownStream`]; [`ErrorKind::Deleted`]; [`ErrorKind::Corrupt`], [`ErrorKind::ArchiveMissing`] and
+    /// [`ErrorKind::WrongArchive`] when not all of it can be read: then nothing is written; [`ErrorKind::Conflict`] when
+    /// one that has moved is written meanwhile; [`ErrorKind::StorageFull`]; [`ErrorKind::Io`]; [`ErrorKind::Closed`].
     pub fn write_archive(&self, stream: StreamId) -> Result<ArchiveReport> {
-        let _alone = self.0.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.check_open("archive")?;
-        upkeep::archive(&*self.0.disk, &self.snapshot(), stream)
+        self.0.write_archive(stream)
+    }
+
+    /// Moves archived streams to files of their own, those that are not there yet: each is written to
+    /// [`StreamId::archive_path`], as by [`Log::write_archive`], and a commit says that it is read from there from now on.
+    /// Its events are given back in the segments by the next [`Log::collect`], but for what forks share that were made
+    /// before; forks that are made later share the file.
+    ///
+    /// Who reads the stream notices nothing, as long as the file is there; without it, or with another in its place, this
+    /// stream alone answers [`ErrorKind::ArchiveMissing`] or [`ErrorKind::WrongArchive`] for what is in it. To unarchive the
+    /// stream copies nothing: what is committed then goes to the segments, and everything to a new file when it was
+    /// archived again. By position ([`Snapshot::read_all`]) what was moved and collected is shown no more.
+    ///
+    /// Blocks while streams are read and written; commits do not wait for it. With [`crate::Collect::Background`] a thread
+    /// of the log's own does it for streams that take 64 KiB or more.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`]; [`ErrorKind::Poisoned`]. Why single streams did not move is in [`MoveReport::refused`].
+    pub fn move_archived(&self) -> Result<MoveReport> {
+        self.0.move_archived(LogPlace::default(), 0)
     }
 
     /// Gives back the space of what nobody wants any more: segments that are mostly dead are rewritten without it.
@@ -326,7 +347,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`].
+    /// [`ErrorKind::Closed`]; [`ErrorKind::Poisoned`], [`ErrorKind::StorageFull`] and [`ErrorKind::Io`] when the disk cannot be
+    /// made to prove what was acknowledged: then nothing was collected.
     pub fn collect(&self, options: CollectOptions) -> Result<CollectReport> {
         self.0.collect(options)
     }
@@ -381,6 +403,6 @@ impl Snapshot {
     /// As [`Snapshot::open`].
     #[cfg(feature = "sim")]
     pub fn open_on(disk: &crate::disk::SimDisk) -> Result<(Self, Survey)> {
-        recovery::open_read(disk)
+        recovery::open_read(Arc::new(disk.clone()))
     }
 }

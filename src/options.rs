@@ -55,7 +55,8 @@ pub enum Collect {
     WhenAsked,
     /// By a thread of the log's own, which looks about once a second whether anything was committed since, and
     /// spends at most a tenth of its time on looking. It shares the disk with commits and holds none of them up. What
-    /// [`Options::retain`] lets go is forgotten first, also when only time has passed.
+    /// [`Options::retain`] lets go is forgotten first, also when only time has passed. It also moves archived streams to
+    /// files of their own, those that take 64 KiB or more there ([`crate::Log::move_archived`]).
     Background,
 }
 

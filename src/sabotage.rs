@@ -78,6 +78,8 @@ pub enum Sabotage {
     CollectUnproven,
     /// What is forgotten of several streams at once is committed stream by stream.
     RetainApart,
+    /// A commit says that a stream moved to a file that is not synced.
+    MoveUnsynced,
     /// The files of a backup are not synced.
     BackupUnsynced,
     /// Opening writes the end of the log once more, though it is certain.

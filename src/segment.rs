@@ -104,6 +104,8 @@ pub(crate) struct Segment {
     /// Of a sparse segment that was made while the log is open: where its commits stood when the log was opened or
     /// they were written, and where they stand now. What is known of streams goes on naming the former.
     moved: Option<Moved>,
+    /// Where its file lies, if that is not where those of a log do.
+    alone_at: OnceLock<Box<str>>,
     /// The first node of every stream in the chain; only for sealing.
     firsts: Mutex<Vec<(StreamId, u32)>>,
     /// How long the commit was that somebody read last: a guess of how long the next one is.
@@ -149,6 +151,7 @@ impl Segment {
             active: ArcSwapOption::from_pointee(ActiveIndex::new()),
             sealed: OnceLock::new(),
             moved: None,
+            alone_at: OnceLock::new(),
             firsts: Mutex::new(Vec::new()),
             usual_bytes: AtomicU64::new(0),
         }
@@ -162,6 +165,7 @@ impl Segment {
             active: ArcSwapOption::empty(),
             sealed: OnceLock::from(sealed),
             moved: None,
+            alone_at: OnceLock::new(),
             firsts: Mutex::default(),
             usual_bytes: AtomicU64::new(0),
         }
@@ -211,8 +215,20 @@ impl Segment {
         self.sealed.get()
     }
 
+    /// Its file stands alone, here.
+    pub(crate) fn stands_alone_at(&self, path: &str) {
+        let _ = self.alone_at.set(path.into());
+    }
+
+    pub(crate) fn place(&self, offset: u64) -> Place {
+        match self.alone_at.get() {
+            Some(path) => Place { path: (&**path).into(), segment: None, offset: Some(offset) },
+            None => place(self.number(), offset),
+        }
+    }
+
     pub(crate) fn error(&self, operation: &'static str, offset: u64) -> Error {
-        Error::corrupt(operation, place(self.number(), offset))
+        Error::corrupt(operation, self.place(offset))
     }
 
     pub(crate) fn io_error(
@@ -221,7 +237,7 @@ impl Segment {
         offset: u64,
         source: std::io::Error,
     ) -> Error {
-        Error::io(operation, place(self.number(), offset), source)
+        Error::io(operation, self.place(offset), source)
     }
 
     /// The bytes at `range`, which must lie in the file: in place when sealed, else in a buffer of at
@@ -456,13 +472,19 @@ impl std::fmt::Debug for Window {
 
 /// The segments of a log, by number.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SegmentSet(Vec<Arc<Segment>>);
+pub(crate) struct SegmentSet {
+    list: Vec<Arc<Segment>>,
+    age: Age,
+}
+
+/// Held by the sets of segments of a time, and so by the snapshots that were taken in it.
+pub(crate) type Age = Arc<()>;
 
 impl SegmentSet {
     /// The segment of this number, or the sparse one that what was left of it went to.
     pub(crate) fn get(&self, number: u32) -> Option<&Arc<Segment>> {
-        let at = self.0.partition_point(|segment| segment.number() < number);
-        self.0.get(at).filter(|segment| segment.number() == number || segment.is_sparse())
+        let at = self.list.partition_point(|segment| segment.number() < number);
+        self.list.get(at).filter(|segment| segment.number() == number || segment.is_sparse())
     }
 
     /// As this, with one segment in the place of those that it covers.
@@ -470,29 +492,38 @@ impl SegmentSet {
         let gone = |one: &Segment| {
             one.number() <= sparse.number() && one.first_position >= sparse.first_position
         };
-        let kept = self.0.iter().filter(|segment| !gone(segment)).cloned();
-        Self(kept.collect()).with(sparse)
+        let kept = self.list.iter().filter(|segment| !gone(segment)).cloned();
+        Self { list: kept.collect(), age: Arc::clone(&self.age) }.with(sparse)
+    }
+
+    /// As this, of another age.
+    pub(crate) fn in_age(&self, age: &Age) -> Self {
+        Self { list: self.list.clone(), age: Arc::clone(age) }
+    }
+
+    pub(crate) fn age(&self) -> &Age {
+        &self.age
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Segment>> {
-        self.0.iter()
+        self.list.iter()
     }
 
     pub(crate) fn with(&self, segment: Arc<Segment>) -> Self {
-        let mut all = self.0.clone();
+        let mut all = self.list.clone();
         let at = all.partition_point(|one| one.number() < segment.number());
         all.insert(at, segment);
-        Self(all)
+        Self { list: all, age: Arc::clone(&self.age) }
     }
 
     /// The segment in which the commit of this position would be.
     pub(crate) fn of_position(&self, position: u64) -> Option<&Arc<Segment>> {
-        let at = self.0.partition_point(|one| one.first_position <= position);
-        self.0.get(at.checked_sub(1)?)
+        let at = self.list.partition_point(|one| one.first_position <= position);
+        self.list.get(at.checked_sub(1)?)
     }
 
     pub(crate) fn after(&self, number: u32) -> Option<&Arc<Segment>> {
-        self.0.get(self.0.partition_point(|one| one.number() <= number))
+        self.list.get(self.list.partition_point(|one| one.number() <= number))
     }
 }
 

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use self::past::Savepoint;
-use crate::catalog::{Change, Lineage, Snapshot};
+use crate::catalog::{Change, Lineage, LogPlace, Snapshot};
 use crate::commit::{Encoded, Part, Pending, Seat, Ticket};
 use crate::core::Core;
 use crate::disk::Pinned;
@@ -361,7 +361,8 @@ impl Stream {
         }
         let volatile = self.volatile();
         let durable_end = self.volatile_start(&volatile);
-        let (snapshot, lineage) = (self.snapshot(), self.lineage(durable_end));
+        let snapshot = self.snapshot();
+        let lineage = self.lineage(durable_end, snapshot.mark.end);
         let seqs = self.start().min(durable_end)..durable_end;
         let events = Events::durable(snapshot, self.id, lineage, seqs).then(volatile);
         Ok(events.from(self.start()).unless_overtaken(self.overtaken()))
@@ -418,14 +419,14 @@ impl Stream {
     }
 
     /// The branches that the durable events of this handle's view are in.
-    fn lineage(&self, end: u64) -> Lineage {
+    fn lineage(&self, end: u64, limit: LogPlace) -> Lineage {
         let catalog = &self.core.catalog;
         if let Some(tip) = catalog.branch_of(self.id, self.seen_generation()) {
-            return catalog.lineage(tip, end);
+            return catalog.lineage(tip, end, limit);
         }
         let base = self.changes().find_map(|change| change.fork).and_then(|fork| {
             let tip = catalog.branch_of(fork.base, fork.base_generation)?;
-            Some(catalog.lineage(tip, end.min(fork.seq)))
+            Some(catalog.lineage(tip, end.min(fork.seq), limit))
         });
         base.unwrap_or_default()
     }

@@ -286,8 +286,8 @@ fn p6_p12_a_backup_by_others_has_all_that_it_shows_while_the_log_is_collected() 
             let (snapshot, found) = Snapshot::open(&target).expect("opens");
             assert!(found.is_sound(), "{:?}", found.damages);
             for info in snapshot.streams() {
-                let events = snapshot.events(info.id).expect("known");
-                let whole = events.map(|event| event.map(|_| ())).collect::<amberlog::Result<()>>();
+                let mut events = snapshot.events(info.id).expect("known");
+                let whole = events.try_for_each(|event| event.map(drop));
                 whole.unwrap_or_else(|error| panic!("round {round}: {error}"));
             }
         }

@@ -479,3 +479,33 @@ fn retain_says_what_would_go_and_then_lets_it_go() {
     assert!(text.contains("deleted, idle: 1 event"), "{text}");
     assert_eq!(bench.run(&["ls", "LOG"]).ends_with(0).text().lines().count(), 1);
 }
+
+#[test]
+fn p6_archive_moves_streams_to_files_that_are_read_alone() {
+    let bench = Bench::new();
+    bench.file("s", &numbers(0, 20_000));
+    bench.file("t", &numbers(0, 10));
+    bench.run(&["import", "LOG", "FILES"]).ends_with(0);
+    let moved = bench.run(&["archive", "LOG", "s", "--move", "--json"]).ends_with(0).json();
+    let path = moved[0]["moved"][0]["path"].as_str().expect("a path").to_owned();
+    assert_eq!(moved[0]["moved"][0]["seqs"], serde_json::json!([0, 20_000]));
+    let file = bench.log().join(&path);
+    assert!(file.is_file());
+    bench.run(&["collect", "LOG", "--dead", "0"]).ends_with(0);
+    bench.cat_is("s", &numbers(0, 20_000));
+    let alone = bench.run(&["cat", file.to_str().expect("UTF-8"), "s"]).ends_with(0);
+    assert_eq!(alone.out, numbers(0, 20_000));
+    let verified = bench.run(&["verify", "LOG", "--json"]).ends_with(0).json();
+    assert_eq!(verified[0]["archive_files"], 1);
+    let dumped = bench.run(&["dump", "LOG"]).ends_with(0).text();
+    assert!(dumped.contains("cold"), "{dumped}");
+    let aside = file.with_extension("aside");
+    fs::rename(&file, &aside).expect("renamed");
+    let lost = bench.run(&["cat", "LOG", "s"]);
+    assert!(lost.err.contains("put it back") && lost.err.contains(&path), "{}", lost.err);
+    bench.run(&["verify", "LOG"]).ends_with(1);
+    bench.cat_is("t", &numbers(0, 10));
+    fs::rename(&aside, &file).expect("renamed");
+    bench.run(&["unarchive", "LOG", "s"]).ends_with(0);
+    bench.cat_is("s", &numbers(0, 20_000));
+}

@@ -113,6 +113,10 @@ impl Play {
                 gone.delete().wait().expect("deleted");
             }
             13 => drop(self.streams[at].set_label("turn", &pick.to_string())),
+            14 => {
+                let _ = self.streams[at].archive().wait();
+                self.move_archived();
+            }
             _ => {
                 for n in 0..1 + pick % 4 {
                     let _ = self.streams[at].append(vec![pick as u8; 100 + (n * 97) as usize]);
@@ -124,6 +128,12 @@ impl Play {
                 }
             }
         }
+    }
+
+    /// Commits under way, and what cannot be written meanwhile, are no reason to refuse.
+    fn move_archived(&self) {
+        let report = self.log.move_archived().expect("open");
+        assert!(report.refused.is_empty(), "{:?}", report.refused);
     }
 
     fn collect(&self) -> CollectReport {
@@ -259,7 +269,7 @@ fn p9_what_a_fork_shares_is_not_collected_also_before_the_fork_is_committed() {
 }
 
 #[test]
-fn p6_f25_f30_stopped_at_every_call_of_a_collection() {
+fn p6_f25_f30_stopped_at_every_call_of_a_move_and_a_collection() {
     for seed in 0..env_or("AMBERLOG_SEEDS", 4) {
         let disk = SimDisk::new(seed);
         let mut play = Play::new(&disk, seed + 100);
@@ -272,6 +282,7 @@ fn p6_f25_f30_stopped_at_every_call_of_a_collection() {
         let run = |disk: &SimDisk| {
             let log = options().open_on(disk).expect("opens");
             let first = disk.calls();
+            let _ = log.move_archived();
             let _ = log.collect(CollectOptions::new().dead_percent_min(0));
             (first, disk.calls(), disk.after_kill())
         };
@@ -287,6 +298,7 @@ fn p6_f25_f30_stopped_at_every_call_of_a_collection() {
                     same_when_opened_again(&left, &expected);
                     let log = options().open_on(&left).expect("opens for writing");
                     assert_eq!(shown(&log.snapshot()), expected, "{fault:?} at call {call}");
+                    log.move_archived().expect("moved");
                     log.collect(CollectOptions::new().dead_percent_min(0)).expect("collected");
                     drop(log);
                     same_when_opened_again(&left.after_power_cut(9), &expected);
@@ -394,10 +406,12 @@ fn control_a_collector_that_forgets_what_is_shared_is_noticed() {
     catch_unwind(p9_what_a_fork_shares_is_not_collected_also_before_the_fork_is_committed)
         .expect_err("what a fork shares was collected, unnoticed");
     drop(broken);
-    for what in [Sabotage::ForgetShared, Sabotage::RemoveEarly] {
+    for what in [Sabotage::ForgetShared, Sabotage::RemoveEarly, Sabotage::CollectUnproven] {
         let broken = sabotage(what);
-        let found = catch_unwind(p6_p7_p12_collecting_changes_nothing_that_is_shown)
-            .and_then(|()| catch_unwind(p6_f25_f30_stopped_at_every_call_of_a_collection));
+        let found =
+            catch_unwind(p6_p7_p12_collecting_changes_nothing_that_is_shown).and_then(|()| {
+                catch_unwind(p6_f25_f30_stopped_at_every_call_of_a_move_and_a_collection)
+            });
         drop(broken);
         found.expect_err("unnoticed");
     }

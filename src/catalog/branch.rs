@@ -6,12 +6,12 @@
 //! what finding them relies on. What a view shows is its branch, then that one's base, and so on: a lineage.
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
 use super::life::{Fork, Rewind, Version};
-use super::{Catalog, LogPlace};
+use super::{Catalog, Cold, LogPlace};
 use crate::index::{At, NONE};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
@@ -117,6 +117,11 @@ impl Branch {
         self.origin.as_ref().map_or(0, |origin| origin.start)
     }
 
+    /// Where it began; what it shares was said before.
+    fn from(&self) -> Option<LogPlace> {
+        self.origin.as_ref().map(|origin| origin.from)
+    }
+
     pub(super) fn before(&self) -> Option<At> {
         self.origin.as_ref()?.before
     }
@@ -149,11 +154,12 @@ impl std::fmt::Debug for Branch {
     }
 }
 
-/// A part of what a view shows: these seqs are in this branch.
+/// A part of what a view shows: these seqs are in this branch, or in the archive file of what it was.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Piece {
     pub(crate) branch: At,
     pub(crate) seqs: Range<u64>,
+    pub(crate) cold: Option<Arc<Cold>>,
 }
 
 /// The branches that a view is made of.
@@ -221,23 +227,60 @@ impl Catalog {
         same.then(|| *base.at.get_or_init(|| found))
     }
 
-    /// What a view is made of that shows the events of `tip` before `end`.
-    pub(crate) fn lineage(&self, tip: At, end: u64) -> Lineage {
+    /// What a view is made of that shows the events of `tip` before `end`, as far as it was said before `limit` where
+    /// they are.
+    pub(crate) fn lineage(&self, tip: At, end: u64, limit: LogPlace) -> Lineage {
         let mut lineage = Lineage::default();
-        let (mut at, mut end) = (tip, end);
+        self.descend(tip, end, limit, |_, piece| {
+            if !piece.seqs.is_empty() || lineage.newest.is_none() {
+                lineage.push(piece);
+            }
+            true
+        });
+        lineage
+    }
+
+    /// The same, by branches alone, wherever the events are.
+    #[cfg(feature = "json")]
+    pub(super) fn branches_below(&self, tip: At, end: u64) -> Lineage {
+        self.lineage(tip, end, LogPlace::default())
+    }
+
+    /// Goes from a branch to its base, and so on, and says where the seqs before `end` are, the last ones first, until
+    /// `visit` has seen enough.
+    pub(super) fn descend(
+        &self,
+        tip: At,
+        mut end: u64,
+        mut limit: LogPlace,
+        mut visit: impl FnMut(&Branch, Piece) -> bool,
+    ) {
+        let mut at = tip;
         // What is damaged may go in a circle.
         for _ in 0..=self.branches.len() {
-            let Some(branch) = self.branch(at) else { break };
-            let start = branch.start().min(end);
-            if start < end || lineage.newest.is_none() {
-                lineage.push(Piece { branch: at, seqs: start..end });
-            }
+            let Some(branch) = self.branch(at) else { return };
+            let cold = self.cold(at, branch, limit).filter(|cold| cold.seqs.start < end);
+            let warm = cold.as_ref().map_or(0, |cold| cold.seqs.end);
+            let start = warm.max(branch.start()).min(end);
+            let mut goes_on = visit(branch, Piece { branch: at, seqs: start..end, cold: None });
             end = start;
-            match self.base(branch).filter(|_| end > 0) {
+            if let Some(cold) = cold.filter(|_| goes_on) {
+                let first = cold.seqs.start;
+                let piece = Piece { branch: at, seqs: first..end, cold: Some(cold) };
+                goes_on = visit(branch, piece);
+                end = first;
+                // What is in front of it was trimmed, and may be shared.
+                let start = branch.start().min(end);
+                if goes_on && start < end {
+                    goes_on = visit(branch, Piece { branch: at, seqs: start..end, cold: None });
+                    end = start;
+                }
+            }
+            limit = branch.from().map_or(limit, |from| from.min(limit));
+            match self.base(branch).filter(|_| goes_on && end > 0) {
                 Some(base) => at = base,
-                None => break,
+                None => return,
             }
         }
-        lineage
     }
 }

@@ -26,7 +26,15 @@ pub(crate) struct History {
     /// Its own branches, oldest first.
     pub(crate) own: Vec<Stretch>,
     /// What it shows, oldest first: nothing once it is deleted.
-    pub(crate) shown: Vec<(Stretch, Range<u64>)>,
+    pub(crate) shown: Vec<(Stretch, Shown)>,
+}
+
+/// Events of a branch that a stream shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Shown {
+    pub(crate) seqs: Range<u64>,
+    /// The branch by which they are read: that of the stream when they may be in its archive file.
+    pub(crate) by: At,
 }
 
 impl Snapshot {
@@ -51,11 +59,14 @@ impl Snapshot {
         own.reverse();
         let mut shown = Vec::new();
         if view.state() != StreamState::Deleted {
-            let lineage = self.catalog.lineage(view.tip, view.head);
+            let lineage = self.catalog.branches_below(view.tip, view.head);
+            let places = self.catalog.lineage(view.tip, view.head, self.mark.end);
+            let is_cold = places.pieces().any(|piece| piece.cold.is_some());
             for piece in lineage.pieces() {
                 let seqs = piece.seqs.start.max(view.start())..piece.seqs.end;
                 if !seqs.is_empty() {
-                    shown.push((self.stretch(piece.branch)?, seqs));
+                    let by = if is_cold { view.tip } else { piece.branch };
+                    shown.push((self.stretch(piece.branch)?, Shown { seqs, by }));
                 }
             }
             shown.reverse();

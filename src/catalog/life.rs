@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{LogPlace, ReservedName, Shared};
-use crate::format::{Attribute, put_attribute};
+use super::{Cold, LogPlace, ReservedName, Shared};
+use crate::format::{Attribute, ColdSeqs, put_attribute};
 use crate::index::At;
 use crate::types::{StreamId, StreamState};
 
@@ -33,6 +33,8 @@ pub(crate) struct Version {
     /// The first seq that is not forgotten.
     pub(crate) start: u64,
     pub(crate) meta: Arc<Meta>,
+    /// What of it is in archive files.
+    pub(super) cold: Option<Arc<Cold>>,
     pub(super) older: Option<Arc<Self>>,
 }
 
@@ -108,6 +110,8 @@ pub(crate) struct Change {
     pub(crate) state: Option<StreamState>,
     pub(crate) start: Option<u64>,
     pub(crate) parent: Option<(StreamId, u64)>,
+    /// What moved to its archive file.
+    pub(crate) cold: Option<ColdSeqs>,
     /// Keeps what a fork shares until the fork is committed.
     pub(crate) shared: Option<Arc<Shared>>,
     /// It is said only if the stream's last commit is still the one that starts here.
@@ -123,6 +127,7 @@ impl Change {
             || self.state.is_some()
             || self.start.is_some()
             || self.parent.is_some()
+            || self.cold.is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -154,6 +159,9 @@ impl Change {
         if let Some((stream, seq)) = &self.parent {
             put(Attribute::Parent { stream: *stream.as_bytes(), seq: *seq });
         }
+        if let Some(cold) = self.cold {
+            put(Attribute::Cold(cold));
+        }
         (bytes, count)
     }
 
@@ -171,6 +179,7 @@ impl Change {
             Attribute::Parent { stream, seq } => {
                 self.parent = Some((StreamId::from_bytes(stream), seq));
             }
+            Attribute::Cold(seqs) => self.cold = Some(seqs),
             Attribute::Optional => {}
         }
     }
@@ -191,6 +200,7 @@ impl Change {
             state: later.state.or(self.state),
             start: later.start.or(self.start),
             parent: later.parent.or(self.parent),
+            cold: later.cold.or(self.cold),
             shared: later.shared.or(self.shared),
             untouched: later.untouched.or(self.untouched),
         }

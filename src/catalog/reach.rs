@@ -3,7 +3,7 @@
 //! A batch is wanted as long as a stream that is not deleted shows it, or shares it, or a fork that was not
 //! committed yet does. Snapshots do not count: they keep the files that they read. In doubt a batch is wanted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, Weak};
 
@@ -56,9 +56,13 @@ impl Forks {
     }
 }
 
-/// What is wanted of the streams of which not everything is.
+/// What is wanted.
+#[derive(Default)]
 pub(crate) struct Reach {
+    /// Of the streams of which not everything is wanted in the segments.
     streams: HashMap<StreamId, Wanted>,
+    /// Archive files: of which streams, with which salts.
+    pub(crate) files: HashSet<(StreamId, u32)>,
     /// Ids of commits before this position are forgotten.
     ids_since: u64,
     /// From where to where the views went that were followed from this branch on last: what is shared by many is
@@ -106,22 +110,23 @@ impl Catalog {
             true => u64::MAX,
             false => self.ids_since.load(Ordering::Relaxed),
         };
-        let (streams, walked) = (HashMap::new(), HashMap::new());
-        let mut reach = Reach { streams, ids_since, walked };
+        let mut reach = Reach { ids_since, ..Reach::default() };
         for (root, first) in self.branches.iter().filter(|(_, branch)| branch.before().is_none()) {
             let version = first.life.load_full();
             let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
             let start = version.as_ref().map_or(0, |version| version.start);
             let deleted = version.as_ref().and_then(tombstone);
             let measured = version.as_ref().filter(|version| self.is_measured_by(version, tip));
-            if deleted.is_some() || start > 0 || tip != root {
+            let cold = version.as_ref().and_then(|version| version.cold.as_ref());
+            if deleted.is_some() || start > 0 || tip != root || cold.is_some() {
                 let wanted = reach.streams.entry(first.stream).or_default();
                 wanted.is_partial = true;
                 wanted.is_rewound = tip != root;
-                wanted.is_needed |= deleted.is_none();
+                wanted.is_needed |= deleted.is_none() || Self::leaves_file(cold);
                 wanted.keystone = deleted.or(measured.map(|version| version.from));
             }
-            let is_alone = tip == root && self.base(first).is_none() && start == 0;
+            let is_alone =
+                tip == root && self.base(first).is_none() && start == 0 && cold.is_none();
             if deleted.is_none() && !is_alone {
                 self.walk(tip, start..u64::MAX, &mut reach);
             }
@@ -149,25 +154,22 @@ impl Catalog {
 
     /// What a view of these seqs shows that ends in the branch `tip`.
     fn walk(&self, tip: At, seqs: Range<u64>, reach: &mut Reach) {
-        let (mut at, mut end) = (tip, seqs.end);
-        for _ in 0..=self.branches.len() {
-            let Some(branch) = self.branch(at) else { return };
-            let walked = reach.walked.insert(at, seqs.start..end);
-            if let Some(before) = walked.filter(|one| one.start <= seqs.start && one.end >= end) {
-                reach.walked.insert(at, before);
-                return;
+        let has_cold = self.has_cold();
+        self.descend(tip, seqs.end, LogPlace::LAST, |branch, piece| {
+            // Where something is cold it also depends on where one comes from what is found.
+            if !has_cold && reach.has_walked(piece.branch, seqs.start..piece.seqs.end) {
+                return false;
             }
-            let start = branch.start().min(end);
             let wanted = reach.streams.entry(branch.stream).or_default();
             wanted.is_needed = true;
-            wanted.seqs.push((branch.generation(), start.max(seqs.start)..end));
-            end = start;
-            let reaches_on = end > seqs.start && !broken(Sabotage::ForgetShared);
-            match self.base(branch).filter(|_| reaches_on) {
-                Some(base) => at = base,
-                None => return,
+            let shown = piece.seqs.start.max(seqs.start)..piece.seqs.end;
+            match piece.cold {
+                None => wanted.seqs.push((branch.generation(), shown)),
+                Some(_) if shown.is_empty() => {}
+                Some(cold) => drop(reach.files.insert((cold.stream, cold.seqs.salt))),
             }
-        }
+            piece.seqs.start > seqs.start && !broken(Sabotage::ForgetShared)
+        });
     }
 }
 
@@ -183,6 +185,16 @@ fn tombstone(newest: &Arc<Version>) -> Option<LogPlace> {
 }
 
 impl Reach {
+    /// Whether a view of these seqs was followed from the branch before; if not, it is from now on.
+    fn has_walked(&mut self, at: At, seqs: Range<u64>) -> bool {
+        let before = self.walked.get(&at);
+        let has = before.is_some_and(|one| one.start <= seqs.start && one.end >= seqs.end);
+        if !has {
+            self.walked.insert(at, seqs);
+        }
+        has
+    }
+
     /// Whether this batch is still wanted.
     pub(crate) fn wants(&self, batch: &Candidate<'_>) -> bool {
         let Some(wanted) = self.streams.get(&batch.stream).filter(|wanted| wanted.is_partial)

@@ -267,6 +267,11 @@ impl View<'_> {
         self.version.as_ref()?.meta.labels.get(key).map(|value| &**value)
     }
 
+    /// Where the commit starts that last said something of it.
+    pub(super) fn changed(&self) -> Option<LogPlace> {
+        self.version.as_ref().map(|version| version.from)
+    }
+
     /// The name that it has, as long as it lives.
     pub(crate) fn name(&self) -> Option<&str> {
         let version = self.version.as_ref()?;

@@ -1,6 +1,6 @@
 //! What a catalog batch says of its stream: a row of tagged values.
 
-use super::{attribute as layout, label, parent, put, take, take_u32, take_u64};
+use super::{attribute as layout, cold, label, parent, put, take, take_u32, take_u64};
 use crate::types::StreamState;
 
 /// One thing said of a stream.
@@ -18,8 +18,19 @@ pub(crate) enum Attribute<'a> {
     Start(u64),
     /// What it was forked from, and where.
     Parent { stream: [u8; 16], seq: u64 },
+    /// These seqs are in the archive file that has this length and this salt.
+    Cold(ColdSeqs),
     /// Something that a newer version says and an older one may pass over.
     Optional,
+}
+
+/// What moved to an archive file, and which file that is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ColdSeqs {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) file_bytes: u64,
+    pub(crate) salt: u32,
 }
 
 /// Why a row of attributes could not be read to its end.
@@ -55,7 +66,7 @@ impl<'a> Iterator for Attributes<'a> {
         if tag & layout::TAG_OPTIONAL != 0 {
             return Some(Ok(Attribute::Optional));
         }
-        if !(layout::TAG_NAME..=layout::TAG_PARENT).contains(&tag) {
+        if !(layout::TAG_NAME..=layout::TAG_COLD).contains(&tag) {
             return Some(Err(AttributeError::Unknown));
         }
         Some(decode(tag, value).ok_or(AttributeError::Malformed))
@@ -85,6 +96,12 @@ fn decode(tag: u16, value: &[u8]) -> Option<Attribute<'_>> {
             stream: take(value, &parent::STREAM),
             seq: take_u64(value, &parent::SEQ),
         },
+        layout::TAG_COLD if value.len() == cold::BYTES => Attribute::Cold(ColdSeqs {
+            start: take_u64(value, &cold::START),
+            end: take_u64(value, &cold::END),
+            file_bytes: take_u64(value, &cold::FILE_BYTES),
+            salt: take_u32(value, &cold::SALT),
+        }),
         _ => return None,
     })
 }
@@ -125,6 +142,13 @@ pub(crate) fn put_attribute(attribute: &Attribute<'_>, bytes: &mut Vec<u8>) {
             bytes.extend_from_slice(&seq.to_le_bytes());
             layout::TAG_PARENT
         }
+        Attribute::Cold(seqs) => {
+            for number in [seqs.start, seqs.end, seqs.file_bytes] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
+            bytes.extend_from_slice(&seqs.salt.to_le_bytes());
+            layout::TAG_COLD
+        }
         Attribute::Optional => layout::TAG_OPTIONAL,
     };
     let length = (bytes.len() - start - layout::BYTES) as u32;
@@ -150,6 +174,7 @@ mod tests {
             Attribute::State(StreamState::Deleted),
             Attribute::Start(1 << 40),
             Attribute::Parent { stream: [3; 16], seq: 9 },
+            Attribute::Cold(ColdSeqs { start: 2, end: 1 << 33, file_bytes: 9_000, salt: 7 }),
             Attribute::Optional,
         ];
         let mut row = Vec::new();
@@ -176,6 +201,7 @@ mod tests {
             (layout::TAG_STATE, b""),
             (layout::TAG_START, b"1234567"),
             (layout::TAG_PARENT, b"too short"),
+            (layout::TAG_COLD, b"too short"),
         ] {
             let mut bytes = Vec::new();
             put_attribute(&Attribute::Data(value), &mut bytes);

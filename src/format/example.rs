@@ -160,7 +160,7 @@ fn page_name(constant: &str) -> String {
 type Fields = &'static [(&'static str, Range<usize>)];
 
 /// Every record of the format: how the page marks its table, its length, its fields.
-fn layouts() -> [(&'static str, usize, Fields); 13] {
+fn layouts() -> [(&'static str, usize, Fields); 14] {
     [
         ("header", header::BYTES, header::FIELDS),
         ("commit_header", commit_header::BYTES, commit_header::FIELDS),
@@ -169,6 +169,7 @@ fn layouts() -> [(&'static str, usize, Fields); 13] {
         ("attribute", attribute::BYTES, attribute::FIELDS),
         ("label", label::BYTES, label::FIELDS),
         ("parent", parent::BYTES, parent::FIELDS),
+        ("cold", cold::BYTES, cold::FIELDS),
         ("fork", fork::BYTES, fork::FIELDS),
         ("marker", marker::BYTES, marker::FIELDS),
         ("witness", witness::BYTES, witness::FIELDS),
@@ -225,6 +226,7 @@ fn p15_every_constant_of_the_page_has_the_value_that_the_code_has() {
         ("attribute::TAG_STATE", number(attribute::TAG_STATE.into())),
         ("attribute::TAG_START", number(attribute::TAG_START.into())),
         ("attribute::TAG_PARENT", number(attribute::TAG_PARENT.into())),
+        ("attribute::TAG_COLD", number(attribute::TAG_COLD.into())),
         ("attribute::TAG_OPTIONAL", format!("0x{:04X}", attribute::TAG_OPTIONAL)),
         ("witness::MAGIC", text(&witness::MAGIC)),
         ("witness::FLAG_CLEAN", number(witness::FLAG_CLEAN.into())),

@@ -16,7 +16,7 @@ mod frame;
 pub mod fuzzing;
 mod segment;
 
-pub(crate) use attributes::{Attribute, AttributeError, Attributes, put_attribute};
+pub(crate) use attributes::{Attribute, AttributeError, Attributes, ColdSeqs, put_attribute};
 pub(crate) use commit::{
     BatchHead, BatchKind, Class, CommitHead, CommitPlan, Ending, PlannedBatch, Witness, classify,
     decode_witness, encode_commit, padding_is_zero, record_at,
@@ -208,6 +208,7 @@ pub(crate) mod attribute {
     pub(crate) const TAG_STATE: u16 = 4;
     pub(crate) const TAG_START: u16 = 5;
     pub(crate) const TAG_PARENT: u16 = 6;
+    pub(crate) const TAG_COLD: u16 = 7;
     pub(crate) const TAG_OPTIONAL: u16 = 0x8000;
     const _: () = assert!(BYTES == 8);
 }
@@ -227,6 +228,18 @@ pub(crate) mod parent {
         SEQ = STREAM.end, 8;
     }
     pub(crate) const BYTES: usize = SEQ.end;
+}
+
+/// The value of the attribute that says which of a stream's events moved to its archive file.
+pub(crate) mod cold {
+    layout! {
+        START = 0, 8;
+        END = START.end, 8;
+        FILE_BYTES = END.end, 8;
+        SALT = FILE_BYTES.end, 4;
+    }
+    pub(crate) const BYTES: usize = SALT.end;
+    const _: () = assert!(BYTES == 28);
 }
 
 /// The bytes of a fork: whose events come before the stream's own.

@@ -11,7 +11,7 @@ use super::Exported;
 use super::lines::{
     EndLine, EventLine, Header, Line, Parent, RewindLine, Said, Shares, StreamLine, VERSION,
 };
-use crate::catalog::{History, Snapshot, Stretch};
+use crate::catalog::{History, Shown, Snapshot, Stretch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::At;
 use crate::reader::{Event, Events};
@@ -24,7 +24,7 @@ const OUT_BYTES: usize = 256 << 10;
 #[derive(Default)]
 struct Wanted {
     /// Seqs that are shown, in order.
-    shown: Vec<Range<u64>>,
+    shown: Vec<Shown>,
     /// Forks begin before this, whether or not anybody shows what is in front of them.
     end: u64,
 }
@@ -59,8 +59,8 @@ fn branches(snapshot: &Snapshot, ids: &[StreamId]) -> Branches {
             *end = first.start.max(*end);
             owners.push(owner);
         }
-        for (stretch, seqs) in history.shown {
-            branches.entry(stretch.branch).or_default().shown.push(seqs);
+        for (stretch, shown) in history.shown {
+            branches.entry(stretch.branch).or_default().shown.push(shown);
             owners.push(stretch.stream);
         }
         left.extend(owners.into_iter().filter(|owner| known.insert(*owner)));
@@ -89,12 +89,12 @@ pub(super) fn some(snapshot: &Snapshot, ids: &[StreamId], to: impl Write) -> Res
     for history in histories {
         let mut branches = Branches::new();
         let mut stretches = Vec::new();
-        for (stretch, seqs) in &history.shown {
-            branches.entry(stretch.branch).or_default().shown.push(seqs.clone());
+        for (stretch, shown) in &history.shown {
+            branches.entry(stretch.branch).or_default().shown.push(shown.clone());
             if stretch.stream != history.info.id {
                 // Its own branches are all written, of others only what it shows of them.
                 let first = stretches.is_empty();
-                let start = if first { 0 } else { seqs.start };
+                let start = if first { 0 } else { shown.seqs.start };
                 stretches.push(Stretch { start, base: None, ..stretch.clone() });
             }
         }
@@ -104,14 +104,19 @@ pub(super) fn some(snapshot: &Snapshot, ids: &[StreamId], to: impl Write) -> Res
     out.finish()
 }
 
-/// Puts ranges in order, and those that touch together.
-fn merge(ranges: &mut Vec<Range<u64>>) {
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut merged: Vec<Range<u64>> = Vec::new();
-    for range in ranges.drain(..) {
+/// Puts ranges in order, each seq in one of them, and those together that touch and are read alike.
+fn merge(ranges: &mut Vec<Shown>) {
+    ranges.sort_unstable_by_key(|shown| shown.seqs.start);
+    let mut merged: Vec<Shown> = Vec::new();
+    for mut shown in ranges.drain(..) {
         match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
+            Some(last) if shown.by == last.by && shown.seqs.start <= last.seqs.end => {
+                last.seqs.end = last.seqs.end.max(shown.seqs.end);
+            }
+            last => {
+                shown.seqs.start = last.map_or(0, |last| last.seqs.end).max(shown.seqs.start);
+                merged.extend(Some(shown).filter(|shown| !shown.seqs.is_empty()));
+            }
         }
     }
     *ranges = merged;
@@ -194,9 +199,9 @@ impl<'a, W: Write> Exporter<'a, W> {
         for stretch in stretches {
             self.go_to(&mut at, stretch)?;
             let Some(wanted) = branches.get(&stretch.branch) else { continue };
-            for seqs in &wanted.shown {
-                let own = seqs.start.max(stretch.start)..seqs.end;
-                self.events(id, &mut at, stretch, own)?;
+            for shown in &wanted.shown {
+                let own = shown.seqs.start.max(stretch.start)..shown.seqs.end;
+                self.events(id, &mut at, stretch, Shown { seqs: own, by: shown.by })?;
             }
             self.forget_to(&mut at, wanted.end)?;
         }
@@ -242,20 +247,20 @@ impl<'a, W: Write> Exporter<'a, W> {
         id: StreamId,
         at: &mut Pen,
         stretch: &Stretch,
-        seqs: Range<u64>,
+        Shown { seqs, by }: Shown,
     ) -> Result<()> {
         if at.gap_end < seqs.start {
             self.forget_to(at, seqs.start)?;
         }
         let seqs = at.next.min(seqs.end)..seqs.end;
-        for event in self.read(id, stretch, seqs.clone())? {
+        for event in self.read(id, by, seqs.clone())? {
             self.event(at, stretch, &event?)?;
         }
         if at.next < seqs.end && stretch.stream != id {
             at.gap_end = seqs.end;
         } else if at.next < seqs.end {
             let head = self.snapshot.head(stretch.branch).unwrap_or(seqs.end);
-            match self.read(id, stretch, at.next..head)?.next() {
+            match self.read(id, stretch.branch, at.next..head)?.next() {
                 Some(Ok(behind)) => self.event(at, stretch, &behind)?,
                 Some(Err(error)) if !matches!(error.kind(), ErrorKind::Corrupt { .. }) => {
                     return Err(error);
@@ -267,8 +272,8 @@ impl<'a, W: Write> Exporter<'a, W> {
         Ok(())
     }
 
-    fn read(&self, id: StreamId, stretch: &Stretch, seqs: Range<u64>) -> Result<Events> {
-        let lineage = self.snapshot.catalog.lineage(stretch.branch, seqs.end);
+    fn read(&self, id: StreamId, by: At, seqs: Range<u64>) -> Result<Events> {
+        let lineage = self.snapshot.catalog.lineage(by, seqs.end, self.snapshot.mark.end);
         Ok(Events::durable(self.snapshot.clone(), id, lineage, seqs))
     }
 

@@ -1,14 +1,16 @@
 //! The events of one stream, from both ends.
 
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
 
 use super::batch::{Batch, Check, Loader, Owner};
 use super::event::{Event, EventRef, FrameAt};
 use super::walker::Walker;
-use crate::catalog::{Lineage, Piece, Snapshot};
+use crate::catalog::{Catalog, Cold, ColdFile, Lineage, LogPlace, Piece, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchKind;
-use crate::index::BatchRef;
+use crate::index::{At, BatchRef};
+use crate::recovery::cold::open as open_cold;
 use crate::types::{Seq, StreamId};
 
 /// The events of a stream, in order; `rev()` reads them backwards. What is damaged comes as an error
@@ -37,21 +39,54 @@ pub struct Events {
 /// Where one end of the iteration stands.
 #[derive(Debug, Default)]
 struct Side {
-    /// The part of the lineage that the walker is in.
+    /// The part of the lineage that the walker is in; of what is cold, that of the file's own.
     piece: Option<Piece>,
+    /// The archive file that it is in.
+    file: Option<Arc<ColdFile>>,
     walker: Option<Walker>,
     loader: Loader,
     batch: Option<Batch>,
 }
 
+/// Why something cannot be read, and which seqs that costs.
+type Lost = (Error, Range<u64>);
+
 impl Side {
-    /// The piece that this seq is in. What walked in another one starts anew.
-    fn enter(&mut self, lineage: &Lineage, seq: u64) -> Option<Piece> {
+    /// The piece that this seq is in. What walked in another one starts anew. An error says which seqs it costs.
+    fn enter(
+        &mut self,
+        catalog: &Catalog,
+        lineage: &Lineage,
+        seq: u64,
+    ) -> Result<Option<(At, Range<u64>)>, Lost> {
         if self.piece.as_ref().is_none_or(|piece| !piece.seqs.contains(&seq)) {
             self.walker = None;
             self.piece = lineage.piece(seq).cloned();
+            let cold = self.piece.as_ref().and_then(|piece| piece.cold.clone());
+            if cold.is_some() || self.file.is_some() {
+                self.enter_file(catalog, cold.as_ref(), seq)?;
+            }
         }
-        self.piece.clone()
+        Ok(self.piece.as_ref().map(|piece| (piece.branch, piece.seqs.clone())))
+    }
+
+    /// From the log to a file, or from one to another, or back.
+    #[cold]
+    fn enter_file(
+        &mut self,
+        catalog: &Catalog,
+        cold: Option<&Arc<Cold>>,
+        seq: u64,
+    ) -> Result<(), Lost> {
+        // Segments of different files have the same numbers.
+        (self.file, self.loader) = (None, Loader::default());
+        let Some(cold) = cold else { return Ok(()) };
+        let Some(piece) = self.piece.take() else { return Ok(()) };
+        let file = open_cold(catalog, cold).map_err(|error| (error, piece.seqs.clone()))?;
+        let inside = file.snapshot.catalog.lineage(file.tip, piece.seqs.end, LogPlace::default());
+        self.piece = inside.piece(seq).cloned();
+        self.file = Some(file);
+        Ok(())
     }
 }
 
@@ -60,7 +95,7 @@ impl Events {
         snapshot: Snapshot,
         stream: StreamId,
         lineage: Lineage,
-        seqs: std::ops::Range<u64>,
+        seqs: Range<u64>,
     ) -> Self {
         Self {
             snapshot,
@@ -120,7 +155,7 @@ impl Events {
         self
     }
 
-    fn corrupt(&self, error: Option<&Error>, seqs: std::ops::Range<u64>) -> Error {
+    fn corrupt(&self, error: Option<&Error>, seqs: Range<u64>) -> Error {
         let kind = ErrorKind::Corrupt {
             stream: Some(self.stream),
             seqs: Some(Seq(seqs.start)..Seq(seqs.end)),
@@ -133,14 +168,18 @@ impl Events {
     }
 
     /// No batch has these seqs: they are lost, unless nobody had to keep them.
-    fn missing(&self, error: Option<&Error>, seqs: std::ops::Range<u64>) -> Error {
+    fn missing(&self, error: Option<&Error>, seqs: Range<u64>) -> Error {
         let gone = self.overtaken.as_ref().map(|kind| Error::new(kind.clone(), "read"));
         gone.unwrap_or_else(|| self.corrupt(error, seqs))
     }
 
-    /// A batch that cannot be read: what it costs. Other failures than damage end the iteration.
-    fn failed(&mut self, error: Error, seqs: std::ops::Range<u64>) -> Error {
-        if is_damage(&error) { self.corrupt(Some(&error), seqs) } else { self.stop(error) }
+    /// A batch, or a file, that cannot be read: what it costs. Other failures than damage end the iteration.
+    fn failed(&mut self, error: Error, seqs: Range<u64>) -> Error {
+        match error.kind() {
+            ErrorKind::ArchiveMissing(_) | ErrorKind::WrongArchive(_) => error,
+            ErrorKind::Corrupt { .. } => self.corrupt(Some(&error), seqs),
+            _ => self.stop(error),
+        }
     }
 
     /// What the disk refused once says nothing of the bytes (F22): it ends the iteration.
@@ -157,7 +196,13 @@ impl Events {
             self.front.batch = found.map(|batch| self.show_gap(batch));
             return Ok(());
         }
-        let Some(piece) = self.front.enter(&self.lineage, self.start) else {
+        let entered = self.front.enter(&self.snapshot.catalog, &self.lineage, self.start);
+        let entered = entered.map_err(|(error, seqs)| {
+            let lost = self.start..seqs.end.min(self.end);
+            self.start = lost.end;
+            self.failed(error, lost)
+        })?;
+        let Some((branch, seqs)) = entered else {
             // What came before this branch cannot be found.
             let starts = self.lineage.pieces().map(|piece| piece.seqs.start);
             let next = starts.filter(|start| *start > self.start).min();
@@ -165,11 +210,11 @@ impl Events {
             self.start = lost.end;
             return Err(self.missing(None, lost));
         };
-        let limit = piece.seqs.end;
+        let limit = seqs.end;
         let mut walker = match self.front.walker.take() {
             Some(walker) => walker.next(&self.snapshot),
             None => {
-                let found = Walker::seek(&self.snapshot, piece.branch, self.start);
+                let found = self.front.seek(&self.snapshot, branch, self.start);
                 found.map(|at| at.or_gap_before(&self.snapshot))
             }
         };
@@ -206,7 +251,7 @@ impl Events {
         limit: u64,
     ) -> Result<()> {
         let owner = self.owner(&at);
-        let end = self.snapshot.end_in(&at.here.segment);
+        let end = at.end(&self.snapshot);
         let mut dropped = 0;
         if let Some(gap) = gap.filter(|gap| gap.offset == batch.offset) {
             let loader = &mut self.front.loader;
@@ -259,17 +304,23 @@ impl Events {
             self.back.batch = found.map(|batch| self.show_gap(batch));
             return Ok(());
         }
-        let Some(piece) = self.back.enter(&self.lineage, self.end - 1) else {
+        let entered = self.back.enter(&self.snapshot.catalog, &self.lineage, self.end - 1);
+        let entered = entered.map_err(|(error, seqs)| {
+            let lost = seqs.start.max(self.start)..self.end;
+            self.end = lost.start;
+            self.failed(error, lost)
+        })?;
+        let Some((branch, seqs)) = entered else {
             let ends = self.lineage.pieces().map(|piece| piece.seqs.end);
             let before = ends.filter(|end| *end < self.end).max().unwrap_or(0);
             let lost = before.max(self.start)..self.end;
             self.end = lost.start;
             return Err(self.missing(None, lost));
         };
-        let first = piece.seqs.start.max(self.start);
+        let first = seqs.start.max(self.start);
         let mut walker = match self.back.walker.take() {
             Some(walker) => walker.prev(&self.snapshot),
-            None => Walker::seek(&self.snapshot, piece.branch, self.end - 1),
+            None => self.back.seek(&self.snapshot, branch, self.end - 1),
         };
         let mut after = None;
         while let Some(at) = walker {
@@ -304,7 +355,7 @@ impl Events {
         if self.end <= self.start {
             return Ok(());
         }
-        let (end, owner) = (self.snapshot.end_in(&at.here.segment), self.owner(&at));
+        let (end, owner) = (at.end(&self.snapshot), self.owner(&at));
         let before = at.gap_before(&self.snapshot, batch);
         let dropped = match &before {
             Some(gap) => {
@@ -363,7 +414,7 @@ impl Events {
         let mut start = seq;
         while start > self.first {
             let Some(piece) = self.lineage.piece(start - 1) else { break };
-            let at = Walker::seek(&self.snapshot, piece.branch, start - 1);
+            let at = Walker::seek_in(&self.snapshot, piece, start - 1).ok().flatten();
             let gap = at.and_then(|at| at.batch(&self.snapshot)).filter(|batch| {
                 let holds = batch.first_seq < start && gap_end(batch) >= start;
                 batch.kind == BatchKind::Gap && holds
@@ -390,6 +441,10 @@ impl Events {
 }
 
 impl Side {
+    fn seek(&self, log: &Snapshot, branch: At, seq: u64) -> Option<Walker> {
+        Walker::seek(log, self.file.clone(), branch, seq)
+    }
+
     /// Loads a batch in place of the last one. Who wants the whole of it has it verified; who looks up a part of it,
     /// if nobody did since the log was opened.
     fn load(

@@ -16,12 +16,14 @@ pub(crate) struct Measure<'a> {
     view: &'a View<'a>,
     lineage: Lineage,
     loader: Loader,
+    /// It was used for an archive file last.
+    is_in_file: bool,
 }
 
 impl<'a> Measure<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, view: &'a View<'a>) -> Self {
-        let lineage = snapshot.catalog.lineage(view.tip, view.head);
-        Self { snapshot, view, lineage, loader: Loader::default() }
+        let lineage = snapshot.catalog.lineage(view.tip, view.head, snapshot.mark.end);
+        Self { snapshot, view, lineage, loader: Loader::default(), is_in_file: false }
     }
 
     /// When something was committed of it last.
@@ -41,7 +43,8 @@ impl<'a> Measure<'a> {
         let mut middle = from;
         while from < until {
             let (at, here, batch) = self.at(middle)?;
-            let end = self.snapshot.end_in(&at.here.segment);
+            let end = at.end(self.snapshot);
+            self.enter(&at);
             let commit = self.loader.commit_head(&at.here.segment, batch.offset, end)?;
             if commit.time_micros <= time.as_micros() {
                 from = here.end.min(until);
@@ -75,12 +78,13 @@ impl<'a> Measure<'a> {
         let mut end = seq;
         while end > self.view.start() {
             let piece = self.lineage.piece(end - 1).cloned().ok_or_else(|| self.lost(end - 1))?;
-            let mut walker = Walker::seek(self.snapshot, piece.branch, end - 1);
+            let mut walker = Walker::seek_in(self.snapshot, &piece, end - 1)?;
             while let Some(at) = walker {
                 let Some(batch) = at.batch(self.snapshot) else { break };
                 if batch.kind == BatchKind::Events && batch.first_seq < end {
                     let owner = at.owner(self.snapshot, self.view.first.stream);
-                    let limit = self.snapshot.end_in(&at.here.segment);
+                    let limit = at.end(self.snapshot);
+                    self.enter(&at);
                     let (_, head) = self.loader.head(&at.here.segment, owner, &batch, limit)?;
                     let seqs = batch.first_seq..batch.end_seq().min(end);
                     return Ok(Some((seqs, head.end - head.start)));
@@ -95,13 +99,21 @@ impl<'a> Measure<'a> {
     /// The batch that holds this seq, and what else of the stream it holds; or the one in front of it, or behind.
     fn at(&self, seq: u64) -> Result<(Walker, Range<u64>, BatchRef)> {
         let piece = self.lineage.piece(seq).ok_or_else(|| self.lost(seq))?;
-        let at = Walker::seek(self.snapshot, piece.branch, seq).ok_or_else(|| self.lost(seq))?;
+        let at = Walker::seek_in(self.snapshot, piece, seq)?.ok_or_else(|| self.lost(seq))?;
         let batch = at.batch(self.snapshot).ok_or_else(|| self.lost(seq))?;
         // What stands behind the piece in the same batch belongs to others.
         let seqs = batch.first_seq.max(piece.seqs.start)..batch.end_seq().min(piece.seqs.end);
         let holds = matches!(batch.kind, BatchKind::Events | BatchKind::Gap);
         let here = if holds && seqs.contains(&seq) { seqs } else { seq..seq + 1 };
         Ok((at, here, batch))
+    }
+
+    /// What was loaded is of one file.
+    fn enter(&mut self, at: &Walker) {
+        if at.is_in_file() || self.is_in_file {
+            self.loader = Loader::default();
+            self.is_in_file = at.is_in_file();
+        }
     }
 
     fn lost(&self, seq: u64) -> Error {

@@ -36,7 +36,7 @@ impl Snapshot {
         if view.state() == StreamState::Deleted {
             return Err(refused(ErrorKind::Deleted(stream)));
         }
-        let lineage = self.catalog.lineage(view.tip, view.head);
+        let lineage = self.catalog.lineage(view.tip, view.head, self.mark.end);
         Ok(Events::durable(self.clone(), stream, lineage, view.start()..view.head))
     }
 

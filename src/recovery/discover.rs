@@ -135,6 +135,13 @@ pub(super) fn alone(disk: &dyn Disk, name: &str) -> Result<Candidate> {
     }
 }
 
+/// The header of a file that stands alone; `None` when it has none that can be read.
+pub(super) fn header_of(file: &dyn DiskFile) -> std::io::Result<Option<SegmentHeader>> {
+    let mut block = vec![0; file.len()?.min(header::BLOCK_BYTES as u64) as usize];
+    read_exact_at(file, &mut block, 0)?;
+    Ok(decode_header(&block).ok().map(|(header, _)| header))
+}
+
 /// A file whose header was read.
 struct Opened {
     number: u32,

@@ -85,6 +85,15 @@ pub enum Item {
     Start { segment: u32, offset: u64, stream: StreamId, seq: Seq },
     /// The stream was forked from this one, at this seq.
     Parent { segment: u32, offset: u64, stream: StreamId, parent: StreamId, seq: Seq },
+    /// These events of the stream moved to its archive file, which has this length and this salt.
+    Cold {
+        segment: u32,
+        offset: u64,
+        stream: StreamId,
+        seqs: Range<Seq>,
+        file_bytes: u64,
+        salt: u32,
+    },
     /// The stream's events before this one are those of another stream, in this generation of it.
     Fork {
         segment: u32,
@@ -373,6 +382,14 @@ impl Inspection {
                     let parent = StreamId::from_bytes(parent);
                     Item::Parent { segment, offset, stream, parent, seq: Seq(seq) }
                 }
+                Attribute::Cold(cold) => Item::Cold {
+                    segment,
+                    offset,
+                    stream,
+                    seqs: Seq(cold.start)..Seq(cold.end),
+                    file_bytes: cold.file_bytes,
+                    salt: cold.salt,
+                },
                 Attribute::Optional => return None,
             })
         };

@@ -92,6 +92,10 @@ pub(super) fn load_alone(disk: &dyn Disk, name: &str, depth: Depth) -> Result<Lo
     let mut loaded = fold(found, Access::Read, depth, Ahead::default())?;
     // It has no neighbours that could be missed.
     loaded.survey.damages.retain(|damage| damage.kind != DamageKind::Missing);
+    loaded.survey.damages.iter_mut().for_each(|damage| {
+        (damage.place.path, damage.place.segment) = (name.into(), None);
+    });
+    loaded.catalog.segments().iter().for_each(|segment| segment.stands_alone_at(name));
     Ok(loaded)
 }
 

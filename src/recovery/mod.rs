@@ -5,6 +5,7 @@
 
 mod ahead;
 mod aside;
+pub(crate) mod cold;
 mod discover;
 pub(crate) mod fold;
 mod inspect;
@@ -73,7 +74,7 @@ pub fn survey(path: impl AsRef<Path>) -> Result<Survey> {
         return Ok(load_alone(&disk, &name, Depth::Full)?.survey);
     }
     let disk = RealDisk::new(path.as_ref(), false);
-    Ok(look(&disk, Depth::Full)?.survey)
+    look_closely(&disk)
 }
 
 /// As [`survey`], on a simulated disk.
@@ -83,7 +84,14 @@ pub fn survey(path: impl AsRef<Path>) -> Result<Survey> {
 /// As [`survey`].
 #[cfg(feature = "sim")]
 pub fn survey_on(disk: &crate::disk::SimDisk) -> Result<Survey> {
-    Ok(look(disk, Depth::Full)?.survey)
+    look_closely(disk)
+}
+
+/// Every byte of the log, and of the archive files that it needs.
+fn look_closely(disk: &dyn Disk) -> Result<Survey> {
+    let Loaded { catalog, mut survey, .. } = look(disk, Depth::Full)?;
+    cold::survey(disk, &Snapshot::new(Arc::new(catalog)), &mut survey)?;
+    Ok(survey)
 }
 
 /// Repairs a log: clears a torn tail, and begins a new segment behind a file that the log cannot go on in or
@@ -220,16 +228,17 @@ pub(crate) fn is_whole(segment: &Arc<Segment>) -> Result<bool> {
 }
 
 /// Opens a log for reading only: no lock, no change, whoever may be writing (P12).
-pub(crate) fn open_read(disk: &dyn Disk) -> Result<(Snapshot, Survey)> {
-    let loaded = look(disk, Depth::Quick)?;
+pub(crate) fn open_read(disk: Arc<dyn Disk>) -> Result<(Snapshot, Survey)> {
+    let loaded = look(&*disk, Depth::Quick)?;
     loaded.catalog.raise(acknowledged(&loaded));
+    loaded.catalog.lies_on(disk);
     Ok((Snapshot::new(Arc::new(loaded.catalog)), loaded.survey))
 }
 
 /// Opens the log, or the archive file, at `path`.
 pub(crate) fn open_read_at(path: &Path) -> Result<(Snapshot, Survey)> {
     let Some((disk, name)) = RealDisk::of_file(path) else {
-        return open_read(&RealDisk::new(path, false));
+        return open_read(Arc::new(RealDisk::new(path, false)));
     };
     let loaded = load_alone(&disk, &name, Depth::Quick)?;
     Ok((Snapshot::new(Arc::new(loaded.catalog)), loaded.survey))
@@ -241,7 +250,7 @@ pub(crate) struct Standing {
     /// The segment that commits go to; `None` when what there is of it is not all that there was.
     pub(crate) last: Option<Arc<Segment>>,
     /// What was acknowledged.
-    pub(crate) mark: Watermark,
+    pub(crate) snapshot: Snapshot,
 }
 
 /// Looks at a log without a lock.
@@ -250,7 +259,8 @@ pub(crate) fn standing(disk: &dyn Disk) -> Result<Standing> {
     let mark = acknowledged(&loaded);
     let is_cut = loaded.survey.damages.iter().any(|one| one.kind == DamageKind::Cut);
     let last = loaded.last.filter(|_| !is_cut).map(|(segment, _)| segment);
-    Ok(Standing { survey: loaded.survey, last, mark })
+    loaded.catalog.raise(mark);
+    Ok(Standing { survey: loaded.survey, last, snapshot: Snapshot::new(Arc::new(loaded.catalog)) })
 }
 
 /// How much of a log was acknowledged.

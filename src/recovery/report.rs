@@ -26,6 +26,8 @@ pub struct Survey {
     pub closed_cleanly: bool,
     /// Streams with at least one commit.
     pub streams: u64,
+    /// Archive files that the log needs and that were looked at; only a full survey does.
+    pub archive_files: u64,
 }
 
 impl Survey {

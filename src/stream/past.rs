@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Stream, committed};
-use crate::catalog::{Fork, Rewind};
+use crate::catalog::{Fork, LogPlace, Rewind, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FrameHead, GENERATION_MAX};
 use crate::options::StreamOptions;
@@ -44,8 +44,7 @@ impl Stream {
         let durable_end = self.volatile_start(&volatile);
         let mut child = Self::create(Arc::clone(&self.core), options)?;
         let (start, end) = (self.start(), seq.min(durable_end));
-        let fork = self.shared(end);
-        let shared = fork.map(|fork| self.core.catalog.share(fork));
+        let (fork, shared) = self.keep_shared(end);
         self.check_shares(fork)?;
         child.generation = fork.map_or(0, |fork| fork.generation);
         child.note(|change| {
@@ -83,6 +82,18 @@ impl Stream {
         Ok(child)
     }
 
+    /// What a fork shares, kept until the fork is committed or gone. The stream may move to a file meanwhile: then
+    /// it is asked for once more, and shares that.
+    fn keep_shared(&self, end: u64) -> (Option<Fork>, Option<Arc<Shared>>) {
+        loop {
+            let fork = self.shared(end);
+            let shared = fork.map(|fork| self.core.catalog.share(fork));
+            if self.shared(end) == fork {
+                return (fork, shared);
+            }
+        }
+    }
+
     /// Why what this handle sees of the stream is kept no longer: the stream was deleted, or rewound by somebody
     /// else. Whoever relies on its events says so first (a snapshot, a fork's share) and asks then.
     pub(super) fn overtaken(&self) -> Option<ErrorKind> {
@@ -111,7 +122,8 @@ impl Stream {
         let catalog = &self.core.catalog;
         let find = || {
             let root = self.root()?;
-            let now = catalog.lineage(catalog.tip(root), catalog.standing(root)?.head);
+            let now =
+                catalog.lineage(catalog.tip(root), catalog.standing(root)?.head, LogPlace::LAST);
             catalog.branch(now.piece(fork.seq.checked_sub(1)?)?.branch)
         };
         find().is_some_and(|branch| {
@@ -121,8 +133,10 @@ impl Stream {
 
     /// What a fork shares that takes the durable events before `end`; `None` when there are none.
     fn shared(&self, end: u64) -> Option<Fork> {
-        let lineage = self.lineage(end);
-        let piece = lineage.piece(end.checked_sub(1)?)?;
+        let lineage = self.lineage(end, LogPlace::LAST);
+        // Where all before it was trimmed, what it was forked from may be gone.
+        let found = lineage.piece(end.checked_sub(1)?);
+        let piece = found.or_else(|| lineage.pieces().next())?;
         let branch = self.core.catalog.branch(piece.branch)?;
         let (base, generation) = (branch.stream, branch.generation());
         Some(Fork { base, base_generation: generation, seq: end, generation })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{CommitOptions, Stream};
 use crate::commit::{Commit, Pending, Ticket};
 use crate::error::{Error, ErrorKind, RefusedReason, Result};
+use crate::format::ColdSeqs;
 use crate::ring::Shut;
 use crate::types::{Durability, Position, Seq, StreamState, Timestamp};
 
@@ -63,6 +64,13 @@ impl Stream {
         }
         let part = self.take_change();
         self.submit(part, CommitOptions::new())
+    }
+
+    /// Says that these events moved to the archive file, if nothing became of the stream since the handle was made.
+    pub(crate) fn say_cold(&mut self, seqs: ColdSeqs) -> Ticket {
+        let _ = self.note(|change| change.cold = Some(seqs));
+        let part = self.take_change();
+        self.submit(part, CommitOptions::new().durability(Durability::Disk))
     }
 
     fn change_state(&mut self, state: StreamState, operation: &'static str) -> Ticket {

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::archive::{make_dirs, sync_dirs};
 use crate::catalog::Snapshot;
 use crate::disk::{Disk, DiskFile, Lock, RealDisk, copy_at, read_exact_at, write_all_at};
 use crate::error::{Error, ErrorKind, Place, Result};
@@ -31,6 +32,8 @@ pub struct BackupReport {
     pub position: Position,
     /// How many segments it has.
     pub segments: u32,
+    /// How many archive files came over.
+    pub archive_files: u64,
     /// Bytes that it shares with the log: they take up no space of their own while the log has them too.
     pub shared_bytes: u64,
     /// Bytes that were copied.
@@ -82,7 +85,7 @@ pub(crate) fn backup_open(
             let end = snapshot.mark.end.offset();
             files.push((last, How::Ended(Arc::clone(segment), end)));
         }
-        if let Some(plan) = Plan::new(disk, files, snapshot.mark.visible)? {
+        if let Some(plan) = Plan::new(disk, files, snapshot.clone())? {
             return plan.carry_out(disk, target);
         }
     }
@@ -93,7 +96,7 @@ fn backup_closed(disk: &dyn Disk, target: &Path) -> Result<BackupReport> {
     for _ in 0..LOOKS_MAX {
         // The files first: what somebody collects from then on may be wanted by the log as it stands afterwards.
         let mut held = hold(disk)?;
-        let Standing { survey, last, mark } = recovery::standing(disk)?;
+        let Standing { survey, last, snapshot } = recovery::standing(disk)?;
         let state_of = |number| survey.segments.iter().find(|one| one.number == number);
         if !hold_new(disk, &survey.segments, &mut held)? {
             continue;
@@ -103,7 +106,7 @@ fn backup_closed(disk: &dyn Disk, target: &Path) -> Result<BackupReport> {
             let how = match (state_of(number).map(|one| one.state), &last) {
                 (Some(SegmentState::Spare), _) => continue,
                 (Some(SegmentState::Active), Some(segment)) => {
-                    How::Ended(Arc::clone(segment), mark.end.offset())
+                    How::Ended(Arc::clone(segment), snapshot.mark.end.offset())
                 }
                 // One that is gone was collected, and sealed before that.
                 (Some(SegmentState::Sealed) | None, _) => How::Shared,
@@ -111,7 +114,7 @@ fn backup_closed(disk: &dyn Disk, target: &Path) -> Result<BackupReport> {
             };
             files.push((number, how, file));
         }
-        return Plan { files, position: mark.visible }.carry_out(disk, target);
+        return Plan { files, snapshot }.carry_out(disk, target);
     }
     Err(vanishing())
 }
@@ -189,12 +192,13 @@ enum How {
 /// What is to be done. The files are open, so that nobody can take them away any more.
 struct Plan {
     files: Vec<(u32, How, Arc<dyn DiskFile>)>,
-    position: u64,
+    /// What the backup shows.
+    snapshot: Snapshot,
 }
 
 impl Plan {
     /// `None`: a file has just gone.
-    fn new(disk: &dyn Disk, files: Vec<(u32, How)>, position: u64) -> Result<Option<Self>> {
+    fn new(disk: &dyn Disk, files: Vec<(u32, How)>, snapshot: Snapshot) -> Result<Option<Self>> {
         let mut opened = Vec::with_capacity(files.len());
         for (number, how) in files {
             match disk.open_read(&path(number)) {
@@ -205,7 +209,7 @@ impl Plan {
                 Err(error) => return Err(Error::io("backup", place(number, 0), error)),
             }
         }
-        Ok(Some(Self { files: opened, position }))
+        Ok(Some(Self { files: opened, snapshot }))
     }
 
     fn carry_out(self, from: &dyn Disk, target: &Path) -> Result<BackupReport> {
@@ -219,18 +223,20 @@ impl Plan {
             }
         };
         to.create_dir(DIR).map_err(failed(DIR))?;
-        let mut report = BackupReport { position: Position(self.position), ..Default::default() };
+        let position = self.snapshot.position();
+        let mut report = BackupReport { position, ..Default::default() };
         for (number, how, file) in &self.files {
             let over = match how {
-                How::Shared => share(from, &**file, to, target, *number),
-                How::Copied => copy(&**file, to, *number),
-                How::Ended(segment, end) => copy_to(&**file, to, segment, *end, self.position),
+                How::Shared => share(from, &**file, to, target, &path(*number)),
+                How::Copied => copy(&**file, to, &path(*number)),
+                How::Ended(segment, end) => copy_to(&**file, to, segment, *end, position.get()),
             };
             let over = over.map_err(|error| Error::io("backup", place(*number, 0), error))?;
             report.segments += 1;
             report.shared_bytes += over.shared_bytes;
             report.copied_bytes += over.copied_bytes;
         }
+        self.archive_files(from, to, target, &mut report)?;
         to.sync_dir(DIR).and_then(|()| to.sync_dir("")).map_err(failed(DIR))?;
         to.remove(UNFINISHED_COPY)
             .and_then(|()| to.sync_dir(""))
@@ -238,6 +244,52 @@ impl Plan {
         drop(lock);
         Ok(report)
     }
+}
+
+impl Plan {
+    /// The archive files that the backup needs. One that is not there is not in the backup either, and a survey of it
+    /// says so.
+    fn archive_files(
+        &self,
+        from: &dyn Disk,
+        to: &dyn Disk,
+        target: &Path,
+        report: &mut BackupReport,
+    ) -> Result<()> {
+        let Some(log_id) = self.snapshot.catalog.log_id() else { return Ok(()) };
+        for cold in self.snapshot.cold_files() {
+            for look in 1..=LOOKS_MAX {
+                let path = match recovery::cold::find(from, &cold, log_id) {
+                    Ok(path) => path,
+                    Err(error) if matches!(error.kind(), ErrorKind::Io) => return Err(error),
+                    Err(_) => break,
+                };
+                let bring = || {
+                    let file = from.open_read(&path)?;
+                    make_dirs(to, &path)?;
+                    let over = share(from, &*file, to, target, &path)?;
+                    sync_dirs(to, &path)?;
+                    Ok(over)
+                };
+                match bring() {
+                    // It has just got its other name.
+                    Err(error) if is_gone(&error) && look < LOOKS_MAX => {}
+                    result => {
+                        let over = result.map_err(|error| Error::io("backup", of(&path), error))?;
+                        report.archive_files += 1;
+                        report.shared_bytes += over.shared_bytes;
+                        report.copied_bytes += over.copied_bytes;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 /// Makes the directory, and says in it, durably, that nothing in it counts yet.
@@ -272,17 +324,17 @@ fn share(
     file: &dyn DiskFile,
     to: &dyn Disk,
     target: &Path,
-    number: u32,
+    path: &str,
 ) -> io::Result<Over> {
     let bytes = file.len()?;
-    if from.share(&path(number), target, &path(number)).is_err() {
-        return copy(file, to, number);
+    if from.share(path, target, path).is_err() {
+        return copy(file, to, path);
     }
-    let shared = to.open_read(&path(number))?;
+    let shared = to.open_read(path)?;
     if header_of(&*shared)? != header_of(file)? {
         // Somebody has collected meanwhile: another file has the name.
-        to.remove(&path(number))?;
-        return copy(file, to, number);
+        to.remove(path)?;
+        return copy(file, to, path);
     }
     // Whoever sealed it may have died before that was synced.
     sync(&*shared)?;
@@ -298,8 +350,8 @@ fn header_of(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
 
 /// Copies a file as it is. One that is sealed in this moment may come over with a piece of its footer, as if that
 /// had been interrupted, which recovery understands.
-fn copy(file: &dyn DiskFile, to: &dyn Disk, number: u32) -> io::Result<Over> {
-    let over = to.create(&path(number))?;
+fn copy(file: &dyn DiskFile, to: &dyn Disk, path: &str) -> io::Result<Over> {
+    let over = to.create(path)?;
     loop {
         let bytes = file.len()?;
         match copy_at(file, 0..bytes, &*over, 0) {

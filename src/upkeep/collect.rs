@@ -46,6 +46,10 @@ impl CollectOptions {
         self
     }
 
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// How much of a segment must be dead for it to be rewritten, in percent of its bytes. Default 50: then at most
     /// as much is copied as is given back, and at most half of what is on disk is dead. 0 means any.
     #[must_use]
@@ -61,6 +65,8 @@ impl CollectOptions {
 pub struct CollectReport {
     /// Each run of segments that became one.
     pub runs: Vec<CollectedRun>,
+    /// What archive files took that nobody needs any more, in bytes. A dry run does not look for them.
+    pub archive_bytes: u64,
     /// Why segments were left alone although much of them is dead: something in them, or of the disk, cannot be relied
     /// on. Nothing of them was taken away.
     pub refused: Vec<Error>,
@@ -88,7 +94,8 @@ impl CollectReport {
     /// Bytes that were given back.
     #[must_use]
     pub fn freed_bytes(&self) -> u64 {
-        self.runs.iter().map(|run| run.bytes_before.saturating_sub(run.bytes_after)).sum()
+        let runs = self.runs.iter().map(|run| run.bytes_before.saturating_sub(run.bytes_after));
+        runs.sum::<u64>() + self.archive_bytes
     }
 
     /// Bytes that were written for that.

@@ -8,6 +8,7 @@ mod archive;
 mod background;
 mod backup;
 mod collect;
+mod moving;
 mod retain;
 mod rewrite;
 
@@ -16,10 +17,12 @@ pub use archive::ArchiveReport;
 pub use backup::backup_on;
 pub use backup::{BackupReport, backup};
 pub use collect::{CollectOptions, CollectReport, CollectedRun};
+pub use moving::MoveReport;
 pub use retain::{Bound, Forgotten, RetainOptions, RetainReport};
 
 pub(crate) use archive::archive;
 pub(crate) use background::Background;
 pub(crate) use backup::backup_open;
 pub(crate) use collect::Collector;
+pub(crate) use moving::{has_moved, publish, sweep, write_cold};
 pub(crate) use retain::{CarryOut, Retainer, Sentence};

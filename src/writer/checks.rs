@@ -107,7 +107,8 @@ impl Writer {
             }
             None => segment.header.reserved_bytes,
         };
-        self.ground.catalog.segments().iter().map(bytes).sum()
+        let segments: u64 = self.ground.catalog.segments().iter().map(bytes).sum();
+        segments.saturating_add(self.ground.catalog.cold_bytes())
     }
 
     /// Whether there is room for a commit in the quota; those that hold no event may make some.

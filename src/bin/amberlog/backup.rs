@@ -11,6 +11,7 @@ use crate::units::{bytes_text, count};
 struct Report {
     position: u64,
     segments: u32,
+    archive_files: u64,
     shared_bytes: u64,
     copied_bytes: u64,
 }
@@ -23,6 +24,7 @@ pub(crate) fn run(log: &Path, target: &Path, out: &mut Out) -> Outcome {
     let report = Report {
         position: done.position.get(),
         segments: done.segments,
+        archive_files: done.archive_files,
         shared_bytes: done.shared_bytes,
         copied_bytes: done.copied_bytes,
     };

@@ -27,6 +27,7 @@ struct Collected {
     dry_run: bool,
     freed_bytes: u64,
     written_bytes: u64,
+    archive_bytes: u64,
     runs: Vec<Run>,
     refused: Vec<String>,
 }
@@ -70,6 +71,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
         dry_run: args.dry_run,
         freed_bytes: report.freed_bytes(),
         written_bytes: report.written_bytes(),
+        archive_bytes: report.archive_bytes,
         runs: runs.collect(),
         refused: report.refused.iter().map(ToString::to_string).collect(),
     };

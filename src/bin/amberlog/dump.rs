@@ -219,6 +219,16 @@ fn of_batch(item: &Item) -> Option<Record> {
             ];
             ("name", *segment, *offset, words)
         }
+        Item::Cold { segment, offset, stream, seqs, file_bytes, salt } => {
+            let words = vec![
+                ("stream", Value::from(stream.to_string())),
+                ("from", Value::from(seqs.start.get())),
+                ("to", Value::from(seqs.end.get())),
+                ("file_bytes", Value::from(*file_bytes)),
+                ("salt", Value::from(format!("{salt:08x}"))),
+            ];
+            ("cold", *segment, *offset, words)
+        }
         _ => return None,
     };
     Some(Record { item, segment, offset, words })

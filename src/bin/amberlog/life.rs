@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use amberlog::{Commit, Log, Stream, StreamId, StreamOptions};
 use serde::Serialize;
 
-use crate::output::{Failure, Out, Outcome, Verdict, in_log, note, progress};
+use crate::output::{Failure, Out, Outcome, Verdict, in_log, note, progress, waiting};
 use crate::reading::{resolve, tell_damage};
-use crate::units::{parse_label, printable};
+use crate::units::{bytes_text, parse_label, printable};
 
 /// A log and streams of it.
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,17 @@ pub(crate) struct Streams {
     /// Streams: their ids, the beginnings of their ids, or their names
     #[arg(required = true, value_name = "STREAM")]
     streams: Vec<String>,
+}
+
+/// What can be asked of `archive`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ArchiveArgs {
+    #[command(flatten)]
+    streams: Streams,
+    /// Move everything that is archived to files of its own, which can be read alone; `collect` then gives the space in
+    /// the segments back
+    #[arg(long = "move")]
+    moves: bool,
 }
 
 /// A log, a stream and a place in it.
@@ -112,7 +123,17 @@ struct Done {
 #[derive(Debug, Serialize)]
 struct Summary {
     streams: Vec<Done>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    moved: Vec<Moved>,
     failed: usize,
+}
+
+/// A file that a stream moved to.
+#[derive(Debug, Serialize)]
+struct Moved {
+    path: PathBuf,
+    bytes: u64,
+    seqs: [u64; 2],
 }
 
 /// Opens the log, does one thing to one stream, and closes the log. `Ok(None)`: nothing had to be done.
@@ -215,8 +236,39 @@ pub(crate) fn label(args: &LabelArgs, out: &mut Out) -> Outcome {
     })
 }
 
-/// Archives streams, takes that back, or deletes them. All of them are looked up before anything is done.
+/// Archives streams, and moves what is archived if that was asked for.
+pub(crate) fn archive(args: &ArchiveArgs, out: &mut Out) -> Outcome {
+    let after = |log: &Log, summary: &mut Summary| {
+        if !args.moves {
+            return Ok(());
+        }
+        let waiting = waiting("moving");
+        let report = log.move_archived()?;
+        waiting.finish_and_clear();
+        report.refused.iter().for_each(note);
+        summary.failed += report.refused.len();
+        summary.moved.extend(report.moved.into_iter().map(|one| Moved {
+            path: one.path,
+            bytes: one.bytes,
+            seqs: [one.seqs.start.get(), one.seqs.end.get()],
+        }));
+        Ok(())
+    };
+    decide_and(&args.streams, Fate::Archive, after, out)
+}
+
+/// Takes back that streams were archived, or deletes them.
 pub(crate) fn decide(args: &Streams, fate: Fate, out: &mut Out) -> Outcome {
+    decide_and(args, fate, |_, _| Ok(()), out)
+}
+
+/// All of the streams are looked up before anything is done.
+fn decide_and(
+    args: &Streams,
+    fate: Fate,
+    after: impl FnOnce(&Log, &mut Summary) -> amberlog::Result<()>,
+    out: &mut Out,
+) -> Outcome {
     let failed = in_log(&args.log);
     let log = Log::open(&args.log).map_err(&failed)?;
     let sound = tell_damage(log.survey(), &args.log);
@@ -226,7 +278,7 @@ pub(crate) fn decide(args: &Streams, fate: Fate, out: &mut Out) -> Outcome {
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(*id));
     let bar = progress(ids.len() as u64, "{wide_bar} {pos}/{len} {eta}");
-    let mut summary = Summary { streams: Vec::new(), failed: 0 };
+    let mut summary = Summary { streams: Vec::new(), moved: Vec::new(), failed: 0 };
     for id in ids {
         match decide_one(&log, id, fate) {
             Ok(done) => summary.streams.push(done),
@@ -238,11 +290,16 @@ pub(crate) fn decide(args: &Streams, fate: Fate, out: &mut Out) -> Outcome {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    after(&log, &mut summary).map_err(&failed)?;
     log.close().map_err(&failed)?;
     if out.is_json() {
         out.json(&summary)?;
     } else {
         summary.streams.iter().try_for_each(|done| print_one(done, out))?;
+        for Moved { path, bytes, seqs: [start, end] } in &summary.moved {
+            let (path, bytes) = (path.display(), bytes_text(*bytes));
+            out.line(format_args!("{path}  {bytes}, events {start} to {end}"))?;
+        }
     }
     Ok(match (summary.failed, sound) {
         (0, true) => Verdict::Done,

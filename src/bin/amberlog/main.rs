@@ -79,7 +79,7 @@ enum Verb {
     /// Set labels of a stream, and take them away
     Label(life::LabelArgs),
     /// Archive streams: they are read as before, and neither listed nor written
-    Archive(life::Streams),
+    Archive(life::ArchiveArgs),
     /// Take that back
     Unarchive(life::Streams),
     /// Delete streams, for good; forks keep what they share, `collect` gives the space back
@@ -88,7 +88,7 @@ enum Verb {
     Export(export::Args),
     /// Forget what is too old or too much: trim events, delete idle streams
     Retain(retain::Args),
-    /// Give back the space of what was deleted, trimmed and rewound
+    /// Give back the space of what was deleted, trimmed, rewound and moved
     Collect(collect::Args),
     /// Read every byte of a log and report what is damaged; repairs nothing
     Verify {
@@ -140,7 +140,7 @@ fn run(verb: &Verb, form: Form) -> Outcome {
         Verb::Trim(args) => life::trim(args, &mut out),
         Verb::Name(args) => life::name(args, &mut out),
         Verb::Label(args) => life::label(args, &mut out),
-        Verb::Archive(args) => life::decide(args, Fate::Archive, &mut out),
+        Verb::Archive(args) => life::archive(args, &mut out),
         Verb::Unarchive(args) => life::decide(args, Fate::Unarchive, &mut out),
         Verb::Rm(args) => life::decide(args, Fate::Delete, &mut out),
         Verb::Export(args) => export::run(args, &mut out),

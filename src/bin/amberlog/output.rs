@@ -96,6 +96,9 @@ impl Failure {
             ErrorKind::StreamExists(_) => {
                 Some("an export is imported into a log that has none of its streams".into())
             }
+            ErrorKind::ArchiveMissing(_) | ErrorKind::WrongArchive(_) => {
+                Some("everything else can be read meanwhile".into())
+            }
             ErrorKind::Corrupt { .. } => Some(format!("`amberlog verify {log}` tells more")),
             _ => None,
         }

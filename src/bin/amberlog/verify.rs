@@ -17,6 +17,7 @@ struct Report {
     acknowledged: u64,
     streams: u64,
     segments: Vec<SegmentFacts>,
+    archive_files: u64,
     damages: Vec<DamageFacts>,
     torn_tail: Option<TornFacts>,
 }
@@ -81,6 +82,7 @@ fn report(survey: &Survey) -> Report {
         acknowledged: survey.acknowledged.get(),
         streams: survey.streams,
         segments: survey.segments.iter().map(segment).collect(),
+        archive_files: survey.archive_files,
         damages: survey.damages.iter().map(damage).collect(),
         torn_tail: survey.torn_tail.as_ref().map(torn),
     }
