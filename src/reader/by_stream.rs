@@ -34,6 +34,9 @@ pub struct Events {
     back: Side,
 }
 
+/// What went wrong, and which seqs that costs.
+type Lost = (Error, Range<u64>);
+
 /// Where one end of the iteration stands.
 #[derive(Debug, Default)]
 struct Side {
@@ -53,7 +56,7 @@ impl Side {
         catalog: &Catalog,
         lineage: &Lineage,
         seq: u64,
-    ) -> Result<Option<(At, Range<u64>)>, (Error, Range<u64>)> {
+    ) -> Result<Option<(At, Range<u64>)>, Lost> {
         if self.piece.as_ref().is_none_or(|piece| !piece.seqs.contains(&seq)) {
             self.walker = None;
             self.piece = lineage.piece(seq).cloned();
@@ -72,7 +75,7 @@ impl Side {
         catalog: &Catalog,
         cold: Option<&Arc<Cold>>,
         seq: u64,
-    ) -> Result<(), (Error, Range<u64>)> {
+    ) -> Result<(), Lost> {
         // Segments of different files have the same numbers.
         (self.file, self.loader) = (None, Loader::default());
         let Some(cold) = cold else { return Ok(()) };
