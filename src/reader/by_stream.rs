@@ -9,7 +9,7 @@ use super::walker::Walker;
 use crate::catalog::{Catalog, Cold, ColdFile, Lineage, LogPlace, Piece, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchKind;
-use crate::index::{At, BatchRef};
+use crate::index::BatchRef;
 use crate::recovery::cold::open as open_cold;
 use crate::types::{Seq, StreamId};
 
@@ -50,22 +50,25 @@ struct Side {
 }
 
 impl Side {
-    /// The piece that this seq is in. What walked in another one starts anew. An error says which seqs it costs.
-    fn enter(
-        &mut self,
-        catalog: &Catalog,
-        lineage: &Lineage,
-        seq: u64,
-    ) -> Result<Option<(At, Range<u64>)>, Lost> {
-        if self.piece.as_ref().is_none_or(|piece| !piece.seqs.contains(&seq)) {
-            self.walker = None;
-            self.piece = lineage.piece(seq).cloned();
-            let cold = self.piece.as_ref().and_then(|piece| piece.cold.clone());
-            if cold.is_some() || self.file.is_some() {
-                self.enter_file(catalog, cold.as_ref(), seq)?;
-            }
+    /// Whether the piece is known that this seq is in.
+    fn is_in(&self, seq: u64) -> bool {
+        self.piece.as_ref().is_some_and(|piece| piece.seqs.contains(&seq))
+    }
+
+    /// Goes to the piece that this seq is in, to none if there is none. What walked in another one starts anew.
+    fn enter(&mut self, catalog: &Catalog, lineage: &Lineage, seq: u64) -> Result<(), Lost> {
+        self.walker = None;
+        self.piece = lineage.piece(seq).cloned();
+        let cold = self.piece.as_ref().and_then(|piece| piece.cold.clone());
+        if cold.is_some() || self.file.is_some() {
+            self.enter_file(catalog, cold.as_ref(), seq)?;
         }
-        Ok(self.piece.as_ref().map(|piece| (piece.branch, piece.seqs.clone())))
+        Ok(())
+    }
+
+    /// Where it walks: in the log, or in a file.
+    fn view<'a>(&'a self, log: &'a Snapshot) -> &'a Snapshot {
+        self.file.as_deref().map_or(log, |file| &file.snapshot)
     }
 
     /// From the log to a file, or from one to another, or back.
@@ -181,13 +184,15 @@ impl Events {
             self.start = found.map_or(self.end, |batch| batch.first_seq().max(self.start));
             return Ok(());
         }
-        let entered = self.front.enter(&self.snapshot.catalog, &self.lineage, self.start);
-        let entered = entered.map_err(|(error, seqs)| {
-            let lost = self.start..seqs.end.min(self.end);
-            self.start = lost.end;
-            self.failed(error, lost)
-        })?;
-        let Some((branch, seqs)) = entered else {
+        if !self.front.is_in(self.start) {
+            let entered = self.front.enter(&self.snapshot.catalog, &self.lineage, self.start);
+            entered.map_err(|(error, seqs)| {
+                let lost = self.start..seqs.end.min(self.end);
+                self.start = lost.end;
+                self.failed(error, lost)
+            })?;
+        }
+        let Some(piece) = &self.front.piece else {
             // What came before this branch cannot be found.
             let starts = self.lineage.pieces().map(|piece| piece.seqs.start);
             let next = starts.filter(|start| *start > self.start).min();
@@ -195,17 +200,19 @@ impl Events {
             self.start = lost.end;
             return Err(self.corrupt(None, lost));
         };
-        let limit = seqs.end;
-        let mut walker = match self.front.walker.take() {
-            Some(walker) => walker.next(&self.snapshot),
+        let (branch, limit) = (piece.branch, piece.seqs.end);
+        let walker = self.front.walker.take();
+        let view = self.front.view(&self.snapshot);
+        let mut walker = match walker {
+            Some(walker) => walker.next(view),
             None => {
-                let found = self.front.seek(&self.snapshot, branch, self.start);
-                found.map(|at| at.or_gap_before(&self.snapshot))
+                let found = Walker::seek(view, branch, self.start);
+                found.map(|at| at.or_gap_before(view))
             }
         };
         let mut gap: Option<BatchRef> = None;
         while let Some(at) = walker {
-            let Some(batch) = at.batch(&self.snapshot) else {
+            let Some(batch) = at.batch(view) else {
                 break;
             };
             match batch.kind {
@@ -223,7 +230,7 @@ impl Events {
                 BatchKind::Gap => gap = Some(batch),
                 _ => {}
             }
-            walker = at.next(&self.snapshot);
+            walker = at.next(view);
         }
         let lost = self.start..limit.min(self.end);
         self.start = limit;
@@ -237,8 +244,8 @@ impl Events {
         gap: Option<BatchRef>,
         limit: u64,
     ) -> Result<()> {
-        let owner = self.owner(&at);
-        let end = at.end(&self.snapshot);
+        let view = self.front.view(&self.snapshot);
+        let (end, owner) = (view.end_in(&at.here.segment), at.owner(view, self.stream));
         let mut dropped = 0;
         if let Some(gap) = gap.filter(|gap| gap.offset == batch.offset) {
             let loader = &mut self.front.loader;
@@ -290,27 +297,31 @@ impl Events {
             self.end = found.map_or(self.durable_end, |batch| batch.end_seq().min(self.end));
             return Ok(());
         }
-        let entered = self.back.enter(&self.snapshot.catalog, &self.lineage, self.end - 1);
-        let entered = entered.map_err(|(error, seqs)| {
-            let lost = seqs.start.max(self.start)..self.end;
-            self.end = lost.start;
-            self.failed(error, lost)
-        })?;
-        let Some((branch, seqs)) = entered else {
+        if !self.back.is_in(self.end - 1) {
+            let entered = self.back.enter(&self.snapshot.catalog, &self.lineage, self.end - 1);
+            entered.map_err(|(error, seqs)| {
+                let lost = seqs.start.max(self.start)..self.end;
+                self.end = lost.start;
+                self.failed(error, lost)
+            })?;
+        }
+        let Some(piece) = &self.back.piece else {
             let ends = self.lineage.pieces().map(|piece| piece.seqs.end);
             let before = ends.filter(|end| *end < self.end).max().unwrap_or(0);
             let lost = before.max(self.start)..self.end;
             self.end = lost.start;
             return Err(self.corrupt(None, lost));
         };
-        let first = seqs.start.max(self.start);
-        let mut walker = match self.back.walker.take() {
-            Some(walker) => walker.prev(&self.snapshot),
-            None => self.back.seek(&self.snapshot, branch, self.end - 1),
+        let (branch, first) = (piece.branch, piece.seqs.start.max(self.start));
+        let walker = self.back.walker.take();
+        let view = self.back.view(&self.snapshot);
+        let mut walker = match walker {
+            Some(walker) => walker.prev(view),
+            None => Walker::seek(view, branch, self.end - 1),
         };
         let mut after = None;
         while let Some(at) = walker {
-            let Some(batch) = at.batch(&self.snapshot) else {
+            let Some(batch) = at.batch(view) else {
                 break;
             };
             match batch.kind {
@@ -320,7 +331,7 @@ impl Events {
                 BatchKind::Gap => after = Some(batch.first_seq),
                 _ => {}
             }
-            walker = at.prev(&self.snapshot);
+            walker = at.prev(view);
         }
         let lost = first..self.end;
         let gap_first = after.unwrap_or(self.end).min(self.end);
@@ -341,8 +352,9 @@ impl Events {
         if self.end <= self.start {
             return Ok(());
         }
-        let (end, owner) = (at.end(&self.snapshot), self.owner(&at));
-        let before = at.gap_before(&self.snapshot, batch);
+        let view = self.back.view(&self.snapshot);
+        let (end, owner) = (view.end_in(&at.here.segment), at.owner(view, self.stream));
+        let before = at.gap_before(view, batch);
         let dropped = match &before {
             Some(gap) => {
                 let loader = &mut self.back.loader;
@@ -371,14 +383,10 @@ impl Events {
 
     /// The first seq of the gap right behind this batch, if there is one.
     fn back_gap(&self, at: &Walker) -> Option<u64> {
-        let next = at.clone().next(&self.snapshot)?;
-        let batch = next.batch(&self.snapshot)?;
+        let view = self.back.view(&self.snapshot);
+        let next = at.clone().next(view)?;
+        let batch = next.batch(view)?;
         (batch.kind == BatchKind::Gap).then_some(batch.first_seq)
-    }
-
-    /// Whose batches these are.
-    fn owner(&self, at: &Walker) -> Owner {
-        at.owner(&self.snapshot, self.stream)
     }
 
     /// What was asked for and is trimmed is refused once.
@@ -389,10 +397,6 @@ impl Events {
 }
 
 impl Side {
-    fn seek(&self, log: &Snapshot, branch: At, seq: u64) -> Option<Walker> {
-        Walker::seek(log, self.file.clone(), branch, seq)
-    }
-
     /// Loads a batch in place of the last one. Who wants the whole of it has it verified; who looks up a part of it,
     /// if nobody did since the log was opened.
     fn load(

@@ -1,9 +1,7 @@
 //! Walking the batches of one branch, over all segments that hold a part of it.
 
-use std::sync::Arc;
-
 use super::batch::Owner;
-use crate::catalog::{Branch, ColdFile, Snapshot, SpanBatches};
+use crate::catalog::{Branch, Snapshot, SpanBatches};
 use crate::format::BatchKind;
 use crate::index::{At, BatchRef, Cursor, StreamBatches};
 use crate::types::StreamId;
@@ -11,8 +9,6 @@ use crate::types::StreamId;
 /// A place among the batches of a branch, over all segments.
 #[derive(Clone, Debug)]
 pub(super) struct Walker {
-    /// The archive file that the branch is in, if it is not in the log.
-    file: Option<Arc<ColdFile>>,
     branch: At,
     span: u32,
     pub(super) here: SpanBatches,
@@ -21,33 +17,17 @@ pub(super) struct Walker {
 
 impl Walker {
     /// At the newest batch that starts at or before `seq`, or at the first of all.
-    pub(super) fn seek(
-        log: &Snapshot,
-        file: Option<Arc<ColdFile>>,
-        at: At,
-        seq: u64,
-    ) -> Option<Self> {
-        let snapshot = file.as_deref().map_or(log, |file| &file.snapshot);
+    pub(super) fn seek(snapshot: &Snapshot, at: At, seq: u64) -> Option<Self> {
         let branch = snapshot.catalog.branch(at)?;
         let mut span = snapshot.seek_span(branch, seq)?;
         loop {
             let here = snapshot.span(branch, span)?;
             if let Some(cursor) = here.batches.seek(seq).or_else(|| here.batches.first()) {
-                return Some(Self { file, branch: at, span, here, cursor });
+                return Some(Self { branch: at, span, here, cursor });
             }
             // Nothing was left of it here.
             span = snapshot.next_span(span)?;
         }
-    }
-
-    /// What is walked in: the log, or a file.
-    fn view<'a>(&'a self, log: &'a Snapshot) -> &'a Snapshot {
-        self.file.as_deref().map_or(log, |file| &file.snapshot)
-    }
-
-    /// Where what may be read of this segment ends.
-    pub(super) fn end(&self, log: &Snapshot) -> u64 {
-        self.view(log).end_in(&self.here.segment)
     }
 
     /// The next batch in this segment, shown or not.
@@ -61,7 +41,7 @@ impl Walker {
 
     /// Whose batches these are, for a reader of the stream `shown_as`.
     pub(super) fn owner(&self, snapshot: &Snapshot, shown_as: StreamId) -> Owner {
-        let branch = self.view(snapshot).catalog.branch(self.branch);
+        let branch = snapshot.catalog.branch(self.branch);
         let stream = branch.map_or(shown_as, |branch| branch.stream);
         Owner { stream, generation: branch.map_or(0, Branch::generation), shown_as }
     }
@@ -77,7 +57,7 @@ impl Walker {
     /// What is here; `None` when the snapshot does not show it.
     pub(super) fn batch(&self, snapshot: &Snapshot) -> Option<BatchRef> {
         let batch = self.here.batches.get(self.cursor)?;
-        self.view(snapshot).shows(&self.here.segment, batch.offset).then_some(batch)
+        snapshot.shows(&self.here.segment, batch.offset).then_some(batch)
     }
 
     pub(super) fn next(mut self, snapshot: &Snapshot) -> Option<Self> {
@@ -106,10 +86,8 @@ impl Walker {
     ) -> Option<Self> {
         let left = self.here.segment.number();
         loop {
-            let view = self.view(snapshot);
-            let span = neighbour(view, self.span)?;
-            let here = view.span(view.catalog.branch(self.branch)?, span)?;
-            self.span = span;
+            self.span = neighbour(snapshot, self.span)?;
+            let here = snapshot.span(snapshot.catalog.branch(self.branch)?, self.span)?;
             if here.segment.number() == left {
                 continue;
             }
