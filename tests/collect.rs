@@ -396,6 +396,69 @@ fn p6_p12_a_log_collects_in_the_background() {
     assert!(snapshot.events(id).expect("known").all(|event| event.is_ok()));
 }
 
+/// Streams come and go while others move and collect: whoever loses the race writes nothing, and loses nothing.
+#[test]
+fn p6_p8_p12_streams_move_while_they_are_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = options().open(dir.path()).expect("opens");
+    let writer = |log: &Log, mark: u8| {
+        let mut stream = log.stream().expect("a stream");
+        for turn in 0..60_u8 {
+            for n in 0..4 {
+                stream.append([&[mark, turn, n][..], &[7; 400]].concat()).expect("active");
+            }
+            stream.commit().wait().expect("committed");
+            if turn % 7 == 6 {
+                stream.rewind(stream.head().get() - 2).expect("rewound");
+            }
+            stream.archive().wait().expect("archived");
+            if turn % 3 == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            stream.unarchive().wait().expect("active");
+        }
+        stream.archive().wait().expect("archived");
+        stream
+    };
+    let (mut moved, mut lost) = (0, 0);
+    let streams = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|mark| {
+                let log = log.clone();
+                scope.spawn(move || writer(&log, mark))
+            })
+            .collect();
+        while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            let report = log.move_archived().expect("open");
+            let is_race = |error: &amberlog::Error| {
+                matches!(error.kind(), ErrorKind::Conflict { .. } | ErrorKind::UnknownStream(_))
+            };
+            assert!(report.refused.iter().all(is_race), "{:?}", report.refused);
+            (moved, lost) = (moved + report.moved.len(), lost + report.refused.len());
+            let report = log.collect(CollectOptions::new().dead_percent_min(0)).expect("open");
+            assert!(report.refused.is_empty(), "{:?}", report.refused);
+        }
+        writers.into_iter().map(|one| one.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    println!("{moved} moves, {lost} of them lost the race");
+    log.move_archived().expect("open");
+    log.collect(CollectOptions::new().dead_percent_min(0)).expect("open");
+    let before = shown(&log.snapshot());
+    for stream in &streams {
+        let events = stream.events().expect("open").map(|event| event.expect("whole"));
+        let known: Vec<_> = events.map(|event| event.payload()[1..3].to_vec()).collect();
+        // Of every seventh turn the last two were dropped.
+        let kept = |turn: u8| if turn % 7 == 6 { 0..2 } else { 0..4 };
+        let expected = (0..60).flat_map(|turn| kept(turn).map(move |n| vec![turn, n]));
+        assert!(expected.eq(known), "{}", stream.id());
+    }
+    drop(streams);
+    log.close().expect("closes");
+    let found = amberlog::survey(dir.path()).expect("a log");
+    assert_eq!((found.damages, found.archive_files), (vec![], 3));
+    assert_eq!(shown(&Snapshot::open(dir.path()).expect("opens").0), before);
+}
+
 /// A collector that does not know who shares what is noticed.
 #[cfg(amberlog_sabotage)]
 #[test]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::batch::{Batch, Check, Loader, Owner};
 use super::event::{Event, EventRef, FrameAt};
-use super::walker::Walker;
+use super::walker::{Site, Walker};
 use crate::catalog::{Catalog, Cold, ColdFile, Lineage, LogPlace, Piece, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchKind;
-use crate::index::{At, BatchRef};
+use crate::index::BatchRef;
 use crate::recovery::cold::open as open_cold;
 use crate::types::{Seq, StreamId};
 
@@ -36,6 +36,9 @@ pub struct Events {
     back: Side,
 }
 
+/// What went wrong, and which seqs that costs.
+type Lost = (Error, Range<u64>);
+
 /// Where one end of the iteration stands.
 #[derive(Debug, Default)]
 struct Side {
@@ -48,26 +51,26 @@ struct Side {
     batch: Option<Batch>,
 }
 
-/// Why something cannot be read, and which seqs that costs.
-type Lost = (Error, Range<u64>);
-
 impl Side {
-    /// The piece that this seq is in. What walked in another one starts anew. An error says which seqs it costs.
-    fn enter(
-        &mut self,
-        catalog: &Catalog,
-        lineage: &Lineage,
-        seq: u64,
-    ) -> Result<Option<(At, Range<u64>)>, Lost> {
-        if self.piece.as_ref().is_none_or(|piece| !piece.seqs.contains(&seq)) {
-            self.walker = None;
-            self.piece = lineage.piece(seq).cloned();
-            let cold = self.piece.as_ref().and_then(|piece| piece.cold.clone());
-            if cold.is_some() || self.file.is_some() {
-                self.enter_file(catalog, cold.as_ref(), seq)?;
-            }
+    /// Whether the piece is known that this seq is in.
+    fn is_in(&self, seq: u64) -> bool {
+        self.piece.as_ref().is_some_and(|piece| piece.seqs.contains(&seq))
+    }
+
+    /// Goes to the piece that this seq is in, to none if there is none. What walked in another one starts anew.
+    fn enter(&mut self, catalog: &Catalog, lineage: &Lineage, seq: u64) -> Result<(), Lost> {
+        self.walker = None;
+        self.piece = lineage.piece(seq).cloned();
+        let cold = self.piece.as_ref().and_then(|piece| piece.cold.clone());
+        if cold.is_some() || self.file.is_some() {
+            self.enter_file(catalog, cold.as_ref(), seq)?;
         }
-        Ok(self.piece.as_ref().map(|piece| (piece.branch, piece.seqs.clone())))
+        Ok(())
+    }
+
+    /// Where it walks: in the log, or in a file.
+    fn view<'a>(&'a self, log: &'a Snapshot) -> &'a Snapshot {
+        self.file.as_deref().map_or(log, |file| &file.snapshot)
     }
 
     /// From the log to a file, or from one to another, or back.
@@ -196,13 +199,15 @@ impl Events {
             self.front.batch = found.map(|batch| self.show_gap(batch));
             return Ok(());
         }
-        let entered = self.front.enter(&self.snapshot.catalog, &self.lineage, self.start);
-        let entered = entered.map_err(|(error, seqs)| {
-            let lost = self.start..seqs.end.min(self.end);
-            self.start = lost.end;
-            self.failed(error, lost)
-        })?;
-        let Some((branch, seqs)) = entered else {
+        if !self.front.is_in(self.start) {
+            let entered = self.front.enter(&self.snapshot.catalog, &self.lineage, self.start);
+            entered.map_err(|(error, seqs)| {
+                let lost = self.start..seqs.end.min(self.end);
+                self.start = lost.end;
+                self.failed(error, lost)
+            })?;
+        }
+        let Some(piece) = &self.front.piece else {
             // What came before this branch cannot be found.
             let starts = self.lineage.pieces().map(|piece| piece.seqs.start);
             let next = starts.filter(|start| *start > self.start).min();
@@ -210,17 +215,19 @@ impl Events {
             self.start = lost.end;
             return Err(self.missing(None, lost));
         };
-        let limit = seqs.end;
-        let mut walker = match self.front.walker.take() {
-            Some(walker) => walker.next(&self.snapshot),
+        let (branch, limit) = (piece.branch, piece.seqs.end);
+        let walker = self.front.walker.take();
+        let view = self.front.view(&self.snapshot);
+        let mut walker = match walker {
+            Some(walker) => walker.next(view),
             None => {
-                let found = self.front.seek(&self.snapshot, branch, self.start);
-                found.map(|at| at.or_gap_before(&self.snapshot))
+                let found = Walker::seek(view, branch, self.start);
+                found.map(|at| at.or_gap_before(view))
             }
         };
         let mut gap: Option<BatchRef> = None;
         while let Some(at) = walker {
-            let Some(batch) = at.batch(&self.snapshot) else {
+            let Some(batch) = at.batch(view) else {
                 break;
             };
             match batch.kind {
@@ -231,7 +238,7 @@ impl Events {
                 BatchKind::Gap => gap = Some(batch),
                 _ => {}
             }
-            walker = at.next(&self.snapshot);
+            walker = at.next(view);
         }
         let lost = self.start..limit.min(self.end);
         self.start = limit;
@@ -250,8 +257,8 @@ impl Events {
         gap: Option<BatchRef>,
         limit: u64,
     ) -> Result<()> {
-        let owner = self.owner(&at);
-        let end = at.end(&self.snapshot);
+        let view = self.front.view(&self.snapshot);
+        let (end, owner) = (view.end_in(&at.here.segment), at.owner(view, self.stream));
         let mut dropped = 0;
         if let Some(gap) = gap.filter(|gap| gap.offset == batch.offset) {
             let loader = &mut self.front.loader;
@@ -304,27 +311,31 @@ impl Events {
             self.back.batch = found.map(|batch| self.show_gap(batch));
             return Ok(());
         }
-        let entered = self.back.enter(&self.snapshot.catalog, &self.lineage, self.end - 1);
-        let entered = entered.map_err(|(error, seqs)| {
-            let lost = seqs.start.max(self.start)..self.end;
-            self.end = lost.start;
-            self.failed(error, lost)
-        })?;
-        let Some((branch, seqs)) = entered else {
+        if !self.back.is_in(self.end - 1) {
+            let entered = self.back.enter(&self.snapshot.catalog, &self.lineage, self.end - 1);
+            entered.map_err(|(error, seqs)| {
+                let lost = seqs.start.max(self.start)..self.end;
+                self.end = lost.start;
+                self.failed(error, lost)
+            })?;
+        }
+        let Some(piece) = &self.back.piece else {
             let ends = self.lineage.pieces().map(|piece| piece.seqs.end);
             let before = ends.filter(|end| *end < self.end).max().unwrap_or(0);
             let lost = before.max(self.start)..self.end;
             self.end = lost.start;
             return Err(self.missing(None, lost));
         };
-        let first = seqs.start.max(self.start);
-        let mut walker = match self.back.walker.take() {
-            Some(walker) => walker.prev(&self.snapshot),
-            None => self.back.seek(&self.snapshot, branch, self.end - 1),
+        let (branch, first) = (piece.branch, piece.seqs.start.max(self.start));
+        let walker = self.back.walker.take();
+        let view = self.back.view(&self.snapshot);
+        let mut walker = match walker {
+            Some(walker) => walker.prev(view),
+            None => Walker::seek(view, branch, self.end - 1),
         };
         let mut after = None;
         while let Some(at) = walker {
-            let Some(batch) = at.batch(&self.snapshot) else {
+            let Some(batch) = at.batch(view) else {
                 break;
             };
             match batch.kind {
@@ -334,7 +345,7 @@ impl Events {
                 BatchKind::Gap => after = Some(batch.first_seq),
                 _ => {}
             }
-            walker = at.prev(&self.snapshot);
+            walker = at.prev(view);
         }
         let lost = first..self.end;
         let gap_first = after.unwrap_or(self.end).min(self.end);
@@ -355,8 +366,9 @@ impl Events {
         if self.end <= self.start {
             return Ok(());
         }
-        let (end, owner) = (at.end(&self.snapshot), self.owner(&at));
-        let before = at.gap_before(&self.snapshot, batch);
+        let view = self.back.view(&self.snapshot);
+        let (end, owner) = (view.end_in(&at.here.segment), at.owner(view, self.stream));
+        let before = at.gap_before(view, batch);
         let dropped = match &before {
             Some(gap) => {
                 let loader = &mut self.back.loader;
@@ -386,8 +398,9 @@ impl Events {
 
     /// The first seq of the gap right behind this batch, if there is one.
     fn back_gap(&self, at: &Walker) -> Option<u64> {
-        let next = at.clone().next(&self.snapshot)?;
-        let batch = next.batch(&self.snapshot)?;
+        let view = self.back.view(&self.snapshot);
+        let next = at.clone().next(view)?;
+        let batch = next.batch(view)?;
         (batch.kind == BatchKind::Gap).then_some(batch.first_seq)
     }
 
@@ -414,8 +427,10 @@ impl Events {
         let mut start = seq;
         while start > self.first {
             let Some(piece) = self.lineage.piece(start - 1) else { break };
-            let at = Walker::seek_in(&self.snapshot, piece, start - 1).ok().flatten();
-            let gap = at.and_then(|at| at.batch(&self.snapshot)).filter(|batch| {
+            let Ok(Some(site)) = Site::of(&self.snapshot, piece, start - 1) else { break };
+            let view = site.view(&self.snapshot);
+            let found = Walker::seek(view, site.branch, start - 1).and_then(|at| at.batch(view));
+            let gap = found.filter(|batch| {
                 let holds = batch.first_seq < start && gap_end(batch) >= start;
                 batch.kind == BatchKind::Gap && holds
             });
@@ -428,11 +443,6 @@ impl Events {
         seq - start
     }
 
-    /// Whose batches these are.
-    fn owner(&self, at: &Walker) -> Owner {
-        at.owner(&self.snapshot, self.stream)
-    }
-
     /// What was asked for and is trimmed is refused once.
     fn refuse_trimmed<T>(&mut self) -> Option<Result<T>> {
         let start = Seq(self.trimmed.take()?);
@@ -441,10 +451,6 @@ impl Events {
 }
 
 impl Side {
-    fn seek(&self, log: &Snapshot, branch: At, seq: u64) -> Option<Walker> {
-        Walker::seek(log, self.file.clone(), branch, seq)
-    }
-
     /// Loads a batch in place of the last one. Who wants the whole of it has it verified; who looks up a part of it,
     /// if nobody did since the log was opened.
     fn load(

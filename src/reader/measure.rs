@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::batch::Loader;
-use super::walker::Walker;
+use super::walker::{Site, Walker};
 use crate::catalog::{Lineage, Snapshot, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BatchKind;
@@ -42,9 +42,9 @@ impl<'a> Measure<'a> {
         let (mut from, mut until) = (self.view.start(), self.view.head);
         let mut middle = from;
         while from < until {
-            let (at, here, batch) = self.at(middle)?;
-            let end = at.end(self.snapshot);
-            self.enter(&at);
+            let (site, at, here, batch) = self.at(middle)?;
+            let end = site.view(self.snapshot).end_in(&at.here.segment);
+            self.enter(&site);
             let commit = self.loader.commit_head(&at.here.segment, batch.offset, end)?;
             if commit.time_micros <= time.as_micros() {
                 from = here.end.min(until);
@@ -78,18 +78,21 @@ impl<'a> Measure<'a> {
         let mut end = seq;
         while end > self.view.start() {
             let piece = self.lineage.piece(end - 1).cloned().ok_or_else(|| self.lost(end - 1))?;
-            let mut walker = Walker::seek_in(self.snapshot, &piece, end - 1)?;
+            let found = Site::of(self.snapshot, &piece, end - 1)?;
+            let site = found.ok_or_else(|| self.lost(end - 1))?;
+            let view = site.view(self.snapshot);
+            let mut walker = Walker::seek(view, site.branch, end - 1);
             while let Some(at) = walker {
-                let Some(batch) = at.batch(self.snapshot) else { break };
+                let Some(batch) = at.batch(view) else { break };
                 if batch.kind == BatchKind::Events && batch.first_seq < end {
-                    let owner = at.owner(self.snapshot, self.view.first.stream);
-                    let limit = at.end(self.snapshot);
-                    self.enter(&at);
+                    let owner = at.owner(view, self.view.first.stream);
+                    let limit = view.end_in(&at.here.segment);
+                    self.enter(&site);
                     let (_, head) = self.loader.head(&at.here.segment, owner, &batch, limit)?;
                     let seqs = batch.first_seq..batch.end_seq().min(end);
                     return Ok(Some((seqs, head.end - head.start)));
                 }
-                walker = at.prev(self.snapshot);
+                walker = at.prev(view);
             }
             end = piece.seqs.start;
         }
@@ -97,22 +100,24 @@ impl<'a> Measure<'a> {
     }
 
     /// The batch that holds this seq, and what else of the stream it holds; or the one in front of it, or behind.
-    fn at(&self, seq: u64) -> Result<(Walker, Range<u64>, BatchRef)> {
+    fn at(&self, seq: u64) -> Result<(Site, Walker, Range<u64>, BatchRef)> {
         let piece = self.lineage.piece(seq).ok_or_else(|| self.lost(seq))?;
-        let at = Walker::seek_in(self.snapshot, piece, seq)?.ok_or_else(|| self.lost(seq))?;
-        let batch = at.batch(self.snapshot).ok_or_else(|| self.lost(seq))?;
+        let site = Site::of(self.snapshot, piece, seq)?.ok_or_else(|| self.lost(seq))?;
+        let view = site.view(self.snapshot);
+        let at = Walker::seek(view, site.branch, seq).ok_or_else(|| self.lost(seq))?;
+        let batch = at.batch(view).ok_or_else(|| self.lost(seq))?;
         // What stands behind the piece in the same batch belongs to others.
         let seqs = batch.first_seq.max(piece.seqs.start)..batch.end_seq().min(piece.seqs.end);
         let holds = matches!(batch.kind, BatchKind::Events | BatchKind::Gap);
         let here = if holds && seqs.contains(&seq) { seqs } else { seq..seq + 1 };
-        Ok((at, here, batch))
+        Ok((site, at, here, batch))
     }
 
     /// What was loaded is of one file.
-    fn enter(&mut self, at: &Walker) {
-        if at.is_in_file() || self.is_in_file {
+    fn enter(&mut self, site: &Site) {
+        if site.is_file() || self.is_in_file {
             self.loader = Loader::default();
-            self.is_in_file = at.is_in_file();
+            self.is_in_file = site.is_file();
         }
     }
 

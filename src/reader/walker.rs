@@ -10,11 +10,37 @@ use crate::index::{At, BatchRef, Cursor, StreamBatches};
 use crate::recovery::cold::open as open_cold;
 use crate::types::StreamId;
 
+/// Where a piece of a view is read: in the log, or in an archive file.
+pub(super) struct Site {
+    file: Option<Arc<ColdFile>>,
+    pub(super) branch: At,
+}
+
+impl Site {
+    /// Where this seq of the piece is; `None` when the file does not know it.
+    pub(super) fn of(log: &Snapshot, piece: &Piece, seq: u64) -> Result<Option<Self>> {
+        let Some(cold) = &piece.cold else {
+            return Ok(Some(Self { file: None, branch: piece.branch }));
+        };
+        let file = open_cold(&log.catalog, cold)?;
+        let inside = file.snapshot.catalog.lineage(file.tip, piece.seqs.end, LogPlace::default());
+        let branch = inside.piece(seq).map(|piece| piece.branch);
+        Ok(branch.map(|branch| Self { file: Some(file), branch }))
+    }
+
+    pub(super) fn view<'a>(&'a self, log: &'a Snapshot) -> &'a Snapshot {
+        self.file.as_deref().map_or(log, |file| &file.snapshot)
+    }
+
+    /// Segments of different files have the same numbers.
+    pub(super) fn is_file(&self) -> bool {
+        self.file.is_some()
+    }
+}
+
 /// A place among the batches of a branch, over all segments.
 #[derive(Clone, Debug)]
 pub(super) struct Walker {
-    /// The archive file that the branch is in, if it is not in the log.
-    file: Option<Arc<ColdFile>>,
     branch: At,
     span: u32,
     pub(super) here: SpanBatches,
@@ -23,49 +49,17 @@ pub(super) struct Walker {
 
 impl Walker {
     /// At the newest batch that starts at or before `seq`, or at the first of all.
-    pub(super) fn seek(
-        log: &Snapshot,
-        file: Option<Arc<ColdFile>>,
-        at: At,
-        seq: u64,
-    ) -> Option<Self> {
-        let snapshot = file.as_deref().map_or(log, |file| &file.snapshot);
+    pub(super) fn seek(snapshot: &Snapshot, at: At, seq: u64) -> Option<Self> {
         let branch = snapshot.catalog.branch(at)?;
         let mut span = snapshot.seek_span(branch, seq)?;
         loop {
             let here = snapshot.span(branch, span)?;
             if let Some(cursor) = here.batches.seek(seq).or_else(|| here.batches.first()) {
-                return Some(Self { file, branch: at, span, here, cursor });
+                return Some(Self { branch: at, span, here, cursor });
             }
             // Nothing was left of it here.
             span = snapshot.next_span(span)?;
         }
-    }
-
-    /// As [`Walker::seek`], in this piece of a view, wherever its events are.
-    pub(super) fn seek_in(log: &Snapshot, piece: &Piece, seq: u64) -> Result<Option<Self>> {
-        let Some(cold) = &piece.cold else {
-            return Ok(Self::seek(log, None, piece.branch, seq));
-        };
-        let file = open_cold(&log.catalog, cold)?;
-        let inside = file.snapshot.catalog.lineage(file.tip, piece.seqs.end, LogPlace::default());
-        let branch = inside.piece(seq).map(|piece| piece.branch);
-        Ok(branch.and_then(|branch| Self::seek(log, Some(file), branch, seq)))
-    }
-
-    /// Segments of different files have the same numbers.
-    pub(super) fn is_in_file(&self) -> bool {
-        self.file.is_some()
-    }
-
-    /// What is walked in: the log, or a file.
-    fn view<'a>(&'a self, log: &'a Snapshot) -> &'a Snapshot {
-        self.file.as_deref().map_or(log, |file| &file.snapshot)
-    }
-
-    /// Where what may be read of this segment ends.
-    pub(super) fn end(&self, log: &Snapshot) -> u64 {
-        self.view(log).end_in(&self.here.segment)
     }
 
     /// The next batch in this segment, shown or not.
@@ -79,7 +73,7 @@ impl Walker {
 
     /// Whose batches these are, for a reader of the stream `shown_as`.
     pub(super) fn owner(&self, snapshot: &Snapshot, shown_as: StreamId) -> Owner {
-        let branch = self.view(snapshot).catalog.branch(self.branch);
+        let branch = snapshot.catalog.branch(self.branch);
         let stream = branch.map_or(shown_as, |branch| branch.stream);
         Owner { stream, generation: branch.map_or(0, Branch::generation), shown_as }
     }
@@ -95,7 +89,7 @@ impl Walker {
     /// What is here; `None` when the snapshot does not show it.
     pub(super) fn batch(&self, snapshot: &Snapshot) -> Option<BatchRef> {
         let batch = self.here.batches.get(self.cursor)?;
-        self.view(snapshot).shows(&self.here.segment, batch.offset).then_some(batch)
+        snapshot.shows(&self.here.segment, batch.offset).then_some(batch)
     }
 
     pub(super) fn next(mut self, snapshot: &Snapshot) -> Option<Self> {
@@ -124,10 +118,8 @@ impl Walker {
     ) -> Option<Self> {
         let left = self.here.segment.number();
         loop {
-            let view = self.view(snapshot);
-            let span = neighbour(view, self.span)?;
-            let here = view.span(view.catalog.branch(self.branch)?, span)?;
-            self.span = span;
+            self.span = neighbour(snapshot, self.span)?;
+            let here = snapshot.span(snapshot.catalog.branch(self.branch)?, self.span)?;
             if here.segment.number() == left {
                 continue;
             }
