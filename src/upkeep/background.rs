@@ -25,12 +25,18 @@ impl Background {
             let mut pause = PAUSE_MIN;
             loop {
                 let (flag, changed) = &*stopped;
-                let now = flag.lock().unwrap_or_else(PoisonError::into_inner);
-                let is_over = |stopped: &mut bool| !*stopped;
-                let waited = changed.wait_timeout_while(now, pause, is_over);
-                if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+                let mut is_over = flag.lock().unwrap_or_else(PoisonError::into_inner);
+                let end = Instant::now() + pause;
+                // By hand: the locks of a model checker have no wait with a condition and an end.
+                while !*is_over && Instant::now() < end {
+                    let left = end.saturating_duration_since(Instant::now());
+                    let waited = changed.wait_timeout(is_over, left);
+                    is_over = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                if *is_over {
                     return;
                 }
+                drop(is_over);
                 let started = Instant::now();
                 look();
                 pause = PAUSE_MIN.max(started.elapsed() * REST_FACTOR);
