@@ -241,7 +241,7 @@ impl Snapshot {
         all
     }
 
-    fn cold_of(&self, view: &View<'_>) -> Option<Arc<Cold>> {
+    pub(super) fn cold_of(&self, view: &View<'_>) -> Option<Arc<Cold>> {
         self.catalog.cold(view.tip, self.catalog.branch(view.tip)?, self.mark.end)
     }
 

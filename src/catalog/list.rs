@@ -388,6 +388,7 @@ impl StreamInfo {
             generation: 0,
             created: id.created(),
             segments: 0,
+            moved: None,
         }
     }
 }

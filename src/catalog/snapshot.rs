@@ -47,6 +47,9 @@ pub struct StreamInfo {
     pub created: Option<Timestamp>,
     /// How many segments hold a part of it.
     pub segments: usize,
+    /// The seqs that are read from its archive file ([`crate::Log::move_archived`]): by position they are shown no more
+    /// once they were collected. `None` when it never moved, or was rewound since.
+    pub moved: Option<std::ops::Range<Seq>>,
 }
 
 impl Snapshot {
@@ -153,6 +156,7 @@ impl Snapshot {
             generation: branch.generation(),
             created: view.first.stream.created(),
             segments,
+            moved: self.cold_of(view).map(|cold| Seq(cold.seqs.start)..Seq(cold.seqs.end)),
         }
     }
 

@@ -134,7 +134,8 @@ impl Stream {
             head: Seq(self.end()),
             generation: self.generation(),
             created: self.id.created(),
-            segments: durable.map_or(0, |info| info.segments),
+            segments: durable.as_ref().map_or(0, |info| info.segments),
+            moved: durable.and_then(|info| info.moved),
         }
     }
 

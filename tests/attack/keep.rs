@@ -1,5 +1,5 @@
-//! Keeping house: collecting changes nothing that anybody sees; forgetting trims exactly what is over the bound, all of it
-//! or nothing.
+//! Keeping house: collecting and moving change nothing that anybody sees; forgetting trims exactly what is over the
+//! bound, all of it or nothing.
 
 use amberlog::{Bound, CollectOptions, Durability, Error, ErrorKind, RetainOptions};
 
@@ -96,5 +96,44 @@ impl Attack {
         }
         let (snapshot, expected) = (self.log()?.snapshot(), self.oracle.now());
         self.compare(&snapshot, &expected, fired)
+    }
+
+    /// A commit for each stream that moves, and nothing that anybody sees.
+    pub(super) fn move_archived(&mut self, fired: u64) -> Result<(), String> {
+        self.settle()?;
+        if self.is_stopped() {
+            return Ok(());
+        }
+        let report = self.log()?.move_archived();
+        self.full = self.disk.capacity() < u64::MAX;
+        let failed = self.disk.faults_fired() > self.fired;
+        let is_poisoned = |error: &Error| matches!(error.kind(), ErrorKind::Poisoned) && failed;
+        let (moved, refused) = match report {
+            Ok(report) => (report.moved, report.refused),
+            Err(error) => (Vec::new(), vec![error]),
+        };
+        self.poisoned |= refused.iter().any(is_poisoned);
+        let excused = self.disk.faults_fired() > fired || self.full || self.poisoned;
+        if let Some(error) = refused.first().filter(|_| !excused) {
+            return Err(format!("not moved: {error}"));
+        }
+        let now = self.oracle.now();
+        for one in moved {
+            let is_it = |id: &amberlog::StreamId| id.archive_path() == one.path;
+            match now.iter().find(|(id, _)| is_it(id)) {
+                Some((_, content)) if content.state == Life::Archived => {}
+                _ => return Err(format!("{} was not archived", one.path.display())),
+            }
+        }
+        if self.is_stopped() {
+            return Ok(());
+        }
+        let snapshot = self.log()?.snapshot();
+        for _ in self.position + self.oracle.commits()..snapshot.position().get() {
+            self.stats.commits += 1;
+            self.oracle.succeeded(Changes::new());
+            self.oracle.synced();
+        }
+        self.compare(&snapshot, &now, fired)
     }
 }

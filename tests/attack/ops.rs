@@ -71,6 +71,8 @@ pub enum Op {
     Collect { dry_run: bool, percent: u8 },
     /// Forgets what the options do not keep, or only says what that would be.
     Retain { dry_run: bool },
+    /// Moves archived streams to files of their own.
+    Move,
     /// Lets a call go wrong that is so far away.
     Fail { calls: u8, fault: Fault },
     /// There is space again.
@@ -136,7 +138,8 @@ impl Op {
             13 => Self::CommitId { handle, id: b },
             14 if b < 192 => Self::Collect { dry_run: b.is_multiple_of(8), percent: 0 },
             14 => Self::CommitId { handle, id: b },
-            _ => Self::Retain { dry_run: b.is_multiple_of(4) },
+            _ if b < 128 => Self::Retain { dry_run: b.is_multiple_of(4) },
+            _ => Self::Move,
         }
     }
 }

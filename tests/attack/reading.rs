@@ -1,8 +1,9 @@
 //! What is read, in the oracle's terms; and whether every way of reading says the same.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use amberlog::{ErrorKind, Event, Events, Position, Query, Snapshot, StreamState};
+use amberlog::{ErrorKind, Event, Events, Position, Query, Snapshot, StreamId, StreamState};
 
 use super::oracle::{Content, Life, Slot, State};
 
@@ -46,7 +47,7 @@ fn put(slots: &mut Vec<Slot>, event: &Event, from: u64) -> Result<(), Unread> {
 
 /// Everything that a snapshot shows: by stream forwards, backwards, and by position.
 pub fn state(snapshot: &Snapshot) -> Result<State, Unread> {
-    let mut state = State::new();
+    let (mut state, mut moved) = (State::new(), BTreeSet::new());
     let all = Query::new()
         .state(StreamState::Active)
         .state(StreamState::Archived)
@@ -66,6 +67,7 @@ pub fn state(snapshot: &Snapshot) -> Result<State, Unread> {
             state.insert(info.id, Content { state: life, ..Content::default() });
             continue;
         }
+        moved.extend(info.moved.as_ref().map(|_| info.id));
         let start = info.start.get();
         let events = || snapshot.events(info.id).map_err(|error| Unread::of(&error));
         let mut slots = slots(events()?, start)?;
@@ -99,11 +101,11 @@ pub fn state(snapshot: &Snapshot) -> Result<State, Unread> {
             },
         );
     }
-    by_position(snapshot, &state)?;
+    by_position(snapshot, &state, &moved)?;
     Ok(state)
 }
 
-/// Whether all events that were ever committed to the stream are still there, and no others.
+/// Whether all events that were ever committed to the stream are still there, and no others; as long as none moved.
 fn is_plain(content: &Content) -> bool {
     content.generation == 0
         && content.start == 0
@@ -111,7 +113,12 @@ fn is_plain(content: &Content) -> bool {
         && content.state != Life::Deleted
 }
 
-fn by_position(snapshot: &Snapshot, state: &State) -> Result<(), Unread> {
+fn by_position(
+    snapshot: &Snapshot,
+    state: &State,
+    moved: &BTreeSet<StreamId>,
+) -> Result<(), Unread> {
+    let is_plain = |id: &StreamId, content: &Content| is_plain(content) && !moved.contains(id);
     let mut seen = State::new();
     let mut last = 0;
     let all = snapshot.read_all(Position::START).map_err(|error| Unread::of(&error))?;
@@ -123,13 +130,15 @@ fn by_position(snapshot: &Snapshot, state: &State) -> Result<(), Unread> {
         }
         last = position;
         // It shows what was committed, also of what was rewound or deleted since.
-        if state.get(&event.stream()).is_none_or(|content| !is_plain(content)) {
+        let id = event.stream();
+        if state.get(&id).is_none_or(|content| !is_plain(&id, content)) {
             continue;
         }
-        put(&mut seen.entry(event.stream()).or_default().slots, &event, 0)?;
+        put(&mut seen.entry(id).or_default().slots, &event, 0)?;
     }
-    let has_events = |content: &Content| is_plain(content) && !content.slots.is_empty();
-    let with_events = || state.iter().filter(|(_, content)| has_events(content));
+    let has_events =
+        |(id, content): &(&StreamId, &Content)| is_plain(id, content) && !content.slots.is_empty();
+    let with_events = || state.iter().filter(has_events);
     let same = seen.len() == with_events().count()
         && seen.iter().zip(with_events()).all(|(a, b)| a.0 == b.0 && a.1.slots == b.1.slots);
     if same {

@@ -234,6 +234,7 @@ impl Attack {
             Op::Backup { cut } => self.backup(cut, before)?,
             Op::Collect { dry_run, percent } => self.collect(dry_run, percent, before)?,
             Op::Retain { dry_run } => self.retain(dry_run, before)?,
+            Op::Move => self.move_archived(before)?,
             Op::Fail { calls: away, fault } => self.fail(calls + u64::from(away), fault),
             Op::Space => self.space(),
             Op::WriteBack => self.disk.write_back(),

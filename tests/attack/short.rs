@@ -133,6 +133,16 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([commit(0, Durability::Os, Then::Wait), COLLECT]);
             ops
         }),
+        ("an archive that moves, comes back, and moves again", {
+            let (archive, back) =
+                (Op::State { handle: 0, state: 0 }, Op::State { handle: 0, state: 2 });
+            let mut ops = vec![named];
+            ops.extend([append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(4));
+            ops.extend([archive, Op::Look, Op::Move, COLLECT, Op::LookAgain]);
+            ops.extend([Op::Fork { handle: 0, at: 1 }, append(1, SMALL), back, append(0, SMALL)]);
+            ops.extend([together, archive, Op::Move, COLLECT, Op::LookAgain, Op::Look]);
+            ops
+        }),
         ("two streams over their bound", {
             let mut ops = vec![create, named];
             ops.extend([append(0, SMALL), append(1, SMALL)].repeat(7));

@@ -86,6 +86,8 @@ struct StreamFacts {
     last_event: Option<String>,
     payload_bytes: u64,
     segments: u64,
+    /// The seqs that are in its archive file.
+    moved: Option<[u64; 2]>,
 }
 
 /// Tells what is known of the log, or of the stream that `stream` names.
@@ -190,7 +192,8 @@ fn of_stream(log: &Path, snapshot: &Snapshot, id: StreamId, out: &mut Out) -> Ou
         first_event: None,
         last_event: None,
         payload_bytes: 0,
-        segments: info.map_or(0, |info| info.segments as u64),
+        segments: info.as_ref().map_or(0, |info| info.segments as u64),
+        moved: info.and_then(|info| info.moved).map(|moved| [moved.start.get(), moved.end.get()]),
     };
     let mut last = None;
     for event in snapshot.events(id).map_err(&failed)? {
@@ -256,5 +259,11 @@ fn print_stream(facts: &StreamFacts, out: &mut Out) -> std::io::Result<()> {
         bytes_text(facts.payload_bytes),
         facts.payload_bytes
     ))?;
-    out.line(format_args!("segments       {}", facts.segments))
+    out.line(format_args!("segments       {}", facts.segments))?;
+    match facts.moved {
+        Some([start, end]) => {
+            out.line(format_args!("moved          {start}..{end} are in its archive file"))
+        }
+        None => Ok(()),
+    }
 }
