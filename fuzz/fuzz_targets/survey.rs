@@ -15,7 +15,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use amberlog::{
-    Error, ErrorKind, Event, Inspection, Log, Position, Snapshot, StreamId, Survey, repair, survey,
+    Error, ErrorKind, Event, Inspection, Log, Position, RefusedReason, Snapshot, StreamId, Survey,
+    repair, survey,
 };
 use tempfile::TempDir;
 
@@ -70,6 +71,13 @@ static ALLOCATOR: Bounded = Bounded;
 
 type Files = Vec<(u32, Vec<u8>)>;
 type Contents = BTreeMap<(StreamId, u64), Vec<u8>>;
+
+/// What a sound log shows.
+struct Truth {
+    /// Without what was trimmed and rewound.
+    by_stream: Contents,
+    by_position: Contents,
+}
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let Some((mode, rest)) = input.split_first() else {
@@ -131,8 +139,8 @@ fn changed(input: &[u8]) -> Files {
 }
 
 /// A sound log, and what it holds.
-fn sound() -> &'static (Files, Contents) {
-    static SOUND: OnceLock<(Files, Contents)> = OnceLock::new();
+fn sound() -> &'static (Files, Truth) {
+    static SOUND: OnceLock<(Files, Truth)> = OnceLock::new();
     SOUND.get_or_init(|| {
         let files = amberlog::fuzzing::log(amberlog::fuzzing::SOUND);
         let dir = write(&files);
@@ -140,13 +148,11 @@ fn sound() -> &'static (Files, Contents) {
         assert!(found.is_sound() && found.closed_cleanly, "{found:?}");
         assert_eq!(found.torn_tail, None);
         let (snapshot, _) = Snapshot::open(dir.path()).expect("readable");
-        let contents: Contents = snapshot
-            .read_all(Position::START)
-            .expect("in range")
-            .map(|event| keep(&event.expect("sound")))
-            .collect();
-        assert!(contents.len() > 20);
-        (files, contents)
+        let (by_stream, streams_fine) = read_streams(&snapshot, usize::MAX - 1);
+        let (by_position, all_fine) = read_all(&snapshot, usize::MAX - 1);
+        assert!(streams_fine && all_fine);
+        assert!(by_stream.len() > 10 && by_position.len() > 20);
+        (files, Truth { by_stream, by_position })
     })
 }
 
@@ -187,7 +193,7 @@ fn expected(files: &[(u32, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Looks at everything without changing it. True: the log is sound.
-fn look(path: &Path, bytes: usize, truth: Option<&Contents>) -> bool {
+fn look(path: &Path, bytes: usize, truth: Option<&Truth>) -> bool {
     let found = survey(path);
     let items = Inspection::open(path).expect("there is a directory");
     let items_max = ITEMS_BASE + 4 * bytes;
@@ -210,17 +216,18 @@ fn look(path: &Path, bytes: usize, truth: Option<&Contents>) -> bool {
     };
     for contents in [&by_stream, &by_position] {
         for (at, payload) in contents {
-            assert_eq!(truth.get(at), Some(payload), "nothing is made up: {at:?}");
+            assert_eq!(truth.by_position.get(at), Some(payload), "nothing is made up: {at:?}");
         }
     }
     let Ok(found) = found else { return false };
     let sound = found.is_sound() && quick.is_sound();
     if sound {
-        complete(&by_stream, streams_fine, truth, &found);
-        complete(&by_position, all_fine, truth, &found);
+        complete(&by_stream, streams_fine, &truth.by_stream, &found);
+        complete(&by_position, all_fine, &truth.by_position, &found);
     }
     if all_fine && streams_fine {
-        assert_eq!(by_stream.len(), by_position.len(), "{found:?}");
+        // By position everything is shown that was committed, also what was trimmed or rewound since.
+        assert!(by_stream.keys().all(|at| by_position.contains_key(at)), "{found:?}");
     }
     sound
 }
@@ -317,8 +324,12 @@ fn go_on(path: &Path, must_open: bool) {
     for old in known.into_iter().filter(|one| *one != id).take(4) {
         // A head that no writer reached is refused as damage.
         if let Ok(mut old) = log.resume(old) {
-            old.append(b"more").expect("room");
-            let _ = old.commit().wait();
+            // One that is archived refuses, as long as that cannot be taken back.
+            let _ = old.unarchive().wait();
+            match old.append(b"more") {
+                Ok(_) => drop(old.commit().wait()),
+                Err(refused) => assert_eq!(refused.reason, RefusedReason::Archived),
+            }
         }
     }
     let ours = |snapshot: &Snapshot| {
