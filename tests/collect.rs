@@ -39,7 +39,7 @@ fn shown(snapshot: &Snapshot) -> Shown {
         backwards.reverse();
         assert_eq!(forwards, backwards);
         // How many segments there are is what collecting is about.
-        info.segments = 0;
+        (info.segments, info.moved) = (0, None);
         all.insert(info.id, (info, forwards));
     }
     all

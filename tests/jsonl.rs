@@ -67,7 +67,7 @@ fn all(snapshot: &Snapshot) -> Vec<(StreamInfo, Vec<Seen>)> {
     let streams = snapshot.streams().into_iter();
     let with_events = streams.map(|mut info| {
         // How it is kept is another matter.
-        info.segments = 0;
+        (info.segments, info.moved) = (0, None);
         let mut events = events(snapshot, info.id);
         if let Some(first) = events.first_mut().filter(|_| info.start.get() > 0) {
             // Of a gap that reaches over the start, the part in front of it is not told.
