@@ -95,7 +95,12 @@ impl Source {
         if self.room != "bin" {
             forbidden.extend(NOT_IN_A_LIBRARY);
         }
-        let used = |word: &&str| has_word(&self.code, word);
+        // Of the system's calls those that wait are no business of the disk.
+        let code = match self.room.as_str() {
+            "sync" => self.code.replace("rustix::thread", ""),
+            _ => self.code.clone(),
+        };
+        let used = |word: &&str| has_word(&code, word);
         let mut broken: Vec<_> =
             forbidden.into_iter().filter(used).map(|word| format!("`{word}`")).collect();
         if self.room != "sync" && self.room != "bin" {
