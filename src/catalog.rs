@@ -51,6 +51,8 @@ pub(crate) struct Catalog {
     /// Each stream's first branch.
     streams: papaya::HashMap<StreamId, At>,
     branches: Arena<Branch>,
+    /// What is said of those streams of which anything is.
+    lives: Arena<ArcSwap<Version>>,
     /// Names that are given or reserved now.
     names: papaya::HashMap<Box<str>, StreamId>,
     /// One list per branch: the segments that hold a part of it.
@@ -181,6 +183,7 @@ impl Catalog {
         Self {
             streams: papaya::HashMap::new(),
             branches: Arena::new(),
+            lives: Arena::new(),
             names: papaya::HashMap::new(),
             spans: Chain::new(),
             changed: AtomicU64::new(0),
@@ -251,14 +254,34 @@ impl Catalog {
 
     /// What is said of the stream now; `None` when nothing but its events ever was.
     pub(crate) fn version(&self, root: At) -> Option<Arc<Version>> {
-        self.branch(root)?.life.load_full()
+        self.life(self.branch(root)?)
+    }
+
+    /// The same, of its first branch.
+    fn life(&self, first: &Branch) -> Option<Arc<Version>> {
+        Some(self.life_of(first)?.load_full())
+    }
+
+    fn life_of(&self, first: &Branch) -> Option<&ArcSwap<Version>> {
+        self.lives.get(At::from_word(first.life.load(Ordering::Acquire))?)
+    }
+
+    /// Says what is true of the stream from now on.
+    fn live_on(&self, first: &Branch, version: Version) {
+        let version = Arc::new(version);
+        match self.life_of(first) {
+            Some(life) => life.store(version),
+            None => {
+                let life = self.lives.push(ArcSwap::new(version));
+                first.life.store(At::word(life), Ordering::Release);
+            }
+        }
     }
 
     /// Where the stream stands.
     pub(crate) fn standing(&self, root: At) -> Option<Standing> {
         let first = self.branch(root)?;
-        let version = first.life.load();
-        let (tip, state, start) = match &*version {
+        let (tip, state, start) = match &self.life(first) {
             None => (first, StreamState::Active, 0),
             Some(version) => {
                 let tip = version.tip.map_or(Some(first), |tip| self.branch(tip))?;
@@ -343,7 +366,7 @@ impl Catalog {
             streams.insert(id, root);
         }
         for (root, first) in self.branches.iter() {
-            if first.life.load().is_some() {
+            if !first.is_plain() {
                 self.pass_names(first.stream, root);
             }
         }
@@ -388,7 +411,7 @@ impl Catalog {
             name.is_given.store(true, Ordering::Release);
         }
         let Some(first) = self.branch(root) else { return };
-        let older = first.life.load_full();
+        let older = self.life(first);
         let before = older.as_ref().map(|older| &older.meta);
         let meta = match (change.has_attributes(), before) {
             (false, Some(before)) => Arc::clone(before),
@@ -418,7 +441,7 @@ impl Catalog {
             cold,
             older,
         };
-        first.life.store(Some(Arc::new(version)));
+        self.live_on(first, version);
         self.changed.fetch_max(place.0, Ordering::AcqRel);
     }
 

@@ -172,9 +172,9 @@ impl Catalog {
 
     /// Everything that was ever said.
     fn each_cold(&self, mut visit: impl FnMut(&Arc<Cold>)) {
-        let firsts = self.branches.iter().filter(|(_, branch)| branch.before().is_none());
+        let firsts = self.branches.iter().filter(|(_, branch)| branch.is_first());
         for (_, first) in firsts.filter(|_| self.has_cold()) {
-            let newest = first.life.load().as_ref().and_then(|version| version.cold.clone());
+            let newest = self.life(first).and_then(|version| version.cold.clone());
             newest.iter().flat_map(Cold::all).for_each(&mut visit);
         }
     }
@@ -258,7 +258,7 @@ impl Snapshot {
             let changed = view.changed().is_some_and(|from| from >= since);
             changed && view.state() == StreamState::Archived && view.start() < view.head
         };
-        let views = self.firsts().filter(|(_, first)| first.life.load().is_some());
+        let views = self.firsts().filter(|(_, first)| !first.is_plain());
         let views = views.filter_map(|(root, first)| self.view_of(root, first));
         let wanted = views.filter(is_archived).filter(|view| {
             let cold = self.cold_of(view);
