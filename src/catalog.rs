@@ -22,6 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use papaya::Guard;
 
 pub(crate) use self::branch::{Branch, Lineage, Piece};
 pub(crate) use self::cold::{Cold, ColdFile, archive_path, cold_path};
@@ -387,7 +388,12 @@ impl Catalog {
             Some(root) => root,
             None => {
                 let root = self.begin(share, place)?;
-                self.streams.pin().insert(share.stream, root);
+                let guard = self.streams.guard();
+                self.streams.insert(share.stream, root, &guard);
+                // What the map has outgrown is kept until there is more to free at once, which may be never.
+                if self.branches.len() % 256 == 0 {
+                    guard.flush();
+                }
                 root
             }
         };

@@ -340,8 +340,8 @@ pub struct MemoryCosts {
 /// What things cost in memory.
 pub const MEMORY_COSTS: MemoryCosts = MemoryCosts {
     open_log: 64 << 10,
-    volatile_stream: 256,
-    idle_stream: 208,
-    durable_stream: 240,
+    volatile_stream: 240,
+    idle_stream: 184,
+    durable_stream: 224,
     index_entry: 56,
 };

@@ -8,6 +8,8 @@
 #[path = "support/counting.rs"]
 mod counting;
 
+use std::time::Instant;
+
 use amberlog::{CommitOptions, Durability, Log, MEMORY_COSTS, Stream, StreamId};
 
 use self::counting::live_bytes;
@@ -53,12 +55,14 @@ fn p10_memory_is_bounded() {
 fn volatile_streams(log: &Log) {
     let streams = std::env::var("AMBERLOG_STREAMS").ok().and_then(|text| text.parse().ok());
     let streams: u64 = streams.unwrap_or(100_000);
+    let start = Instant::now();
     let (each, made) = left_by(streams, || {
         let mut made: Vec<Stream> = Vec::with_capacity(streams as usize);
         made.extend((0..streams).map(|_| log.stream().expect("a stream")));
         made
     });
-    println!("{streams} volatile streams; a handle has {} bytes", size_of::<Stream>());
+    let handle = size_of::<Stream>();
+    println!("{streams} volatile streams in {:?}; a handle has {handle} bytes", start.elapsed());
     assert!(each <= 256.0, "{each:.1} bytes for each volatile stream");
     told("a volatile stream", MEMORY_COSTS.volatile_stream, each);
     assert_eq!(log.memory_bytes(), 0, "rings take memory as they fill");
