@@ -15,6 +15,7 @@ mod list;
 mod models;
 mod reach;
 mod snapshot;
+mod times;
 
 use std::collections::HashMap;
 use std::fmt;

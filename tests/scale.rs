@@ -9,7 +9,9 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use amberlog::{CommitOptions, Durability, Log, Order, Query, Stream, StreamId, StreamState};
+use amberlog::{
+    CommitOptions, Durability, Log, Order, Query, Stream, StreamId, StreamState, Timestamp,
+};
 use support::env_or;
 
 fn is_full() -> bool {
@@ -193,6 +195,8 @@ fn many_streams_are_opened_and_listed_quickly() {
     println!("{streams} streams: opened {opened:?}");
     let log = Log::open(dir.path()).expect("opens again");
     listings(&log, "all", &Query::new());
+    let since = Query::new().committed_from(Timestamp::from_micros(0));
+    listings(&log, "since a time", &since.committed_until(Timestamp::now()));
     if is_full() {
         assert!(opened < Duration::from_millis(100), "{opened:?} to open");
     }

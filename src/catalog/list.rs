@@ -1,10 +1,11 @@
-//! Listing and finding: pages of streams, from memory alone. No stream is opened, and nothing is left out that
+//! Listing and finding: pages of streams, from memory. No stream is opened, and nothing is left out that
 //! was not asked to be.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::snapshot::View;
+use super::times::Begin;
 use super::{Branch, LogPlace, Snapshot, StreamInfo};
 use crate::index::At;
 use crate::types::{Seq, StreamId, StreamState, Timestamp};
@@ -36,6 +37,8 @@ pub struct Query {
     parent: Option<StreamId>,
     created_from: Option<Timestamp>,
     created_until: Option<Timestamp>,
+    committed_from: Option<Timestamp>,
+    committed_until: Option<Timestamp>,
     volatile: bool,
 }
 
@@ -123,6 +126,25 @@ impl Query {
         self
     }
 
+    /// Those last committed at this time or later: the last commit of any kind counts, by its own time.
+    ///
+    /// Where the time begins is searched among the last commits of all streams, by reading the heads of about twenty
+    /// of them, whatever the number of streams; no stream is opened. What stands in front of something old is old,
+    /// whatever the clock said, as for [`crate::Log::retain`]: a clock that jumped shifts where the time begins. Streams
+    /// about which nothing can be said because heads of commits are damaged are listed. Volatile ones are not.
+    #[must_use]
+    pub fn committed_from(mut self, time: Timestamp) -> Self {
+        self.committed_from = Some(time);
+        self
+    }
+
+    /// Those last committed before this time; what [`Query::committed_from`] says holds here too.
+    #[must_use]
+    pub fn committed_until(mut self, time: Timestamp) -> Self {
+        self.committed_until = Some(time);
+        self
+    }
+
     /// Also those of this process that were never committed: only with [`crate::Log::list`]. Ordered by commits
     /// they come last. Their heads are known to their handles alone, and read 0 here.
     #[must_use]
@@ -180,7 +202,10 @@ impl Query {
     fn wants_volatile_one(&self, info: &StreamInfo) -> bool {
         let label = |key: &str| info.labels.get(key).map(String::as_str);
         let parent = info.parent.map(|(parent, _)| parent);
-        self.wants_time(info.id) && self.wants_said(info.state, info.name.as_deref(), parent, label)
+        let asks_commit = self.committed_from.is_some() || self.committed_until.is_some();
+        !asks_commit
+            && self.wants_time(info.id)
+            && self.wants_said(info.state, info.name.as_deref(), parent, label)
     }
 }
 
@@ -238,6 +263,9 @@ pub struct Page {
 /// they come, and most are turned away by one comparison.
 struct Best<'a> {
     query: &'a Query,
+    /// Where the times begin between which the last commits are to be.
+    from: Option<Begin>,
+    until: Option<Begin>,
     /// One more than the page has: that says whether there is a next one.
     max: usize,
     kept: Vec<Found>,
@@ -249,9 +277,17 @@ struct Best<'a> {
 type Found = (Cursor, Option<Box<StreamInfo>>);
 
 impl<'a> Best<'a> {
-    fn new(query: &'a Query) -> Self {
+    fn new(query: &'a Query, begin_of: impl Fn(Timestamp) -> Begin) -> Self {
         let max = query.streams_max.unwrap_or(PAGE_STREAMS).max(1).saturating_add(1);
-        Self { query, max, kept: Vec::new(), bound: None }
+        let from = query.committed_from.map(&begin_of);
+        let until = query.committed_until.map(&begin_of);
+        Self { query, from, until, max, kept: Vec::new(), bound: None }
+    }
+
+    /// Whether the last commit, which is here, is in the time that is asked for.
+    fn wants_place(&self, place: LogPlace) -> bool {
+        self.from.is_none_or(|from| from.may_be_from(place))
+            && self.until.is_none_or(|until| until.may_be_before(place))
     }
 
     fn cursor(&self, place: LogPlace, id: StreamId) -> Cursor {
@@ -288,8 +324,8 @@ impl<'a> Best<'a> {
 }
 
 impl Snapshot {
-    /// A page of streams, from memory. The time that it takes grows with the number of streams, not with
-    /// their length.
+    /// A page of streams, from memory; for [`Query::committed_from`] and [`Query::committed_until`] the heads of about
+    /// twenty commits are read. The time that it takes grows with the number of streams, not with their length.
     #[must_use]
     pub fn list(&self, query: &Query) -> Page {
         self.list_with(query, std::iter::empty())
@@ -301,7 +337,7 @@ impl Snapshot {
         query: &Query,
         volatile: impl Iterator<Item = StreamInfo>,
     ) -> Page {
-        let mut best = Best::new(query);
+        let mut best = Best::new(query, |time| self.begin_of(time));
         // About in the order of the list: so what fills the page comes early, and the rest is turned away.
         if query.backwards {
             self.firsts().rev().for_each(|first| self.consider(&mut best, first));
@@ -324,19 +360,24 @@ impl Snapshot {
         if is_plain && !query.wants_plain() {
             return;
         }
-        // Unless the stream was rewound its first branch alone tells where it ends.
-        let last = first.last();
-        let is_shown = last < self.mark.end && last != LogPlace::default() && !first.is_rewound();
-        let is_placed = is_shown || query.order == Order::Created;
-        if is_placed && !best.has_room_for(&best.cursor(last, id)) || !query.wants_time(id) {
+        let place = self.place_at_once(first);
+        let asked = match query.order {
+            Order::Created => Some(LogPlace::default()),
+            Order::Committed => place,
+        };
+        if asked.is_some_and(|asked| !best.has_room_for(&best.cursor(asked, id)))
+            || place.is_some_and(|place| !best.wants_place(place))
+            || !query.wants_time(id)
+        {
             return;
         }
-        if is_shown && is_plain {
-            return best.keep(best.cursor(last, id), None);
+        if let Some(place) = place.filter(|_| is_plain) {
+            return best.keep(best.cursor(place, id), None);
         }
         let Some(view) = self.view_of(root, first) else { return };
-        let cursor = best.cursor(self.last_place(&view), id);
-        if best.has_room_for(&cursor) && Self::wants(query, &view) {
+        let Some(place) = place.or_else(|| self.last_place(&view)) else { return };
+        let cursor = best.cursor(place, id);
+        if best.wants_place(place) && best.has_room_for(&cursor) && Self::wants(query, &view) {
             best.keep(cursor, None);
         }
     }
@@ -358,10 +399,10 @@ impl Snapshot {
     }
 
     /// Where the last commit starts that holds a part of the stream and is visible.
-    fn last_place(&self, view: &View<'_>) -> LogPlace {
-        let Some(branch) = self.catalog.branch(view.tip) else { return LogPlace::default() };
+    pub(super) fn last_place(&self, view: &View<'_>) -> Option<LogPlace> {
+        let branch = self.catalog.branch(view.tip)?;
         let last = branch.last();
-        if last < self.mark.end { last } else { self.last_shown(branch).unwrap_or_default() }
+        if last < self.mark.end { Some(last) } else { self.last_shown(branch) }
     }
 }
 
