@@ -4,6 +4,7 @@
 //! an arena of links for where each stream is, and a wall behind which nothing is shown. It is the fold
 //! of what the segments say; it decides nothing.
 
+mod ages;
 mod branch;
 mod cold;
 #[cfg(feature = "json")]
@@ -30,6 +31,7 @@ pub(crate) use self::cold::{Cold, ColdFile, archive_path, cold_path};
 #[cfg(feature = "json")]
 pub(crate) use self::history::{History, Shown, Stretch};
 pub(crate) use self::ids::{COMMIT_IDS_MAX, CommitIds};
+use self::life::Depth;
 pub(crate) use self::life::{Change, Fork, Meta, NameChange, Rewind, Version};
 pub use self::list::{Cursor, NoCursor, Order, Page, Query};
 pub(crate) use self::reach::{Candidate, Reach, Shared, Wants};
@@ -65,6 +67,9 @@ pub(crate) struct Catalog {
     /// Ids of commits before this position are forgotten.
     ids_since: AtomicU64,
     colds: cold::Colds,
+    ages: ages::Ages,
+    /// What the files say is still gathered.
+    is_opening: AtomicBool,
     /// Something that was said of streams could not be read.
     doubtful: AtomicBool,
     segments: ArcSwap<SegmentSet>,
@@ -192,6 +197,8 @@ impl Catalog {
             shared: reach::SharedByForks::default(),
             ids_since: AtomicU64::new(0),
             colds: cold::Colds::default(),
+            ages: ages::Ages::default(),
+            is_opening: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
             segments: ArcSwap::default(),
             wall: Wall::new(),
@@ -352,6 +359,7 @@ impl Catalog {
         share: Share<'_>,
         place: LogPlace,
     ) -> Option<At> {
+        self.is_opening.store(true, Ordering::Relaxed);
         if let Some(root) = gathered.root(share.stream) {
             return Some(root);
         }
@@ -362,6 +370,7 @@ impl Catalog {
 
     /// Shows the streams that were found, and says who has which name.
     pub(crate) fn adopt(&self, gathered: Gathered) {
+        self.is_opening.store(false, Ordering::Relaxed);
         let streams = self.streams.pin();
         streams.reserve(gathered.streams.len());
         for (id, root) in gathered.streams {
@@ -439,7 +448,8 @@ impl Catalog {
         {
             self.forget_cold(cold);
         }
-        let version = Version {
+        let depth = Depth::behind(older.as_ref());
+        let mut version = Version {
             from: place,
             tip: Some(tip).filter(|tip| *tip != root),
             state: after,
@@ -447,9 +457,25 @@ impl Catalog {
             meta,
             cold,
             older,
+            depth,
         };
+        self.forget_versions(&mut version);
         self.live_on(first, version);
         self.changed.fetch_max(place.0, Ordering::AcqRel);
+    }
+
+    /// Forgets what the stream was before, as far as no snapshot shows it any more: or a stream of which much is said
+    /// would take ever more memory.
+    fn forget_versions(&self, version: &mut Version) {
+        // While a log is opened nobody knows yet how much will be shown of it.
+        if self.is_opening.load(Ordering::Relaxed) {
+            return;
+        }
+        self.count_version();
+        if version.is_deep() {
+            let is_broken = broken(Sabotage::ForgetVersions);
+            version.forget(if is_broken { LogPlace::LAST } else { self.horizon() });
+        }
     }
 
     fn note_batch(&self, segment: &Segment, branch: &Branch, batch: &BatchRef) {

@@ -306,3 +306,23 @@ impl Catalog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a durable stream takes beyond what finding its events needs is at most 50 bytes, and is what is told.
+    #[test]
+    fn the_catalog_adds_little_to_the_index() {
+        fn bytes<T>(_: impl Fn(&Branch) -> &T) -> usize {
+            size_of::<T>()
+        }
+        let ends = bytes(|one| &one.span_first) + bytes(|one| &one.span_last);
+        let index =
+            bytes(|one| &one.stream) + bytes(|one| &one.head) + bytes(|one| &one.last) + ends;
+        // As the arena holds it.
+        let beyond = size_of::<OnceLock<Branch>>() - index;
+        assert_eq!(beyond as u64, crate::options::MEMORY_COSTS.catalog_stream);
+        assert!(beyond <= 50, "{beyond} bytes");
+    }
+}

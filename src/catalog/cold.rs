@@ -5,7 +5,7 @@
 //! file. The file is opened when it is first read, and nothing here decides whether it is the right one.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
@@ -14,7 +14,6 @@ use super::{Branch, Catalog, LogPlace, Snapshot};
 use crate::disk::Disk;
 use crate::format::ColdSeqs;
 use crate::index::At;
-use crate::segment::Age;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::types::{StreamId, StreamState};
@@ -56,8 +55,6 @@ pub(super) struct Colds {
     open: Mutex<VecDeque<Arc<Cold>>>,
     /// The directory was looked through once since the log was opened.
     is_swept: AtomicBool,
-    /// The times before this one of which snapshots may be left.
-    ages: Mutex<Vec<Weak<()>>>,
 }
 
 /// The path of a stream's archive file as long as another one has its place.
@@ -205,18 +202,6 @@ impl Catalog {
     /// Whether a file may be there that is to be removed, for which it has to be known what was said.
     pub(super) fn leaves_file(cold: Option<&Arc<Cold>>) -> bool {
         cold.is_some_and(|cold| cold.all().any(|one| !one.is_gone.load(Ordering::Relaxed)))
-    }
-
-    /// Whether no snapshot is left that was taken before this was asked: none that may read a file which later ones
-    /// do not need.
-    pub(crate) fn is_unpinned(&self) -> bool {
-        let mut ages = self.colds.ages.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Age::default();
-        let before = self.segments.rcu(|segments| segments.in_age(&now));
-        ages.push(Arc::downgrade(before.age()));
-        drop(before);
-        ages.retain(|age| age.strong_count() > 0);
-        ages.is_empty()
     }
 }
 
