@@ -78,6 +78,10 @@ pub enum Sabotage {
     RemoveEarly,
     /// Who collects relies on what was not synced, or was not acknowledged for all to see.
     CollectUnproven,
+    /// A file that has lost its name is shortened whoever reads it.
+    ShortenShared,
+    /// A file is shortened before it is certain that it has lost its name.
+    ShortenEarly,
     /// What is forgotten of several streams at once is committed stream by stream.
     RetainApart,
     /// A commit says that a stream moved to a file that is not synced.
@@ -98,6 +102,8 @@ pub enum Sabotage {
     LeaveGroup,
     /// A ticket that is polled looks for the outcome, and only then leaves its waker.
     LateWaker,
+    /// Who waits listens only after looking.
+    ListenLate,
     /// Closing takes the writer away from those who are queued.
     LeaveQueue,
     /// A reader of the watermark does not look again.

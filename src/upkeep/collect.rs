@@ -7,6 +7,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::pace::Pace;
+use super::release::Nameless;
 use super::rewrite::Rewrite;
 use crate::catalog::{Candidate, Snapshot, Wants};
 use crate::disk::Disk;
@@ -127,13 +129,14 @@ struct Gain {
 }
 
 impl Collector<'_> {
-    pub(crate) fn collect(&self) -> Result<CollectReport> {
+    /// Those that lost their names are given back by whoever holds nothing of them any more.
+    pub(crate) fn collect(&self, nameless: &mut Nameless) -> Result<CollectReport> {
         let mut report = CollectReport::default();
         for run in self.runs(&mut report) {
             if (self.is_over)() {
                 break;
             }
-            match self.rewrite(&run) {
+            match self.rewrite(&run, nameless) {
                 Ok(done) => report.runs.push(done),
                 Err(error) if matches!(error.kind(), ErrorKind::Closed) => return Err(error),
                 Err(error) => report.refused.push(error),
@@ -199,7 +202,7 @@ impl Collector<'_> {
         Ok(wanted.then(|| Gain { segment: Arc::clone(segment), kept_bytes, is_worth_it }))
     }
 
-    fn rewrite(&self, run: &[Arc<Segment>]) -> Result<CollectedRun> {
+    fn rewrite(&self, run: &[Arc<Segment>], nameless: &mut Nameless) -> Result<CollectedRun> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return Err(Error::new(ErrorKind::Closed, "collect"));
         };
@@ -207,7 +210,7 @@ impl Collector<'_> {
             return Err(last.error("collect", COMMITS_AT));
         };
         if !self.options.dry_run {
-            rewrite.write_to(self.disk)?;
+            rewrite.write_to(self.disk, Pace::new(&self.snapshot.catalog, self.disk))?;
         }
         let made = run
             .iter()
@@ -238,6 +241,7 @@ impl Collector<'_> {
                 (self.prove)()
                     .inspect_err(|_| drop(self.disk.remove(&unfinished_path(last.number()))))?;
             }
+            run.iter().for_each(|old| nameless.hold(self.disk, &path(old.number())));
             self.put_in_place(run, &sparse)?;
         }
         Ok(done)
