@@ -401,7 +401,7 @@ impl Catalog {
                 let guard = self.streams.guard();
                 self.streams.insert(share.stream, root, &guard);
                 // What the map has outgrown is kept until there is more to free at once, which may be never.
-                if self.branches.len() % 256 == 0 {
+                if self.branches.len().is_multiple_of(256) {
                     guard.flush();
                 }
                 root

@@ -150,7 +150,7 @@ mod tests {
                 for time in 0..=31 {
                     let ((old, new), _) = search(&times, time);
                     let readable = |n: &u64| !is_lost(*n);
-                    let last_old = (1..=30).filter(|n| *n < time).filter(readable).last();
+                    let last_old = (1..=30).filter(|n| *n < time).rfind(readable);
                     let first_new = (1..=30).filter(|n| *n >= time).find(readable);
                     assert_eq!((old, new), (last_old.unwrap_or(0), first_new.unwrap_or(31)));
                 }

@@ -11,6 +11,10 @@ static NONE: VecDeque<Arc<Pending>> = VecDeque::new();
 
 /// Commits whose buffers have not come back yet, oldest first.
 #[derive(Default, Debug)]
+#[expect(
+    clippy::box_collection,
+    reason = "a queue is four words, which most streams would have for nothing"
+)]
 pub(super) struct InFlight(Option<Box<VecDeque<Arc<Pending>>>>);
 
 impl Deref for InFlight {
