@@ -4,6 +4,7 @@
 //! an arena of links for where each stream is, and a wall behind which nothing is shown. It is the fold
 //! of what the segments say; it decides nothing.
 
+mod ages;
 mod branch;
 mod cold;
 #[cfg(feature = "json")]
@@ -15,6 +16,7 @@ mod list;
 mod models;
 mod reach;
 mod snapshot;
+mod times;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,12 +24,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use papaya::Guard;
 
 pub(crate) use self::branch::{Branch, Lineage, Piece};
 pub(crate) use self::cold::{Cold, ColdFile, archive_path, cold_path};
 #[cfg(feature = "json")]
 pub(crate) use self::history::{History, Shown, Stretch};
 pub(crate) use self::ids::{COMMIT_IDS_MAX, CommitIds};
+use self::life::Depth;
 pub(crate) use self::life::{Change, Fork, Meta, NameChange, Rewind, Version};
 pub use self::list::{Cursor, NoCursor, Order, Page, Query};
 pub(crate) use self::reach::{Candidate, Reach, Shared, Wants};
@@ -51,6 +55,8 @@ pub(crate) struct Catalog {
     /// Each stream's first branch.
     streams: papaya::HashMap<StreamId, At>,
     branches: Arena<Branch>,
+    /// What is said of those streams of which anything is.
+    lives: Arena<ArcSwap<Version>>,
     /// Names that are given or reserved now.
     names: papaya::HashMap<Box<str>, StreamId>,
     /// One list per branch: the segments that hold a part of it.
@@ -61,6 +67,9 @@ pub(crate) struct Catalog {
     /// Ids of commits before this position are forgotten.
     ids_since: AtomicU64,
     colds: cold::Colds,
+    ages: ages::Ages,
+    /// What the files say is still gathered.
+    is_opening: AtomicBool,
     /// Something that was said of streams could not be read.
     doubtful: AtomicBool,
     segments: ArcSwap<SegmentSet>,
@@ -181,12 +190,15 @@ impl Catalog {
         Self {
             streams: papaya::HashMap::new(),
             branches: Arena::new(),
+            lives: Arena::new(),
             names: papaya::HashMap::new(),
             spans: Chain::new(),
             changed: AtomicU64::new(0),
             shared: reach::SharedByForks::default(),
             ids_since: AtomicU64::new(0),
             colds: cold::Colds::default(),
+            ages: ages::Ages::default(),
+            is_opening: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
             segments: ArcSwap::default(),
             wall: Wall::new(),
@@ -251,14 +263,34 @@ impl Catalog {
 
     /// What is said of the stream now; `None` when nothing but its events ever was.
     pub(crate) fn version(&self, root: At) -> Option<Arc<Version>> {
-        self.branch(root)?.life.load_full()
+        self.life(self.branch(root)?)
+    }
+
+    /// The same, of its first branch.
+    fn life(&self, first: &Branch) -> Option<Arc<Version>> {
+        Some(self.life_of(first)?.load_full())
+    }
+
+    fn life_of(&self, first: &Branch) -> Option<&ArcSwap<Version>> {
+        self.lives.get(At::from_word(first.life.load(Ordering::Acquire))?)
+    }
+
+    /// Says what is true of the stream from now on.
+    fn live_on(&self, first: &Branch, version: Version) {
+        let version = Arc::new(version);
+        match self.life_of(first) {
+            Some(life) => life.store(version),
+            None => {
+                let life = self.lives.push(ArcSwap::new(version));
+                first.life.store(At::word(life), Ordering::Release);
+            }
+        }
     }
 
     /// Where the stream stands.
     pub(crate) fn standing(&self, root: At) -> Option<Standing> {
         let first = self.branch(root)?;
-        let version = first.life.load();
-        let (tip, state, start) = match &*version {
+        let (tip, state, start) = match &self.life(first) {
             None => (first, StreamState::Active, 0),
             Some(version) => {
                 let tip = version.tip.map_or(Some(first), |tip| self.branch(tip))?;
@@ -327,6 +359,7 @@ impl Catalog {
         share: Share<'_>,
         place: LogPlace,
     ) -> Option<At> {
+        self.is_opening.store(true, Ordering::Relaxed);
         if let Some(root) = gathered.root(share.stream) {
             return Some(root);
         }
@@ -337,13 +370,14 @@ impl Catalog {
 
     /// Shows the streams that were found, and says who has which name.
     pub(crate) fn adopt(&self, gathered: Gathered) {
+        self.is_opening.store(false, Ordering::Relaxed);
         let streams = self.streams.pin();
         streams.reserve(gathered.streams.len());
         for (id, root) in gathered.streams {
             streams.insert(id, root);
         }
         for (root, first) in self.branches.iter() {
-            if first.life.load().is_some() {
+            if !first.is_plain() {
                 self.pass_names(first.stream, root);
             }
         }
@@ -364,7 +398,12 @@ impl Catalog {
             Some(root) => root,
             None => {
                 let root = self.begin(share, place)?;
-                self.streams.pin().insert(share.stream, root);
+                let guard = self.streams.guard();
+                self.streams.insert(share.stream, root, &guard);
+                // What the map has outgrown is kept until there is more to free at once, which may be never.
+                if self.branches.len().is_multiple_of(256) {
+                    guard.flush();
+                }
                 root
             }
         };
@@ -388,7 +427,7 @@ impl Catalog {
             name.is_given.store(true, Ordering::Release);
         }
         let Some(first) = self.branch(root) else { return };
-        let older = first.life.load_full();
+        let older = self.life(first);
         let before = older.as_ref().map(|older| &older.meta);
         let meta = match (change.has_attributes(), before) {
             (false, Some(before)) => Arc::clone(before),
@@ -409,7 +448,8 @@ impl Catalog {
         {
             self.forget_cold(cold);
         }
-        let version = Version {
+        let depth = Depth::behind(older.as_ref());
+        let mut version = Version {
             from: place,
             tip: Some(tip).filter(|tip| *tip != root),
             state: after,
@@ -417,9 +457,25 @@ impl Catalog {
             meta,
             cold,
             older,
+            depth,
         };
-        first.life.store(Some(Arc::new(version)));
+        self.forget_versions(&mut version);
+        self.live_on(first, version);
         self.changed.fetch_max(place.0, Ordering::AcqRel);
+    }
+
+    /// Forgets what the stream was before, as far as no snapshot shows it any more: or a stream of which much is said
+    /// would take ever more memory.
+    fn forget_versions(&self, version: &mut Version) {
+        // While a log is opened nobody knows yet how much will be shown of it.
+        if self.is_opening.load(Ordering::Relaxed) {
+            return;
+        }
+        self.count_version();
+        if version.is_deep() {
+            let is_broken = broken(Sabotage::ForgetVersions);
+            version.forget(if is_broken { LogPlace::LAST } else { self.horizon() });
+        }
     }
 
     fn note_batch(&self, segment: &Segment, branch: &Branch, batch: &BatchRef) {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use papaya::Guard;
+
 use crate::catalog::{Candidate, Catalog, LogPlace, Meta, Reach, Snapshot, Wants};
 use crate::commit::{Encoded, Part, Pending, Queue, Seat};
 use crate::disk::{Disk, process_id};
@@ -78,6 +80,17 @@ impl Core {
             process: process_id(),
             survey,
             path,
+        }
+    }
+
+    /// A new stream, with nothing on disk.
+    pub(crate) fn add_volatile(&self, id: StreamId) {
+        let guard = self.volatile.guard();
+        self.volatile.insert(id, None, &guard);
+        // What the map has outgrown is kept until there is more to free at once, which may be never: as much again as
+        // the map itself.
+        if id.as_bytes()[15] == 0 {
+            guard.flush();
         }
     }
 

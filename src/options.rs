@@ -333,6 +333,8 @@ pub struct MemoryCosts {
     /// A durable stream without a name, open or not: its entry in the catalog. Each further segment that holds a
     /// part of it adds 40 bytes.
     pub durable_stream: u64,
+    /// What of that the catalog keeps beyond what finding the stream's events needs.
+    pub catalog_stream: u64,
     /// A batch in a segment that is not sealed yet. One that is sealed costs no memory.
     pub index_entry: u64,
 }
@@ -340,8 +342,9 @@ pub struct MemoryCosts {
 /// What things cost in memory.
 pub const MEMORY_COSTS: MemoryCosts = MemoryCosts {
     open_log: 64 << 10,
-    volatile_stream: 256,
-    idle_stream: 208,
-    durable_stream: 240,
+    volatile_stream: 240,
+    idle_stream: 184,
+    durable_stream: 224,
+    catalog_stream: 24,
     index_entry: 56,
 };

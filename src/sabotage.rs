@@ -56,6 +56,8 @@ pub enum Sabotage {
     ForgetRewinds,
     /// What a fork shares is not found.
     ForgetBases,
+    /// What a stream was before is forgotten, whoever still sees it.
+    ForgetVersions,
     /// Archived and deleted streams are written.
     SkipState,
     /// A commit is written wherever its stream stands.

@@ -1,16 +1,17 @@
 //! The handle of one stream: append, commit, read; what a stream goes through beside that is in the files below.
 //! Wiring only.
 
+mod flight;
 #[cfg(feature = "json")]
 mod given;
 mod meta;
 mod past;
 mod state;
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use self::flight::InFlight;
 pub use self::past::Savepoint;
 use crate::catalog::{Change, Lineage, LogPlace, Snapshot};
 use crate::commit::{Encoded, Part, Pending, Seat, Ticket};
@@ -80,14 +81,14 @@ pub struct Stream {
     /// What may be done with it, as this handle knows.
     state: StreamState,
     /// Commits whose buffers have not come back yet, oldest first.
-    in_flight: VecDeque<Arc<Pending>>,
+    in_flight: InFlight,
 }
 
 impl Stream {
     pub(crate) fn create(core: Arc<Core>, options: &StreamOptions) -> Result<Self> {
         let limits = limits(&core, options, "stream")?;
         let id = StreamId::new();
-        core.volatile.pin().insert(id, None);
+        core.add_volatile(id);
         let mut stream = Self::with(core, id, limits);
         if let Some(name) = &options.name {
             stream.rename(name)?;
@@ -130,7 +131,7 @@ impl Stream {
 
     fn with(core: Arc<Core>, id: StreamId, limits: Limits) -> Self {
         let ring = Ring::new(limits, Arc::clone(&core.budget));
-        let (state, in_flight) = (StreamState::Active, VecDeque::new());
+        let (state, in_flight) = (StreamState::Active, InFlight::default());
         Self { id, core, ring, next: 0, generation: 0, root: None, change: None, state, in_flight }
     }
 

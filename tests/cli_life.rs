@@ -209,5 +209,12 @@ fn ls_gives_pages_in_either_direction() {
     assert_eq!(names(&bench, &["--name", "1"]).len(), 10);
     assert!(names(&bench, &["--since", "2999-01-01"]).is_empty());
     assert_eq!(names(&bench, &["--until", "2999-01-01"]).len(), 25);
+    for (time, since, until) in [("2999-01-01", 0, 25), ("2020-01-01", 25, 0)] {
+        assert_eq!(names(&bench, &["--committed-since", time]).len(), since);
+        assert_eq!(names(&bench, &["--committed-until", time]).len(), until);
+    }
+    let both = ["--committed-since", "2020-01-01", "--committed-until", "2999-01-01"];
+    assert_eq!(names(&bench, &[&both[..], &["--order", "committed"]].concat()).len(), 25);
     bench.run(&["ls", "LOG", "--since", "yesterday"]).ends_with(2);
+    bench.run(&["ls", "LOG", "--committed-until", "yesterday"]).ends_with(2);
 }

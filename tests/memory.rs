@@ -8,6 +8,8 @@
 #[path = "support/counting.rs"]
 mod counting;
 
+use std::time::Instant;
+
 use amberlog::{CommitOptions, Durability, Log, MEMORY_COSTS, Stream, StreamId};
 
 use self::counting::live_bytes;
@@ -47,18 +49,21 @@ fn p10_memory_is_bounded() {
     commits(&log);
     drop(log);
     durable_streams();
+    changes();
 }
 
 /// A stream that is only there costs at most 256 bytes, its handle included.
 fn volatile_streams(log: &Log) {
     let streams = std::env::var("AMBERLOG_STREAMS").ok().and_then(|text| text.parse().ok());
     let streams: u64 = streams.unwrap_or(100_000);
+    let start = Instant::now();
     let (each, made) = left_by(streams, || {
         let mut made: Vec<Stream> = Vec::with_capacity(streams as usize);
         made.extend((0..streams).map(|_| log.stream().expect("a stream")));
         made
     });
-    println!("{streams} volatile streams; a handle has {} bytes", size_of::<Stream>());
+    let handle = size_of::<Stream>();
+    println!("{streams} volatile streams in {:?}; a handle has {handle} bytes", start.elapsed());
     assert!(each <= 256.0, "{each:.1} bytes for each volatile stream");
     told("a volatile stream", MEMORY_COSTS.volatile_stream, each);
     assert_eq!(log.memory_bytes(), 0, "rings take memory as they fill");
@@ -110,6 +115,27 @@ fn commit_all(log: &Log, streams: &mut [Stream]) {
         some.iter_mut().for_each(|stream| assert!(stream.append(b"one").is_ok()));
         log.commit_all_with(some, os).wait().expect("committed");
     }
+}
+
+/// What a stream was is forgotten once nobody can see it: however often it changes, it takes no more memory.
+fn changes() {
+    const CHANGES: u64 = 100_000;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let options = Log::options().segment_bytes_first(256 << 10).segment_bytes_max(256 << 10);
+    let log = options.open(dir.path().join("log")).expect("opens");
+    let os = CommitOptions::new().durability(Durability::Os);
+    let mut stream = log.stream().expect("a stream");
+    let mut change = |n: u64, labels: u64| {
+        for label in 0..labels {
+            stream.set_label(&format!("label {label}"), &n.to_string()).expect("fine");
+        }
+        stream.commit_with(os).wait().expect("committed");
+    };
+    (0..1_000).for_each(|n| change(n, 11));
+    let (each, ()) = left_by(CHANGES, || (0..CHANGES).for_each(|n| change(n, 1)));
+    println!("{CHANGES} changes of one of 11 labels: {each:.1} bytes each");
+    // Each is in the index until its segment is sealed. Kept, it would take about 1,200.
+    assert!(each < 60.0, "{each:.1} bytes for each change of a label");
 }
 
 /// Once a ring has its size, an append allocates nothing.

@@ -8,17 +8,17 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwapOption;
-
-use super::life::{Fork, Rewind, Version};
+use super::life::{Fork, Rewind};
 use super::{Catalog, Cold, LogPlace};
 use crate::index::{At, NONE};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::types::StreamId;
 
 /// A run of seqs. The first branch of a stream stands for the stream: it alone has a life.
+///
+/// With the word that says that it is there, one takes a cache line: lists look at each of them.
 pub(crate) struct Branch {
     pub(crate) stream: StreamId,
     /// The seq that the next event gets: what commits are checked against.
@@ -29,8 +29,12 @@ pub(crate) struct Branch {
     pub(super) last: AtomicU64,
     /// `None`: it is the first of a stream that is no fork.
     origin: Option<Box<Origin>>,
-    /// What became of the stream, if anything did but events.
-    pub(super) life: ArcSwapOption<Version>,
+    /// What became of the stream, if anything did but events: its number among the catalog's lives.
+    pub(super) life: AtomicU32,
+    /// It is the first of its stream.
+    is_first: bool,
+    /// Another branch of the same stream took over. What shows that sees this too.
+    is_rewound: AtomicBool,
 }
 
 /// How a branch began.
@@ -61,8 +65,10 @@ impl Branch {
             span_first: AtomicU32::new(NONE),
             span_last: AtomicU32::new(NONE),
             last: AtomicU64::new(0),
+            life: AtomicU32::new(0),
+            is_first: origin.as_ref().is_none_or(|origin| origin.before.is_none()),
+            is_rewound: AtomicBool::new(false),
             origin,
-            life: ArcSwapOption::empty(),
         }
     }
 
@@ -98,6 +104,7 @@ impl Branch {
         generation: u32,
         from: LogPlace,
     ) -> Self {
+        before.1.is_rewound.store(true, Ordering::Release);
         let base = Base { stream, generation: before.1.generation(), at: OnceLock::from(before.0) };
         let origin =
             Origin { generation, from, start: rewind.to, base: Some(base), before: Some(before.0) };
@@ -106,6 +113,21 @@ impl Branch {
 
     pub(crate) fn head(&self) -> u64 {
         self.head.load(Ordering::Acquire)
+    }
+
+    /// Whether it is the first of its stream.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// Whether nothing was ever said of the stream but its events. Of its first branch.
+    pub(super) fn is_plain(&self) -> bool {
+        self.life.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether the stream is in another branch by now.
+    pub(super) fn is_rewound(&self) -> bool {
+        self.is_rewound.load(Ordering::Acquire)
     }
 
     pub(crate) fn generation(&self) -> u32 {
@@ -133,7 +155,7 @@ impl Branch {
 
     /// Whether it shares a segment's entries of its stream with other branches: then which offsets are its own.
     pub(super) fn offsets_in(&self, segment: &Segment) -> Option<Range<u64>> {
-        if self.origin.is_none() && self.life.load().is_none() {
+        if self.origin.is_none() && self.is_plain() {
             return None;
         }
         let from = self.origin.as_ref().map_or(LogPlace::default(), |origin| origin.from);
@@ -282,5 +304,25 @@ impl Catalog {
                 None => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a durable stream takes beyond what finding its events needs is at most 50 bytes, and is what is told.
+    #[test]
+    fn the_catalog_adds_little_to_the_index() {
+        fn bytes<T>(_: impl Fn(&Branch) -> &T) -> usize {
+            size_of::<T>()
+        }
+        let ends = bytes(|one| &one.span_first) + bytes(|one| &one.span_last);
+        let index =
+            bytes(|one| &one.stream) + bytes(|one| &one.head) + bytes(|one| &one.last) + ends;
+        // As the arena holds it.
+        let beyond = size_of::<OnceLock<Branch>>() - index;
+        assert_eq!(beyond as u64, crate::options::MEMORY_COSTS.catalog_stream);
+        assert!(beyond <= 50, "{beyond} bytes");
     }
 }

@@ -5,7 +5,7 @@
 //! file. The file is opened when it is first read, and nothing here decides whether it is the right one.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
@@ -14,7 +14,6 @@ use super::{Branch, Catalog, LogPlace, Snapshot};
 use crate::disk::Disk;
 use crate::format::ColdSeqs;
 use crate::index::At;
-use crate::segment::Age;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::types::{StreamId, StreamState};
@@ -56,8 +55,6 @@ pub(super) struct Colds {
     open: Mutex<VecDeque<Arc<Cold>>>,
     /// The directory was looked through once since the log was opened.
     is_swept: AtomicBool,
-    /// The times before this one of which snapshots may be left.
-    ages: Mutex<Vec<Weak<()>>>,
 }
 
 /// The path of a stream's archive file as long as another one has its place.
@@ -172,9 +169,9 @@ impl Catalog {
 
     /// Everything that was ever said.
     fn each_cold(&self, mut visit: impl FnMut(&Arc<Cold>)) {
-        let firsts = self.branches.iter().filter(|(_, branch)| branch.before().is_none());
+        let firsts = self.branches.iter().filter(|(_, branch)| branch.is_first());
         for (_, first) in firsts.filter(|_| self.has_cold()) {
-            let newest = first.life.load().as_ref().and_then(|version| version.cold.clone());
+            let newest = self.life(first).and_then(|version| version.cold.clone());
             newest.iter().flat_map(Cold::all).for_each(&mut visit);
         }
     }
@@ -205,18 +202,6 @@ impl Catalog {
     /// Whether a file may be there that is to be removed, for which it has to be known what was said.
     pub(super) fn leaves_file(cold: Option<&Arc<Cold>>) -> bool {
         cold.is_some_and(|cold| cold.all().any(|one| !one.is_gone.load(Ordering::Relaxed)))
-    }
-
-    /// Whether no snapshot is left that was taken before this was asked: none that may read a file which later ones
-    /// do not need.
-    pub(crate) fn is_unpinned(&self) -> bool {
-        let mut ages = self.colds.ages.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Age::default();
-        let before = self.segments.rcu(|segments| segments.in_age(&now));
-        ages.push(Arc::downgrade(before.age()));
-        drop(before);
-        ages.retain(|age| age.strong_count() > 0);
-        ages.is_empty()
     }
 }
 
@@ -258,7 +243,7 @@ impl Snapshot {
             let changed = view.changed().is_some_and(|from| from >= since);
             changed && view.state() == StreamState::Archived && view.start() < view.head
         };
-        let views = self.firsts().filter(|(_, first)| first.life.load().is_some());
+        let views = self.firsts().filter(|(_, first)| !first.is_plain());
         let views = views.filter_map(|(root, first)| self.view_of(root, first));
         let wanted = views.filter(is_archived).filter(|view| {
             let cold = self.cold_of(view);

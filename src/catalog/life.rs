@@ -22,8 +22,11 @@ pub(crate) struct Meta {
     pub(crate) parent: Option<(StreamId, u64)>,
 }
 
+/// Of fewer versions than this nobody asks which of them are needed.
+const VERSIONS_MIN: u32 = 4;
+
 /// What is true of a stream from a place on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Version {
     /// The commit that made it so starts here.
     pub(crate) from: LogPlace,
@@ -36,9 +39,56 @@ pub(crate) struct Version {
     /// What of it is in archive files.
     pub(super) cold: Option<Arc<Cold>>,
     pub(super) older: Option<Arc<Self>>,
+    pub(super) depth: Depth,
+}
+
+/// How many versions stand behind one.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Depth {
+    versions: u32,
+    /// With so many it is asked again which of them are needed: with twice as many as were, so that each version costs
+    /// the same however long a snapshot keeps them.
+    ask_at: u32,
+}
+
+impl Depth {
+    /// That of a version in front of this one.
+    pub(super) fn behind(older: Option<&Arc<Version>>) -> Self {
+        let before = older.map_or_else(Self::default, |older| older.depth);
+        let versions = before.versions + u32::from(older.is_some());
+        Self { versions, ask_at: before.ask_at.max(VERSIONS_MIN) }
+    }
 }
 
 impl Version {
+    /// Whether it is time to [`forget`](Self::forget) older ones. Of a deleted stream all are kept: they say where it
+    /// was deleted.
+    pub(super) fn is_deep(&self) -> bool {
+        self.state != StreamState::Deleted && self.depth.versions >= self.depth.ask_at
+    }
+
+    /// Forgets older versions that nobody sees who sees what is in front of `horizon`. Who has found one of them keeps it.
+    pub(super) fn forget(&mut self, horizon: LogPlace) {
+        let mut kept = Vec::new();
+        let mut next = self.older.clone();
+        while let Some(version) = next {
+            next = version.older.clone().filter(|_| version.from >= horizon);
+            kept.push(version);
+        }
+        let is_cut = kept.last().is_some_and(|oldest| oldest.older.is_some());
+        if is_cut {
+            self.older = None;
+            for version in kept.iter().rev() {
+                let mut copy = Self::clone(version);
+                copy.older = self.older.take();
+                copy.depth = Depth::behind(copy.older.as_ref());
+                self.older = Some(Arc::new(copy));
+            }
+            self.depth = Depth::behind(self.older.as_ref());
+        }
+        self.depth.ask_at = self.depth.versions.saturating_mul(2).max(VERSIONS_MIN);
+    }
+
     /// The version that was true in front of `end`.
     pub(super) fn before(self: &Arc<Self>, end: LogPlace) -> Option<Arc<Self>> {
         let mut at = self;

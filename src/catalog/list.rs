@@ -1,12 +1,13 @@
-//! Listing and finding: pages of streams, from memory alone. No stream is opened, and nothing is left out that
+//! Listing and finding: pages of streams, from memory. No stream is opened, and nothing is left out that
 //! was not asked to be.
 
-use std::collections::BinaryHeap;
 use std::fmt;
 use std::str::FromStr;
 
 use super::snapshot::View;
-use super::{LogPlace, Snapshot, StreamInfo};
+use super::times::Begin;
+use super::{Branch, LogPlace, Snapshot, StreamInfo};
+use crate::index::At;
 use crate::types::{Seq, StreamId, StreamState, Timestamp};
 
 /// Streams on a page, unless another number is asked for.
@@ -36,6 +37,8 @@ pub struct Query {
     parent: Option<StreamId>,
     created_from: Option<Timestamp>,
     created_until: Option<Timestamp>,
+    committed_from: Option<Timestamp>,
+    committed_until: Option<Timestamp>,
     volatile: bool,
 }
 
@@ -123,6 +126,25 @@ impl Query {
         self
     }
 
+    /// Those last committed at this time or later: the last commit of any kind counts, by its own time.
+    ///
+    /// Where the time begins is searched among the last commits of all streams, by reading the heads of about twenty
+    /// of them, whatever the number of streams; no stream is opened. What stands in front of something old is old,
+    /// whatever the clock said, as for [`crate::Log::retain`]: a clock that jumped shifts where the time begins. Streams
+    /// about which nothing can be said because heads of commits are damaged are listed. Volatile ones are not.
+    #[must_use]
+    pub fn committed_from(mut self, time: Timestamp) -> Self {
+        self.committed_from = Some(time);
+        self
+    }
+
+    /// Those last committed before this time; what [`Query::committed_from`] says holds here too.
+    #[must_use]
+    pub fn committed_until(mut self, time: Timestamp) -> Self {
+        self.committed_until = Some(time);
+        self
+    }
+
     /// Also those of this process that were never committed: only with [`crate::Log::list`]. Ordered by commits
     /// they come last. Their heads are known to their handles alone, and read 0 here.
     #[must_use]
@@ -152,24 +174,38 @@ impl Query {
         })
     }
 
-    /// Whether it asks for what only streams have of which something was said.
-    fn is_plain(&self) -> bool {
-        self.labels.is_empty() && self.name_prefix.is_none() && self.parent.is_none()
+    /// Whether a stream may be wanted of which nothing was ever said.
+    fn wants_plain(&self) -> bool {
+        let asks = !self.labels.is_empty() || self.name_prefix.is_some() || self.parent.is_some();
+        !asks && self.wants_state(StreamState::Active)
     }
 
-    /// Whether the stream is one of those that are asked for.
-    pub(crate) fn wants(&self, info: &StreamInfo) -> bool {
-        let starts = |prefix: &String| {
-            info.name.as_deref().is_some_and(|name| name.starts_with(prefix.as_str()))
-        };
+    /// Whether what is said of the stream is what is asked for.
+    fn wants_said<'a>(
+        &self,
+        state: StreamState,
+        name: Option<&str>,
+        parent: Option<StreamId>,
+        label: impl Fn(&str) -> Option<&'a str>,
+    ) -> bool {
+        let starts = |prefix: &String| name.is_some_and(|name| name.starts_with(prefix.as_str()));
         let has = |(key, value): &(String, Option<String>)| {
-            info.labels.get(key).is_some_and(|is| value.as_ref().is_none_or(|value| value == is))
+            label(key).is_some_and(|is| value.as_ref().is_none_or(|value| value == is))
         };
-        self.wants_state(info.state)
-            && self.wants_time(info.id)
+        self.wants_state(state)
             && self.name_prefix.as_ref().is_none_or(starts)
-            && self.parent.is_none_or(|id| info.parent.is_some_and(|(parent, _)| parent == id))
+            && self.parent.is_none_or(|id| parent == Some(id))
             && self.labels.iter().all(has)
+    }
+
+    /// Whether the stream, which is in memory alone, is one of those that are asked for.
+    fn wants_volatile_one(&self, info: &StreamInfo) -> bool {
+        let label = |key: &str| info.labels.get(key).map(String::as_str);
+        let parent = info.parent.map(|(parent, _)| parent);
+        let asks_commit = self.committed_from.is_some() || self.committed_until.is_some();
+        !asks_commit
+            && self.wants_time(info.id)
+            && self.wants_said(info.state, info.name.as_deref(), parent, label)
     }
 }
 
@@ -222,80 +258,74 @@ pub struct Page {
 }
 
 /// The first few of those that come by.
-struct Best {
-    query: Query,
+///
+/// They are put in order when there are twice as many as needed, and half of them go: so each costs the same however
+/// they come, and most are turned away by one comparison.
+struct Best<'a> {
+    query: &'a Query,
+    /// Where the times begin between which the last commits are to be.
+    from: Option<Begin>,
+    until: Option<Begin>,
+    /// One more than the page has: that says whether there is a next one.
     max: usize,
-    /// The last of them on top.
-    kept: BinaryHeap<(Key, Candidate)>,
+    kept: Vec<Found>,
+    /// Who is not in front of this is none of them.
+    bound: Option<Cursor>,
 }
 
-/// A cursor, in the direction of the list.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    Forwards(Cursor),
-    Backwards(std::cmp::Reverse<Cursor>),
-}
+/// A stream that is listed unless too many come before it; and what is known of it, if it is only in memory.
+type Found = (Cursor, Option<Box<StreamInfo>>);
 
-/// A stream that is listed unless too many come before it.
-enum Candidate {
-    Durable(StreamId),
-    Volatile(Box<StreamInfo>),
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, _: &Self) -> bool {
-        true
+impl<'a> Best<'a> {
+    fn new(query: &'a Query, begin_of: impl Fn(Timestamp) -> Begin) -> Self {
+        let max = query.streams_max.unwrap_or(PAGE_STREAMS).max(1).saturating_add(1);
+        let from = query.committed_from.map(&begin_of);
+        let until = query.committed_until.map(&begin_of);
+        Self { query, from, until, max, kept: Vec::new(), bound: None }
     }
-}
 
-impl Eq for Candidate {}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+    /// Whether the last commit, which is here, is in the time that is asked for.
+    fn wants_place(&self, place: LogPlace) -> bool {
+        self.from.is_none_or(|from| from.may_be_from(place))
+            && self.until.is_none_or(|until| until.may_be_before(place))
     }
-}
 
-impl Ord for Candidate {
-    /// The keys in front of them decide.
-    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
-        std::cmp::Ordering::Equal
-    }
-}
-
-impl Best {
-    fn key(&self, place: LogPlace, id: StreamId) -> Key {
+    fn cursor(&self, place: LogPlace, id: StreamId) -> Cursor {
         let place = if self.query.order == Order::Created { 0 } else { place.0 };
-        let cursor = Cursor { place, id };
-        match self.query.backwards {
-            false => Key::Forwards(cursor),
-            true => Key::Backwards(std::cmp::Reverse(cursor)),
+        Cursor { place, id }
+    }
+
+    /// Whether the list has `one` before `other`.
+    fn is_before(&self, one: &Cursor, other: &Cursor) -> bool {
+        if self.query.backwards { one > other } else { one < other }
+    }
+
+    /// Whether one here would be listed.
+    fn has_room_for(&self, cursor: &Cursor) -> bool {
+        self.bound.as_ref().is_none_or(|bound| self.is_before(cursor, bound))
+            && self.query.after.as_ref().is_none_or(|after| self.is_before(after, cursor))
+    }
+
+    fn keep(&mut self, cursor: Cursor, volatile: Option<Box<StreamInfo>>) {
+        self.kept.push((cursor, volatile));
+        if self.kept.len() >= self.max.saturating_mul(2) {
+            self.sort();
+            self.kept.truncate(self.max);
+            self.bound = self.kept.last().map(|(cursor, _)| *cursor);
         }
     }
 
-    /// Whether one of this key would be listed.
-    fn has_room_for(&self, key: Key) -> bool {
-        let is_behind = match (self.query.after, key) {
-            (None, _) => true,
-            (Some(after), Key::Forwards(cursor)) => cursor > after,
-            (Some(after), Key::Backwards(cursor)) => cursor.0 < after,
-        };
-        // One more than the page has says whether there is a next one.
-        let is_full = self.kept.len() > self.max;
-        is_behind && (!is_full || self.kept.peek().is_some_and(|(last, _)| key < *last))
-    }
-
-    fn keep(&mut self, key: Key, candidate: Candidate) {
-        self.kept.push((key, candidate));
-        if self.kept.len() > self.max.saturating_add(1) {
-            self.kept.pop();
+    fn sort(&mut self) {
+        match self.query.backwards {
+            false => self.kept.sort_unstable_by_key(|(cursor, _)| *cursor),
+            true => self.kept.sort_unstable_by_key(|(cursor, _)| std::cmp::Reverse(*cursor)),
         }
     }
 }
 
 impl Snapshot {
-    /// A page of streams, from memory. The time that it takes grows with the number of streams, not with
-    /// their length.
+    /// A page of streams, from memory; for [`Query::committed_from`] and [`Query::committed_until`] the heads of about
+    /// twenty commits are read. The time that it takes grows with the number of streams, not with their length.
     #[must_use]
     pub fn list(&self, query: &Query) -> Page {
         self.list_with(query, std::iter::empty())
@@ -307,68 +337,72 @@ impl Snapshot {
         query: &Query,
         volatile: impl Iterator<Item = StreamInfo>,
     ) -> Page {
-        let max = query.streams_max.unwrap_or(PAGE_STREAMS).max(1);
-        let mut best = Best { query: query.clone(), max, kept: BinaryHeap::new() };
-        for (root, first) in self.firsts() {
-            // What is quickly said comes first.
-            if query.order == Order::Created
-                && !best.has_room_for(best.key(LogPlace(0), first.stream))
-            {
-                continue;
-            }
-            if query.is_plain() && query.wants_time(first.stream) || first.life.load().is_some() {
-                let Some(view) = self.view_of(root, first) else { continue };
-                if !self.wants(query, &view) {
-                    continue;
-                }
-                let place = match query.order {
-                    Order::Created => LogPlace(0),
-                    Order::Committed => self.last_place(&view),
-                };
-                let key = best.key(place, first.stream);
-                if best.has_room_for(key) {
-                    best.keep(key, Candidate::Durable(first.stream));
-                }
-            }
+        let mut best = Best::new(query, |time| self.begin_of(time));
+        // About in the order of the list: so what fills the page comes early, and the rest is turned away.
+        if query.backwards {
+            self.firsts().rev().for_each(|first| self.consider(&mut best, first));
+        } else {
+            self.firsts().for_each(|first| self.consider(&mut best, first));
         }
-        for info in volatile.filter(|info| query.wants(info)) {
-            let key = best.key(LogPlace(u64::MAX), info.id);
-            if best.has_room_for(key) {
-                best.keep(key, Candidate::Volatile(Box::new(info)));
+        for info in volatile.filter(|info| query.wants_volatile_one(info)) {
+            let cursor = best.cursor(LogPlace::LAST, info.id);
+            if best.has_room_for(&cursor) {
+                best.keep(cursor, Some(Box::new(info)));
             }
         }
         self.page(best)
     }
 
-    fn page(&self, best: Best) -> Page {
-        let max = best.max;
-        let sorted = best.kept.into_sorted_vec();
-        let next = match sorted.get(max - 1) {
-            Some((Key::Forwards(cursor) | Key::Backwards(std::cmp::Reverse(cursor)), _)) => {
-                (sorted.len() > max).then_some(*cursor)
-            }
-            None => None,
+    /// Keeps the stream of this first branch if it may be on the page. What is quickly said comes first.
+    fn consider(&self, best: &mut Best<'_>, (root, first): (At, &Branch)) {
+        let (query, id) = (best.query, first.stream);
+        let is_plain = first.is_plain();
+        if is_plain && !query.wants_plain() {
+            return;
+        }
+        let place = self.place_at_once(first);
+        let asked = match query.order {
+            Order::Created => Some(LogPlace::default()),
+            Order::Committed => place,
         };
-        let describe = |(_, candidate)| match candidate {
-            Candidate::Durable(id) => self.stream(id),
-            Candidate::Volatile(info) => Some(*info),
-        };
-        let streams = sorted.into_iter().take(max).filter_map(describe).collect();
-        Page { streams, next }
+        if asked.is_some_and(|asked| !best.has_room_for(&best.cursor(asked, id)))
+            || place.is_some_and(|place| !best.wants_place(place))
+            || !query.wants_time(id)
+        {
+            return;
+        }
+        if let Some(place) = place.filter(|_| is_plain) {
+            return best.keep(best.cursor(place, id), None);
+        }
+        let Some(view) = self.view_of(root, first) else { return };
+        let Some(place) = place.or_else(|| self.last_place(&view)) else { return };
+        let cursor = best.cursor(place, id);
+        if best.wants_place(place) && best.has_room_for(&cursor) && Self::wants(query, &view) {
+            best.keep(cursor, None);
+        }
     }
 
-    fn wants(&self, query: &Query, view: &View<'_>) -> bool {
-        if query.is_plain() {
-            return query.wants_state(view.state()) && query.wants_time(view.first.stream);
-        }
-        query.wants(&self.describe(view))
+    fn page(&self, mut best: Best<'_>) -> Page {
+        best.sort();
+        let is_last = best.kept.len() < best.max;
+        best.kept.truncate(best.max - 1);
+        let next = best.kept.last().filter(|_| !is_last).map(|(cursor, _)| *cursor);
+        let describe = |(cursor, volatile): Found| match volatile {
+            Some(info) => Some(*info),
+            None => self.stream(cursor.id),
+        };
+        Page { streams: best.kept.into_iter().filter_map(describe).collect(), next }
+    }
+
+    fn wants(query: &Query, view: &View<'_>) -> bool {
+        query.wants_said(view.state(), view.name(), view.parent(), |key| view.label(key))
     }
 
     /// Where the last commit starts that holds a part of the stream and is visible.
-    fn last_place(&self, view: &View<'_>) -> LogPlace {
-        let Some(branch) = self.catalog.branch(view.tip) else { return LogPlace(0) };
+    pub(super) fn last_place(&self, view: &View<'_>) -> Option<LogPlace> {
+        let branch = self.catalog.branch(view.tip)?;
         let last = branch.last();
-        if last < self.mark.end { last } else { self.last_shown(branch).unwrap_or_default() }
+        if last < self.mark.end { Some(last) } else { self.last_shown(branch) }
     }
 }
 

@@ -111,8 +111,8 @@ impl Catalog {
             false => self.ids_since.load(Ordering::Relaxed),
         };
         let mut reach = Reach { ids_since, ..Reach::default() };
-        for (root, first) in self.branches.iter().filter(|(_, branch)| branch.before().is_none()) {
-            let version = first.life.load_full();
+        for (root, first) in self.branches.iter().filter(|(_, branch)| branch.is_first()) {
+            let version = self.life(first);
             let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
             let start = version.as_ref().map_or(0, |version| version.start);
             let deleted = version.as_ref().and_then(tombstone);

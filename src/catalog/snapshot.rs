@@ -114,8 +114,8 @@ impl Snapshot {
     }
 
     /// The first branch of every stream, also of those that are not visible.
-    pub(super) fn firsts(&self) -> impl Iterator<Item = (At, &Branch)> {
-        self.catalog.branches.iter().filter(|(_, branch)| branch.before().is_none())
+    pub(super) fn firsts(&self) -> impl DoubleEndedIterator<Item = (At, &Branch)> {
+        self.catalog.branches.iter().filter(|(_, branch)| branch.is_first())
     }
 
     /// What this snapshot shows of a stream; `None` when that is nothing.
@@ -125,8 +125,8 @@ impl Snapshot {
     }
 
     pub(super) fn view_of<'a>(&self, root: At, first: &'a Branch) -> Option<View<'a>> {
-        let newest = first.life.load();
-        let version = newest.as_ref().and_then(|newest| newest.before(self.mark.end));
+        let newest = self.catalog.life_of(first).map(|life| life.load());
+        let version = newest.and_then(|newest| newest.before(self.mark.end));
         let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
         let head = self.head(tip)?;
         Some(View { first, tip, head, version })
@@ -269,6 +269,11 @@ impl View<'_> {
     /// The value of one of its labels.
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
         self.version.as_ref()?.meta.labels.get(key).map(|value| &**value)
+    }
+
+    /// The stream that it was forked from.
+    pub(super) fn parent(&self) -> Option<StreamId> {
+        self.version.as_ref()?.meta.parent.map(|(parent, _)| parent)
     }
 
     /// Where the commit starts that last said something of it.

@@ -31,6 +31,17 @@ const FEW: u32 = 8;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct At(NonZeroU32);
 
+impl At {
+    /// One word for a number that may not be there.
+    pub(crate) fn word(at: Option<Self>) -> u32 {
+        at.map_or(0, |at| at.0.get())
+    }
+
+    pub(crate) fn from_word(word: u32) -> Option<Self> {
+        NonZeroU32::new(word).map(Self)
+    }
+}
+
 impl<T> Arena<T> {
     pub(crate) fn new() -> Self {
         Self {
@@ -76,7 +87,7 @@ impl<T> Arena<T> {
     }
 
     /// All values, in the order in which they were pushed.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (At, &T)> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (At, &T)> {
         let len = self.len();
         let all = (1..=len).filter_map(NonZeroU32::new).map(At);
         all.filter_map(|at| Some((at, self.get(at)?)))

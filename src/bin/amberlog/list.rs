@@ -48,6 +48,12 @@ pub(crate) struct Args {
     /// Those made before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<Timestamp>,
+    /// Those last committed at this time or later
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    committed_since: Option<Timestamp>,
+    /// Those last committed before this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    committed_until: Option<Timestamp>,
     /// By when they were made, or by their last commit
     #[arg(long, value_enum, default_value_t = By::Created)]
     order: By,
@@ -181,6 +187,12 @@ fn query(args: &Args, snapshot: &Snapshot) -> Result<Query, Failure> {
     }
     if let Some(time) = args.until {
         query = query.created_until(time);
+    }
+    if let Some(time) = args.committed_since {
+        query = query.committed_from(time);
+    }
+    if let Some(time) = args.committed_until {
+        query = query.committed_until(time);
     }
     if args.reverse {
         query = query.backwards();
