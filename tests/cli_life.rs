@@ -89,6 +89,50 @@ fn names_and_labels_are_given_changed_and_taken_away() {
 }
 
 #[test]
+fn data_is_set_printed_and_taken_away_byte_for_byte() {
+    let bench = bench();
+    let data = |bench: &Bench| bench.run(&["data", "LOG", "a"]).ends_with(0).out;
+    assert!(data(&bench).is_empty());
+    let file = bench.dir.path().join("data");
+    let path = file.to_str().expect("UTF-8");
+    let largest: Vec<u8> = (0..64 << 10).map(|n: u32| n as u8).collect();
+    for bytes in [&b"{\"title\":1}"[..], b"\xff\0\n", &largest] {
+        fs::write(&file, bytes).expect("written");
+        let done = one(bench.run(&["data", "LOG", "a", "--set", path, "--json"]));
+        assert_eq!((done["name"].as_str(), done["head"].as_u64()), (Some("a"), Some(10)));
+        assert!(data(&bench) == bytes);
+    }
+    bench.run_with(&["data", "LOG", "a", "--set", "-"], b"\xfe").ends_with(0);
+    let said = one(bench.run(&["data", "LOG", "a", "--json"]));
+    assert_eq!((said["data_base64"].as_str(), said.get("data_text")), (Some("/g=="), None));
+    bench.run_with(&["data", "LOG", "a", "--set", "-"], "né\n".as_bytes()).ends_with(0);
+    let said = one(bench.run(&["data", "LOG", "a", "--json"]));
+    assert_eq!((said["data_text"].as_str(), said.get("data_base64")), (Some("né\n"), None));
+
+    let position = |bench: &Bench| one(bench.run(&["info", "LOG", "--json"]))["position"].clone();
+    let before = position(&bench);
+    let too_much = vec![0; (64 << 10) + 1];
+    let refused = bench.run_with(&["data", "LOG", "a", "--set", "-"], &too_much).ends_with(2);
+    assert!(refused.err.contains("64 KiB"), "{refused:?}");
+    let empty = bench.run(&["data", "LOG", "a", "--set", "-"]).ends_with(2);
+    assert!(empty.err.contains("--clear"), "{empty:?}");
+    bench.run(&["data", "LOG", "a", "--set", "nowhere"]).ends_with(2);
+    bench.run(&["data", "LOG", "a", "--set", path, "--clear"]).ends_with(2);
+    bench.run(&["data", "LOG", "nobody", "--clear"]).ends_with(2);
+    assert!(data(&bench) == "né\n".as_bytes(), "what was refused changed nothing");
+    assert_eq!(position(&bench), before);
+
+    bench.run(&["archive", "LOG", "a"]).ends_with(0);
+    assert!(data(&bench) == "né\n".as_bytes(), "what is archived is read");
+    bench.run(&["unarchive", "LOG", "a"]).ends_with(0);
+    bench.run(&["data", "LOG", "a", "--clear"]).ends_with(0);
+    assert!(data(&bench).is_empty());
+    let said = one(bench.run(&["data", "LOG", "a", "--json"]));
+    assert_eq!((said.get("data_text"), said.get("data_base64")), (None, None));
+    bench.cat_is("a", &numbers(0, 10));
+}
+
+#[test]
 fn what_is_archived_is_read_and_not_written() {
     let bench = bench();
     let done = one(bench.run(&["archive", "LOG", "a", "b", "a", "--json"]));

@@ -137,7 +137,7 @@ struct Moved {
 }
 
 /// Opens the log, does one thing to one stream, and closes the log. `Ok(None)`: nothing had to be done.
-fn change(
+pub(crate) fn change(
     log: &Path,
     stream: &str,
     what: &'static str,

@@ -86,9 +86,9 @@ impl Failure {
             | ErrorKind::AmbiguousPrefix(_)
             | ErrorKind::UnknownStream(_) => Some(format!("`amberlog ls {log}` lists them")),
             ErrorKind::NoLog => Some("a log is made by its first commit".into()),
-            ErrorKind::Locked { .. } => {
-                Some("ls, cat, info, export, backup, verify and dump work all the same".into())
-            }
+            ErrorKind::Locked { .. } => Some(
+                "ls, cat, info, data, export, backup, verify and dump work all the same".into(),
+            ),
             ErrorKind::NotEmpty => Some("a backup needs a directory of its own".into()),
             ErrorKind::Archived(id) => {
                 Some(format!("`amberlog unarchive {log} {id}` takes that back"))
