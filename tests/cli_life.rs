@@ -213,6 +213,46 @@ fn an_export_is_imported_without_loss() {
 }
 
 #[test]
+fn p6_a_damaged_log_is_exported_as_far_as_it_is_whole_when_that_is_asked_for() {
+    let bench = Bench::new();
+    bench.file("a", b"one\ntwo\nthree\nfour\nfive\nsix\n");
+    bench.file("b", &numbers(0, 3));
+    bench.run(&["import", "LOG", "FILES", "--commit-every", "2"]).ends_with(0);
+    let whole = bench.run(&["export", "LOG", "--skip-damaged"]).ends_with(0).text();
+    assert_eq!(whole, bench.run(&["export", "LOG"]).ends_with(0).text(), "nothing to skip");
+    let segment = fs::read_dir(bench.log().join("segments")).expect("segments").next();
+    let segment = segment.expect("one").expect("readable").path();
+    let mut bytes = fs::read(&segment).expect("readable");
+    let at = bytes.windows(4).position(|some| some == b"four").expect("there");
+    bytes[at] ^= 1;
+    fs::write(&segment, bytes).expect("written");
+
+    let file = bench.dir.path().join("left.jsonl");
+    let path = file.to_str().expect("UTF-8");
+    bench.run(&["export", "LOG"]).ends_with(2);
+    bench.run(&["export", "LOG", "--output", path]).ends_with(2);
+    assert!(!file.exists(), "a part of an export is none");
+    let left = bench.run(&["export", "LOG", "--skip-damaged"]).ends_with(1);
+    assert!(left.err.contains("events 2..4"), "{left:?}");
+    let ran = bench.run(&["export", "LOG", "--skip-damaged", "-o", path, "--json"]).ends_with(1);
+    let told = ran.json().remove(0);
+    assert_eq!((told["events"].as_u64(), told["lost"].as_u64()), (Some(7), Some(2)), "{told}");
+    assert_eq!(told["lost_seqs"][0]["seqs"], serde_json::json!([2, 4]));
+    assert_eq!(told["damages"], 1);
+    assert_eq!(fs::read_to_string(&file).expect("written"), left.text());
+
+    let again = Bench::new();
+    let ran = again.run(&["import", "--jsonl", "LOG", path, "--json"]).ends_with(1);
+    let told = ran.json().remove(0);
+    assert_eq!((told["events"].as_u64(), told["lost"].as_u64()), (Some(7), Some(2)), "{told}");
+    let read = again.run(&["cat", "LOG", "a"]).ends_with(0);
+    assert_eq!(read.text(), "one\ntwo\nfive\nsix\n");
+    assert!(read.err.contains("2 events dropped before seq 4"), "{read:?}");
+    again.cat_is("b", &numbers(0, 3));
+    again.run(&["verify", "LOG"]).ends_with(0);
+}
+
+#[test]
 fn a_backup_is_a_log_and_is_never_put_where_something_is() {
     let bench = bench();
     let target = bench.dir.path().join("copy");

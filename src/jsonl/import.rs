@@ -36,8 +36,8 @@ pub(super) fn all(core: &Arc<Core>, mut from: impl BufRead + Seek) -> Result<Imp
     write.read(&mut from)?;
     write.land()?;
     write.end_lives()?;
-    let Checker { streams, events, .. } = write.checker;
-    Ok(Imported { streams, events, commits: write.commits })
+    let Checker { streams, events, lost, .. } = write.checker;
+    Ok(Imported { streams, events, lost, commits: write.commits })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,8 @@ struct Current {
     has_events: bool,
     buffered: u64,
     is_committed: bool,
+    /// So many seqs up to here could not be read when they were exported, or were dropped in front of such.
+    lost: u64,
 }
 
 impl<'a> Importer<'a> {
@@ -132,6 +134,13 @@ impl<'a> Importer<'a> {
                 self.checker.forgotten(seqs).map_err(wrong)?;
                 self.forgotten(seqs)
             }
+            Line::Lost(line) => {
+                self.checker.lost(&line).map_err(wrong)?;
+                let lost = line.seqs + line.dropped_before;
+                self.stream.iter_mut().for_each(|current| current.lost += lost);
+                Ok(())
+            }
+            Line::Damage(_) => self.checker.damage().map_err(wrong),
             Line::Rewind(line) => {
                 self.checker.rewind(&line).map_err(wrong)?;
                 self.rewind(line.to)
@@ -160,8 +169,9 @@ impl<'a> Importer<'a> {
         })?;
         let state = StreamState::from(line.state);
         let (has_events, start) = (fork.is_some_and(|fork| fork.seq > 0), line.start);
-        let (buffered, is_committed) = (0, false);
-        self.stream = Some(Current { stream, start, state, has_events, buffered, is_committed });
+        let (buffered, is_committed, lost) = (0, false, 0);
+        let current = Current { stream, start, state, has_events, buffered, is_committed, lost };
+        self.stream = Some(current);
         Ok(())
     }
 
@@ -199,23 +209,39 @@ impl<'a> Importer<'a> {
             codec: CodecId(line.codec),
             time: Timestamp::from_micros(line.time_us),
         };
-        if line.dropped_before > 0 {
+        self.skip(line.dropped_before)?;
+        self.append(&head, &payload)
+    }
+
+    /// A gap: of so many seqs, and of those in front of them that were lost.
+    fn skip(&mut self, seqs: u64) -> Result<()> {
+        let lost = self.stream.as_mut().map_or(0, |current| std::mem::take(&mut current.lost));
+        if lost + seqs > 0 {
             self.commit()?;
             if let Some(current) = &mut self.stream {
-                current.stream.skip(line.dropped_before);
+                current.stream.skip(lost + seqs);
             }
         }
-        self.append(&head, &payload)
+        Ok(())
     }
 
     /// Seqs of which nothing is known: the last of them holds an event without bytes, so that there is no gap.
     fn forgotten(&mut self, seqs: u64) -> Result<()> {
-        if seqs > 1 {
-            self.commit()?;
-            if let Some(current) = &mut self.stream {
-                current.stream.skip(seqs - 1);
-            }
+        self.skip(seqs - 1)?;
+        self.put_nothing()
+    }
+
+    /// What was lost, and nothing behind it that a gap could stand in front of.
+    fn end_in_gap(&mut self) -> Result<()> {
+        if self.stream.as_ref().is_some_and(|current| current.lost > 0) {
+            self.skip(0)?;
+            self.put_nothing()?;
         }
+        Ok(())
+    }
+
+    /// An event without bytes, which nobody is to see.
+    fn put_nothing(&mut self) -> Result<()> {
         let (kind, codec) = (EventKind::default(), CodecId::RAW);
         let time = Timestamp::default();
         self.append(&FrameHead { payload_bytes: 0, kind, codec, time }, &[])
@@ -243,6 +269,7 @@ impl<'a> Importer<'a> {
     }
 
     fn rewind(&mut self, to: u64) -> Result<()> {
+        self.end_in_gap()?;
         if self.mode == Mode::Look {
             return Ok(());
         }
@@ -276,6 +303,13 @@ impl<'a> Importer<'a> {
     }
 
     fn finish_stream(&mut self) -> Result<()> {
+        // What stands behind the lost end of a stream is dropped again: it ends in a gap, in its next generation.
+        let lost_end = |one: &Current| one.lost > 0 && one.state != StreamState::Deleted;
+        if let Some(current) = self.stream.as_ref().filter(|one| lost_end(one)) {
+            let head = current.stream.head().get() + current.lost;
+            self.rewind(head)?;
+        }
+        self.end_in_gap()?;
         let Some(current) = &mut self.stream else { return Ok(()) };
         let (id, start, state) = (current.stream.id(), current.start, current.state);
         // Others may share the events of a stream that is not to show them.

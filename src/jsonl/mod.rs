@@ -4,6 +4,8 @@
 //! kinds, codecs, times, gaps and bytes; forks, which still share, and rewinds, with as much of what they left
 //! behind as forks still show. A log that was imported from an export exports the same bytes.
 //!
+//! A log that is damaged is exported only when that is asked for: then the lines themselves say what is missing.
+//!
 //! What is not: positions, commit times, commit ids, which events were committed together, the order of commits across
 //! streams; events that no stream shows any more; of a deleted stream anything but that it was, and what its
 //! forks share. The lines themselves are described in `docs/jsonl.md`.
@@ -14,20 +16,69 @@ mod import;
 mod lines;
 
 use std::io::{BufRead, Seek, Write};
+use std::ops::Range;
 
 use crate::catalog::Snapshot;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::Log;
-use crate::types::StreamId;
+use crate::recovery::{Damage, Survey};
+use crate::types::{Seq, StreamId};
+
+/// What to export, and what is done about damage.
+#[derive(Clone, Default, Debug)]
+pub struct ExportOptions {
+    streams: Option<Vec<StreamId>>,
+    damages: Option<Vec<Damage>>,
+}
+
+impl ExportOptions {
+    /// The defaults: the whole log, and the first damage ends it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// These streams only, each of them whole, as [`Snapshot::export_streams_jsonl`] has them.
+    #[must_use]
+    pub fn streams(mut self, streams: impl IntoIterator<Item = StreamId>) -> Self {
+        self.streams = Some(streams.into_iter().collect());
+        self
+    }
+
+    /// Goes on where something is damaged, and says so: seqs that cannot be read are a line of their own, in their
+    /// place, and what the survey found stands in front of all streams. So it has to be one of this log,
+    /// [`crate::survey`] for all there is to find: reading streams meets neither commits that are lost with everything that
+    /// told of them, nor what was said of a stream. A stream whose archive file is not there is lost where it moved.
+    #[must_use]
+    pub fn skip_damaged(mut self, survey: &Survey) -> Self {
+        self.damages = Some(survey.damages.clone());
+        self
+    }
+}
 
 /// What an export wrote.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 #[non_exhaustive]
 pub struct Exported {
     /// Streams, the deleted ones as well.
     pub streams: u64,
     /// Events; those that streams share are written once.
     pub events: u64,
+    /// What could not be read, in the order of the lines; without [`ExportOptions::skip_damaged`] nothing.
+    pub lost: Vec<LostSeqs>,
+}
+
+/// Seqs of a stream that could not be exported.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LostSeqs {
+    /// The stream, or the one that it shares them with.
+    pub stream: StreamId,
+    /// Which.
+    pub seqs: Range<Seq>,
+    /// Why: [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::ArchiveMissing`] or
+    /// [`crate::ErrorKind::WrongArchive`].
+    pub error: Error,
 }
 
 /// What an import brought.
@@ -38,6 +89,8 @@ pub struct Imported {
     pub streams: u64,
     /// Events.
     pub events: u64,
+    /// Seqs that the export could not read; they are gaps now.
+    pub lost: u64,
     /// Commits that it took.
     pub commits: u64,
 }
@@ -52,7 +105,7 @@ impl Snapshot {
     /// [`crate::ErrorKind::Corrupt`] at the first event that is damaged: nothing is left out silently;
     /// [`crate::ErrorKind::Io`] when `to` or the disk refuses.
     pub fn export_jsonl(&self, to: impl Write) -> Result<Exported> {
-        export::all(self, to)
+        self.export_jsonl_with(&ExportOptions::new(), to)
     }
 
     /// Writes these streams as JSON Lines, each of them whole: what a fork shares with a stream is written as its own,
@@ -62,7 +115,20 @@ impl Snapshot {
     ///
     /// As [`Snapshot::export_jsonl`]; [`crate::ErrorKind::UnknownStream`]; [`crate::ErrorKind::Deleted`].
     pub fn export_streams_jsonl(&self, streams: &[StreamId], to: impl Write) -> Result<Exported> {
-        export::some(self, streams, to)
+        self.export_jsonl_with(&ExportOptions::new().streams(streams.iter().copied()), to)
+    }
+
+    /// As [`Snapshot::export_jsonl`], of some streams, or of what is left of a damaged log.
+    ///
+    /// # Errors
+    ///
+    /// As those two; with [`ExportOptions::skip_damaged`] damage is none, and what the disk refuses still is.
+    pub fn export_jsonl_with(&self, options: &ExportOptions, to: impl Write) -> Result<Exported> {
+        let damages = options.damages.as_deref();
+        match &options.streams {
+            None => export::all(self, damages, to),
+            Some(streams) => export::some(self, streams, damages, to),
+        }
     }
 }
 
