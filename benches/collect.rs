@@ -2,8 +2,8 @@
 //!
 //! A log of 256 MiB of payload (`AMBERLOG_BENCH_MIB` says otherwise) in events of 256 B and commits of 32, every
 //! second commit of a stream that was deleted. `copy` reads the segments and writes and syncs the half that is kept,
-//! byte for byte, knowing nothing. `collect` reads, verifies, picks, writes and syncs. Then one writer commits an
-//! event of 256 B again and again, first alone and then beside a collection.
+//! byte for byte, knowing nothing. `collect` reads, verifies, picks, writes and syncs: once while nobody commits, and
+//! once while a writer commits an event of 256 B again and again, which it did alone before.
 
 mod common;
 
@@ -24,44 +24,47 @@ fn main() {
     let asked = std::env::var("AMBERLOG_BENCH_MIB").ok().and_then(|text| text.parse().ok());
     let mib: usize = asked.unwrap_or(if is_trial() { 2 } else { 256 });
     println!("load average: {}", common::load());
-    let (mut copies, mut collections) = (Vec::new(), Vec::new());
+    let (mut copies, mut collections, mut shared) = (Vec::new(), Vec::new(), Vec::new());
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..if is_trial() { 1 } else { ROUNDS } {
         let dir = common::dir();
-        let log = half_dead(dir.path(), mib);
+        let log = half_dead(&dir.path().join("log"), mib);
         let target = dir.path().join("copy");
         copies.push(copy_half(&dir.path().join("log/segments"), &target));
         fs::remove_file(target).expect("removed");
-        let mut stream = log.stream().expect("open");
+        collections.push(collect(&log));
+        let other = half_dead(&dir.path().join("other"), mib);
+        let mut stream = other.stream().expect("open");
         let done = AtomicBool::new(false);
         let count = if is_trial() { 20 } else { 2_000 };
         alone.extend(commits(&mut stream, |n| n < count));
-        let started = Instant::now();
-        let (report, latencies) = std::thread::scope(|scope| {
+        beside.extend(std::thread::scope(|scope| {
             let writer = scope.spawn(|| commits(&mut stream, |_| !done.load(Ordering::Relaxed)));
-            let started = Instant::now();
-            let report = log.collect(CollectOptions::new()).expect("collected");
-            collections.push((report.written_bytes(), started.elapsed()));
+            shared.push(collect(&other));
             done.store(true, Ordering::Relaxed);
-            (report, writer.join().expect("no panic"))
-        });
-        beside.extend(latencies);
-        println!(
-            "{} segments, {} MiB freed, {} MiB written, {:.2} s",
-            report.runs.iter().map(|run| run.segments.len()).sum::<usize>(),
-            report.freed_bytes() >> 20,
-            report.written_bytes() >> 20,
-            started.elapsed().as_secs_f64(),
-        );
+            writer.join().expect("no panic")
+        }));
     }
+    println!("load average: {}", common::load());
     rate("copy", copies);
     rate("collect", collections);
+    rate("collect beside commits", shared);
     latency("commits alone", alone);
     latency("commits beside a collection", beside);
 }
 
+fn collect(log: &Log) -> (u64, Duration) {
+    let started = Instant::now();
+    let report = log.collect(CollectOptions::new()).expect("collected");
+    let took = started.elapsed();
+    let segments = report.runs.iter().map(|run| run.segments.len()).sum::<usize>();
+    let (freed, written) = (report.freed_bytes() >> 20, report.written_bytes() >> 20);
+    println!("{segments} segments, {freed} MiB freed, {written} MiB written, {took:.2?}");
+    (report.written_bytes(), took)
+}
+
 fn half_dead(dir: &Path, mib: usize) -> Log {
-    let log = Log::options().segment_bytes_first(16 << 20).open(dir.join("log")).expect("opens");
+    let log = Log::options().segment_bytes_first(16 << 20).open(dir).expect("opens");
     let event = common::payload(256);
     let mut streams: Vec<Stream> = (0..64).map(|_| log.stream().expect("open")).collect();
     let os = CommitOptions::new().durability(Durability::Os);

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::pace::Pace;
 use crate::catalog::{Change, NameChange, Snapshot, StreamInfo, archive_path};
 use crate::disk::{Disk, DiskFile, write_all_at};
 use crate::error::{Error, ErrorKind, Place, Result};
@@ -21,11 +22,6 @@ use crate::recovery::fold::order;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{UNFINISHED, create_anew, salt};
 use crate::types::{Position, Seq, StreamId, Timestamp};
-
-/// So much is written at once.
-const PIECE_BYTES: usize = 1 << 20;
-/// So much is written between two syncs, so that no sync of a commit waits behind a long one.
-const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
 /// A file that holds one stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -133,7 +129,7 @@ struct Archive<'a> {
     /// Behind what is written to the file.
     buffer: Vec<u8>,
     written: u64,
-    synced: u64,
+    pace: Pace,
     entries: Vec<FooterEntry>,
     first_position: Option<u64>,
     last_position: u64,
@@ -173,7 +169,7 @@ impl<'a> Archive<'a> {
             log_id: snapshot.catalog.log_id().unwrap_or_default(),
             buffer: Vec::new(),
             written: COMMITS_AT,
-            synced: 0,
+            pace: Pace::new(&snapshot.catalog, disk),
             entries: Vec::new(),
             first_position: None,
             last_position: 0,
@@ -284,7 +280,7 @@ impl<'a> Archive<'a> {
         self.first_position.get_or_insert(now.position);
         self.last_position = now.position;
         self.head = now.first_seq + u64::from(now.count);
-        if self.buffer.len() >= PIECE_BYTES { self.flush() } else { Ok(()) }
+        if self.buffer.len() >= self.pace.piece_bytes() { self.flush() } else { Ok(()) }
     }
 
     /// Writes what is in the buffer.
@@ -299,13 +295,9 @@ impl<'a> Archive<'a> {
             None => make().map_err(failed)?,
         };
         self.file = Some(Arc::clone(&file));
-        write_all_at(&*file, &mut [IoSlice::new(&self.buffer)], self.written).map_err(failed)?;
+        self.pace.write(&*file, &self.buffer, self.written).map_err(failed)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
-        if self.written - self.synced >= UNSYNCED_BYTES_MAX {
-            file.sync_data().map_err(failed)?;
-            self.synced = self.written;
-        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::pace::Pace;
 use super::rewrite::Rewrite;
 use crate::catalog::{Candidate, Snapshot, Wants};
 use crate::disk::Disk;
@@ -207,7 +208,7 @@ impl Collector<'_> {
             return Err(last.error("collect", COMMITS_AT));
         };
         if !self.options.dry_run {
-            rewrite.write_to(self.disk)?;
+            rewrite.write_to(self.disk, Pace::new(&self.snapshot.catalog, self.disk))?;
         }
         let made = run
             .iter()

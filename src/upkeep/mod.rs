@@ -9,6 +9,7 @@ mod background;
 mod backup;
 mod collect;
 mod moving;
+mod pace;
 mod retain;
 mod rewrite;
 

@@ -3,11 +3,11 @@
 //! Everything is verified as it is read; of a run in which anything is not as it was written nothing is taken away.
 //! Nothing here decides what is wanted.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::pace::Pace;
 use crate::catalog::{Candidate, Wants};
-use crate::disk::{Disk, DiskFile, write_all_at};
+use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
 use crate::format::{
     BatchHead, BatchKind, COMMITS_AT, CommitPlan, Covers, FooterEntry, PlannedBatch, SegmentHeader,
@@ -18,11 +18,6 @@ use crate::recovery::scan::{Found, Scanner, Step};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Moved, Sealed, Segment, create_anew, place, salt, unfinished_path};
 use crate::types::{StreamId, Timestamp};
-
-/// So much is written at once.
-const PIECE_BYTES: usize = 1 << 20;
-/// So much is written between two syncs, so that no sync of a commit waits behind a long one.
-const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
 /// What became of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,11 +33,10 @@ pub(crate) struct Tally {
 /// A segment in the making; without a file it is only measured.
 pub(crate) struct Rewrite {
     header: SegmentHeader,
-    file: Option<Arc<dyn DiskFile>>,
+    file: Option<(Arc<dyn DiskFile>, Pace)>,
     /// Behind what is written to the file.
     buffer: Vec<u8>,
     written: u64,
-    synced: u64,
     /// Where the last commit ends.
     end: u64,
     entries: Vec<FooterEntry>,
@@ -68,7 +62,6 @@ impl Rewrite {
             file: None,
             buffer: Vec::new(),
             written: 0,
-            synced: 0,
             end: COMMITS_AT,
             entries: Vec::new(),
             moved: Moved { first: first.first_origin(), places: Vec::new() },
@@ -77,9 +70,10 @@ impl Rewrite {
     }
 
     /// Lets it be written, under the name of what is not finished.
-    pub(crate) fn write_to(&mut self, disk: &dyn Disk) -> Result<()> {
+    pub(crate) fn write_to(&mut self, disk: &dyn Disk, pace: Pace) -> Result<()> {
         let path = unfinished_path(self.header.number);
-        self.file = Some(create_anew(disk, &path).map_err(|error| self.failed(error))?);
+        let file = create_anew(disk, &path).map_err(|error| self.failed(error))?;
+        self.file = Some((file, pace));
         self.buffer.extend_from_slice(&self.header.encode());
         Ok(())
     }
@@ -191,8 +185,8 @@ impl Rewrite {
             self.buffer.extend_from_slice((*pin).as_ref().get(range)?);
         }
         self.buffer.extend_from_slice(&tail[tail.len() - length..]);
-        let full = self.buffer.len() >= PIECE_BYTES;
-        Some(if full { self.flush() } else { Ok(()) })
+        let piece_bytes = self.file.as_ref().map_or(usize::MAX, |(_, pace)| pace.piece_bytes());
+        Some(if self.buffer.len() >= piece_bytes { self.flush() } else { Ok(()) })
     }
 
     /// What its commits take so far.
@@ -201,14 +195,10 @@ impl Rewrite {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
-        write_all_at(&**file, &mut [IoSlice::new(&self.buffer)], self.written)?;
+        let Some((file, pace)) = &mut self.file else { return Ok(()) };
+        pace.write(&**file, &self.buffer, self.written)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
-        if self.written - self.synced >= UNSYNCED_BYTES_MAX {
-            file.sync_data()?;
-            self.synced = self.written;
-        }
         Ok(())
     }
 
@@ -218,7 +208,8 @@ impl Rewrite {
         let footer_at = record_at(self.end);
         self.tally.bytes = footer_at + footer_bytes(self.entries.len());
         let tally = self.tally;
-        let Some(file) = self.file.clone() else { return Ok((None, tally)) };
+        let Some((file, _)) = &self.file else { return Ok((None, tally)) };
+        let file = Arc::clone(file);
         self.entries.sort_by_key(|entry| (entry.stream, entry.offset, order(entry.kind)));
         let Covers { first, last } = self.header.covers.unwrap_or(Covers { first: 1, last: 1 });
         let trailer = Trailer {
