@@ -206,6 +206,13 @@ fn an_export_is_imported_without_loss() {
     assert_eq!(names(&again, &["--all"]), names(&bench, &["--all"]));
     again.cat_is("c", &numbers(0, 4));
 
+    again.run(&["import", "--jsonl", "LOG", path]).ends_with(2);
+    let resumed = one(again.run(&["import", "--jsonl", "--resume", "LOG", path, "--json"]));
+    assert_eq!((resumed["events"].as_u64(), resumed["commits"].as_u64()), (Some(13), Some(0)));
+    again.run(&["label", "LOG", "a", "model=large"]).ends_with(0);
+    let other = again.run(&["import", "--jsonl", "--resume", "LOG", path]).ends_with(2);
+    assert!(other.err.contains("is in this log already"), "{other:?}");
+
     fs::write(&file, &text[..text.len() - 5]).expect("written");
     let third = Bench::new();
     third.run(&["import", "--jsonl", "LOG", path]).ends_with(2);

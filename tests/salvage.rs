@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 
 use amberlog::{
-    ErrorKind, ExportOptions, Exported, Imported, Log, Options, Overflow, SimDisk, Snapshot,
-    Stream, StreamId, StreamOptions, survey_on,
+    ErrorKind, ExportOptions, Exported, ImportOptions, Imported, Log, Options, Overflow, SimDisk,
+    Snapshot, Stream, StreamId, StreamOptions, survey_on,
 };
 use support::env_or;
 
@@ -175,6 +175,9 @@ fn salvage(disk: &SimDisk, context: &str) -> (Exported, String) {
     assert_eq!((imported.streams, imported.events), (exported.streams, exported.events));
     assert_eq!(imported.lost, seqs.sum::<u64>(), "{context}");
     same(&damaged, &copy.snapshot(), &format!("{context}\n{text}"));
+    let again = ImportOptions::new().resume();
+    let again = copy.import_jsonl_with(&again, Cursor::new(&text));
+    assert_eq!(again.map(|again| again.commits).unwrap_or(9), 0, "{context}\n{text}");
     // And from there on it is a log like any other.
     let (again, second) = export(&copy.snapshot(), &ExportOptions::new()).expect("whole");
     assert!(again.lost.is_empty());

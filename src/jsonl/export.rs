@@ -404,7 +404,7 @@ fn stream_line(history: &History, shares: Option<&Stretch>) -> StreamLine {
 }
 
 /// The seqs that a damage costs, if it says so.
-fn lost_seqs(error: &Error) -> Option<(u64, u64)> {
+pub(super) fn lost_seqs(error: &Error) -> Option<(u64, u64)> {
     match error.kind() {
         ErrorKind::Corrupt { seqs: Some(seqs), .. } => Some((seqs.start.get(), seqs.end.get())),
         _ => None,

@@ -14,6 +14,7 @@ mod check;
 mod export;
 mod import;
 mod lines;
+mod there;
 
 use std::io::{BufRead, Seek, Write};
 use std::ops::Range;
@@ -56,6 +57,29 @@ impl ExportOptions {
     }
 }
 
+/// How to import.
+#[derive(Clone, Default, Debug)]
+pub struct ImportOptions {
+    resumes: bool,
+}
+
+impl ImportOptions {
+    /// The defaults: none of the streams may be there.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Goes on with an import of the same lines that was cut off: streams that are there are compared, event by event
+    /// and with what is said of them, and what is missing is added. One that holds anything else, or more, is refused as
+    /// without this. Of an import that was done nothing is left to do, and nothing is written.
+    #[must_use]
+    pub fn resume(mut self) -> Self {
+        self.resumes = true;
+        self
+    }
+}
+
 /// What an export wrote.
 #[derive(Clone, Default, Debug)]
 #[non_exhaustive]
@@ -91,7 +115,7 @@ pub struct Imported {
     pub events: u64,
     /// Seqs that the export could not read; they are gaps now.
     pub lost: u64,
-    /// Commits that it took.
+    /// Commits that it took; of what is counted above a resumed import found some there.
     pub commits: u64,
 }
 
@@ -136,10 +160,12 @@ impl Log {
     /// Makes the streams of an export, with their ids, in this log. The lines are read twice: first all of them are
     /// looked at, and if one is not right nothing at all is written; then they are committed, streams of up to
     /// 4 MiB without gaps and rewinds in one commit each. Returns when everything is as durable as the log's
-    /// options say.
+    /// options say. Meanwhile nothing is collected, moved, forgotten or backed up in this log.
     ///
-    /// When the disk refuses, or the process dies, on the way, streams may be missing, and those on which it was at
-    /// work be there in part: then begin again, with an empty log.
+    /// When the disk refuses, or the process dies, on the way, a beginning of that is there: streams in the order of the
+    /// lines, all but the last of them whole; the last one may be there in part if it takes several commits; and streams
+    /// that are to be trimmed, or of which others share events and that are to be archived or deleted, may not be so yet.
+    /// Import the same lines once more with [`ImportOptions::resume`]: what is missing is added, and nothing twice.
     ///
     /// # Errors
     ///
@@ -147,6 +173,20 @@ impl Log {
     /// [`crate::ErrorKind::NameTaken`]; [`crate::ErrorKind::Refused`] when an event is larger than the log's memory;
     /// [`crate::ErrorKind::Io`] and whatever a commit fails with.
     pub fn import_jsonl(&self, from: impl BufRead + Seek) -> Result<Imported> {
-        import::all(self.core(), from)
+        self.import_jsonl_with(&ImportOptions::new(), from)
+    }
+
+    /// As [`Log::import_jsonl`], or what is left to do of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::import_jsonl`]; with [`ImportOptions::resume`] it is [`crate::ErrorKind::StreamExists`] only for a stream
+    /// that is not as these lines would have made it up to some point.
+    pub fn import_jsonl_with(
+        &self,
+        options: &ImportOptions,
+        from: impl BufRead + Seek,
+    ) -> Result<Imported> {
+        import::all(self.core(), options, from)
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use amberlog::{Error, ExportOptions, Exported, Log, LostSeqs, Snapshot};
+use amberlog::{Error, ExportOptions, Exported, ImportOptions, Log, LostSeqs, Snapshot};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -166,7 +166,11 @@ fn of_output(args: &Args, error: Error) -> Failure {
 }
 
 /// Makes the streams of exports; what they say is lost becomes gaps, and is damage found. The first file that is not right ends it, and nothing of it is written.
-pub(crate) fn import(log: &Path, files: &[PathBuf], out: &mut Out) -> Outcome {
+pub(crate) fn import(log: &Path, files: &[PathBuf], resumes: bool, out: &mut Out) -> Outcome {
+    let mut options = ImportOptions::new();
+    if resumes {
+        options = options.resume();
+    }
     let mut opened = Vec::new();
     for path in files {
         let file = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
@@ -180,7 +184,7 @@ pub(crate) fn import(log: &Path, files: &[PathBuf], out: &mut Out) -> Outcome {
         // Every byte is read twice.
         let bar = progress(bytes * 2, "{wide_bar} {bytes}/{total_bytes} {eta}");
         let from = Watched { from: BufReader::with_capacity(READ_BYTES, file), bar: bar.clone() };
-        let imported = into.import_jsonl(from).map_err(in_log(path))?;
+        let imported = into.import_jsonl_with(&options, from).map_err(in_log(path))?;
         bar.finish_and_clear();
         summaries.push(Summary {
             file: Some(path.display().to_string()),

@@ -93,9 +93,11 @@ impl Failure {
             ErrorKind::Archived(id) => {
                 Some(format!("`amberlog unarchive {log} {id}` takes that back"))
             }
-            ErrorKind::StreamExists(_) => {
-                Some("an export is imported into a log that has none of its streams".into())
-            }
+            ErrorKind::StreamExists(_) => Some(
+                "an export is imported into a log that has none of its streams; --resume goes on \
+                     with an import that was cut off"
+                    .into(),
+            ),
             ErrorKind::ArchiveMissing(_) | ErrorKind::WrongArchive(_) => {
                 Some("everything else can be read meanwhile".into())
             }
