@@ -68,6 +68,29 @@ fn rewinding_drops_the_end_and_trimming_the_beginning() {
     bench.run(&["rewind", "LOG", "nobody", "0"]).ends_with(2);
 }
 
+/// P8, for whoever looked in another process.
+#[test]
+fn p8_what_was_added_to_since_somebody_looked_is_left_alone() {
+    let bench = bench();
+    for verb in [&["rm"][..], &["archive"], &["trim", "2"], &["rewind", "2"]] {
+        for wrong in ["9", "11"] {
+            let (verb, seq) = (verb[0], verb.get(1));
+            let mut args = vec![verb, "LOG", "a", "--at", wrong];
+            args.extend(seq);
+            let refused = bench.run(&args).ends_with(2);
+            assert!(refused.err.contains("ends at 10, not at"), "{refused:?}");
+        }
+    }
+    bench.run(&["rm", "LOG", "a", "b", "--at", "10"]).ends_with(2);
+    bench.cat_is("a", &numbers(0, 10));
+    bench.run(&["trim", "LOG", "a", "2", "--at", "10"]).ends_with(0);
+    bench.run(&["rewind", "LOG", "a", "6", "--at", "10"]).ends_with(0);
+    bench.cat_is("a", &numbers(2, 6));
+    bench.run(&["archive", "LOG", "a", "--at", "6"]).ends_with(0);
+    bench.run(&["rm", "LOG", "a", "--at", "6"]).ends_with(0);
+    bench.run(&["cat", "LOG", "a"]).ends_with(2);
+}
+
 #[test]
 fn names_and_labels_are_given_changed_and_taken_away() {
     let bench = bench();

@@ -200,6 +200,14 @@ fn p5_an_import_that_fails_anywhere_is_finished_by_the_next_one() {
     assert!(finished > 20, "{finished}");
 }
 
+#[cfg(amberlog_sabotage)]
+#[test]
+fn control_an_import_that_goes_on_behind_a_failure_is_noticed() {
+    let _broken = amberlog::sabotage(amberlog::Sabotage::ImportGoOn);
+    std::panic::catch_unwind(p5_an_import_that_fails_anywhere_is_finished_by_the_next_one)
+        .expect_err("a fork without what it shares was there, unnoticed");
+}
+
 #[test]
 fn what_is_not_a_beginning_of_the_lines_is_refused_and_left_alone() {
     let text = lives(2);

@@ -13,6 +13,7 @@ use crate::core::Core;
 use crate::error::{Error, ErrorKind, RefusedReason, Result};
 use crate::format::FrameHead;
 use crate::options::{CommitOptions, Expect, StreamOptions};
+use crate::sabotage::{Sabotage, broken};
 use crate::stream::Stream;
 use crate::types::{CodecId, EventKind, Seq, StreamId, StreamState, Timestamp};
 
@@ -342,7 +343,8 @@ impl<'a> Importer<'a> {
         appended.map_err(refused)?;
         let Some(current) = &mut self.stream else { return Ok(()) };
         current.buffered += head.frame_bytes() as u64;
-        if current.buffered >= COMMIT_BYTES { self.commit() } else { Ok(()) }
+        let is_much = current.buffered >= COMMIT_BYTES || broken(Sabotage::ImportApart);
+        if is_much { self.commit() } else { Ok(()) }
     }
 
     fn rewind(&mut self, to: u64) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::check::Fork;
 use super::export::lost_seqs;
 use super::lines::{StreamLine, from_base64};
-use crate::catalog::{History, Snapshot};
+use crate::catalog::{History, Shown, Snapshot, Stretch};
 use crate::core::Core;
 use crate::error::Result;
 use crate::format::FrameHead;
@@ -87,12 +87,14 @@ impl There {
         if self.events.as_ref().is_none_or(|(of, _)| *of != generation) {
             self.events = self.events_from(generation, from, seq);
         }
+        let is_shown = self.shown(generation, seq).is_some();
         for is_last in [false, true] {
             let Some((_, events)) = &mut self.events else { return Ok(false) };
             while let Some(event) = events.lend() {
                 match event {
                     Err(error) if lost_seqs(&error).is_some_and(|(_, end)| end <= seq) => {}
-                    Err(error) => return Err(error),
+                    // What nobody shows may have been collected since.
+                    Err(error) => return if is_shown { Err(error) } else { Ok(false) },
                     Ok(event) if event.seq().get() < seq && is_nothing(&event) => {}
                     Ok(event) => {
                         let said = (event.seq().get(), event.kind(), event.codec(), event.time());
@@ -109,15 +111,19 @@ impl There {
         Ok(false)
     }
 
+    /// The part of what it shows that this seq of its own is in.
+    fn shown(&self, generation: u32, seq: u64) -> Option<&Shown> {
+        let id = self.history.info.id;
+        let own = |stretch: &Stretch| stretch.stream == id && stretch.generation == generation;
+        let mut shown = self.history.shown.iter().filter(|(stretch, _)| own(stretch));
+        shown.find_map(|(_, shown)| shown.seqs.contains(&seq).then_some(shown))
+    }
+
     /// What it has of its own in this generation: what it shows, wherever that is now, if `seq` is a part of it.
     fn events_from(&self, generation: u32, from: u64, seq: u64) -> Option<(u32, Events)> {
         let id = self.history.info.id;
-        let shown = self.history.shown.iter().find(|(stretch, shown)| {
-            let own = stretch.stream == id && stretch.generation == generation;
-            own && shown.seqs.contains(&seq)
-        });
-        let (by, from, end): (At, u64, u64) = match shown {
-            Some((_, shown)) => (shown.by, from.max(shown.seqs.start), shown.seqs.end),
+        let (by, from, end): (At, u64, u64) = match self.shown(generation, seq) {
+            Some(shown) => (shown.by, from.max(shown.seqs.start), shown.seqs.end),
             None => {
                 let own = self.history.own.iter().find(|own| own.generation == generation)?;
                 (own.branch, from, self.snapshot.head(own.branch)?)

@@ -9,6 +9,7 @@ use crate::core::Core;
 use crate::error::{Error, ErrorKind, RefusedReason, Result};
 use crate::format::FrameHead;
 use crate::options::{CommitOptions, StreamOptions};
+use crate::sabotage::{Sabotage, broken};
 use crate::types::{Seq, StreamId, StreamState};
 
 impl Stream {
@@ -59,6 +60,9 @@ impl Stream {
     ) -> Ticket {
         self.reap();
         options.durability = options.durability.or(Some(self.core.options.durability));
+        if broken(Sabotage::ImportGoOn) {
+            *last = self.in_flight.back().cloned();
+        }
         let pending = Pending::of_one(self.take_part(), options, last.take());
         self.in_flight.push_back(Arc::clone(&pending));
         *last = Some(Arc::clone(&pending));
