@@ -1,9 +1,10 @@
 //! What does giving space back cost, and what do commits notice of it?
 //!
 //! A log of 256 MiB of payload (`AMBERLOG_BENCH_MIB` says otherwise) in events of 256 B and commits of 32, every
-//! second commit of a stream that was deleted. `copy` reads the segments and writes and syncs the half that is kept,
-//! byte for byte, knowing nothing. `collect` reads, verifies, picks, writes and syncs: once while nobody commits, and
-//! once while a writer commits an event of 256 B again and again, which it did alone before.
+//! second commit of a stream that was deleted. `copy` reads copies of the segments, writes and syncs the half that
+//! is kept, byte for byte, knowing nothing, and removes them. `collect` reads, verifies, picks, writes, syncs and
+//! removes: once while nobody commits, and once while a writer commits an event of 256 B again and again, which it did
+//! alone before.
 
 mod common;
 
@@ -17,8 +18,8 @@ use amberlog::{CollectOptions, CommitOptions, Durability, Log, Stream};
 use common::turns::is_trial;
 
 const ROUNDS: usize = 5;
-/// Synced between pieces, as collecting does.
-const SYNC_BYTES: usize = 8 << 20;
+/// Synced between pieces, as collecting does while nobody commits.
+const SYNC_BYTES: usize = 1 << 20;
 
 fn main() {
     let asked = std::env::var("AMBERLOG_BENCH_MIB").ok().and_then(|text| text.parse().ok());
@@ -29,9 +30,7 @@ fn main() {
     for _ in 0..if is_trial() { 1 } else { ROUNDS } {
         let dir = common::dir();
         let log = half_dead(&dir.path().join("log"), mib);
-        let target = dir.path().join("copy");
-        copies.push(copy_half(&dir.path().join("log/segments"), &target));
-        fs::remove_file(target).expect("removed");
+        copies.push(replace_by_half(&dir.path().join("log/segments"), dir.path()));
         collections.push(collect(&log));
         let other = half_dead(&dir.path().join("other"), mib);
         let mut stream = other.stream().expect("open");
@@ -94,13 +93,20 @@ fn commits(stream: &mut Stream, go_on: impl Fn(usize) -> bool) -> Vec<Duration> 
     all
 }
 
-fn copy_half(segments: &Path, target: &Path) -> (u64, Duration) {
-    let started = Instant::now();
-    let mut to = File::create(target).expect("made");
-    let (mut piece, mut written, mut unsynced) = (vec![0; 1 << 20], 0, 0);
+fn replace_by_half(segments: &Path, dir: &Path) -> (u64, Duration) {
+    let (old, new) = (dir.join("old"), dir.join("new"));
+    fs::create_dir(&old).expect("made");
     for entry in fs::read_dir(segments).expect("a directory") {
+        let entry = entry.expect("an entry");
         // A spare may get its name, or go, at any time.
-        let Ok(mut file) = File::open(entry.expect("an entry").path()) else { continue };
+        let copied = fs::copy(entry.path(), old.join(entry.file_name()));
+        copied.and_then(|_| File::open(old.join(entry.file_name()))?.sync_all()).ok();
+    }
+    let started = Instant::now();
+    let mut to = File::create(&new).expect("made");
+    let (mut piece, mut written, mut unsynced) = (vec![0; 1 << 20], 0, 0);
+    for entry in fs::read_dir(&old).expect("a directory") {
+        let mut file = File::open(entry.expect("an entry").path()).expect("there");
         loop {
             let read = file.read(&mut piece).expect("readable");
             if read == 0 {
@@ -115,7 +121,10 @@ fn copy_half(segments: &Path, target: &Path) -> (u64, Duration) {
         }
     }
     to.sync_data().expect("synced");
-    (written, started.elapsed())
+    fs::remove_dir_all(old).expect("removed");
+    let took = started.elapsed();
+    fs::remove_file(new).expect("removed");
+    (written, took)
 }
 
 fn rate(name: &str, mut all: Vec<(u64, Duration)>) {

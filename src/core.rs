@@ -18,7 +18,7 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::types::{StreamId, StreamState, Timestamp};
 use crate::upkeep::{
     self, ArchiveReport, Background, CarryOut, CollectOptions, CollectReport, Collector,
-    MoveReport, RetainOptions, RetainReport, Retainer, Sentence,
+    MoveReport, Nameless, Pace, RetainOptions, RetainReport, Retainer, Sentence,
 };
 use crate::writer::Writer;
 
@@ -180,13 +180,16 @@ impl Core {
             true => Ok(()),
             false => self.prove().inspect_err(|_| proven.set(false)),
         };
-        let (reach, mut report) = self.collect_segments(options, wants, &prove)?;
+        let mut nameless = Nameless::default();
+        let (reach, mut report) = self.collect_segments(options, wants, &prove, &mut nameless)?;
         if !options.is_dry_run() {
-            let swept = upkeep::sweep(&*self.disk, &self.catalog, &reach.files, &prove);
-            match swept {
+            let needed = &reach.files;
+            match upkeep::sweep(&*self.disk, &self.catalog, needed, &prove, &mut nameless) {
                 Ok(bytes) => report.archive_bytes = bytes,
                 Err(error) => report.refused.push(error),
             }
+            let pace = Pace::new(&self.catalog, &*self.disk);
+            nameless.give_back(&*self.disk, pace, &|| self.is_closed());
         }
         Ok(report)
     }
@@ -196,6 +199,7 @@ impl Core {
         options: CollectOptions,
         wants: Option<Wants<'_>>,
         prove: &dyn Fn() -> Result<()>,
+        nameless: &mut Nameless,
     ) -> Result<(Reach, CollectReport)> {
         // The segments first: what is in them was there when it was asked what can be reached.
         let snapshot = Snapshot::new(Arc::clone(&self.catalog));
@@ -210,7 +214,7 @@ impl Core {
             prove,
             is_over: &|| self.is_closed(),
         }
-        .collect()?;
+        .collect(nameless)?;
         Ok((reach, report))
     }
 

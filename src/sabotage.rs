@@ -76,6 +76,10 @@ pub enum Sabotage {
     RemoveEarly,
     /// Who collects relies on what was not synced, or was not acknowledged for all to see.
     CollectUnproven,
+    /// A file that has lost its name is shortened whoever reads it.
+    ShortenShared,
+    /// A file is shortened before it is certain that it has lost its name.
+    ShortenEarly,
     /// What is forgotten of several streams at once is committed stream by stream.
     RetainApart,
     /// A commit says that a stream moved to a file that is not synced.

@@ -459,6 +459,61 @@ fn p6_p8_p12_streams_move_while_they_are_written() {
     assert_eq!(shown(&Snapshot::open(dir.path()).expect("opens").0), before);
 }
 
+/// Of a file that loses its name nothing goes while somebody reads it: an older snapshot, another opening of the log, a
+/// backup that shares it. What nobody reads is given back piece by piece, until it is empty.
+#[test]
+fn p7_what_somebody_reads_is_not_shortened() {
+    for readers in 0..8 {
+        let (has_snapshot, has_other, has_backup) =
+            (readers & 1 > 0, readers & 2 > 0, readers & 4 > 0);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, copy) = (dir.path().join("log"), dir.path().join("copy"));
+        let log = options().open(&path).expect("opens");
+        let mut streams: Vec<Stream> = (0..2).map(|_| log.stream().expect("a stream")).collect();
+        for turn in 0..60 {
+            for stream in &mut streams {
+                stream.append(vec![turn; 1_000]).expect("room");
+                stream.commit().wait().expect("committed");
+            }
+        }
+        let expected = shown(&log.snapshot());
+        let snapshot = has_snapshot.then(|| log.snapshot());
+        let other = has_other.then(|| Snapshot::open(&path).expect("opens").0);
+        let backup = has_backup.then(|| log.backup(&copy).expect("backed up"));
+        let open = |entry: std::io::Result<std::fs::DirEntry>| {
+            std::fs::File::open(entry.expect("an entry").path()).expect("there")
+        };
+        let files = std::fs::read_dir(path.join("segments")).expect("a directory").map(open);
+        let length = |file: &std::fs::File| file.metadata().expect("open").len();
+        let watched: Vec<_> = files.map(|file| (length(&file), file)).collect();
+        streams[0].delete().wait().expect("deleted");
+        let report = log.collect(CollectOptions::new().dead_percent_min(0)).expect("collected");
+        assert!(report.refused.is_empty() && report.runs.len() > 1, "{report:?}");
+        let emptied = watched.iter().filter(|(_, file)| length(file) == 0).count();
+        let changed = watched.iter().filter(|(before, file)| length(file) != *before).count();
+        if has_snapshot || has_other {
+            assert_eq!(changed, 0, "what is read was shortened");
+        } else if !has_backup {
+            let collected: usize = report.runs.iter().map(|run| run.segments.len()).sum();
+            assert_eq!(emptied, if cfg!(target_os = "linux") { collected } else { 0 });
+        }
+        for reader in snapshot.iter().chain(&other) {
+            assert_eq!(shown(reader), expected);
+        }
+        if backup.is_some() {
+            assert_eq!(shown(&Snapshot::open(&copy).expect("opens").0), expected);
+        }
+    }
+}
+
+/// Whoever shortens what is read is noticed.
+#[cfg(amberlog_sabotage)]
+#[test]
+fn control_shortening_what_somebody_reads_is_noticed() {
+    let _broken = amberlog::sabotage(amberlog::Sabotage::ShortenShared);
+    std::panic::catch_unwind(p7_what_somebody_reads_is_not_shortened).expect_err("unnoticed");
+}
+
 /// A collector that does not know who shares what is noticed.
 #[cfg(amberlog_sabotage)]
 #[test]
@@ -469,7 +524,12 @@ fn control_a_collector_that_forgets_what_is_shared_is_noticed() {
     catch_unwind(p9_what_a_fork_shares_is_not_collected_also_before_the_fork_is_committed)
         .expect_err("what a fork shares was collected, unnoticed");
     drop(broken);
-    for what in [Sabotage::ForgetShared, Sabotage::RemoveEarly, Sabotage::CollectUnproven] {
+    for what in [
+        Sabotage::ForgetShared,
+        Sabotage::RemoveEarly,
+        Sabotage::CollectUnproven,
+        Sabotage::ShortenEarly,
+    ] {
         let broken = sabotage(what);
         let found =
             catch_unwind(p6_p7_p12_collecting_changes_nothing_that_is_shown).and_then(|()| {

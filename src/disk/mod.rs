@@ -31,8 +31,12 @@ pub(crate) type Pin = Arc<Pinned>;
 pub(crate) enum Pinned {
     Map(memmap2::Mmap),
     Buffer(Vec<u8>),
+    /// And the file, which is open for as long.
     #[cfg(feature = "sim")]
-    Simulated(Arc<Vec<u8>>),
+    Simulated {
+        bytes: Arc<Vec<u8>>,
+        _open: sim::SimFile,
+    },
 }
 
 impl Pinned {
@@ -52,7 +56,7 @@ impl AsRef<[u8]> for Pinned {
             Self::Map(map) => map,
             Self::Buffer(buffer) => buffer,
             #[cfg(feature = "sim")]
-            Self::Simulated(bytes) => bytes,
+            Self::Simulated { bytes, .. } => bytes,
         }
     }
 }
@@ -157,8 +161,11 @@ pub(crate) trait DiskFile: Send + Sync + Debug {
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Makes what was written through this file durable, and the length it needs.
     fn sync_data(&self) -> io::Result<()>;
-    /// The file's bytes, in place. Only for files that are never cut or shrunk again.
+    /// The file's bytes, in place. Only for files that are never cut again while somebody else has them open.
     fn map(&self) -> io::Result<Pin>;
+    /// Whether nobody can ever read the file any more but through this: it has no name, and nobody has it open or
+    /// mapped, in any process. False where that cannot be known. Whoever opens it in this moment finds no file.
+    fn is_forsaken(&self) -> bool;
 }
 
 /// Fills `bytes`, over interruptions and short reads; a file that ends before is an error.
@@ -322,6 +329,10 @@ mod tests {
 
         fn map(&self) -> io::Result<Pin> {
             Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn is_forsaken(&self) -> bool {
+            false
         }
     }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -60,6 +60,7 @@ impl RealDisk {
     #[cfg(target_os = "linux")]
     fn clone_blocks(&self, from: &Path, to: &Path) -> io::Result<()> {
         let source = File::open(from)?;
+        claim(&source)?;
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).mode(self.file_mode).open(to)?;
         rustix::fs::ioctl_ficlone(&file, &source).map_err(|error| {
@@ -84,6 +85,7 @@ impl RealDisk {
         plain(fs::metadata(&path)?)?;
         let file = options.open(path)?;
         plain(file.metadata()?)?;
+        claim(&file)?;
         Ok(Arc::new(RealFile(file)))
     }
 }
@@ -128,7 +130,9 @@ impl Disk for RealDisk {
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(self.file_mode);
-        Ok(Arc::new(RealFile(options.open(self.path(path))?)))
+        let file = options.open(self.path(path))?;
+        claim(&file)?;
+        Ok(Arc::new(RealFile(file)))
     }
 
     fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -245,12 +249,29 @@ impl DiskFile for RealFile {
         if self.0.metadata()?.len() == 0 {
             return Ok(Pin::default());
         }
-        // SAFETY: only sealed segments are mapped; this crate never writes to or shortens them again,
-        // and `docs/format.md` says that nobody else may while a log is open.
+        // SAFETY: only sealed segments are mapped; this crate never writes to them again, and shortens those that
+        // are forsaken: a mapping keeps its claim. `docs/format.md` says that nobody else may while a log is open.
         #[expect(unsafe_code, reason = "a mapping is only as stable as its file")]
         let map = unsafe { memmap2::Mmap::map(&self.0)? };
         Ok(Arc::new(Pinned::Map(map)))
     }
+
+    /// Only Linux keeps a lock on a file for as long as it is mapped.
+    fn is_forsaken(&self) -> bool {
+        cfg!(target_os = "linux") && is_nameless(&self.0) && self.0.try_lock().is_ok()
+    }
+}
+
+/// Says that the file is read or written here, for as long as it is open or mapped ([`DiskFile::is_forsaken`]). A file
+/// that has lost its name since it was opened is no longer there: whoever forsakes it may have come first. A file that
+/// cannot be locked here cannot be forsaken either.
+fn claim(file: &File) -> io::Result<()> {
+    let _ = file.try_lock_shared();
+    if is_nameless(file) { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
+}
+
+fn is_nameless(file: &File) -> bool {
+    file.metadata().is_ok_and(|found| found.nlink() == 0)
 }
 
 /// This process, as the operating system numbers it.

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::pace::Pace;
+use super::release::Nameless;
 use super::rewrite::Rewrite;
 use crate::catalog::{Candidate, Snapshot, Wants};
 use crate::disk::Disk;
@@ -128,13 +129,14 @@ struct Gain {
 }
 
 impl Collector<'_> {
-    pub(crate) fn collect(&self) -> Result<CollectReport> {
+    /// Those that lost their names are given back by whoever holds nothing of them any more.
+    pub(crate) fn collect(&self, nameless: &mut Nameless) -> Result<CollectReport> {
         let mut report = CollectReport::default();
         for run in self.runs(&mut report) {
             if (self.is_over)() {
                 break;
             }
-            match self.rewrite(&run) {
+            match self.rewrite(&run, nameless) {
                 Ok(done) => report.runs.push(done),
                 Err(error) if matches!(error.kind(), ErrorKind::Closed) => return Err(error),
                 Err(error) => report.refused.push(error),
@@ -200,7 +202,7 @@ impl Collector<'_> {
         Ok(wanted.then(|| Gain { segment: Arc::clone(segment), kept_bytes, is_worth_it }))
     }
 
-    fn rewrite(&self, run: &[Arc<Segment>]) -> Result<CollectedRun> {
+    fn rewrite(&self, run: &[Arc<Segment>], nameless: &mut Nameless) -> Result<CollectedRun> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return Err(Error::new(ErrorKind::Closed, "collect"));
         };
@@ -239,6 +241,7 @@ impl Collector<'_> {
                 (self.prove)()
                     .inspect_err(|_| drop(self.disk.remove(&unfinished_path(last.number()))))?;
             }
+            run.iter().for_each(|old| nameless.hold(self.disk, &path(old.number())));
             self.put_in_place(run, &sparse)?;
         }
         Ok(done)

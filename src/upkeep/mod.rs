@@ -10,6 +10,7 @@ mod backup;
 mod collect;
 mod moving;
 mod pace;
+mod release;
 mod retain;
 mod rewrite;
 
@@ -26,4 +27,6 @@ pub(crate) use background::Background;
 pub(crate) use backup::backup_open;
 pub(crate) use collect::Collector;
 pub(crate) use moving::{has_moved, publish, sweep, write_cold};
+pub(crate) use pace::Pace;
+pub(crate) use release::Nameless;
 pub(crate) use retain::{CarryOut, Retainer, Sentence};

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::io;
 
 use super::archive::{ArchiveReport, place_of, sync_dirs, write};
+use super::release::Nameless;
 use crate::catalog::{Catalog, Snapshot, archive_path, cold_path};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -106,6 +107,7 @@ pub(crate) fn sweep(
     catalog: &Catalog,
     needed: &HashSet<(StreamId, u32)>,
     prove: &dyn Fn() -> Result<()>,
+    nameless: &mut Nameless,
 ) -> Result<u64> {
     if !catalog.may_be_swept(needed) {
         return Ok(0);
@@ -139,6 +141,7 @@ pub(crate) fn sweep(
                 prove()?;
             }
             let bytes = disk.open_read(&path).and_then(|file| file.len()).unwrap_or(0);
+            nameless.hold(disk, &path);
             disk.remove(&path).map_err(failed)?;
             freed_bytes += bytes;
         } else {

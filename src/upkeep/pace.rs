@@ -18,7 +18,7 @@ const PIECE_BYTES_ALONE: usize = 1 << 20;
 const REST_MAX: Duration = Duration::from_millis(20);
 
 /// Knows whether commits go on, and since when no rest was taken.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     catalog: Arc<Catalog>,
     may_rest: bool,
     /// Up to where commits were visible when it was last looked.
@@ -29,7 +29,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Beside the commits to this log.
-    pub(super) fn new(catalog: &Arc<Catalog>, disk: &dyn Disk) -> Self {
+    pub(crate) fn new(catalog: &Arc<Catalog>, disk: &dyn Disk) -> Self {
         Self {
             catalog: Arc::clone(catalog),
             may_rest: disk.allows_threads(),
@@ -66,7 +66,7 @@ impl Pace {
     }
 
     /// Leaves the disk and the processor to the commits, if there are any, for as long as they were shared.
-    fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         let visible = self.catalog.watermark().visible;
         self.beside_commits = visible != self.seen;
         self.seen = visible;

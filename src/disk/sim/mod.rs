@@ -236,6 +236,11 @@ impl SimDisk {
         hash.finish()
     }
 
+    fn opened(&self, world: &mut World, id: u64) -> SimFile {
+        *world.handles.entry(id).or_default() += 1;
+        SimFile { disk: self.clone(), id }
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -287,14 +292,14 @@ impl Disk for SimDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let id = world.new_file(&path);
-        Ok(Arc::new(SimFile { disk: self.clone(), id }))
+        Ok(Arc::new(self.opened(&mut world, id)))
     }
 
     fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut world = self.world();
         world.plain_call()?;
-        match world.names.get(&self.at(path)) {
-            Some(Some(id)) => Ok(Arc::new(SimFile { disk: self.clone(), id: *id })),
+        match world.names.get(&self.at(path)).copied() {
+            Some(Some(id)) => Ok(Arc::new(self.opened(&mut world, id))),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -394,8 +399,9 @@ impl Drop for SimLock {
     }
 }
 
+/// A file that somebody has open.
 #[derive(Debug)]
-struct SimFile {
+pub(crate) struct SimFile {
     disk: SimDisk,
     id: u64,
 }
@@ -486,7 +492,23 @@ impl DiskFile for SimFile {
     fn map(&self) -> io::Result<Pin> {
         let mut world = self.disk.world();
         world.plain_call()?;
-        Ok(Arc::new(Pinned::Simulated(Arc::clone(&world.file(self.id)?.cache))))
+        let bytes = Arc::clone(&world.file(self.id)?.cache);
+        let _open = self.disk.opened(&mut world, self.id);
+        Ok(Arc::new(Pinned::Simulated { bytes, _open }))
+    }
+
+    fn is_forsaken(&self) -> bool {
+        let world = self.disk.world();
+        let is_nameless = !world.names.values().any(|id| *id == Some(self.id));
+        is_nameless && world.handles.get(&self.id) == Some(&1)
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        if let Some(handles) = self.disk.world().handles.get_mut(&self.id) {
+            *handles -= 1;
+        }
     }
 }
 

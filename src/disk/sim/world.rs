@@ -33,6 +33,8 @@ pub(super) struct World {
     pub(super) unit: usize,
     pub(super) files: BTreeMap<u64, Arc<File>>,
     pub(super) next_file: u64,
+    /// How many have a file open, by its id.
+    pub(super) handles: BTreeMap<u64, usize>,
     /// Names as the running system sees them; a directory has no file.
     pub(super) names: BTreeMap<String, Option<u64>>,
     /// Names that a power cut cannot take away.
@@ -73,6 +75,7 @@ impl World {
             unit: if seed.is_multiple_of(2) { SECTOR } else { 4096 },
             files: BTreeMap::new(),
             next_file: 1,
+            handles: BTreeMap::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             locked: BTreeSet::new(),
@@ -83,6 +86,7 @@ impl World {
     /// Nothing is locked, nothing fails.
     pub(super) fn reset(&mut self) {
         self.locked.clear();
+        self.handles.clear();
         self.stopped = false;
         self.held = false;
         self.faults.clear();
