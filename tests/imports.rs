@@ -188,7 +188,7 @@ fn p5_an_import_that_fails_anywhere_is_finished_by_the_next_one() {
                     finished += 1;
                 }
                 Err(error) => {
-                    assert_eq!(*error.kind(), ErrorKind::Poisoned, "{fault:?} at call {call}")
+                    assert_eq!(*error.kind(), ErrorKind::Poisoned, "{fault:?} at call {call}");
                 }
             }
             drop(log);
@@ -216,7 +216,8 @@ fn what_is_not_a_beginning_of_the_lines_is_refused_and_left_alone() {
     let ids: Vec<_> = whole.snapshot().streams().iter().map(|info| info.id).collect();
     let refused = import(&whole, &text).expect_err("they are there");
     assert!(matches!(refused.kind(), ErrorKind::StreamExists(_)));
-    let changes: [(&str, fn(&mut Stream)); 5] = [
+    type Edit = fn(&mut Stream);
+    let changes: [(&str, Edit); 5] = [
         ("an event more", |stream| assert!(stream.append("more").is_ok())),
         ("another name", |stream| stream.rename("other").expect("free")),
         ("a label", |stream| stream.set_label("more", "1").expect("fine")),
