@@ -104,6 +104,8 @@ pub enum Sabotage {
     LeaveGroup,
     /// A ticket that is polled looks for the outcome, and only then leaves its waker.
     LateWaker,
+    /// Who waits listens only after looking.
+    ListenLate,
     /// Closing takes the writer away from those who are queued.
     LeaveQueue,
     /// A reader of the watermark does not look again.

@@ -5,6 +5,9 @@
 //! is; with `--cfg amberlog_shuttle` the whole engine runs in very many (`tests/interleavings.rs`). What
 //! threads share and wait for comes from here. `Arc` stays the standard one: it never waits.
 
+mod bell;
+
+pub(crate) use bell::Bell;
 #[cfg(amberlog_loom)]
 pub(crate) use loom::{
     sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, atomic},

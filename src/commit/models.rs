@@ -197,6 +197,12 @@ fn f5_lost_wake_up_is_noticed() {
     model(Some(Sabotage::TellNobody), None, || lost_wake_up(2));
 }
 
+#[test]
+#[should_panic(expected = "deadlock")]
+fn f5_lost_wake_up_of_three_is_noticed() {
+    model(Some(Sabotage::ListenLate), Some(4), || lost_wake_up(3));
+}
+
 /// A ticket that is dropped while another leads is led for by the log's own thread, if nobody else does; one
 /// that is kept meanwhile can still be waited for.
 fn dropped_leader() {

@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 use crate::index::At;
 use crate::options::{CommitOptions, Expect};
 use crate::ring::{Filled, Ring};
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sabotage::{Sabotage, broken};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Bell, Condvar, Mutex, MutexGuard};
 use crate::types::{CommitId, Durability, StreamId};
 
 /// One stream's share of a commit.
@@ -108,9 +109,13 @@ pub(crate) struct Pending {
     /// See [`CommitOptions::proof`].
     pub(crate) proof: bool,
     state: Mutex<State>,
-    pub(super) ready: Condvar,
+    ready: Condvar,
+    /// The bell that the thread waits for which waits here; [`NO_BELL`]: it is woken by itself.
+    bell: AtomicUsize,
     settled: AtomicBool,
 }
+
+const NO_BELL: usize = usize::MAX;
 
 #[derive(Debug)]
 #[cfg_attr(
@@ -130,9 +135,15 @@ pub(super) struct State {
     /// A thread sleeps here, or is about to.
     pub(super) waiting: bool,
     /// It should look whether it can lead.
-    pub(super) nudged: bool,
+    nudged: bool,
     /// The commits of the same streams that this one stands behind.
     behind: Behind,
+}
+
+impl State {
+    fn is_told(&self) -> bool {
+        self.outcome.is_some() || self.nudged
+    }
 }
 
 /// One of them usually, and then it lies here: a ticket is one allocation.
@@ -191,6 +202,7 @@ impl Pending {
             proof: options.proof,
             state: Mutex::new(state),
             ready: Condvar::new(),
+            bell: AtomicUsize::new(NO_BELL),
             settled: AtomicBool::new(false),
         })
     }
@@ -267,28 +279,65 @@ impl Pending {
         }
     }
 
-    pub(super) fn wake(&self) {
+    /// Whoever waits here waits for this bell, with others. Said before anybody waits.
+    pub(super) fn share(&self, bell: usize) {
+        self.bell.store(bell, Ordering::Relaxed);
+    }
+
+    /// Which of the bells that is.
+    fn bell<'a>(&self, bells: &'a [Bell]) -> Option<&'a Bell> {
+        bells.get(self.bell.load(Ordering::Relaxed))
+    }
+
+    /// Wakes the thread that waits here, unless it waits for a bell. That bell, and the task that is to be woken.
+    pub(super) fn wake(&self) -> (Option<usize>, Option<Waker>) {
         let mut state = self.lock();
         let waker = state.waker.take();
         let waiting = state.waiting;
         drop(state);
-        if waiting {
+        let bell = self.bell.load(Ordering::Relaxed);
+        if waiting && bell == NO_BELL {
             self.ready.notify_all();
         }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        (Some(bell).filter(|bell| waiting && *bell != NO_BELL), waker)
     }
 
     /// Lets a thread that waits here look whether it can lead. False: no thread waits.
-    pub(super) fn nudge(&self) -> bool {
+    pub(super) fn nudge(&self, bells: &[Bell]) -> bool {
         let mut state = self.lock();
         let could = state.waiting && state.outcome.is_none();
         if could {
             state.nudged = true;
-            self.ready.notify_all();
+            drop(state);
+            match self.bell(bells) {
+                Some(bell) => bell.ring(),
+                None => self.ready.notify_all(),
+            }
         }
         could
+    }
+
+    /// Waits until the outcome is known, or until somebody else thinks that this thread could lead.
+    pub(super) fn wait(&self, bells: &[Bell]) {
+        let Some(bell) = self.bell(bells) else {
+            let mut state = self.lock();
+            while !state.is_told() {
+                state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.nudged = false;
+            return;
+        };
+        loop {
+            let heard = bell.rings();
+            let mut state = self.lock();
+            if state.is_told() {
+                state.nudged = false;
+                return;
+            }
+            drop(state);
+            let heard = if broken(Sabotage::ListenLate) { bell.rings() } else { heard };
+            bell.wait(heard);
+        }
     }
 
     pub(super) fn outcome(&self) -> Option<Result<Commit>> {

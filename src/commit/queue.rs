@@ -10,10 +10,12 @@ use super::{Lead, Pending, Ticket};
 use crate::error::{Error, ErrorKind};
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Condvar, JoinHandle, Mutex, MutexGuard, spawn, thread};
+use crate::sync::{Bell, Condvar, JoinHandle, Mutex, MutexGuard, spawn, thread};
 
 /// A group stops growing at so many bytes, so that the first of it does not wait for the last.
 const GROUP_BYTES_MAX: u64 = 8 << 20;
+/// A few, so that those who were woken are gone before others wait for the same bell; if not, some are woken for nothing.
+const BELLS: usize = 4;
 
 /// The commits that wait for a leader, and the writer that makes one.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Queue<W> {
     inner: Mutex<Inner<W>>,
     /// How many commits are queued, to look at without the lock.
     queued: AtomicUsize,
+    /// For these wait the threads of a group, but for the first, who leads if need be. Each group has the next one.
+    bells: [Bell; BELLS],
     wake_server: Condvar,
     /// Told whenever the writer comes back, once the log is closing.
     writer_back: Condvar,
@@ -39,6 +43,8 @@ struct Inner<W> {
     /// Whoever closed the log has the writer, for good.
     ended: bool,
     gather: Gather,
+    /// The bell of those who come now.
+    bell: usize,
     server: Option<JoinHandle<()>>,
     /// An empty vector that has its memory already.
     spare_group: Vec<Arc<Pending>>,
@@ -54,12 +60,14 @@ impl<W: Lead> Queue<W> {
             closed: false,
             ended: false,
             gather: Gather::default(),
+            bell: 0,
             server: None,
             spare_group: Vec::new(),
         };
         Arc::new(Self {
             inner: Mutex::new(inner),
             queued: AtomicUsize::new(0),
+            bells: Default::default(),
             wake_server: Condvar::new(),
             writer_back: Condvar::new(),
             may_spawn,
@@ -77,6 +85,9 @@ impl<W: Lead> Queue<W> {
             drop(inner);
             pending.settle(Err(Error::new(ErrorKind::Closed, "commit")));
         } else {
+            if !inner.forming.is_empty() {
+                pending.share(inner.bell);
+            }
             inner.forming.push_back(Arc::clone(&pending));
             self.queued.store(inner.forming.len(), Ordering::Relaxed);
         }
@@ -108,6 +119,7 @@ impl<W: Lead> Queue<W> {
             group.extend(inner.forming.pop_front());
         }
         self.queued.store(inner.forming.len(), Ordering::Relaxed);
+        inner.bell = (inner.bell + 1) % BELLS;
         let began = Instant::now();
         Some(Leading { queue: self, writer: Some(writer), group, began, finished: false })
     }
@@ -120,8 +132,10 @@ impl<W: Lead> Queue<W> {
         inner.gather.ended(group.len(), queued, took);
         inner.writer = Some(writer);
         let more = !inner.forming.is_empty() && !broken(Sabotage::TellNobody);
-        let left = more && !inner.forming.iter().any(|pending| pending.nudge());
         let served = inner.server.is_some();
+        let nudged = || inner.forming.iter().any(|pending| pending.nudge(&self.bells));
+        // The log's own thread leads when it was asked to, and nobody else has to.
+        let left = more && !(served && inner.asked) && !nudged();
         if left && served {
             self.wake_server.notify_one();
         }
@@ -133,11 +147,20 @@ impl<W: Lead> Queue<W> {
             self.writer_back.notify_all();
         }
         drop(inner);
+        let mut waited_for = [false; BELLS];
         for pending in &group {
-            // A waker is the program's code. If it panics, the others of the group still have to be woken,
-            // and whoever leads goes on: the panic is the waker's, not the commit's.
-            let _ = catch_unwind(AssertUnwindSafe(|| pending.wake()));
+            let (bell, waker) = pending.wake();
+            if let Some(is_waited_for) = bell.and_then(|bell| waited_for.get_mut(bell)) {
+                *is_waited_for = true;
+            }
+            if let Some(waker) = waker {
+                // A waker is the program's code. If it panics, the others of the group still have to be woken,
+                // and whoever leads goes on: the panic is the waker's, not the commit's.
+                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            }
         }
+        let bells = self.bells.iter().zip(waited_for);
+        bells.filter(|(_, is_waited_for)| *is_waited_for).for_each(|(bell, _)| bell.ring());
         group.clear();
         self.lock().spare_group = group;
         asked
@@ -254,11 +277,17 @@ pub(super) trait Serve: Send + Sync {
     fn lead_here(&self) -> bool;
     /// Lets the log's own thread lead.
     fn ask_server(self: Arc<Self>);
+    /// What those wait for who wait together.
+    fn bells(&self) -> &[Bell];
 }
 
 impl<W: Lead + Sync> Serve for Queue<W> {
     fn lead_here(&self) -> bool {
         self.try_lead().map(Leading::run).is_some()
+    }
+
+    fn bells(&self) -> &[Bell] {
+        &self.bells
     }
 
     fn ask_server(self: Arc<Self>) {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::queue::Serve;
@@ -50,11 +50,7 @@ impl Ticket {
             if queue.as_ref().is_some_and(|queue| queue.lead_here()) {
                 continue;
             }
-            let mut state = self.pending.lock();
-            while state.outcome.is_none() && !state.nudged {
-                state = self.pending.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            state.nudged = false;
+            self.pending.wait(queue.as_ref().map_or(&[], |queue| queue.bells()));
         }
     }
 

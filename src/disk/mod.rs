@@ -35,7 +35,7 @@ pub(crate) enum Pinned {
     #[cfg(feature = "sim")]
     Simulated {
         bytes: Arc<Vec<u8>>,
-        _open: sim::SimFile,
+        _open: Box<sim::SimFile>,
     },
 }
 

@@ -84,8 +84,7 @@ impl RealDisk {
         };
         plain(fs::metadata(&path)?)?;
         let file = options.open(path)?;
-        plain(file.metadata()?)?;
-        claim(&file)?;
+        plain(claim(&file)?)?;
         Ok(Arc::new(RealFile(file)))
     }
 }
@@ -258,20 +257,23 @@ impl DiskFile for RealFile {
 
     /// Only Linux keeps a lock on a file for as long as it is mapped.
     fn is_forsaken(&self) -> bool {
-        cfg!(target_os = "linux") && is_nameless(&self.0) && self.0.try_lock().is_ok()
+        cfg!(target_os = "linux")
+            && self.0.metadata().is_ok_and(|found| is_nameless(&found))
+            && self.0.try_lock().is_ok()
     }
 }
 
 /// Says that the file is read or written here, for as long as it is open or mapped ([`DiskFile::is_forsaken`]). A file
 /// that has lost its name since it was opened is no longer there: whoever forsakes it may have come first. A file that
 /// cannot be locked here cannot be forsaken either.
-fn claim(file: &File) -> io::Result<()> {
+fn claim(file: &File) -> io::Result<fs::Metadata> {
     let _ = file.try_lock_shared();
-    if is_nameless(file) { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
+    let found = file.metadata()?;
+    if is_nameless(&found) { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
 }
 
-fn is_nameless(file: &File) -> bool {
-    file.metadata().is_ok_and(|found| found.nlink() == 0)
+fn is_nameless(found: &fs::Metadata) -> bool {
+    found.nlink() == 0
 }
 
 /// This process, as the operating system numbers it.

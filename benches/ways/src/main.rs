@@ -1,8 +1,11 @@
-//! Ways to make the bytes of a commit durable, one after the other in turns, on files of written zeros.
+//! Ways to make the bytes of a commit durable, one after the other in turns, on files of written zeros; to wake
+//! those who wait for it; and to make its checksum.
 //!
 //! `cargo run --release -- DIRECTORY [ROUNDS]`, with a directory on the disk to measure. Linux only. What came
 //! out, and what was made of it, stands in ARCHITECTURE.md under "Tried and lost".
 
+mod hashing;
+mod waking;
 mod ways;
 
 use std::fs::{self, File};
@@ -34,6 +37,8 @@ fn main() -> io::Result<()> {
             println!("{threads} in flight, {files}: {syncs} syncs a second");
         }
     }
+    waking::report(&dir.join("in-flight-0"))?;
+    hashing::report();
     fs::remove_dir_all(dir)
 }
 

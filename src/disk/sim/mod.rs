@@ -493,7 +493,7 @@ impl DiskFile for SimFile {
         let mut world = self.disk.world();
         world.plain_call()?;
         let bytes = Arc::clone(&world.file(self.id)?.cache);
-        let _open = self.disk.opened(&mut world, self.id);
+        let _open = Box::new(self.disk.opened(&mut world, self.id));
         Ok(Arc::new(Pinned::Simulated { bytes, _open }))
     }
 
