@@ -38,7 +38,8 @@ crashes effort="32" *args:
 # The engine broken on purpose, in one way after the other: each has to be noticed
 controls *args:
     RUSTFLAGS="--cfg amberlog_sabotage" CARGO_TARGET_DIR=target/sabotage \
-        cargo test --release --features sim --test controls --test collect --test retain -- --nocapture {{ args }}
+        cargo test --release --features sim,json --test controls --test archive --test backup --test collect --test faults \
+            --test imports --test retain -- --nocapture {{ args }}
 
 # The API documentation, warnings refused
 docs:

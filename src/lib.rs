@@ -37,7 +37,7 @@ pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
 #[doc(hidden)]
 pub use format::fuzzing;
 #[cfg(feature = "json")]
-pub use jsonl::{Exported, Imported};
+pub use jsonl::{ExportOptions, Exported, ImportOptions, Imported, LostSeqs};
 pub use log::Log;
 pub use options::{
     Clock, Collect, CommitOptions, Expect, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy,

@@ -86,6 +86,10 @@ pub enum Sabotage {
     RetainApart,
     /// A commit says that a stream moved to a file that is not synced.
     MoveUnsynced,
+    /// A stream that is imported is committed event by event.
+    ImportApart,
+    /// An import goes on behind a commit that failed.
+    ImportGoOn,
     /// The files of a backup are not synced.
     BackupUnsynced,
     /// Opening writes the end of the log once more, though it is certain.

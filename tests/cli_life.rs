@@ -68,6 +68,29 @@ fn rewinding_drops_the_end_and_trimming_the_beginning() {
     bench.run(&["rewind", "LOG", "nobody", "0"]).ends_with(2);
 }
 
+/// P8, for whoever looked in another process.
+#[test]
+fn p8_what_was_added_to_since_somebody_looked_is_left_alone() {
+    let bench = bench();
+    for verb in [&["rm"][..], &["archive"], &["trim", "2"], &["rewind", "2"]] {
+        for wrong in ["9", "11"] {
+            let (verb, seq) = (verb[0], verb.get(1));
+            let mut args = vec![verb, "LOG", "a", "--at", wrong];
+            args.extend(seq);
+            let refused = bench.run(&args).ends_with(2);
+            assert!(refused.err.contains("ends at 10, not at"), "{refused:?}");
+        }
+    }
+    bench.run(&["rm", "LOG", "a", "b", "--at", "10"]).ends_with(2);
+    bench.cat_is("a", &numbers(0, 10));
+    bench.run(&["trim", "LOG", "a", "2", "--at", "10"]).ends_with(0);
+    bench.run(&["rewind", "LOG", "a", "6", "--at", "10"]).ends_with(0);
+    bench.cat_is("a", &numbers(2, 6));
+    bench.run(&["archive", "LOG", "a", "--at", "6"]).ends_with(0);
+    bench.run(&["rm", "LOG", "a", "--at", "6"]).ends_with(0);
+    bench.run(&["cat", "LOG", "a"]).ends_with(2);
+}
+
 #[test]
 fn names_and_labels_are_given_changed_and_taken_away() {
     let bench = bench();
@@ -86,6 +109,50 @@ fn names_and_labels_are_given_changed_and_taken_away() {
     for wrong in [&["name", "LOG", "a"][..], &["label", "LOG", "a"], &["label", "LOG", "a", "x"]] {
         bench.run(wrong).ends_with(2);
     }
+}
+
+#[test]
+fn data_is_set_printed_and_taken_away_byte_for_byte() {
+    let bench = bench();
+    let data = |bench: &Bench| bench.run(&["data", "LOG", "a"]).ends_with(0).out;
+    assert!(data(&bench).is_empty());
+    let file = bench.dir.path().join("data");
+    let path = file.to_str().expect("UTF-8");
+    let largest: Vec<u8> = (0..64 << 10).map(|n: u32| n as u8).collect();
+    for bytes in [&b"{\"title\":1}"[..], b"\xff\0\n", &largest] {
+        fs::write(&file, bytes).expect("written");
+        let done = one(bench.run(&["data", "LOG", "a", "--set", path, "--json"]));
+        assert_eq!((done["name"].as_str(), done["head"].as_u64()), (Some("a"), Some(10)));
+        assert!(data(&bench) == bytes);
+    }
+    bench.run_with(&["data", "LOG", "a", "--set", "-"], b"\xfe").ends_with(0);
+    let said = one(bench.run(&["data", "LOG", "a", "--json"]));
+    assert_eq!((said["data_base64"].as_str(), said.get("data_text")), (Some("/g=="), None));
+    bench.run_with(&["data", "LOG", "a", "--set", "-"], "né\n".as_bytes()).ends_with(0);
+    let said = one(bench.run(&["data", "LOG", "a", "--json"]));
+    assert_eq!((said["data_text"].as_str(), said.get("data_base64")), (Some("né\n"), None));
+
+    let position = |bench: &Bench| one(bench.run(&["info", "LOG", "--json"]))["position"].clone();
+    let before = position(&bench);
+    let too_much = vec![0; (64 << 10) + 1];
+    let refused = bench.run_with(&["data", "LOG", "a", "--set", "-"], &too_much).ends_with(2);
+    assert!(refused.err.contains("64 KiB"), "{refused:?}");
+    let empty = bench.run(&["data", "LOG", "a", "--set", "-"]).ends_with(2);
+    assert!(empty.err.contains("--clear"), "{empty:?}");
+    bench.run(&["data", "LOG", "a", "--set", "nowhere"]).ends_with(2);
+    bench.run(&["data", "LOG", "a", "--set", path, "--clear"]).ends_with(2);
+    bench.run(&["data", "LOG", "nobody", "--clear"]).ends_with(2);
+    assert!(data(&bench) == "né\n".as_bytes(), "what was refused changed nothing");
+    assert_eq!(position(&bench), before);
+
+    bench.run(&["archive", "LOG", "a"]).ends_with(0);
+    assert!(data(&bench) == "né\n".as_bytes(), "what is archived is read");
+    bench.run(&["unarchive", "LOG", "a"]).ends_with(0);
+    bench.run(&["data", "LOG", "a", "--clear"]).ends_with(0);
+    assert!(data(&bench).is_empty());
+    let said = one(bench.run(&["data", "LOG", "a", "--json"]));
+    assert_eq!((said.get("data_text"), said.get("data_base64")), (None, None));
+    bench.cat_is("a", &numbers(0, 10));
 }
 
 #[test]
@@ -162,10 +229,57 @@ fn an_export_is_imported_without_loss() {
     assert_eq!(names(&again, &["--all"]), names(&bench, &["--all"]));
     again.cat_is("c", &numbers(0, 4));
 
+    again.run(&["import", "--jsonl", "LOG", path]).ends_with(2);
+    let resumed = one(again.run(&["import", "--jsonl", "--resume", "LOG", path, "--json"]));
+    assert_eq!((resumed["events"].as_u64(), resumed["commits"].as_u64()), (Some(13), Some(0)));
+    again.run(&["label", "LOG", "a", "model=large"]).ends_with(0);
+    let other = again.run(&["import", "--jsonl", "--resume", "LOG", path]).ends_with(2);
+    assert!(other.err.contains("is in this log already"), "{other:?}");
+
     fs::write(&file, &text[..text.len() - 5]).expect("written");
     let third = Bench::new();
     third.run(&["import", "--jsonl", "LOG", path]).ends_with(2);
     assert!(!third.log().join("segments").exists(), "what is not right is not half there");
+}
+
+#[test]
+fn p6_a_damaged_log_is_exported_as_far_as_it_is_whole_when_that_is_asked_for() {
+    let bench = Bench::new();
+    bench.file("a", b"one\ntwo\nthree\nfour\nfive\nsix\n");
+    bench.file("b", &numbers(0, 3));
+    bench.run(&["import", "LOG", "FILES", "--commit-every", "2"]).ends_with(0);
+    let whole = bench.run(&["export", "LOG", "--skip-damaged"]).ends_with(0).text();
+    assert_eq!(whole, bench.run(&["export", "LOG"]).ends_with(0).text(), "nothing to skip");
+    let segment = fs::read_dir(bench.log().join("segments")).expect("segments").next();
+    let segment = segment.expect("one").expect("readable").path();
+    let mut bytes = fs::read(&segment).expect("readable");
+    let at = bytes.windows(4).position(|some| some == b"four").expect("there");
+    bytes[at] ^= 1;
+    fs::write(&segment, bytes).expect("written");
+
+    let file = bench.dir.path().join("left.jsonl");
+    let path = file.to_str().expect("UTF-8");
+    bench.run(&["export", "LOG"]).ends_with(2);
+    bench.run(&["export", "LOG", "--output", path]).ends_with(2);
+    assert!(!file.exists(), "a part of an export is none");
+    let left = bench.run(&["export", "LOG", "--skip-damaged"]).ends_with(1);
+    assert!(left.err.contains("events 2..4"), "{left:?}");
+    let ran = bench.run(&["export", "LOG", "--skip-damaged", "-o", path, "--json"]).ends_with(1);
+    let told = ran.json().remove(0);
+    assert_eq!((told["events"].as_u64(), told["lost"].as_u64()), (Some(7), Some(2)), "{told}");
+    assert_eq!(told["lost_seqs"][0]["seqs"], serde_json::json!([2, 4]));
+    assert_eq!(told["damages"], 1);
+    assert_eq!(fs::read_to_string(&file).expect("written"), left.text());
+
+    let again = Bench::new();
+    let ran = again.run(&["import", "--jsonl", "LOG", path, "--json"]).ends_with(1);
+    let told = ran.json().remove(0);
+    assert_eq!((told["events"].as_u64(), told["lost"].as_u64()), (Some(7), Some(2)), "{told}");
+    let read = again.run(&["cat", "LOG", "a"]).ends_with(0);
+    assert_eq!(read.text(), "one\ntwo\nfive\nsix\n");
+    assert!(read.err.contains("2 events dropped before seq 4"), "{read:?}");
+    again.cat_is("b", &numbers(0, 3));
+    again.run(&["verify", "LOG"]).ends_with(0);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use support::Rng;
 /// So many scripts of chance are run at most.
 const SCRIPTS: u64 = 600;
 
-const ALL: [Sabotage; 35] = [
+const ALL: &[Sabotage] = &[
     Sabotage::SkipSync,
     Sabotage::SkipDirSync,
     Sabotage::SkipHeaderSync,
@@ -54,6 +54,10 @@ const ALL: [Sabotage; 35] = [
     Sabotage::RemoveEarly,
     Sabotage::RetainApart,
     Sabotage::CollectUnproven,
+    #[cfg(feature = "json")]
+    Sabotage::ImportApart,
+    #[cfg(feature = "json")]
+    Sabotage::ImportGoOn,
 ];
 
 /// Runs the attacks, the quickest first, until one of them finds something.
@@ -201,7 +205,7 @@ fn judge(whole: &Events, disk: &SimDisk, what: &str) -> Result<(), String> {
 fn f40_every_breakage_is_found() {
     let only = std::env::var("AMBERLOG_CONTROL").ok();
     let mut missed = Vec::new();
-    for what in ALL {
+    for what in ALL.iter().copied() {
         if only.as_ref().is_some_and(|only| *only != format!("{what:?}")) {
             continue;
         }

@@ -84,6 +84,34 @@ fn p8_any_goes_behind_what_is_there() {
     assert_eq!(seen[2].generation(), 1);
 }
 
+/// Who asks for more than a commit says what it saw by its handle: only if nothing was added since.
+#[test]
+fn p8_a_stream_that_moved_is_neither_trimmed_nor_archived_nor_deleted() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path()).expect("opens");
+    let mut writer = log.stream().expect("a stream");
+    for n in 0..3 {
+        writer.append([n]).expect("room");
+    }
+    writer.commit().wait().expect("committed");
+    type Ask = fn(&mut Stream) -> amberlog::Ticket;
+    let asks: [Ask; 3] = [|stream| stream.trim(2), Stream::archive, Stream::delete];
+    for (nth, ask) in asks.iter().enumerate() {
+        let seen = 3 + nth as u64;
+        let mut late = log.resume(writer.id()).expect("there");
+        assert_eq!(late.head().get(), seen);
+        writer.append("more").expect("room");
+        writer.commit().wait().expect("committed");
+        is_conflict(ask(&mut late).wait(), seen, seen + 1);
+        let info = log.snapshot().stream(writer.id()).expect("there");
+        assert_eq!((info.state, info.start.get()), (amberlog::StreamState::Active, 0));
+    }
+    for ask in asks {
+        ask(&mut log.resume(writer.id()).expect("there")).wait().expect("nobody was quicker");
+    }
+    assert_eq!(log.status(writer.id()), amberlog::Status::Deleted);
+}
+
 #[test]
 fn a_retry_is_told_of_the_first_commit_also_after_a_restart() {
     let dir = tempfile::tempdir().expect("a temporary directory");

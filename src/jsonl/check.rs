@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::lines::{EndLine, EventLine, RewindLine, StreamLine, VERSION};
+use super::lines::{EndLine, EventLine, LostLine, RewindLine, StreamLine, VERSION};
 use crate::format::GENERATION_MAX;
 use crate::types::StreamId;
 
@@ -26,6 +26,8 @@ pub(super) struct Checker {
     names: HashSet<String>,
     pub(super) streams: u64,
     pub(super) events: u64,
+    /// Seqs.
+    pub(super) lost: u64,
 }
 
 /// Where a stream begins to have events of its own.
@@ -117,6 +119,22 @@ impl Checker {
         Ok(())
     }
 
+    pub(super) fn lost(&mut self, line: &LostLine<'_>) -> Result<(), Wrong> {
+        let stream = self.stream.as_mut().ok_or("seqs without a stream")?;
+        let seqs = line.seqs.checked_add(line.dropped_before);
+        let Some(seqs) = seqs.filter(|seqs| line.seqs > 0 && *seqs <= SEQ_MAX - stream.next) else {
+            return Err("no stream loses so many seqs");
+        };
+        (stream.next, stream.has_past) = (stream.next + seqs, true);
+        self.lost += line.seqs;
+        Ok(())
+    }
+
+    /// What is damaged is said before all streams: nobody knows of which it was.
+    pub(super) fn damage(&self) -> Result<(), Wrong> {
+        if self.streams == 0 { Ok(()) } else { Err("damage is told in front of the streams") }
+    }
+
     pub(super) fn rewind(&mut self, line: &RewindLine) -> Result<(), Wrong> {
         let stream = self.stream.as_mut().ok_or("a rewind without a stream")?;
         if !stream.has_past || line.to > stream.next {
@@ -132,8 +150,8 @@ impl Checker {
 
     pub(super) fn end(&mut self, line: &EndLine) -> Result<(), Wrong> {
         self.leave_stream()?;
-        if (line.streams, line.events) != (self.streams, self.events) {
-            return Err("the export had another number of streams or events");
+        if (line.streams, line.events, line.lost) != (self.streams, self.events, self.lost) {
+            return Err("the export had another number of streams, events or lost seqs");
         }
         self.ended = true;
         Ok(())

@@ -7,15 +7,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 
-use super::Exported;
 use super::lines::{
-    EndLine, EventLine, Header, Line, Parent, RewindLine, Said, Shares, StreamLine, VERSION,
+    DamageLine, EndLine, EventLine, Header, Line, LostLine, Parent, RewindLine, Said, Shares,
+    StreamLine, VERSION,
 };
+use super::{Exported, LostSeqs};
 use crate::catalog::{History, Shown, Snapshot, Stretch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::At;
 use crate::reader::{Event, Events};
-use crate::types::{StreamId, StreamState};
+use crate::recovery::Damage;
+use crate::types::{Seq, StreamId, StreamState};
 
 /// How much is handed on at once.
 const OUT_BYTES: usize = 256 << 10;
@@ -27,15 +29,21 @@ struct Wanted {
     shown: Vec<Shown>,
     /// Forks begin before this, whether or not anybody shows what is in front of them.
     end: u64,
+    /// Somebody shows seqs from here on in front of the branch, and nobody knows where they are.
+    lost_from: Option<u64>,
 }
 
 type Branches = HashMap<At, Wanted>;
 
 /// Everything.
-pub(super) fn all(snapshot: &Snapshot, to: impl Write) -> Result<Exported> {
+pub(super) fn all(
+    snapshot: &Snapshot,
+    damages: Option<&[Damage]>,
+    to: impl Write,
+) -> Result<Exported> {
     let ids = snapshot.ids();
     let branches = branches(snapshot, &ids);
-    let mut out = Exporter::new(snapshot, to)?;
+    let mut out = Exporter::new(snapshot, damages, to)?;
     for id in ids {
         let Some(history) = snapshot.history(id) else { continue };
         out.stream(&history, &history.own, &branches, Base::Shared)?;
@@ -52,6 +60,7 @@ fn branches(snapshot: &Snapshot, ids: &[StreamId]) -> Branches {
     let mut branches = Branches::new();
     while let Some(history) = left.pop().and_then(|id| snapshot.history(id)) {
         let mut owners = Vec::new();
+        note_lost(&mut branches, &history);
         if let Some(first) = history.own.first()
             && let Some((base, owner, _)) = first.base
         {
@@ -69,8 +78,25 @@ fn branches(snapshot: &Snapshot, ids: &[StreamId]) -> Branches {
     branches
 }
 
+/// Notes what a stream should show in front of everything that it does.
+fn note_lost(branches: &mut Branches, history: &History) {
+    let (start, head) = (history.info.start.get(), history.info.head.get());
+    let first = history.shown.first();
+    let known = first.map_or(head, |(_, shown)| shown.seqs.start);
+    let first = first.map(|(stretch, _)| stretch).or(history.own.first());
+    if let Some(first) = first.filter(|_| start < known) {
+        let lost_from = &mut branches.entry(first.branch).or_default().lost_from;
+        *lost_from = Some(lost_from.map_or(start, |from| from.min(start)));
+    }
+}
+
 /// Some streams, each for itself.
-pub(super) fn some(snapshot: &Snapshot, ids: &[StreamId], to: impl Write) -> Result<Exported> {
+pub(super) fn some(
+    snapshot: &Snapshot,
+    ids: &[StreamId],
+    damages: Option<&[Damage]>,
+    to: impl Write,
+) -> Result<Exported> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     ids.dedup();
@@ -85,15 +111,17 @@ pub(super) fn some(snapshot: &Snapshot, ids: &[StreamId], to: impl Write) -> Res
             Some(history) => histories.push(history),
         }
     }
-    let mut out = Exporter::new(snapshot, to)?;
+    let mut out = Exporter::new(snapshot, damages, to)?;
     for history in histories {
         let mut branches = Branches::new();
+        note_lost(&mut branches, &history);
+        let is_whole = branches.is_empty();
         let mut stretches = Vec::new();
         for (stretch, shown) in &history.shown {
             branches.entry(stretch.branch).or_default().shown.push(shown.clone());
             if stretch.stream != history.info.id {
                 // Its own branches are all written, of others only what it shows of them.
-                let first = stretches.is_empty();
+                let first = stretches.is_empty() && is_whole;
                 let start = if first { 0 } else { shown.seqs.start };
                 stretches.push(Stretch { start, base: None, ..stretch.clone() });
             }
@@ -131,37 +159,42 @@ enum Base {
 
 /// Where the lines of a stream have got to.
 struct Pen {
+    id: StreamId,
     next: u64,
     /// Seqs before this were dropped by the ring.
     gap_end: u64,
     generation: u32,
     /// Something was said behind which one can go back.
     is_begun: bool,
-}
-
-impl Pen {
-    fn at(next: u64, generation: u32, is_begun: bool) -> Self {
-        Self { next, gap_end: 0, generation, is_begun }
-    }
+    /// Whatever the stream had from here on is not forgotten, but lost.
+    known_end: u64,
 }
 
 struct Exporter<'a, W: Write> {
     snapshot: &'a Snapshot,
     to: BufWriter<W>,
+    /// What is damaged is left out.
+    skips: bool,
     done: Exported,
 }
 
 impl<'a, W: Write> Exporter<'a, W> {
-    fn new(snapshot: &'a Snapshot, to: W) -> Result<Self> {
+    fn new(snapshot: &'a Snapshot, damages: Option<&[Damage]>, to: W) -> Result<Self> {
         let to = BufWriter::with_capacity(OUT_BYTES, to);
-        let mut exporter = Self { snapshot, to, done: Exported::default() };
+        let (skips, done) = (damages.is_some(), Exported::default());
+        let mut exporter = Self { snapshot, to, skips, done };
         exporter.line(&Line::Amberlog(Header { export: VERSION }))?;
+        for damage in damages.unwrap_or_default() {
+            exporter.line(&Line::Damage(DamageLine::from(damage)))?;
+        }
         Ok(exporter)
     }
 
     fn finish(mut self) -> Result<Exported> {
-        let Exported { streams, events } = self.done;
-        self.line(&Line::End(EndLine { streams, events }))?;
+        let Exported { streams, events, lost } = &self.done;
+        let lost = lost.iter().map(|one| one.seqs.end.get() - one.seqs.start.get()).sum();
+        let end = EndLine { streams: *streams, events: *events, lost };
+        self.line(&Line::End(end))?;
         self.to.flush().map_err(refused)?;
         Ok(self.done)
     }
@@ -190,18 +223,33 @@ impl<'a, W: Write> Exporter<'a, W> {
         }
         let first = stretches.first().filter(|_| base == Base::Shared);
         let shares = first.filter(|first| first.base.is_some());
-        self.line(&Line::Stream(Box::new(stream_line(history, shares))))?;
+        let mut line = stream_line(history, shares);
+        // Forks that share what is lost still know how far the stream went.
+        let tip = stretches.last().and_then(|tip| branches.get(&tip.branch));
+        let end = tip.map_or(0, |wanted| wanted.end);
+        line.head = line.head.map(|head| head.max(end));
+        // Of two that have a name one had another, and that is lost.
+        line.name.take_if(|name| self.skips && self.snapshot.find(name) != Some(id));
+        let is_alive = line.head.is_some();
+        self.line(&Line::Stream(Box::new(line)))?;
         self.done.streams += 1;
-        let mut at = match shares {
-            Some(first) => Pen::at(first.start, first.generation, true),
-            None => Pen::at(0, 0, false),
-        };
-        for stretch in stretches {
+        let (next, generation) = shares.map_or((0, 0), |first| (first.start, first.generation));
+        let is_begun = shares.is_some();
+        let mut at = Pen { id, next, gap_end: 0, generation, is_begun, known_end: u64::MAX };
+        for (nth, stretch) in stretches.iter().enumerate() {
+            let wanted = branches.get(&stretch.branch);
+            if let Some(from) = wanted.and_then(|wanted| wanted.lost_from) {
+                self.forget_to(&mut at, from.min(stretch.start))?;
+                self.lose(&mut at, from..stretch.start, None)?;
+            }
             self.go_to(&mut at, stretch)?;
-            let Some(wanted) = branches.get(&stretch.branch) else { continue };
+            if is_alive && nth + 1 == stretches.len() {
+                at.known_end = history.info.head.get();
+            }
+            let Some(wanted) = wanted else { continue };
             for shown in &wanted.shown {
                 let own = shown.seqs.start.max(stretch.start)..shown.seqs.end;
-                self.events(id, &mut at, stretch, Shown { seqs: own, by: shown.by })?;
+                self.events(&mut at, stretch, Shown { seqs: own, by: shown.by })?;
             }
             self.forget_to(&mut at, wanted.end)?;
         }
@@ -232,30 +280,41 @@ impl<'a, W: Write> Exporter<'a, W> {
     }
 
     fn forget_to(&mut self, at: &mut Pen, seq: u64) -> Result<()> {
-        if at.next >= seq {
-            return Ok(());
+        let end = seq.min(at.known_end);
+        if at.next < end {
+            self.line(&Line::Forgotten(end - at.next))?;
+            (at.next, at.is_begun) = (end, true);
         }
-        self.line(&Line::Forgotten(seq - at.next))?;
-        (at.next, at.is_begun) = (seq, true);
-        Ok(())
+        self.lose(at, at.known_end..seq, None)
     }
 
     /// The events of a branch in these seqs. Where they end in a gap, the one behind it says so, which is one of the
     /// branch itself, or else of what a fork goes on with.
-    fn events(
-        &mut self,
-        id: StreamId,
-        at: &mut Pen,
-        stretch: &Stretch,
-        Shown { seqs, by }: Shown,
-    ) -> Result<()> {
+    fn events(&mut self, at: &mut Pen, stretch: &Stretch, Shown { seqs, by }: Shown) -> Result<()> {
+        let id = at.id;
         if at.gap_end < seqs.start {
             self.forget_to(at, seqs.start)?;
         }
         let seqs = at.next.min(seqs.end)..seqs.end;
+        // Which seqs an error costs is known when it says so, or by what comes behind it.
+        let mut lost: Option<Error> = None;
         for event in self.read(id, by, seqs.clone())? {
-            self.event(at, stretch, &event?)?;
+            let (from, to) = match &event {
+                Ok(event) => (at.next, event.seq().get() - event.dropped_before()),
+                Err(error) => lost_seqs(error).unwrap_or((at.next, at.next)),
+            };
+            if let Some(error) = lost.take() {
+                let end = if event.is_ok() { to } else { from };
+                self.lose(at, at.next..end, Some(error))?;
+            }
+            match event {
+                Ok(event) => self.event(at, stretch, &event)?,
+                Err(error) if !self.skips || !is_damage(&error) => return Err(error),
+                Err(error) if from < to => self.lose(at, from..to, Some(error))?,
+                Err(error) => lost = Some(error),
+            }
         }
+        self.lose(at, at.next..if lost.is_some() { seqs.end } else { 0 }, lost)?;
         if at.next < seqs.end && stretch.stream != id {
             at.gap_end = seqs.end;
         } else if at.next < seqs.end {
@@ -269,6 +328,29 @@ impl<'a, W: Write> Exporter<'a, W> {
                 _ => self.forget_to(at, seqs.end + 1)?,
             }
         }
+        Ok(())
+    }
+
+    /// Says that these seqs, as far as they come next, are lost, and what is in front of them dropped; or ends it all.
+    fn lose(&mut self, at: &mut Pen, seqs: Range<u64>, why: Option<Error>) -> Result<()> {
+        let id = at.id;
+        let seqs = seqs.start.max(at.next)..seqs.end;
+        if seqs.is_empty() {
+            return Ok(());
+        }
+        let lost = Seq(seqs.start)..Seq(seqs.end);
+        let error = why.unwrap_or_else(|| {
+            let kind = ErrorKind::Corrupt { stream: Some(id), seqs: Some(lost.clone()) };
+            Error::new(kind, "export")
+        });
+        if !self.skips {
+            return Err(error);
+        }
+        let why = error.to_string().into();
+        let dropped_before = seqs.start - at.next;
+        self.line(&Line::Lost(LostLine { seqs: seqs.end - seqs.start, dropped_before, why }))?;
+        self.done.lost.push(LostSeqs { stream: id, seqs: lost, error });
+        (at.next, at.gap_end, at.is_begun) = (seqs.end, 0, true);
         Ok(())
     }
 
@@ -319,6 +401,19 @@ fn stream_line(history: &History, shares: Option<&Stretch>) -> StreamLine {
         start: if is_deleted { 0 } else { info.start.min(info.head).get() },
         head: (!is_deleted).then(|| info.head.get()),
     }
+}
+
+/// The seqs that a damage costs, if it says so.
+pub(super) fn lost_seqs(error: &Error) -> Option<(u64, u64)> {
+    match error.kind() {
+        ErrorKind::Corrupt { seqs: Some(seqs), .. } => Some((seqs.start.get(), seqs.end.get())),
+        _ => None,
+    }
+}
+
+fn is_damage(error: &Error) -> bool {
+    use ErrorKind::{ArchiveMissing, Corrupt, WrongArchive};
+    matches!(error.kind(), Corrupt { .. } | ArchiveMissing(_) | WrongArchive(_))
 }
 
 fn refused(error: std::io::Error) -> Error {

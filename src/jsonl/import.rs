@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Read, Seek, SeekFrom};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use super::Imported;
 use super::check::{Checker, Fork, Wrong};
 use super::lines::{EventLine, Line, Said, StreamLine, from_base64};
-use crate::commit::Ticket;
+use super::there::There;
+use super::{ImportOptions, Imported};
+use crate::commit::{Pending, Ticket};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, RefusedReason, Result};
 use crate::format::FrameHead;
 use crate::options::{CommitOptions, Expect, StreamOptions};
+use crate::sabotage::{Sabotage, broken};
 use crate::stream::Stream;
 use crate::types::{CodecId, EventKind, Seq, StreamId, StreamState, Timestamp};
 
@@ -25,19 +27,25 @@ const FLIGHT_BYTES_MAX: u64 = 16 << 20;
 const FLIGHT_COMMITS_MAX: usize = 256;
 
 /// Looks at all lines, and then makes what they say.
-pub(super) fn all(core: &Arc<Core>, mut from: impl BufRead + Seek) -> Result<Imported> {
+pub(super) fn all(
+    core: &Arc<Core>,
+    options: &ImportOptions,
+    mut from: impl BufRead + Seek,
+) -> Result<Imported> {
     core.check_open("import")?;
     let start = from.stream_position().map_err(unreadable)?;
-    let mut look = Importer::new(core, Mode::Look);
+    // What is rewound again before the forks are there that show it is not to be collected meanwhile.
+    let _alone = core.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut look = Importer::new(core, Mode::Look, options.resumes);
     look.read(&mut from)?;
     drop(look);
     from.seek(SeekFrom::Start(start)).map_err(unreadable)?;
-    let mut write = Importer::new(core, Mode::Write);
+    let mut write = Importer::new(core, Mode::Write, options.resumes);
     write.read(&mut from)?;
     write.land()?;
     write.end_lives()?;
-    let Checker { streams, events, .. } = write.checker;
-    Ok(Imported { streams, events, commits: write.commits })
+    let Checker { streams, events, lost, .. } = write.checker;
+    Ok(Imported { streams, events, lost, commits: write.commits })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,13 +54,26 @@ enum Mode {
     Write,
 }
 
+/// Where an event comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// A line.
+    Event,
+    /// It stands for what nobody sees.
+    Nothing,
+}
+
 struct Importer<'a> {
     core: &'a Arc<Core>,
     mode: Mode,
+    /// An import of these lines may have been cut off.
+    resumes: bool,
     checker: Checker,
     number: u64,
     stream: Option<Current>,
     flight: VecDeque<(u64, Ticket)>,
+    /// The commit that the next one stands behind.
+    last: Option<Arc<Pending>>,
     flight_bytes: u64,
     commits: u64,
     /// What becomes of streams once all others are there, which may share with them.
@@ -68,17 +89,29 @@ struct Current {
     has_events: bool,
     buffered: u64,
     is_committed: bool,
+    /// Where the lines have got to; what is skipped lies behind it.
+    generation: u32,
+    next: u64,
+    /// So many seqs come next that were dropped, or could not be read when they were exported: a gap, with the event
+    /// that stands behind them.
+    skipped: u64,
+    /// What the log has of it, as long as the lines say nothing more.
+    there: Option<There>,
+    /// The state that the log has it in.
+    is: StreamState,
 }
 
 impl<'a> Importer<'a> {
-    fn new(core: &'a Arc<Core>, mode: Mode) -> Self {
+    fn new(core: &'a Arc<Core>, mode: Mode, resumes: bool) -> Self {
         Self {
             core,
             mode,
+            resumes,
             checker: Checker::default(),
             number: 0,
             stream: None,
             flight: VecDeque::new(),
+            last: None,
             flight_bytes: 0,
             commits: 0,
             later: Vec::new(),
@@ -132,6 +165,12 @@ impl<'a> Importer<'a> {
                 self.checker.forgotten(seqs).map_err(wrong)?;
                 self.forgotten(seqs)
             }
+            Line::Lost(line) => {
+                self.checker.lost(&line).map_err(wrong)?;
+                self.skip(line.seqs + line.dropped_before);
+                Ok(())
+            }
+            Line::Damage(_) => self.checker.damage().map_err(wrong),
             Line::Rewind(line) => {
                 self.checker.rewind(&line).map_err(wrong)?;
                 self.rewind(line.to)
@@ -145,8 +184,42 @@ impl<'a> Importer<'a> {
 
     /// Begins a stream. Looking makes it, too: a volatile one costs nothing and knows what it may be told.
     fn stream(&mut self, id: StreamId, line: &StreamLine, fork: Option<Fork>) -> Result<()> {
+        let there = There::find(self.core, id).filter(|_| self.resumes);
+        if there.as_ref().is_some_and(|there| !there.begins_as(line, fork)) {
+            return Err(Error::new(ErrorKind::StreamExists(id), "import"));
+        }
+        let is_there = there.is_some();
+        let is = there.as_ref().map_or(StreamState::Active, There::state);
+        self.stream = Some(Current {
+            stream: self.handle(id, line, fork, there.as_ref())?,
+            start: line.start,
+            state: StreamState::from(line.state),
+            has_events: fork.is_some_and(|fork| fork.seq > 0),
+            buffered: 0,
+            is_committed: is_there,
+            generation: fork.map_or(0, |fork| fork.generation),
+            next: fork.map_or(0, |fork| fork.seq),
+            skipped: 0,
+            there,
+            is,
+        });
+        Ok(())
+    }
+
+    fn handle(
+        &self,
+        id: StreamId,
+        line: &StreamLine,
+        fork: Option<Fork>,
+        there: Option<&There>,
+    ) -> Result<Stream> {
         let options = StreamOptions::new().ring_bytes_max(self.core.options.memory_bytes_max);
         let options = options.event_bytes_max(self.core.options.memory_bytes_max);
+        match there.map(There::state) {
+            Some(StreamState::Deleted) => return Stream::gone(self.core, id, &options),
+            Some(_) => return Stream::resume(self.core, id, &options),
+            None => {}
+        }
         let mut stream = Stream::of_id(self.core, id, &options)?;
         if let Some(fork) = fork {
             stream.share(fork.base, fork.generation, fork.seq)?;
@@ -158,11 +231,7 @@ impl<'a> Importer<'a> {
             }
             _ => error,
         })?;
-        let state = StreamState::from(line.state);
-        let (has_events, start) = (fork.is_some_and(|fork| fork.seq > 0), line.start);
-        let (buffered, is_committed) = (0, false);
-        self.stream = Some(Current { stream, start, state, has_events, buffered, is_committed });
-        Ok(())
+        Ok(stream)
     }
 
     fn metadata(&self, stream: &mut Stream, line: &StreamLine) -> Result<()> {
@@ -199,35 +268,70 @@ impl<'a> Importer<'a> {
             codec: CodecId(line.codec),
             time: Timestamp::from_micros(line.time_us),
         };
-        if line.dropped_before > 0 {
-            self.commit()?;
-            if let Some(current) = &mut self.stream {
-                current.stream.skip(line.dropped_before);
-            }
-        }
-        self.append(&head, &payload)
+        self.skip(line.dropped_before);
+        self.put(&head, &payload, Told::Event)
+    }
+
+    /// So many seqs are a gap.
+    fn skip(&mut self, seqs: u64) {
+        self.stream.iter_mut().for_each(|current| current.skipped += seqs);
     }
 
     /// Seqs of which nothing is known: the last of them holds an event without bytes, so that there is no gap.
     fn forgotten(&mut self, seqs: u64) -> Result<()> {
-        if seqs > 1 {
-            self.commit()?;
-            if let Some(current) = &mut self.stream {
-                current.stream.skip(seqs - 1);
-            }
-        }
+        self.skip(seqs - 1);
+        self.put_nothing()
+    }
+
+    /// What was lost, and nothing behind it that a gap could stand in front of.
+    fn end_in_gap(&mut self) -> Result<()> {
+        let has_gap = self.stream.as_ref().is_some_and(|current| current.skipped > 0);
+        if has_gap { self.put_nothing() } else { Ok(()) }
+    }
+
+    /// An event without bytes, which nobody is to see.
+    fn put_nothing(&mut self) -> Result<()> {
         let (kind, codec) = (EventKind::default(), CodecId::RAW);
         let time = Timestamp::default();
-        self.append(&FrameHead { payload_bytes: 0, kind, codec, time }, &[])
+        let head = FrameHead { payload_bytes: 0, kind, codec, time };
+        self.put(&head, &[], Told::Nothing)
+    }
+
+    /// The next event, unless the log has it.
+    fn put(&mut self, head: &FrameHead, payload: &[u8], told: Told) -> Result<()> {
+        let Some(current) = &mut self.stream else { return Ok(()) };
+        current.has_events = true;
+        let seq = current.next + current.skipped;
+        let generation = current.generation;
+        match &mut current.there {
+            Some(there) if there.is_past(generation, seq) => {
+                let looks = self.mode == Mode::Look && told == Told::Event;
+                if looks && !there.holds((generation, current.next), seq, head, payload)? {
+                    return Err(current.differs());
+                }
+            }
+            _ => {
+                current.leave_there()?;
+                self.append(head, payload)?;
+            }
+        }
+        self.stream.iter_mut().for_each(|one| (one.next, one.skipped) = (seq + 1, 0));
+        Ok(())
     }
 
     fn append(&mut self, head: &FrameHead, payload: &[u8]) -> Result<()> {
-        let Some(current) = &mut self.stream else { return Ok(()) };
-        current.has_events = true;
         let refused = |reason| Error::new(ErrorKind::Refused(reason), "import");
+        let Some(current) = &mut self.stream else { return Ok(()) };
         current.stream.admits(payload.len()).map_err(refused)?;
         if self.mode == Mode::Look {
             return Ok(());
+        }
+        if current.skipped > 0 {
+            self.commit()?;
+        }
+        let Some(current) = &mut self.stream else { return Ok(()) };
+        if current.skipped > 0 {
+            current.stream.skip(current.skipped);
         }
         let mut appended = current.stream.append_at(head, payload);
         if let Err(RefusedReason::RingFull { .. } | RefusedReason::MemoryFull { .. }) = appended {
@@ -239,11 +343,20 @@ impl<'a> Importer<'a> {
         appended.map_err(refused)?;
         let Some(current) = &mut self.stream else { return Ok(()) };
         current.buffered += head.frame_bytes() as u64;
-        if current.buffered >= COMMIT_BYTES { self.commit() } else { Ok(()) }
+        let is_much = current.buffered >= COMMIT_BYTES || broken(Sabotage::ImportApart);
+        if is_much { self.commit() } else { Ok(()) }
     }
 
     fn rewind(&mut self, to: u64) -> Result<()> {
-        if self.mode == Mode::Look {
+        self.end_in_gap()?;
+        let Some(current) = &mut self.stream else { return Ok(()) };
+        let is_there =
+            current.there.as_ref().is_some_and(|there| there.is_past(current.generation, u64::MAX));
+        if !is_there {
+            current.leave_there()?;
+        }
+        (current.generation, current.next) = (current.generation + 1, to);
+        if self.mode == Mode::Look || is_there {
             return Ok(());
         }
         self.commit()?;
@@ -263,7 +376,8 @@ impl<'a> Importer<'a> {
             return Ok(());
         }
         let expect = if current.is_committed { Expect::Seen } else { Expect::NoStream };
-        let ticket = current.stream.commit_with(CommitOptions::new().expect(expect));
+        let options = CommitOptions::new().expect(expect);
+        let ticket = current.stream.commit_behind(&mut self.last, options);
         ticket.start();
         current.is_committed = true;
         let bytes = std::mem::take(&mut current.buffered);
@@ -276,12 +390,22 @@ impl<'a> Importer<'a> {
     }
 
     fn finish_stream(&mut self) -> Result<()> {
+        // What stands behind the lost end of a stream is dropped again: it ends in a gap, in its next generation.
+        let lost_end = |one: &Current| one.skipped > 0 && one.state != StreamState::Deleted;
+        if let Some(current) = self.stream.as_ref().filter(|one| lost_end(one)) {
+            self.rewind(current.next + current.skipped)?;
+        }
+        self.end_in_gap()?;
         let Some(current) = &mut self.stream else { return Ok(()) };
+        if current.there.as_ref().is_some_and(|one| !one.ends_at(current.generation, current.next))
+        {
+            return Err(current.differs());
+        }
         let (id, start, state) = (current.stream.id(), current.start, current.state);
         // Others may share the events of a stream that is not to show them.
         let ends_later = start > 0 || (state == StreamState::Deleted && current.has_events);
         let is_bare = !current.is_committed && !current.stream.has_news();
-        if (state != StreamState::Active && !ends_later) || is_bare {
+        if (state != current.is && !ends_later) || is_bare {
             let now = if ends_later { StreamState::Active } else { state };
             current.stream.say_state(now)?;
         }
@@ -295,12 +419,17 @@ impl<'a> Importer<'a> {
 
     fn end_lives(&mut self) -> Result<()> {
         for (id, start, state) in std::mem::take(&mut self.later) {
+            let Some(there) = There::find(self.core, id) else { continue };
+            if there.state() == StreamState::Deleted {
+                continue;
+            }
             let mut stream = Stream::resume(self.core, id, &StreamOptions::new())?;
-            if start > 0 {
+            if there.start() < start {
                 self.commits += 1;
                 stream.trim(start).wait()?;
             }
             let ticket = match state {
+                _ if state == there.state() => continue,
                 StreamState::Active => continue,
                 StreamState::Archived => stream.archive(),
                 StreamState::Deleted => stream.delete(),
@@ -322,6 +451,22 @@ impl<'a> Importer<'a> {
     fn land(&mut self) -> Result<()> {
         while self.land_one()? {}
         Ok(())
+    }
+}
+
+impl Current {
+    /// The log has, or had, a stream of this id, and it is another one.
+    fn differs(&self) -> Error {
+        Error::new(ErrorKind::StreamExists(self.stream.id()), "import")
+    }
+
+    /// Here the lines go on where what is there ends, if nobody else was at it.
+    fn leave_there(&mut self) -> Result<()> {
+        match self.there.take() {
+            Some(there) if !there.ends_at(self.generation, self.next) => Err(self.differs()),
+            Some(_) if self.is != StreamState::Active => Err(self.differs()),
+            _ => Ok(()),
+        }
     }
 }
 

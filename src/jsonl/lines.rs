@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::recovery::Damage;
 use crate::types::{CodecId, StreamState};
 
 /// The version of what an export looks like.
@@ -27,6 +29,10 @@ pub(super) enum Line<'a> {
     Rewind(RewindLine),
     /// So many seqs of the stream hold nothing that is shown.
     Forgotten(u64),
+    /// Seqs of the stream that could not be read.
+    Lost(LostLine<'a>),
+    /// Something of the log that is not as it was written.
+    Damage(DamageLine),
     /// The last line.
     End(EndLine),
 }
@@ -121,9 +127,69 @@ pub(super) struct RewindLine {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct LostLine<'a> {
+    pub(super) seqs: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) dropped_before: u64,
+    pub(super) why: Cow<'a, str>,
+}
+
+/// As `amberlog verify --json` tells it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DamageLine {
+    pub(super) kind: String,
+    pub(super) path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) offset: Option<u64>,
+    pub(super) positions: Span,
+    pub(super) events: Vec<LostEvents>,
+}
+
+/// What a damage costs a stream; no seqs when it is something that was said of it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LostEvents {
+    pub(super) stream: String,
+    pub(super) seqs: Span,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Span {
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+impl<T: Into<u64> + Copy> From<&Range<T>> for Span {
+    fn from(range: &Range<T>) -> Self {
+        Self { start: range.start.into(), end: range.end.into() }
+    }
+}
+
+impl From<&Damage> for DamageLine {
+    fn from(damage: &Damage) -> Self {
+        let events = damage
+            .events
+            .iter()
+            .map(|(stream, seqs)| LostEvents { stream: stream.to_string(), seqs: seqs.into() });
+        Self {
+            kind: damage.kind.as_str().to_owned(),
+            path: damage.place.path.display().to_string(),
+            offset: damage.place.offset,
+            positions: (&damage.positions).into(),
+            events: events.collect(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct EndLine {
     pub(super) streams: u64,
     pub(super) events: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) lost: u64,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

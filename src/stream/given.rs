@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::{Stream, limits};
 use crate::catalog::{Fork, Rewind};
+use crate::commit::{Pending, Ticket};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, RefusedReason, Result};
 use crate::format::FrameHead;
-use crate::options::StreamOptions;
+use crate::options::{CommitOptions, StreamOptions};
+use crate::sabotage::{Sabotage, broken};
 use crate::types::{Seq, StreamId, StreamState};
 
 impl Stream {
@@ -26,6 +28,13 @@ impl Stream {
         Ok(Self::with(Arc::clone(core), id, limits))
     }
 
+    /// A handle of a stream that was deleted, for whoever has nothing to write and asks what it was.
+    pub(crate) fn gone(core: &Arc<Core>, id: StreamId, options: &StreamOptions) -> Result<Self> {
+        let mut stream = Self::with(Arc::clone(core), id, limits(core, options, "import")?);
+        stream.enter_state(StreamState::Deleted);
+        Ok(stream)
+    }
+
     /// It starts with what it shares with another stream, behind that one's generations.
     pub(crate) fn share(&mut self, base: StreamId, generation: u32, seq: u64) -> Result<()> {
         self.next = seq;
@@ -41,6 +50,23 @@ impl Stream {
     /// The next commit says this, too, and nothing is done about it before.
     pub(crate) fn say_state(&mut self, state: StreamState) -> Result<()> {
         self.note(|change| change.state = Some(state))
+    }
+
+    /// Commits behind what was committed last, of whatever stream: if that fails, so does this.
+    pub(crate) fn commit_behind(
+        &mut self,
+        last: &mut Option<Arc<Pending>>,
+        mut options: CommitOptions,
+    ) -> Ticket {
+        self.reap();
+        options.durability = options.durability.or(Some(self.core.options.durability));
+        if broken(Sabotage::ImportGoOn) {
+            *last = self.in_flight.back().cloned();
+        }
+        let pending = Pending::of_one(self.take_part(), options, last.take());
+        self.in_flight.push_back(Arc::clone(&pending));
+        *last = Some(Arc::clone(&pending));
+        self.core.queue.submit(pending)
     }
 
     /// Whether the next commit has anything to say.

@@ -17,7 +17,8 @@ impl Stream {
     /// A volatile stream is archived in memory; its first commit says so, with the events that it has by then.
     ///
     /// The ticket fails with [`ErrorKind::Conflict`], [`ErrorKind::Deleted`] or [`ErrorKind::Closed`], or as a
-    /// commit does; then nothing was archived.
+    /// commit does; then nothing was archived. A conflict means that somebody added events, or dropped some, since this
+    /// handle saw the stream (P8): who looked at it elsewhere compares [`Stream::head`] with what was seen there first.
     pub fn archive(&mut self) -> Ticket {
         self.change_state(StreamState::Archived, "archive")
     }

@@ -26,6 +26,8 @@ impl Attack {
         if dry_run && self.disk.fingerprint() != before {
             return Err("a dry run of collecting wrote something".into());
         }
+        #[cfg(feature = "json")]
+        self.note_collected();
         if self.is_stopped() {
             return Ok(());
         }

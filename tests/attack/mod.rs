@@ -12,6 +12,8 @@
     reason = "every user takes its own part of it"
 )]
 
+#[cfg(feature = "json")]
+mod carry;
 mod commits;
 mod crash;
 mod keep;

@@ -73,6 +73,10 @@ pub enum Op {
     Retain { dry_run: bool },
     /// Moves archived streams to files of their own.
     Move,
+    /// Exports streams, by the bits of `streams`, and keeps that under other ids.
+    Export { streams: u8 },
+    /// Imports what was exported last, or goes on with that.
+    Import { resumes: bool },
     /// Lets a call go wrong that is so far away.
     Fail { calls: u8, fault: Fault },
     /// There is space again.
@@ -134,6 +138,8 @@ impl Op {
             6 => Self::Trim { handle, to: b },
             7 | 8 => Self::State { handle, state: b },
             9 | 10 => Self::Label { handle },
+            12 if b < 64 => Self::Export { streams: handle | 1 },
+            12 if b < 192 => Self::Import { resumes: !b.is_multiple_of(4) },
             11..13 => Self::Expect { handle, what: b },
             13 => Self::CommitId { handle, id: b },
             14 if b < 192 => Self::Collect { dry_run: b.is_multiple_of(8), percent: 0 },

@@ -104,6 +104,9 @@ pub struct Attack {
     pub(super) poisoned: bool,
     /// Calls that went wrong before this life.
     pub(super) fired: u64,
+    /// What was exported last.
+    #[cfg(feature = "json")]
+    pub(super) carried: Option<super::carry::Carried>,
     /// What goes wrong, by the number of the call, in this life or a later one.
     pub(super) planned: BTreeMap<u64, Fault>,
 }
@@ -137,6 +140,8 @@ impl Attack {
             full: false,
             poisoned: false,
             fired: 0,
+            #[cfg(feature = "json")]
+            carried: None,
             planned: BTreeMap::new(),
         };
         attack.log = Some(options().open_on(&attack.disk).map_err(|error| error.to_string())?);
@@ -235,6 +240,12 @@ impl Attack {
             Op::Collect { dry_run, percent } => self.collect(dry_run, percent, before)?,
             Op::Retain { dry_run } => self.retain(dry_run, before)?,
             Op::Move => self.move_archived(before)?,
+            #[cfg(feature = "json")]
+            Op::Export { streams } => self.export(streams, before)?,
+            #[cfg(feature = "json")]
+            Op::Import { resumes } => self.import(resumes, before)?,
+            #[cfg(not(feature = "json"))]
+            Op::Export { .. } | Op::Import { .. } => {}
             Op::Fail { calls: away, fault } => self.fail(calls + u64::from(away), fault),
             Op::Space => self.space(),
             Op::WriteBack => self.disk.write_back(),

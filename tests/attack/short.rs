@@ -143,6 +143,19 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([together, archive, Op::Move, COLLECT, Op::LookAgain, Op::Look]);
             ops
         }),
+        ("an import that is made again", {
+            let mut ops = vec![Op::Create { ring: RingKind::Overwriting, name: 1 }];
+            ops.extend([append(0, SMALL), append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
+            ops.extend([append(0, MIDDLING); 3]);
+            ops.extend([commit(0, DISK, Then::Wait), create, append(1, SMALL), append(1, SMALL)]);
+            ops.extend([Op::Label { handle: 1 }, commit(1, DISK, Then::Wait)]);
+            ops.extend([Op::Rewind { handle: 1, to: 1 }, append(1, SMALL)]);
+            ops.extend([commit(1, DISK, Then::Wait), Op::Trim { handle: 1, to: 1 }]);
+            let (once, again) = (Op::Import { resumes: false }, Op::Import { resumes: true });
+            ops.extend([Op::State { handle: 1, state: 0 }, Op::Export { streams: 0b11 }, once]);
+            ops.extend([Op::Look, again, once, Op::Look]);
+            ops
+        }),
         ("two streams over their bound", {
             let mut ops = vec![create, named];
             ops.extend([append(0, SMALL), append(1, SMALL)].repeat(7));

@@ -53,6 +53,9 @@ pub(crate) struct Args {
     /// The files are exports: make the streams that they hold, as they were. No file is taken in part
     #[arg(long, conflicts_with = "commit_every")]
     jsonl: bool,
+    /// Go on with an import of the same exports that was cut off: what is there is compared, what is missing added
+    #[arg(long, requires = "jsonl")]
+    resume: bool,
 }
 
 /// What became of a file.
@@ -153,7 +156,7 @@ enum Compared {
 /// Imports the files into the log, and says what became of each.
 pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
     if args.jsonl {
-        return export::import(&args.log, &args.paths, out);
+        return export::import(&args.log, &args.paths, args.resume, out);
     }
     let sources = Sources::find(&args.paths, &args.log)?;
     let options = Options::new().ring_bytes_max(RING_BYTES);

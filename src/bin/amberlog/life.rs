@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use amberlog::{Commit, Log, Stream, StreamId, StreamOptions};
+use amberlog::{Commit, Log, Snapshot, Stream, StreamId, StreamOptions};
 use serde::Serialize;
 
 use crate::output::{Failure, Out, Outcome, Verdict, in_log, note, progress, waiting};
@@ -18,6 +18,9 @@ pub(crate) struct Streams {
     /// Streams: their ids, the beginnings of their ids, or their names
     #[arg(required = true, value_name = "STREAM")]
     streams: Vec<String>,
+    /// Only if the stream, of which there is one then, still ends at this seq: nothing was added since somebody looked
+    #[arg(long, value_name = "SEQ")]
+    at: Option<u64>,
 }
 
 /// What can be asked of `archive`.
@@ -40,6 +43,9 @@ pub(crate) struct Place {
     stream: String,
     /// The seq, counted from 0
     seq: u64,
+    /// Only if the stream still ends at this seq: nothing was added since somebody looked
+    #[arg(long, value_name = "SEQ")]
+    at: Option<u64>,
 }
 
 /// What can be asked of `fork`.
@@ -137,9 +143,21 @@ struct Moved {
 }
 
 /// Opens the log, does one thing to one stream, and closes the log. `Ok(None)`: nothing had to be done.
-fn change(
+pub(crate) fn change(
     log: &Path,
     stream: &str,
+    what: &'static str,
+    out: &mut Out,
+    with: impl FnOnce(&Log, StreamId) -> amberlog::Result<(Stream, Commit)>,
+) -> Outcome {
+    change_at(log, stream, None, what, out, with)
+}
+
+/// The same, if the stream ends where it is said to.
+fn change_at(
+    log: &Path,
+    stream: &str,
+    at: Option<u64>,
     what: &'static str,
     out: &mut Out,
     with: impl FnOnce(&Log, StreamId) -> amberlog::Result<(Stream, Commit)>,
@@ -147,13 +165,26 @@ fn change(
     let failed = in_log(log);
     let opened = Log::open(log).map_err(&failed)?;
     let sound = tell_damage(opened.survey(), log);
-    let id = resolve(&opened.snapshot(), log, stream)?;
+    let snapshot = opened.snapshot();
+    let id = resolve(&snapshot, log, stream)?;
+    check_end(&snapshot, id, at)?;
     let (stream, commit) = with(&opened, id).map_err(&failed)?;
     let done = done(&stream, what, &commit);
     drop(stream);
     opened.close().map_err(&failed)?;
     print_one(&done, out)?;
     Ok(if sound { Verdict::Done } else { Verdict::Found })
+}
+
+/// Whoever has opened the log is alone in writing it: what is true here stays so.
+fn check_end(snapshot: &Snapshot, id: StreamId, at: Option<u64>) -> Result<(), Failure> {
+    let head = snapshot.stream(id).map_or(0, |info| info.head.get());
+    match at.filter(|at| *at != head) {
+        Some(at) => {
+            Err(Failure::Said(format!("{id} ends at {head}, not at {at}; nothing was done")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn done(stream: &Stream, what: &'static str, commit: &Commit) -> Done {
@@ -191,7 +222,7 @@ pub(crate) fn fork(args: &ForkArgs, out: &mut Out) -> Outcome {
 
 /// Drops the events from a seq on.
 pub(crate) fn rewind(args: &Place, out: &mut Out) -> Outcome {
-    change(&args.log, &args.stream, "rewound", out, |log, id| {
+    change_at(&args.log, &args.stream, args.at, "rewound", out, |log, id| {
         let mut stream = log.resume(id)?;
         stream.rewind(args.seq)?;
         let commit = stream.commit().wait()?;
@@ -201,7 +232,7 @@ pub(crate) fn rewind(args: &Place, out: &mut Out) -> Outcome {
 
 /// Forgets the events before a seq.
 pub(crate) fn trim(args: &Place, out: &mut Out) -> Outcome {
-    change(&args.log, &args.stream, "trimmed", out, |log, id| {
+    change_at(&args.log, &args.stream, args.at, "trimmed", out, |log, id| {
         let mut stream = log.resume(id)?;
         let commit = stream.trim(args.seq).wait()?;
         Ok((stream, commit))
@@ -277,6 +308,11 @@ fn decide_and(
     let mut ids = found.collect::<Result<Vec<_>, Failure>>()?;
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(*id));
+    match ids[..] {
+        [id] => check_end(&snapshot, id, args.at)?,
+        _ if args.at.is_some() => return Err(Failure::Said("--at is about one stream".into())),
+        _ => {}
+    }
     let bar = progress(ids.len() as u64, "{wide_bar} {pos}/{len} {eta}");
     let mut summary = Summary { streams: Vec::new(), moved: Vec::new(), failed: 0 };
     for id in ids {

@@ -6,6 +6,7 @@
 mod backup;
 mod cat;
 mod collect;
+mod data;
 mod dump;
 mod export;
 mod flight;
@@ -37,8 +38,9 @@ Exit codes:
   1  damage or differences were found; they are listed
   2  it could not be done, or not all of it
 
-Only a commit puts events on disk. ls, cat, info, verify, dump and backup
-change nothing in the log, take no lock, and work while another process writes the log.";
+Only a commit puts events on disk. ls, cat, info, data, export, verify, dump and
+backup change nothing in the log, take no lock, and work while another process writes
+the log; data --set and --clear do not.";
 
 /// An embedded event log, from the command line.
 #[derive(Debug, Parser)]
@@ -78,6 +80,8 @@ enum Verb {
     Name(life::NameArgs),
     /// Set labels of a stream, and take them away
     Label(life::LabelArgs),
+    /// Print the data that the host keeps with a stream, set it, or take it away
+    Data(data::Args),
     /// Archive streams: they are read as before, and neither listed nor written
     Archive(life::ArchiveArgs),
     /// Take that back
@@ -140,6 +144,7 @@ fn run(verb: &Verb, form: Form) -> Outcome {
         Verb::Trim(args) => life::trim(args, &mut out),
         Verb::Name(args) => life::name(args, &mut out),
         Verb::Label(args) => life::label(args, &mut out),
+        Verb::Data(args) => data::run(args, &mut out),
         Verb::Archive(args) => life::archive(args, &mut out),
         Verb::Unarchive(args) => life::decide(args, Fate::Unarchive, &mut out),
         Verb::Rm(args) => life::decide(args, Fate::Delete, &mut out),

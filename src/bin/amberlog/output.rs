@@ -86,16 +86,18 @@ impl Failure {
             | ErrorKind::AmbiguousPrefix(_)
             | ErrorKind::UnknownStream(_) => Some(format!("`amberlog ls {log}` lists them")),
             ErrorKind::NoLog => Some("a log is made by its first commit".into()),
-            ErrorKind::Locked { .. } => {
-                Some("ls, cat, info, export, backup, verify and dump work all the same".into())
-            }
+            ErrorKind::Locked { .. } => Some(
+                "ls, cat, info, data, export, backup, verify and dump work all the same".into(),
+            ),
             ErrorKind::NotEmpty => Some("a backup needs a directory of its own".into()),
             ErrorKind::Archived(id) => {
                 Some(format!("`amberlog unarchive {log} {id}` takes that back"))
             }
-            ErrorKind::StreamExists(_) => {
-                Some("an export is imported into a log that has none of its streams".into())
-            }
+            ErrorKind::StreamExists(_) => Some(
+                "an export is imported into a log that has none of its streams; --resume goes on \
+                     with an import that was cut off"
+                    .into(),
+            ),
             ErrorKind::ArchiveMissing(_) | ErrorKind::WrongArchive(_) => {
                 Some("everything else can be read meanwhile".into())
             }
