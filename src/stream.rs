@@ -165,34 +165,34 @@ impl Stream {
         Seq(self.end())
     }
 
-    /// The newest share of a commit that succeeded and that this handle has not taken note of yet.
-    fn landed(&self) -> Option<&Part> {
-        let done = self.in_flight.iter().take_while(|one| committed(one));
-        done.last()?.parts().iter().find(|part| part.stream == self.id)
+    /// The newest share of a commit that succeeded and that this handle has not taken note of yet, and the shares of the
+    /// commits behind it. Each is asked once: they settle meanwhile, and a later one before it is looked at.
+    fn under_way(&self) -> (Option<&Part>, impl DoubleEndedIterator<Item = &Part>) {
+        let own = |part: &&Part| part.stream == self.id;
+        let done = self.in_flight.iter().take_while(|one| committed(one)).count();
+        let newest = done.checked_sub(1).and_then(|newest| self.in_flight.get(newest));
+        let landed = newest.and_then(|one| one.parts().iter().find(own));
+        let behind = self.in_flight.iter().skip(done).flat_map(|one| one.parts());
+        (landed, behind.filter(own))
     }
 
     /// The seq that the next event gets: behind what has landed, wherever that was.
     fn end(&self) -> u64 {
-        let Some(landed) = self.landed() else { return self.next };
-        let behind = self.in_flight.iter().filter(|one| !committed(one));
-        let parts = behind.flat_map(|one| one.parts()).filter(|part| part.stream == self.id);
-        let seqs = parts.map(|part| u64::from(part.filled.count) + part.filled.dropped);
+        let (Some(landed), behind) = self.under_way() else { return self.next };
+        let seqs = behind.map(|part| u64::from(part.filled.count) + part.filled.dropped);
         let ring = u64::from(self.ring.count()) + self.ring.dropped();
         landed.end_seq() + seqs.sum::<u64>() + ring
     }
 
     fn generation(&self) -> u32 {
-        let later = self.in_flight.iter().skip_while(|one| committed(one));
-        let mut later = later.flat_map(|one| one.parts());
-        match self.landed() {
-            Some(landed) if !later.any(|part| part.stream == self.id) => landed.generation(),
-            _ => self.generation,
-        }
+        let (landed, mut behind) = self.under_way();
+        let newest = landed.filter(|_| behind.next().is_none());
+        newest.map_or(self.generation, Part::generation)
     }
 
     /// Its first branch, once it is durable.
     fn root(&self) -> Option<At> {
-        self.root.or_else(|| self.core.catalog.root(self.landed()?.stream))
+        self.root.or_else(|| self.core.catalog.root(self.under_way().0?.stream))
     }
 
     /// What may be done with it; what was asked for counts unless it failed.
@@ -376,18 +376,15 @@ impl Stream {
     /// What is in memory: of commits under way, or that failed, and of the ring.
     fn volatile(&self) -> Vec<Batch> {
         let mut volatile = Vec::new();
-        for pending in self.in_flight.iter().filter(|pending| !committed(pending)) {
-            let own = |part: &&Part| part.stream == self.id && part.filled.count > 0;
-            for part in pending.parts().iter().filter(own) {
-                let (held, count) = (part.filled.hold(), u64::from(part.filled.count));
-                if held.is_gone() {
-                    // Committed a moment ago, and so is everything before it.
-                    volatile.clear();
-                    continue;
-                }
-                let dropped = part.filled.dropped;
-                volatile.push(self.batch(part.first_seq(), count, dropped, held.slices()));
+        for part in self.under_way().1.filter(|part| part.filled.count > 0) {
+            let (held, count) = (part.filled.hold(), u64::from(part.filled.count));
+            if held.is_gone() {
+                // Committed a moment ago, and so is everything before it.
+                volatile.clear();
+                continue;
             }
+            let dropped = part.filled.dropped;
+            volatile.push(self.batch(part.first_seq(), count, dropped, held.slices()));
         }
         let count = u64::from(self.ring.count());
         if count > 0 {
@@ -413,10 +410,7 @@ impl Stream {
 
     /// What is not settled yet of this stream's share of commits, and what is still to be asked for, oldest first.
     fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
-        let under_way = self.in_flight.iter().filter(|pending| !committed(pending));
-        let parts = under_way.flat_map(|pending| pending.parts());
-        let own = parts.filter(|part| part.stream == self.id);
-        own.filter_map(Part::change).chain(self.change.as_deref())
+        self.under_way().1.filter_map(Part::change).chain(self.change.as_deref())
     }
 
     /// The branches that the durable events of this handle's view are in.

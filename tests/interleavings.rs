@@ -307,6 +307,20 @@ enum Tickets {
     Answered,
 }
 
+/// A handle shows everything that was appended with it, whatever settles meanwhile (P9), unless the disk fails.
+fn sees_all(stream: &Stream) -> Verdict {
+    let Ok(events) = stream.events() else { return Ok(()) };
+    let mut seen = 0;
+    for event in events {
+        let Ok(event) = event else { return Ok(()) };
+        let seq = event.seq().get();
+        ensure(seq == seen, || format!("P9: a handle shows {seq} behind {seen} events"))?;
+        seen += 1;
+    }
+    let head = stream.head().get();
+    ensure(seen == head, || format!("P9: a handle shows {seen} events, and its head is {head}"))
+}
+
 /// Commits over two streams of its own, in one of them or both. Stops at the first failure: what comes back
 /// would be committed again.
 fn write_own(stage: &Stage, log: &Log, commits: u32, tickets: Tickets) {
@@ -322,6 +336,7 @@ fn write_own(stage: &Stage, log: &Log, commits: u32, tickets: Tickets) {
             ask(stage, log, &mut [&mut one])
         };
         let Some((commit, ticket)) = asked else { return };
+        stage.judge(sees_all(&one.stream));
         match thread_rng().gen_range(0..4) {
             0 if tickets == Tickets::Any => drop(ticket),
             1 if tickets == Tickets::Any => kept.push((commit, ticket)),
