@@ -310,8 +310,7 @@ enum Tickets {
 /// A handle shows everything that was appended with it, whatever settles meanwhile (P9), unless the disk fails.
 fn sees_all(stream: &Stream) -> Verdict {
     for (seen, event) in stream.events().into_iter().flatten().enumerate() {
-        let Ok(event) = event else { break };
-        let seq = event.seq().get();
+        let Ok(seq) = event.map(|event| event.seq().get()) else { break };
         ensure(seq == seen as u64, || format!("P9: a handle shows {seq} behind {seen} events"))?;
     }
     Ok(())
