@@ -85,6 +85,9 @@ pub(crate) fn versions(contestants: &[&dyn Contestant]) -> BTreeMap<String, Stri
     let packages = contestants.iter().filter_map(|contestant| contestant.package());
     let mut versions: BTreeMap<String, String> =
         packages.filter_map(|name| Some((name.to_owned(), locked(name)?))).collect();
+    if let Some(version) = option_env!("AMBERLOG_ROCKSDB") {
+        versions.insert("librocksdb-sys".into(), version.into());
+    }
     if let Some(amberlog) = versions.get_mut("amberlog") {
         let commit = output("git", &["describe", "--always", "--dirty"]);
         if !commit.is_empty() {
