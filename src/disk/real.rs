@@ -60,7 +60,7 @@ impl RealDisk {
     #[cfg(target_os = "linux")]
     fn clone_blocks(&self, from: &Path, to: &Path) -> io::Result<()> {
         let source = File::open(from)?;
-        claim(&source)?;
+        still_named(&source)?;
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).mode(self.file_mode).open(to)?;
         rustix::fs::ioctl_ficlone(&file, &source).map_err(|error| {
@@ -84,7 +84,7 @@ impl RealDisk {
         };
         plain(fs::metadata(&path)?)?;
         let file = options.open(path)?;
-        plain(claim(&file)?)?;
+        plain(still_named(&file)?)?;
         Ok(Arc::new(RealFile(file)))
     }
 }
@@ -129,9 +129,7 @@ impl Disk for RealDisk {
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(self.file_mode);
-        let file = options.open(self.path(path))?;
-        claim(&file)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile(options.open(self.path(path))?)))
     }
 
     fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -249,31 +247,53 @@ impl DiskFile for RealFile {
             return Ok(Pin::default());
         }
         // SAFETY: only sealed segments are mapped; this crate never writes to them again, and shortens those that
-        // are forsaken: a mapping keeps its claim. `docs/format.md` says that nobody else may while a log is open.
+        // are forsaken, and so not mapped. `docs/format.md` says that nobody else may while a log is open.
         #[expect(unsafe_code, reason = "a mapping is only as stable as its file")]
         let map = unsafe { memmap2::Mmap::map(&self.0)? };
         Ok(Arc::new(Pinned::Map(map)))
     }
 
-    /// Only Linux keeps a lock on a file for as long as it is mapped.
     fn is_forsaken(&self) -> bool {
-        cfg!(target_os = "linux")
-            && self.0.metadata().is_ok_and(|found| is_nameless(&found))
-            && self.0.try_lock().is_ok()
+        still_named(&self.0).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            && is_only_here(&self.0)
     }
 }
 
-/// Says that the file is read or written here, for as long as it is open or mapped ([`DiskFile::is_forsaken`]). A file
-/// that has lost its name since it was opened is no longer there: whoever forsakes it may have come first. A file that
-/// cannot be locked here cannot be forsaken either.
-fn claim(file: &File) -> io::Result<fs::Metadata> {
-    let _ = file.try_lock_shared();
+/// What is known of an open file. One that has lost its name since it was opened is no longer there: whoever forsakes it
+/// may have come first.
+fn still_named(file: &File) -> io::Result<fs::Metadata> {
     let found = file.metadata()?;
-    if is_nameless(&found) { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
+    if found.nlink() == 0 { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
 }
 
-fn is_nameless(found: &fs::Metadata) -> bool {
-    found.nlink() == 0
+/// Whether nobody else has the file open or mapped, in any process: only then a lease to write it is given (`fcntl`,
+/// `F_SETLEASE`). It is given back at once. False on file systems that others may read by other means.
+#[cfg(target_os = "linux")]
+fn is_only_here(file: &File) -> bool {
+    use std::os::fd::AsRawFd;
+
+    /// By which signal it is told that a lease is taken away; as `asm-generic/fcntl.h` has it.
+    const F_SETSIG: libc::c_int = 10;
+    /// ext2 to ext4, XFS, Btrfs, F2FS.
+    const LOCAL: [u32; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010];
+    let is_local =
+        rustix::fs::fstatfs(file).is_ok_and(|found| LOCAL.contains(&(found.f_type as _)));
+    let set = |command, value: libc::c_int| {
+        // SAFETY: none of these commands has a pointer.
+        #[expect(unsafe_code, reason = "there is no safe way to ask for a lease")]
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), command, value) };
+        result == 0
+    };
+    // Whoever opens it in this moment has it taken away again, which is told by a signal: by one that nobody minds.
+    is_local
+        && set(F_SETSIG, libc::SIGURG)
+        && set(libc::F_SETLEASE, libc::F_WRLCK)
+        && set(libc::F_SETLEASE, libc::F_UNLCK)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_only_here(_: &File) -> bool {
+    false
 }
 
 /// This process, as the operating system numbers it.
