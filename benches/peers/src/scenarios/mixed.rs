@@ -1,5 +1,6 @@
 //! Writing while others catch up: eight threads commit, two read everything from its beginning, again and
-//! again, what is being committed included.
+//! again, what is being committed included. They read as fast as they can, or rest when they have read so much that
+//! they are ahead of a pace that all contestants keep: then the processors are shared alike.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,20 +14,23 @@ const WRITERS: u64 = 8;
 const READERS: u64 = 2;
 const COMMIT_EVENTS: usize = 32;
 
-pub(super) fn race(plan: &Plan, contestants: &[&dyn Contestant]) -> Outcome {
+/// Bytes a second that each reader reads at most, or as many as it can.
+pub(super) type Pace = Option<f64>;
+
+pub(super) fn race(plan: &Plan, contestants: &[&dyn Contestant], pace: Pace) -> Outcome {
     let rounds = (plan.size(64, 4) << 20) / (EVENT_BYTES * COMMIT_EVENTS) as u64 / WRITERS;
     let time = Duration::from_secs_f64(plan.seconds);
     in_turns(plan, contestants, |_, contestant| {
         let dir = plan.scratch();
         let store = contestant.open(dir.path(), Purpose::Keep);
         let by_stream = contestant.refuses(Work::ScanLog).is_some();
-        let figures = turn(&*store, rounds, by_stream, time);
+        let figures = turn(&*store, rounds, by_stream, time, pace);
         store.close();
         figures
     })
 }
 
-fn turn(store: &dyn Store, rounds: u64, by_stream: bool, time: Duration) -> Figures {
+fn turn(store: &dyn Store, rounds: u64, by_stream: bool, time: Duration, pace: Pace) -> Figures {
     let payload = payload(EVENT_BYTES);
     let mut writers: Vec<_> = (0..WRITERS).map(|stream| store.writer(stream)).collect();
     for _ in 0..rounds {
@@ -58,7 +62,7 @@ fn turn(store: &dyn Store, rounds: u64, by_stream: bool, time: Duration) -> Figu
         let writing: Vec<_> =
             writers.into_iter().map(|writer| scope.spawn(move || write(writer))).collect();
         let reading: Vec<_> =
-            (0..READERS).map(|_| scope.spawn(|| catch_up(store, by_stream, stop))).collect();
+            (0..READERS).map(|_| scope.spawn(|| catch_up(store, by_stream, stop, pace))).collect();
         std::thread::sleep(time);
         stop.store(true, Ordering::Relaxed);
         for thread in writing {
@@ -73,9 +77,15 @@ fn turn(store: &dyn Store, rounds: u64, by_stream: bool, time: Duration) -> Figu
 }
 
 /// Reads until it is told to stop; gives back how many bytes.
-fn catch_up(store: &dyn Store, by_stream: bool, stop: &AtomicBool) -> u64 {
+fn catch_up(store: &dyn Store, by_stream: bool, stop: &AtomicBool, pace: Pace) -> u64 {
+    const REST: Duration = Duration::from_millis(10);
     let mut sink = Sink::default();
+    let started = Instant::now();
     while !stop.load(Ordering::Relaxed) {
+        if pace.is_some_and(|pace| sink.bytes as f64 > started.elapsed().as_secs_f64() * pace) {
+            std::thread::sleep(REST);
+            continue;
+        }
         if !by_stream {
             store.read_log(&mut sink);
             continue;

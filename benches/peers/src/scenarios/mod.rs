@@ -118,7 +118,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         scenario!("scan-log", ScanLog, SCAN, "Scan of the same in the order of commits, warm", |p, c| scan::race(p, c, scan::Order::Commits)),
         scenario!("open-killed", OpenKilled, OPEN, "Open after a kill and read a stream: 10,000 streams, 256 MiB in commits of 8 × 256 bytes", keep::open_killed),
         scenario!("many-streams", ManyStreams, MANY, "100,000 streams of 4 × 128 bytes, closed and opened again", keep::many_streams),
-        scenario!("mixed", Mixed, MIXED, "8 writers of durable commits of 1 × 256 bytes, 2 readers catching up from the beginning", mixed::race),
+        scenario!("mixed", Mixed, MIXED, "8 writers of durable commits of 1 × 256 bytes, 2 readers catching up from the beginning", |p, c| mixed::race(p, c, None)),
+        scenario!("mixed-paced", Mixed, MIXED, "8 writers of durable commits of 1 × 256 bytes, 2 readers catching up at 250 MB/s each at most", |p, c| mixed::race(p, c, Some(250e6))),
         scenario!("hot-cold", HotCold, RATE, "8 writers, durable commits of 1 × 256 bytes to 10,000 streams chosen by Zipf's law", hot_cold::race),
     ]
 }
