@@ -277,10 +277,9 @@ struct Best<'a> {
 type Found = (Cursor, Option<Box<StreamInfo>>);
 
 impl<'a> Best<'a> {
-    fn new(query: &'a Query, begin_of: impl Fn(Timestamp) -> Begin) -> Self {
+    /// Of those that were last committed in the time between these.
+    fn new(query: &'a Query, [from, until]: [Option<Begin>; 2]) -> Self {
         let max = query.streams_max.unwrap_or(PAGE_STREAMS).max(1).saturating_add(1);
-        let from = query.committed_from.map(&begin_of);
-        let until = query.committed_until.map(&begin_of);
         Self { query, from, until, max, kept: Vec::new(), bound: None }
     }
 
@@ -337,7 +336,8 @@ impl Snapshot {
         query: &Query,
         volatile: impl Iterator<Item = StreamInfo>,
     ) -> Page {
-        let mut best = Best::new(query, |time| self.begin_of(time));
+        let times = self.begins_of([query.committed_from, query.committed_until]);
+        let mut best = Best::new(query, times);
         // About in the order of the list: so what fills the page comes early, and the rest is turned away.
         if query.backwards {
             self.firsts().rev().for_each(|first| self.consider(&mut best, first));

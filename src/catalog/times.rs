@@ -63,10 +63,16 @@ impl Begin {
 }
 
 impl Snapshot {
-    /// Where this time begins among the last commits of all streams.
-    pub(super) fn begin_of(&self, time: Timestamp) -> Begin {
-        let places = self.firsts().filter_map(|(root, first)| self.place_of(root, first));
-        Begin::search(&mut places.collect::<Vec<_>>(), time, |place| self.time_at(place))
+    /// Where these times begin among the last commits of all streams.
+    pub(super) fn begins_of<const N: usize>(
+        &self,
+        times: [Option<Timestamp>; N],
+    ) -> [Option<Begin>; N] {
+        let mut places = Vec::new();
+        if times.iter().any(Option::is_some) {
+            places.extend(self.firsts().filter_map(|(root, first)| self.place_of(root, first)));
+        }
+        times.map(|time| Some(Begin::search(&mut places, time?, |place| self.time_at(place))))
     }
 
     /// Where the last commit starts that holds a part of the stream and is visible; `None` when none is.
