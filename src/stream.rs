@@ -11,7 +11,7 @@ mod state;
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::flight::InFlight;
+use self::flight::{InFlight, committed, rewind_of};
 pub use self::past::Savepoint;
 use crate::catalog::{Change, Lineage, LogPlace, Snapshot};
 use crate::commit::{Encoded, Part, Pending, Seat, Ticket};
@@ -163,31 +163,6 @@ impl Stream {
     #[must_use]
     pub fn head(&self) -> Seq {
         Seq(self.end())
-    }
-
-    /// The newest share of a commit that succeeded and that this handle has not taken note of yet, and the shares of the
-    /// commits behind it. Each is asked once: they settle meanwhile, and a later one before it is looked at.
-    fn under_way(&self) -> (Option<&Part>, impl DoubleEndedIterator<Item = &Part>) {
-        let own = |part: &&Part| part.stream == self.id;
-        let done = self.in_flight.iter().take_while(|one| committed(one)).count();
-        let newest = done.checked_sub(1).and_then(|newest| self.in_flight.get(newest));
-        let landed = newest.and_then(|one| one.parts().iter().find(own));
-        let behind = self.in_flight.iter().skip(done).flat_map(|one| one.parts());
-        (landed, behind.filter(own))
-    }
-
-    /// The seq that the next event gets: behind what has landed, wherever that was.
-    fn end(&self) -> u64 {
-        let (Some(landed), behind) = self.under_way() else { return self.next };
-        let seqs = behind.map(|part| u64::from(part.filled.count) + part.filled.dropped);
-        let ring = u64::from(self.ring.count()) + self.ring.dropped();
-        landed.end_seq() + seqs.sum::<u64>() + ring
-    }
-
-    fn generation(&self) -> u32 {
-        let (landed, mut behind) = self.under_way();
-        let newest = landed.filter(|_| behind.next().is_none());
-        newest.map_or(self.generation, Part::generation)
     }
 
     /// Its first branch, once it is durable.
@@ -360,8 +335,7 @@ impl Stream {
         if self.state() == StreamState::Deleted {
             return Err(Error::new(ErrorKind::Deleted(self.id), "read"));
         }
-        let volatile = self.volatile();
-        let durable_end = self.volatile_start(&volatile);
+        let (volatile, durable_end) = self.volatile();
         let snapshot = self.snapshot();
         let lineage = self.lineage(durable_end, snapshot.mark.end);
         let seqs = self.start().min(durable_end)..durable_end;
@@ -373,30 +347,31 @@ impl Stream {
         Snapshot::new(Arc::clone(&self.core.catalog))
     }
 
-    /// What is in memory: of commits under way, or that failed, and of the ring.
-    fn volatile(&self) -> Vec<Batch> {
+    /// What is in memory: of commits under way, or that failed, and of the ring. And where it starts: in front of it the
+    /// handle sees what is durable.
+    fn volatile(&self) -> (Vec<Batch>, u64) {
         let mut volatile = Vec::new();
-        for part in self.under_way().1.filter(|part| part.filled.count > 0) {
+        let (mut at, behind) = self.laid_out();
+        for part in behind {
             let (held, count) = (part.filled.hold(), u64::from(part.filled.count));
-            if held.is_gone() {
+            if count > 0 && held.is_gone() {
                 // Committed a moment ago, and so is everything before it.
                 volatile.clear();
+                at = part.end_seq();
                 continue;
             }
-            let dropped = part.filled.dropped;
-            volatile.push(self.batch(part.first_seq(), count, dropped, held.slices()));
+            let first = rewind_of(part).map_or(at, |rewind| rewind.to) + part.filled.dropped;
+            at = first + count;
+            if count > 0 {
+                volatile.push(self.batch(first, count, part.filled.dropped, held.slices()));
+            }
         }
-        let count = u64::from(self.ring.count());
+        let (count, dropped) = (u64::from(self.ring.count()), self.ring.dropped());
         if count > 0 {
-            let first = self.end() - count;
-            volatile.push(self.batch(first, count, self.ring.dropped(), self.ring.slices()));
+            volatile.push(self.batch(at + dropped, count, dropped, self.ring.slices()));
         }
-        volatile
-    }
-
-    /// Where what is in memory starts.
-    fn volatile_start(&self, volatile: &[Batch]) -> u64 {
-        volatile.first().map_or(self.ring_start(), |one| one.first_seq() - one.dropped())
+        let start = volatile.first().map_or(at, |one| one.first_seq() - one.dropped());
+        (volatile, start)
     }
 
     fn batch(&self, first_seq: u64, count: u64, dropped: u64, slices: [&[u8]; 2]) -> Batch {
@@ -570,10 +545,6 @@ impl Drop for Stream {
         }
         self.core.volatile.pin().remove(&self.id);
     }
-}
-
-fn committed(pending: &Pending) -> bool {
-    pending.failed() == Some(false)
 }
 
 fn limits(core: &Core, options: &StreamOptions, operation: &'static str) -> Result<Limits> {

@@ -504,6 +504,43 @@ fn p7_what_somebody_reads_is_not_shortened() {
     }
 }
 
+/// A collection of very many segments holds only some of their files: a program may not open many.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_collection_opens_few_files() {
+    let open_files = || std::fs::read_dir("/proc/self/fd").expect("there").count();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10);
+    let log = log.open(dir.path().join("log")).expect("opens");
+    let (mut kept, mut gone) = (log.stream().expect("a stream"), log.stream().expect("a stream"));
+    for turn in 0..1_500_u64 {
+        gone.append([turn as u8; 1_000]).expect("room");
+        let os = CommitOptions::new().durability(amberlog::Durability::Os);
+        gone.commit_with(os).wait().expect("committed");
+        if turn % 3 == 0 {
+            kept.append([turn as u8; 1_000]).expect("room");
+            kept.commit_with(os).wait().expect("committed");
+        }
+    }
+    gone.delete().wait().expect("deleted");
+    // Two for each segment that is left, while the new one is made, and those that are held.
+    let (before, most) = (open_files(), std::sync::atomic::AtomicUsize::new(0));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                most.fetch_max(open_files(), std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        let report = log.collect(CollectOptions::new().dead_percent_min(0)).expect("collected");
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let collected: usize = report.runs.iter().map(|run| run.segments.len()).sum();
+        assert!(report.refused.is_empty() && collected > 100, "{report:?}");
+    });
+    let most = most.into_inner();
+    assert!(most < before + 100, "{before} files were open, and then {most}");
+}
+
 /// A file that is not open, and can be asked for its length when it has no name any more.
 fn watch(path: &std::path::Path) -> std::fs::File {
     let mut options = std::fs::File::options();

@@ -454,3 +454,17 @@ fn p3_large_streams_take_several_commits_and_are_all_there() {
     let info = copy.snapshot().stream(stream.id()).expect("there");
     assert_eq!((info.state, info.head), (StreamState::Active, Seq::from(90)));
 }
+
+/// P13: more seqs than can be counted are refused, and nothing overflows.
+#[test]
+fn p13_more_lost_seqs_than_can_be_counted_are_refused() {
+    let (_dir, log) = new_log();
+    let mut text = String::from("{\"amberlog\":{\"export\":1}}\n");
+    for _ in 0..3 {
+        text +=
+            &format!("{{\"stream\":{{\"id\":\"{}\",\"state\":\"active\"}}}}\n", StreamId::new());
+        text += "{\"lost\":{\"seqs\":9223372036854775807,\"why\":\"gone\"}}\n";
+    }
+    text += "{\"end\":{\"streams\":3,\"events\":0,\"lost\":9223372036854775805}}\n";
+    import(&log, &text).expect_err("more than can be counted");
+}

@@ -132,10 +132,8 @@ impl<W: Lead> Queue<W> {
         inner.gather.ended(group.len(), queued, took);
         inner.writer = Some(writer);
         let more = !inner.forming.is_empty() && !broken(Sabotage::TellNobody);
+        let left = more && !inner.forming.iter().any(|pending| pending.nudge(&self.bells));
         let served = inner.server.is_some();
-        let nudged = || inner.forming.iter().any(|pending| pending.nudge(&self.bells));
-        // The log's own thread leads when it was asked to, and nobody else has to.
-        let left = more && !(served && inner.asked) && !nudged();
         if left && served {
             self.wake_server.notify_one();
         }

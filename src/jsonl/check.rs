@@ -125,8 +125,11 @@ impl Checker {
         let Some(seqs) = seqs.filter(|seqs| line.seqs > 0 && *seqs <= SEQ_MAX - stream.next) else {
             return Err("no stream loses so many seqs");
         };
+        let Some(lost) = self.lost.checked_add(line.seqs) else {
+            return Err("no log loses so many seqs");
+        };
         (stream.next, stream.has_past) = (stream.next + seqs, true);
-        self.lost += line.seqs;
+        self.lost = lost;
         Ok(())
     }
 

@@ -192,7 +192,8 @@ impl<'a, W: Write> Exporter<'a, W> {
 
     fn finish(mut self) -> Result<Exported> {
         let Exported { streams, events, lost } = &self.done;
-        let lost = lost.iter().map(|one| one.seqs.end.get() - one.seqs.start.get()).sum();
+        let seqs = lost.iter().map(|one| one.seqs.end.get() - one.seqs.start.get());
+        let lost = seqs.fold(0, u64::saturating_add);
         let end = EndLine { streams: *streams, events: *events, lost };
         self.line(&Line::End(end))?;
         self.to.flush().map_err(refused)?;

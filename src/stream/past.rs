@@ -40,8 +40,7 @@ impl Stream {
     pub fn fork_with(&self, seq: impl Into<Seq>, options: &StreamOptions) -> Result<Self> {
         self.check_alive("fork")?;
         let seq = self.check_seq(seq.into(), "fork")?;
-        let volatile = self.volatile();
-        let durable_end = self.volatile_start(&volatile);
+        let (volatile, durable_end) = self.volatile();
         let mut child = Self::create(Arc::clone(&self.core), options)?;
         let (start, end) = (self.start(), seq.min(durable_end));
         let (fork, shared) = self.keep_shared(end);
@@ -259,10 +258,7 @@ impl Stream {
 
     /// The seq behind what is durable, as far as this handle knows.
     pub(super) fn durable_end(&self) -> u64 {
-        let under_way = self.in_flight.iter().filter(|pending| !committed(pending));
-        let mut parts = under_way.flat_map(|pending| pending.parts());
-        let first = parts.find(|part| part.stream == self.id);
-        first.map_or(self.ring_start(), |part| part.first_seq() - part.filled.dropped)
+        self.laid_out().0
     }
 
     fn check_seq(&self, seq: Seq, operation: &'static str) -> Result<u64> {

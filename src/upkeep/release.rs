@@ -14,6 +14,9 @@ use crate::sabotage::{Sabotage, broken};
 /// In pieces of the length in which files are written, so much is given back at once: to free is quicker.
 const PIECES: u64 = 4;
 
+/// So many are held at a time: a program may not open many more than a thousand.
+const FILES_MAX: usize = 32;
+
 /// Files that are losing their names.
 #[derive(Default)]
 pub(crate) struct Nameless {
@@ -24,7 +27,10 @@ pub(crate) struct Nameless {
 impl Nameless {
     /// Holds a file whose name is about to go. One that cannot be held is freed in the system's own way.
     pub(super) fn hold(&mut self, disk: &dyn Disk, path: &str) {
-        if let Ok(file) = disk.open_write(path) {
+        // So many files are open twice for as long as it takes; the others go in the system's own way.
+        if self.files.len() < FILES_MAX
+            && let Ok(file) = disk.open_write(path)
+        {
             self.files.push(file);
             self.dirs.insert(path.rfind('/').map_or("", |at| &path[..at]).to_owned());
         }
