@@ -33,13 +33,13 @@ interleavings runs="1" *args:
 
 # Crashes, faults and power cuts on the simulated disk; the gate makes an effort of 32
 crashes effort="32" *args:
-    AMBERLOG_EFFORT={{ effort }} cargo test --release --all-features --test crashes -- --nocapture {{ args }}
+    AMBERLOG_EFFORT={{ effort }} cargo test --release --all-features --lib --test crashes --test disk -- --nocapture {{ args }}
 
 # The engine broken on purpose, in one way after the other: each has to be noticed
 controls *args:
     RUSTFLAGS="--cfg amberlog_sabotage" CARGO_TARGET_DIR=target/sabotage \
-        cargo test --release --features sim,json --test controls --test archive --test backup --test collect --test faults \
-            --test imports --test retain -- --nocapture {{ args }}
+        cargo test --release --features sim,json \
+        --test crashes --test disk --test handles --test jsonl --test lives --test regressions -- --nocapture control noticed {{ args }}
 
 # The API documentation, warnings refused
 docs:
@@ -59,7 +59,7 @@ race *args:
 
 # Fuzz one target; what it learns is added to fuzz/corpus/
 fuzz target seconds="60":
-    cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }} -rss_limit_mb=2048 -timeout=20
+    cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }} -rss_limit_mb=2048 -timeout=600
 
 # The gate, as CI runs it
 ci:

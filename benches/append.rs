@@ -1,8 +1,8 @@
-//! What does it cost to buffer an event? Nothing here is ever durable.
+//! Measures the cost of buffering an event. Nothing here becomes durable.
 //!
-//! All contestants are in their steady state, in a mebibyte that is warm. `overwrite` is a flight recorder
-//! whose ring is full, so every append also drops the oldest event. `discard` is the default ring,
-//! emptied whenever it is full; that is the cheapest way to empty it, so this is append itself. The floor
+//! All contestants run in their steady state, in one warm mebibyte. `overwrite` is a flight
+//! recorder with a full ring, so every append also drops the oldest event. `discard` is the default
+//! ring, emptied whenever it is full in the cheapest way, so it measures append itself. The floor
 //! copies the same bytes, 14 of head and the payload, into a plain ring.
 
 mod common;
@@ -31,7 +31,7 @@ fn append(criterion: &mut Criterion) {
 
         group.bench_function(BenchmarkId::new("discard", bytes), |bencher| {
             let options = StreamOptions::new().ring_bytes_max(RING_BYTES);
-            let mut stream = log.stream_with(&options).expect("open");
+            let mut stream = log.create_stream_with(&options).expect("open");
             let fits = RING_BYTES / (common::FRAME_BYTES + bytes);
             let mut room = fits;
             bencher.iter(|| {
@@ -47,7 +47,7 @@ fn append(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("overwrite", bytes), |bencher| {
             let options =
                 StreamOptions::new().overflow(Overflow::OverwriteOldest).ring_bytes_max(RING_BYTES);
-            let mut stream = log.stream_with(&options).expect("open");
+            let mut stream = log.create_stream_with(&options).expect("open");
             for _ in 0..2 * RING_BYTES / bytes {
                 stream.append(payload).expect("always room");
             }

@@ -1,8 +1,8 @@
-//! What does a commit of a stream that is on disk already cost, alone and in company?
+//! Measures the cost of a commit of a stream that is on disk already, by one writer and by many.
 //!
-//! One writer: the time from `commit` to durable, appends not counted. Many writers: each thread has a
-//! stream of its own, appends one event and waits; the time is that of all commits together. The floors
-//! write and sync the same bytes, and form groups without checksums or index.
+//! One writer: the time from `commit` to durable, without the appends. Many writers: each thread
+//! has its own stream, appends one event and waits; the time is that of all commits together. The
+//! floors write and sync the same bytes, and form groups without checksums or an index.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn one_writer(criterion: &mut Criterion) {
         });
 
         group.bench_function(BenchmarkId::new("amberlog", events), |bencher| {
-            let mut stream = log.stream().expect("open");
+            let mut stream = log.create_stream().expect("open");
             bencher.iter_custom(|iterations| {
                 let mut spent = Duration::ZERO;
                 for _ in 0..iterations {
@@ -47,8 +47,8 @@ fn one_writer(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The time that `commits` commits take when `threads` threads share them. `make` gives each thread
-/// what it does for one commit.
+/// Measures the time of `commits` commits shared by `threads` threads. `make` creates the function
+/// that a thread calls for each commit.
 fn shared<F: FnMut()>(threads: u64, commits: u64, make: impl Fn() -> F + Sync) -> Duration {
     let each = commits.div_ceil(threads);
     let ready = Barrier::new(threads as usize + 1);
@@ -91,7 +91,7 @@ fn many_writers(criterion: &mut Criterion) {
 }
 
 fn committer<'a>(log: &Log, event: &'a [u8]) -> impl FnMut() + use<'a> {
-    let mut stream = log.stream().expect("open");
+    let mut stream = log.create_stream().expect("open");
     move || {
         stream.append(event).expect("room");
         stream.commit().wait().expect("committed");

@@ -1,7 +1,7 @@
-//! What does a stream's first commit cost, the moment that it turns out to matter?
+//! Measures the cost of a stream's first commit.
 //!
-//! The log is open and warm, the stream is new, its events are buffered before the clock starts. The
-//! floors write the same number of bytes: over blocks that exist, and into a file made for the purpose.
+//! The log is open and warm, the stream is new, and its events are buffered before the clock
+//! starts. The floors write the same number of bytes: over existing blocks, and into a new file.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn materialize(criterion: &mut Criterion) {
 
         group.bench_function(BenchmarkId::new("amberlog", events), |bencher| {
             let fresh = || {
-                let mut stream = log.stream().expect("open");
+                let mut stream = log.create_stream().expect("open");
                 for _ in 0..events {
                     stream.append(&event[..]).expect("room");
                 }

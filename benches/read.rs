@@ -1,9 +1,9 @@
-//! How fast is what was written read again, every checksum verified?
+//! Measures the speed of reading, with every checksum verified.
 //!
-//! 16 streams of events of 256 B, committed in turns of 32 events, as many bytes of payload as
-//! `AMBERLOG_BENCH_MIB` says in mebibytes (256 by default). Once in sealed segments, which are read where
-//! they are mapped, and once in one active segment. The floors pass over the bytes of the same segments in
-//! memory: with a plain sum of words, and with a checksum for every 8 KiB. Single events are chosen at random.
+//! 16 streams of events of 256 B, committed in turns of 32 events; `AMBERLOG_BENCH_MIB` sets the
+//! size of the payload in mebibytes (default 256). Once in sealed segments, which are mapped, and
+//! once in one active segment. The floors pass over the bytes of the same segments in memory: with
+//! a plain sum of words, and with a checksum for every 8 KiB. Single events are chosen at random.
 
 mod common;
 
@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
 use amberlog::{
-    CommitOptions, Durability, Event, EventRef, Log, Options, Position, Result, Snapshot, StreamId,
+    CommitOptions, Durability, Event, EventRef, Log, Options, Position, ReadView, Result, StreamId,
 };
 use common::turns::{Turn, is_trial, is_wanted, race};
 use tempfile::TempDir;
@@ -20,12 +20,12 @@ const PAYLOAD_BYTES: usize = 256;
 const STREAMS: usize = 16;
 const COMMIT_EVENTS: usize = 32;
 const COMMIT_BYTES: usize = COMMIT_EVENTS * (PAYLOAD_BYTES + common::FRAME_BYTES);
-/// Single events that are looked up in a turn.
+/// Number of single events looked up in a turn.
 const LOOK_UPS: usize = 20_000;
 
 struct Case {
     name: &'static str,
-    snapshot: Snapshot,
+    view: ReadView,
     streams: Vec<StreamId>,
     events_each: u64,
     bytes: Vec<u8>,
@@ -41,7 +41,7 @@ fn prepare(dir: &TempDir, name: &'static str, options: Options) -> Case {
     let event = common::payload(PAYLOAD_BYTES);
     let rounds = (mebibytes() << 20) / (PAYLOAD_BYTES * STREAMS * COMMIT_EVENTS);
     let log: Log = options.open(&path).expect("opens");
-    let mut streams: Vec<_> = (0..STREAMS).map(|_| log.stream().expect("open")).collect();
+    let mut streams: Vec<_> = (0..STREAMS).map(|_| log.create_stream().expect("open")).collect();
     let os = CommitOptions::new().durability(Durability::Os);
     for _ in 0..rounds.max(1) {
         for stream in &mut streams {
@@ -54,11 +54,11 @@ fn prepare(dir: &TempDir, name: &'static str, options: Options) -> Case {
     let ids = streams.iter().map(amberlog::Stream::id).collect();
     drop(streams);
     log.close().expect("closes");
-    let (snapshot, survey) = Snapshot::open(&path).expect("readable");
-    assert!(survey.is_sound());
+    let (view, report) = ReadView::open(&path).expect("readable");
+    assert!(report.is_sound());
     Case {
         name,
-        snapshot,
+        view,
         streams: ids,
         events_each: (rounds.max(1) * COMMIT_EVENTS) as u64,
         bytes: all_bytes(&path),
@@ -73,13 +73,13 @@ fn all_bytes(log: &Path) -> Vec<u8> {
     bytes
 }
 
-/// The bytes of a commit, read and no more.
+/// Sums the words of a commit, to read its bytes and no more.
 fn sum(piece: &[u8]) -> u64 {
     let (words, _) = piece.as_chunks::<8>();
     words.iter().fold(0, |all, word| all.wrapping_add(u64::from_ne_bytes(*word)))
 }
 
-/// What is done with an event: its first and last byte is looked at.
+/// Uses an event: reads the first and the last byte of its payload.
 fn take(payload: &[u8]) -> usize {
     black_box((payload.first(), payload.last()));
     payload.len()
@@ -91,19 +91,19 @@ impl Case {
     }
 
     fn events(&self, stream: StreamId) -> amberlog::Events {
-        self.snapshot.events(stream).expect("known")
+        self.view.events(stream).expect("known")
     }
 
     fn check(&self, streams: usize, bytes: usize) {
         assert_eq!(bytes, self.events_each as usize * streams * PAYLOAD_BYTES);
     }
 
-    /// By the iterator, which hands out events that one may keep.
+    /// Reads with the iterator, whose events outlive it.
     fn iterate(&self, all: impl Iterator<Item = Result<Event>>) {
         self.check(STREAMS, all.map(|event| take(event.expect("sound").payload())).sum());
     }
 
-    /// By events that are lent.
+    /// Reads borrowed events.
     fn lend(&self, streams: &[StreamId]) {
         let mut bytes = 0;
         for id in streams {
@@ -128,7 +128,7 @@ impl Case {
 
     fn lend_by_position(&self) {
         let mut bytes = 0;
-        let mut events = self.snapshot.read_all(Position::START).expect("in range");
+        let mut events = self.view.all_events(Position::START).expect("in range");
         while let Some(event) = events.lend() {
             bytes += take(event.map(|event: EventRef<'_>| event.payload()).expect("sound"));
         }
@@ -136,12 +136,12 @@ impl Case {
     }
 }
 
-/// Does the same on two threads, each with a half.
+/// Runs the same work on two threads, each with one half.
 fn halves<T: Sync>(all: &[T], work: impl Fn(&[T]) + Sync) {
-    let (one, other) = all.split_at(all.len() / 2);
+    let (left, right) = all.split_at(all.len() / 2);
     std::thread::scope(|scope| {
-        scope.spawn(|| work(one));
-        work(other);
+        scope.spawn(|| work(left));
+        work(right);
     });
 }
 
@@ -164,7 +164,7 @@ fn scan(case: &Case) {
         }),
         Turn::new("by position, lent", || case.lend_by_position()),
         Turn::new("by position", || {
-            case.iterate(case.snapshot.read_all(Position::START).expect("in range"));
+            case.iterate(case.view.all_events(Position::START).expect("in range"));
         }),
         Turn::new("floor: checksum, 2 threads", || halves(&pieces, crc)),
         Turn::new("by stream, lent, 2 threads", || halves(&case.streams, |half| case.lend(half))),
@@ -187,8 +187,8 @@ fn random(case: &Case) {
     let first = ((4 << 20) / (PAYLOAD_BYTES * STREAMS) as u64).min(case.events_each);
     let look_up = |wanted: &mut dyn Iterator<Item = (StreamId, u64)>| {
         for (id, seq) in wanted {
-            let mut one = case.events(id).range(seq..=seq);
-            take(one.lend().expect("there").expect("sound").payload());
+            let mut events = case.events(id).range(seq..=seq);
+            take(events.lend().expect("there").expect("sound").payload());
         }
     };
     let turns = vec![

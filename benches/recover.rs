@@ -1,11 +1,14 @@
-//! How long does opening take after the process was killed?
+//! Measures the time to open a log after its process was killed.
 //!
-//! `unsealed`: 10,000 streams and 256 MiB of payload (`AMBERLOG_BENCH_MIB` says otherwise), events of 256 B in
-//! commits of 8, all in one segment that was never sealed; one commit in 64 was synced. `several`: the same in five
-//! segments, none of which was sealed. `sealed`: the same with all but the end in sealed segments. `small`: 100,000 streams of 4 events of 128 B, unsealed. The log is copied while
-//! it is open, which is what a kill leaves behind, files that lay ready included; the copy is synced before the
-//! clock starts. `open` takes the lock, makes the end certain and is ready to write, `follow` only reads. The floor
-//! reads the same segment files once and checksums them, up to where commits end.
+//! `unsealed`: 10,000 streams and 256 MiB of payload (or `AMBERLOG_BENCH_MIB`), events of 256 B in
+//! commits of 8, all in one unsealed segment; one commit in 64 is synced. `several`: the same in
+//! five unsealed segments. `sealed`: the same with all but the end in sealed segments. `small`:
+//! 100,000 streams of 4 events of 128 B, unsealed.
+//!
+//! The log is copied while it is open, with its spare files, which is the state that a kill leaves;
+//! the copy is synced before the clock starts. `open` takes the lock, recovers the end and is ready
+//! to write; `follow` only reads. The floor reads the same segment files once, up to the end of the
+//! commits, and computes their checksums.
 
 mod common;
 
@@ -16,16 +19,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use amberlog::{CommitOptions, Durability, Log, Options, SegmentState, Snapshot};
+use amberlog::verify::SegmentState;
+use amberlog::{CommitOptions, Durability, Log, Options, ReadView};
 use common::turns::{Turn, is_trial, is_wanted, race};
 use tempfile::TempDir;
 
-/// One commit in so many is synced.
+/// Number of commits per synced commit.
 const SYNCED_EVERY: usize = 64;
-/// The floor checksums so much at once.
+/// Number of bytes per checksum of the floor.
 const PIECE_BYTES: usize = 2 << 10;
 
-/// What was written before the kill.
+/// Log written before the kill.
 struct Work {
     name: &'static str,
     streams: usize,
@@ -33,16 +37,16 @@ struct Work {
     events: usize,
     payload_bytes: usize,
     options: Options,
-    /// What became of the segments before the last one.
+    /// State of the segments before the last one.
     full: Full,
 }
 
-/// What becomes of full segments.
+/// State of full segments.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Full {
-    /// They are sealed: the floor passes over what lies behind them only.
+    /// Sealed: the floor reads only the segments after them.
     Sealed,
-    /// They are not, as when the kill came before the footers were written, or these are damaged.
+    /// Unsealed: the kill came before the footers were written, or the footers are damaged.
     Unsealed,
 }
 
@@ -88,7 +92,8 @@ fn killed(dir: &TempDir, work: &Work) -> PathBuf {
     let event = common::payload(work.payload_bytes);
     let path = dir.path().join("living").join(work.name);
     let log = work.options.clone().open(&path).expect("opens");
-    let mut streams: Vec<_> = (0..work.streams).map(|_| log.stream().expect("open")).collect();
+    let mut streams: Vec<_> =
+        (0..work.streams).map(|_| log.create_stream().expect("open")).collect();
     let os = CommitOptions::new().durability(Durability::Os);
     for n in 0..work.commits {
         let stream = &mut streams[n % work.streams];
@@ -107,30 +112,33 @@ fn killed(dir: &TempDir, work: &Work) -> PathBuf {
     copy
 }
 
-/// Takes the footers away, and makes the files as long again as they were.
+/// Removes the footers and restores the length of the files.
 fn unseal(copy: &Path) {
-    const TRAILER_BYTES: u64 = 64;
+    const TRAILER_BYTES: u64 = 96;
+    const TRAILER_MAGIC: [u8; 8] = *b"AMBERFIN";
     const FOOTER_AT: u64 = 48;
     const RESERVED_AT: u64 = 56;
-    let (_, survey) = Snapshot::open(copy).expect("readable");
-    let sealed = survey.segments.iter().filter(|one| one.state == SegmentState::Sealed);
-    for one in sealed {
-        let path = copy.join(format!("segments/{:010}.seg", one.number));
+    let (_, report) = ReadView::open(copy).expect("readable");
+    let sealed = report.segments.iter().filter(|segment| segment.state == SegmentState::Sealed);
+    for segment in sealed {
+        let path = copy.join(format!("segments/{:010}.seg", segment.number));
         let file = OpenOptions::new().read(true).write(true).open(path).expect("there");
-        let number_at = |offset| {
+        let word_at = |offset| {
             let mut bytes = [0; 8];
             file.read_exact_at(&mut bytes, offset).expect("readable");
-            u64::from_le_bytes(bytes)
+            bytes
         };
-        let (footer_at, reserved) =
-            (number_at(one.bytes - TRAILER_BYTES + FOOTER_AT), number_at(RESERVED_AT));
+        let trailer_at = segment.bytes - TRAILER_BYTES;
+        assert_eq!(word_at(trailer_at), TRAILER_MAGIC, "the trailer is where the format says");
+        let footer_at = u64::from_le_bytes(word_at(trailer_at + FOOTER_AT));
+        let reserved = u64::from_le_bytes(word_at(RESERVED_AT));
         file.set_len(footer_at).expect("writable");
         file.set_len(reserved).expect("writable");
         file.sync_all().expect("writable");
     }
 }
 
-/// Reads so many bytes of the files, and checksums them piece by piece.
+/// Reads `left` bytes of the files and computes checksums piece by piece.
 fn pass(files: &[PathBuf], mut left: u64) -> u32 {
     let mut piece = vec![0; 256 << 10];
     let mut all = 0;
@@ -149,14 +157,14 @@ fn pass(files: &[PathBuf], mut left: u64) -> u32 {
     all
 }
 
-/// The files that are not sealed, and how many bytes of commits they hold.
+/// Returns the files that are not sealed, and the number of bytes of commits in them.
 fn tail(copy: &Path, work: &Work) -> (Vec<PathBuf>, u64) {
     let files = common::segment_files(copy);
     if work.full == Full::Unsealed {
         return (files, work.bytes());
     }
-    let (_, survey) = Snapshot::open(copy).expect("readable");
-    let active = survey.segments.iter().find(|one| one.state == SegmentState::Active);
+    let (_, report) = ReadView::open(copy).expect("readable");
+    let active = report.segments.iter().find(|segment| segment.state == SegmentState::Active);
     let active = active.expect("a log has an active segment");
     let commits = active.positions.end.get() - active.positions.start.get();
     let bytes = commits * common::commit_bytes(work.events, work.payload_bytes) as u64;
@@ -188,7 +196,7 @@ fn main() {
             }),
             Turn::timed("follow", || {
                 let begun = Instant::now();
-                let opened = Snapshot::open(&prepared).expect("readable");
+                let opened = ReadView::open(&prepared).expect("readable");
                 let time = begun.elapsed();
                 drop(opened);
                 time

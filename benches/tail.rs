@@ -1,11 +1,12 @@
-//! Can a segment roll be seen in the latency of commits?
+//! Measures the effect of a segment roll on the latency of commits.
 //!
-//! Commits under a steady load over at least fifty rolls, in slices that alternate with the same load on a floor.
-//! Which commits came first in their segment is read from the log afterwards, so that nothing is measured but
-//! commits. Three histograms: commits that rolled, those that came right behind, when the keeper seals the
-//! old segment and makes the next one, and all others.
+//! Commits under a steady load over at least fifty rolls, in slices that alternate with the same
+//! load on a floor. The first commit of each segment is found in the log afterwards, so only the
+//! commits are measured. Three histograms: commits that rolled, commits right after them, while the
+//! rotation worker seals the old segment and creates the next one, and all others.
 //!
-//! `TAIL_SCALE` multiplies the rolls (default 1). `TAIL_SVG` names a directory that a picture of each load goes to.
+//! `TAIL_SCALE` multiplies the rolls (default 1). `TAIL_SVG` names a directory for a picture of
+//! each load.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -22,26 +23,27 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use amberlog::{Inspection, Item, Log};
+use amberlog::Log;
+use amberlog::verify::{Record, RecordDump};
 use hdrhistogram::Histogram;
 
 use self::svg::{Anchor, Colour, Drawing, Scale};
 
-/// So many groups behind one that rolled count as right behind it.
-const BEHIND: u64 = 16;
-/// The quantiles that are drawn.
+/// Number of groups after a roll that count as right after it.
+const GROUPS_AFTER_ROLL: u64 = 16;
+/// Quantiles in the picture.
 const QUANTILES: [f64; 10] = [0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 0.999_99];
 
-/// A way to load a log.
+/// Load on a log.
 struct Load {
     name: &'static str,
     what: &'static str,
     threads: usize,
     payload_bytes: usize,
-    /// Segments double from the first size to the last.
+    /// Segment sizes double from the first to the last.
     first_bytes: u64,
     last_bytes: u64,
-    /// So many logs, each from its beginning, until it has rolled so often.
+    /// Number of new logs, and of rolls in each.
     logs: u64,
     rolls: u64,
 }
@@ -79,17 +81,17 @@ const LOADS: [Load; 3] = [
     },
 ];
 
-/// Times of commits in nanoseconds, with their positions.
+/// Positions of commits, and their times in nanoseconds.
 type Samples = Vec<(u64, u64)>;
 
 fn histogram() -> Histogram<u64> {
     Histogram::new(3).expect("three digits are in range")
 }
 
-/// What was measured of one load.
+/// Measurements of one load.
 struct Tail {
     rolled: Histogram<u64>,
-    behind: Histogram<u64>,
+    after_roll: Histogram<u64>,
     others: Histogram<u64>,
     floor: Histogram<u64>,
     rolls: usize,
@@ -99,7 +101,7 @@ impl Tail {
     fn rows(&self) -> [(&'static str, &Histogram<u64>); 4] {
         [
             ("rolled", &self.rolled),
-            ("right behind", &self.behind),
+            ("right after", &self.after_roll),
             ("others", &self.others),
             ("floor", &self.floor),
         ]
@@ -124,7 +126,7 @@ impl Tail {
         }
     }
 
-    /// Latency against rank: a step at a roll would set the amber lines apart from the dashed one.
+    /// Draws latency against rank. A visible roll would set the amber lines apart from the dashed.
     fn draw(&self, load: &Load) -> String {
         let (left, right, top, bottom) = (70.0, 600.0, 50.0, 330.0);
         let mut drawing = Drawing::new(760.0, 380.0, load.what);
@@ -177,7 +179,8 @@ impl Tail {
     }
 }
 
-/// Runs `commits` commits on so many threads; `make` gives each thread what it does for one, which returns its position.
+/// Runs `commits` commits on `threads` threads. `make` creates the function that a thread calls for
+/// each commit, which returns its position.
 fn slice<F: FnMut() -> u64>(threads: usize, commits: u64, make: impl Fn() -> F + Sync) -> Samples {
     let each = commits.div_ceil(threads as u64);
     let ready = Barrier::new(threads);
@@ -197,13 +200,13 @@ fn slice<F: FnMut() -> u64>(threads: usize, commits: u64, make: impl Fn() -> F +
     })
 }
 
-/// The position of the first commit in each segment but the first.
+/// Returns the position of the first commit in each segment except the first.
 fn rolled_at(log: &Path) -> Vec<u64> {
     let (mut firsts, mut fresh) = (Vec::new(), false);
-    for item in Inspection::open(log).expect("a log") {
+    for item in RecordDump::open(log).expect("a log") {
         match item.expect("readable") {
-            Item::Segment { .. } => fresh = true,
-            Item::Commit { position, .. } if fresh => {
+            Record::Segment { .. } => fresh = true,
+            Record::Commit { position, .. } if fresh => {
                 firsts.push(position.get());
                 fresh = false;
             }
@@ -216,7 +219,7 @@ fn rolled_at(log: &Path) -> Vec<u64> {
 fn measure(load: &Load, rolls: u64, logs: u64) -> Tail {
     let mut tail = Tail {
         rolled: histogram(),
-        behind: histogram(),
+        after_roll: histogram(),
         others: histogram(),
         floor: histogram(),
         rolls: 0,
@@ -232,8 +235,8 @@ fn measure(load: &Load, rolls: u64, logs: u64) -> Tail {
         let options =
             Log::options().segment_bytes_first(load.first_bytes).segment_bytes_max(load.last_bytes);
         let log = options.open(&path).expect("opens");
-        // Makes the log's directories and its first segment: no roll.
-        let mut first = log.stream().expect("open");
+        // Creates the log's directories and its first segment, which is not a roll.
+        let mut first = log.create_stream().expect("open");
         first.append(b"first").expect("room");
         first.commit().wait().expect("committed");
         let mut samples = Samples::new();
@@ -241,7 +244,7 @@ fn measure(load: &Load, rolls: u64, logs: u64) -> Tail {
         for _ in 0..slices {
             let each = commits.div_ceil(slices);
             samples.extend(slice(load.threads, each, || {
-                let mut stream = log.stream().expect("open");
+                let mut stream = log.create_stream().expect("open");
                 let event = &event;
                 move || {
                     stream.append(event).expect("room");
@@ -260,14 +263,14 @@ fn measure(load: &Load, rolls: u64, logs: u64) -> Tail {
     tail
 }
 
-/// A group holds at most a commit of each thread.
+/// Adds the samples to their histograms. A group holds at most one commit of each thread.
 fn sort_out(tail: &mut Tail, threads: u64, samples: Samples, rolled: &[u64]) {
     tail.rolls += rolled.len();
     for (position, nanos) in samples {
         let first = rolled.iter().rev().find(|first| **first <= position);
         let times = match first.map(|first| (position - first) / threads) {
             Some(0) => &mut tail.rolled,
-            Some(1..=BEHIND) => &mut tail.behind,
+            Some(1..=GROUPS_AFTER_ROLL) => &mut tail.after_roll,
             _ => &mut tail.others,
         };
         times.record(nanos).expect("the histogram grows");

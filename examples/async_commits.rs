@@ -1,5 +1,5 @@
-//! Many tasks, one disk: each commits its own stream and awaits its ticket; those who commit in the same moment share
-//! one write and one sync.
+//! Many tasks, one disk: each task commits its own stream and awaits its ticket. Commits that
+//! arrive together share one write and one sync.
 //!
 //! `cargo run --example async_commits --features tokio`
 
@@ -11,9 +11,9 @@ const TASKS: u64 = 200;
 const COMMITS: u64 = 5;
 
 async fn work(log: Log, task: u64) -> Result<StreamId> {
-    let mut stream = log.stream()?;
+    let mut stream = log.create_stream()?;
     for n in 0..COMMITS {
-        // Append makes no system call, and awaiting a ticket blocks no thread of the runtime.
+        // `append` makes no system call, and awaiting a ticket blocks no thread of the runtime.
         if stream.append(format!("task {task}, step {n}")).is_err() {
             break;
         }
@@ -25,7 +25,7 @@ async fn work(log: Log, task: u64) -> Result<StreamId> {
 #[tokio::main]
 async fn main() -> std::result::Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
-    // Opening and closing wait for the disk: these go to the runtime's threads for blocking work.
+    // Opening and closing wait for the disk, so they run on the runtime's blocking threads.
     let log = Options::new().open_async(dir.path().join("log")).await?;
 
     let started = std::time::Instant::now();
@@ -36,9 +36,9 @@ async fn main() -> std::result::Result<(), Box<dyn Error>> {
     }
     let (took, commits) = (started.elapsed(), TASKS * COMMITS);
     println!("{commits} commits of {TASKS} streams in {took:.1?}");
-    assert_eq!(log.snapshot().position().get(), commits);
+    assert_eq!(log.read_view().position().get(), commits);
 
-    let mut events = log.snapshot().events(ids[0])?.into_async();
+    let mut events = log.read_view().events(ids[0])?.into_async();
     while let Some(event) = events.next().await {
         println!("{}", String::from_utf8_lossy(event?.payload()));
     }

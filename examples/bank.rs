@@ -1,14 +1,15 @@
-//! A bank account as an aggregate: its state is the fold of its events, a decision is taken on what was read, and it is
-//! committed only if nothing happened meanwhile. A request that is sent twice happens once.
+//! A bank account as an aggregate: its state is the fold of its events. A decision based on that
+//! state is committed only if the account did not change meanwhile. A repeated request takes
+//! effect once.
 //!
 //! `cargo run --example bank`
 
 use std::error::Error;
 use std::thread;
 
+use amberlog::typed::{Bincode, TypedEvents};
 use amberlog::{
-    Bincode, CommitId, CommitOptions, ErrorKind, EventKind, Expect, Log, Seq, StreamId,
-    StreamOptions, TypedEvents,
+    CommitId, CommitOptions, ErrorKind, EventKind, Expect, Log, Seq, StreamId, StreamOptions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ enum Moved {
     Withdrawn { cents: u64 },
 }
 
-/// What an account is after its events, and how many those were.
+/// State of an account, and the number of its events.
 #[derive(Default)]
 struct Account {
     cents: u64,
@@ -33,7 +34,7 @@ struct Account {
 impl Account {
     fn load(log: &Log, id: StreamId) -> Result<Self> {
         let mut account = Self::default();
-        let events: TypedEvents<Moved, Bincode> = log.snapshot().events(id)?.typed();
+        let events: TypedEvents<Moved, Bincode> = log.read_view().events(id)?.typed();
         for event in events {
             let (event, moved) = event?;
             match moved {
@@ -47,7 +48,7 @@ impl Account {
     }
 }
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(PartialEq, Eq, Debug)]
 enum Answer {
     Done,
@@ -55,23 +56,23 @@ enum Answer {
     NotEnough,
 }
 
-/// Takes money out of an account, once for each request however often it is sent, and never more than there is.
+/// Withdraws money from an account, at most its balance. A repeated request takes effect once.
 fn withdraw(log: &Log, id: StreamId, cents: u64, request: CommitId) -> Result<Answer> {
     loop {
         let account = Account::load(log, id)?;
         let enough = account.cents >= cents;
-        let mut stream = log.resume(id)?;
+        let mut stream = log.open_stream(id)?;
         if enough {
             stream.typed::<Moved>().append_as(MOVED, &Moved::Withdrawn { cents })?;
         }
-        // A commit of nothing still tells whether this request was done before.
+        // Even an empty commit reports whether this request was done before.
         let options = CommitOptions::new().id(request).expect(Expect::At(account.version));
         match stream.commit_with(options).wait() {
             Ok(_) if enough => return Ok(Answer::Done),
             Ok(_) => return Ok(Answer::NotEnough),
             Err(error) => match error.kind() {
                 ErrorKind::AlreadyCommitted { .. } => return Ok(Answer::DoneBefore),
-                // Somebody was faster: look again, decide again.
+                // Another teller committed first: load the account again and decide again.
                 ErrorKind::Conflict { .. } => {}
                 _ => return Err(error.into()),
             },
@@ -82,7 +83,7 @@ fn withdraw(log: &Log, id: StreamId, cents: u64, request: CommitId) -> Result<An
 fn main() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let log = Log::open(dir.path().join("bank"))?;
-    let mut account = log.stream_with(&StreamOptions::new().name("account of Ada"))?;
+    let mut account = log.create_stream_with(&StreamOptions::new().name("account of Ada"))?;
     let id = account.id();
     let mut typed = account.typed::<Moved>();
     typed.append_as(MOVED, &Moved::Opened { owner: "Ada".into() })?;
@@ -105,7 +106,7 @@ fn main() -> Result<()> {
     println!("{done} of 8 withdrawals were done, {} left", Account::load(&log, id)?.cents);
     assert_eq!((done, Account::load(&log, id)?.cents), (3, 100));
 
-    // The answer to a request is lost, and it is sent again, also after a restart.
+    // The reply to a request is lost, so the client repeats it, once more after a restart.
     let request = CommitId::new();
     assert_eq!(withdraw(&log, id, 40, request)?, Answer::Done);
     assert_eq!(withdraw(&log, id, 40, request)?, Answer::DoneBefore);

@@ -1,5 +1,5 @@
-//! A flight recorder: the last few KiB of detail are always in memory, and reach the disk only when something
-//! goes wrong.
+//! A flight recorder: keeps the last few KiB of detail in memory and commits them only when
+//! something goes wrong.
 //!
 //! `cargo run --example flight_recorder`
 
@@ -17,11 +17,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .name("pump 3")
         .overflow(Overflow::OverwriteOldest)
         .ring_bytes_max(4 << 10);
-    let mut recorder = log.stream_with(&ring)?;
+    let mut recorder = log.create_stream_with(&ring)?;
 
     for tick in 0..10_000_u32 {
         let pressure = 2.0 + f64::from(tick % 50) / 100.0 + if tick > 9_990 { 3.0 } else { 0.0 };
-        // Never refused: the oldest events make room.
+        // Always succeeds: the oldest events make room.
         recorder.append(NewEvent::new(TRACE, format!("tick {tick} pressure {pressure:.2}")))?;
         if pressure > 5.0 {
             recorder.append(NewEvent::new(FAULT, "pressure above 5 bar"))?;
@@ -30,8 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    let snapshot = log.snapshot();
-    let mut events = snapshot.events(recorder.id())?;
+    let view = log.read_view();
+    let mut events = view.events(recorder.id())?;
     let first = events.next().ok_or("nothing was kept")??;
     println!(
         "{} events were dropped; the first one kept is {}: {}",

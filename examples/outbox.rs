@@ -1,5 +1,6 @@
-//! An outbox: what happened and the message that tells others of it are committed together, in two streams, or not at
-//! all. A relay sends the messages in order and keeps its place in a stream of its own, so that it goes on where it was.
+//! An outbox: an event and the message about it are committed together, in two streams. A relay
+//! sends the messages in order and keeps its progress in a stream of its own, so that it continues
+//! there after a restart.
 //!
 //! `cargo run --example outbox`
 
@@ -13,25 +14,25 @@ const PLACED: EventKind = EventKind(1);
 const MESSAGE: EventKind = EventKind(2);
 const SENT_UP_TO: EventKind = EventKind(3);
 
-/// The stream of this name, as it is or new.
+/// Opens the stream of this name, or creates it.
 fn stream(log: &Log, name: &str) -> Result<Stream> {
-    let known = log.snapshot().find(name);
+    let known = log.read_view().find(name);
     Ok(match known {
-        Some(id) => log.resume(id)?,
-        None => log.stream_with(&StreamOptions::new().name(name))?,
+        Some(id) => log.open_stream(id)?,
+        None => log.create_stream_with(&StreamOptions::new().name(name))?,
     })
 }
 
-/// An order, and the message about it: one marker on disk, so that there is never one without the other.
+/// Commits an order and the message about it under one marker, so neither exists without the other.
 fn place_order(log: &Log, outbox: &mut Stream, number: u32) -> Result<StreamId> {
-    let mut order = log.stream()?;
+    let mut order = log.create_stream()?;
     order.append(NewEvent::new(PLACED, format!("order {number}: three loaves")))?;
     outbox.append(NewEvent::new(MESSAGE, format!("bake for order {number}")))?;
     log.commit_all([&mut order, outbox]).wait()?;
     Ok(order.id())
 }
 
-/// Sends what is behind its place, and notes its new one. `at_most`: after so many it is stopped.
+/// Sends at most `at_most` messages after the recorded place, and records the new place.
 fn relay(log: &Log, at_most: usize, sent: &mut Vec<String>) -> Result<()> {
     let mut place = stream(log, "relay")?;
     let last = place.events()?.next_back().transpose()?;
@@ -39,14 +40,14 @@ fn relay(log: &Log, at_most: usize, sent: &mut Vec<String>) -> Result<()> {
         Some(event) => String::from_utf8(event.payload().to_vec())?.parse()?,
         None => 0_u64,
     };
-    let snapshot = log.snapshot();
-    let outbox = snapshot.find("outbox").ok_or("no outbox")?;
-    for event in snapshot.events(outbox)?.range(next..).take(at_most) {
+    let view = log.read_view();
+    let outbox = view.find("outbox").ok_or("no outbox")?;
+    for event in view.events(outbox)?.range(next..).take(at_most) {
         let event = event?;
         sent.push(String::from_utf8_lossy(event.payload()).into_owned());
         next = event.seq().get() + 1;
-        // Sent first, noted then: a message may go out twice, and none is lost. Its seq tells the receiver which
-        // it had.
+        // Sends before it records: a message may go out twice but is not lost. The receiver can
+        // recognize a repeated message by its seq.
         place.append(NewEvent::new(SENT_UP_TO, next.to_string()))?;
         place.commit().wait()?;
     }
@@ -61,8 +62,8 @@ fn main() -> Result<()> {
     for number in 0..5 {
         place_order(&log, &mut outbox, number)?;
     }
-    // An order that is thought over: neither it nor its message is anywhere.
-    let mut order = log.stream()?;
+    // A cancelled order: neither the order nor its message reaches the disk.
+    let mut order = log.create_stream()?;
     order.append(NewEvent::new(PLACED, "order 5: never mind"))?;
     outbox.append(NewEvent::new(MESSAGE, "bake for order 5"))?;
     outbox.discard();
@@ -73,7 +74,7 @@ fn main() -> Result<()> {
     drop(outbox);
     log.close()?;
 
-    // Another day: more orders, and the relay goes on where it was.
+    // The next day: more orders, and the relay continues where it stopped.
     let log = Log::open(&path)?;
     let mut outbox = stream(&log, "outbox")?;
     place_order(&log, &mut outbox, 6)?;

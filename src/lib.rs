@@ -2,15 +2,18 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod catalog;
+mod clock;
 mod commit;
-mod core;
 mod disk;
+mod engine;
 mod error;
+mod failures;
 mod format;
 mod index;
 #[cfg(feature = "json")]
-mod jsonl;
+pub mod jsonl;
 mod log;
+pub mod maintenance;
 mod options;
 mod reader;
 mod recovery;
@@ -20,51 +23,46 @@ mod segment;
 mod stream;
 mod sync;
 #[cfg(feature = "tokio")]
-mod tokio;
-mod typed;
+pub mod tokio;
+pub mod typed;
 mod types;
-mod upkeep;
+pub mod verify;
+mod work;
 mod writer;
 
-#[cfg(feature = "tokio")]
-pub use self::tokio::{AsyncEvents, blocking};
-pub use catalog::{Cursor, NoCursor, Order, Page, Query, Snapshot, StreamInfo};
+pub use catalog::{Cursor, Order, Page, ParseCursorError, Query, ReadView, StreamInfo};
 pub use commit::{Commit, Ticket};
-#[cfg(feature = "sim")]
-pub use disk::{Fault, SimDisk};
-pub use error::{Error, ErrorKind, Place, Refused, RefusedReason, Result};
+pub use error::{AppendError, Error, ErrorKind, Place, Rejected, Result};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use format::fuzzing;
-#[cfg(feature = "json")]
-pub use jsonl::{ExportOptions, Exported, ImportOptions, Imported, LostSeqs};
 pub use log::Log;
+pub use maintenance::backup::backup;
 pub use options::{
-    Clock, Collect, CommitOptions, Expect, MEMORY_COSTS, MemoryCosts, Options, Overflow, Privacy,
-    Retention, StreamOptions,
+    Clock, CommitOptions, Compaction, Expect, MEMORY_COSTS, MemoryCosts, Options, Overflow,
+    Privacy, ReadOptions, Reads, Retention, StreamOptions,
 };
-pub use reader::{Event, EventRef, Events, LogEvents};
-pub use recovery::{
-    Damage, DamageKind, Inspection, Item, NewSegment, Repair, SegmentReport, SegmentState, Survey,
-    TornTail, repair, survey,
-};
-#[cfg(feature = "sim")]
-pub use recovery::{repair_on, survey_on};
+pub use reader::{AllEvents, Event, EventRef, Events};
+pub use recovery::{repair, verify_quick};
 #[cfg(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle))]
 pub use sabotage::{Sabotage, Sabotaged, sabotage};
 pub use stream::{NewEvent, Savepoint, Stream};
-#[cfg(feature = "bincode")]
-pub use typed::Bincode;
-#[cfg(feature = "json")]
-pub use typed::Json;
-pub use typed::{Codec, CodecError, Typed, TypedEvents, TypedRefused};
 pub use types::{
     CodecId, CommitId, Durability, EventKind, Position, Seq, Status, StreamId, StreamState,
     Timestamp,
 };
+#[doc(inline)]
+pub use verify::verify;
 #[cfg(feature = "sim")]
-pub use upkeep::backup_on;
-pub use upkeep::{
-    ArchiveReport, BackupReport, Bound, CollectOptions, CollectReport, CollectedRun, Forgotten,
-    MoveReport, RetainOptions, RetainReport, backup,
-};
+#[doc(hidden)]
+pub use work::steps_here;
+
+/// Simulated disk, and the functions that work on one instead of a directory.
+#[cfg(feature = "sim")]
+pub mod sim {
+    pub use crate::disk::{Fault, SimDisk};
+    pub use crate::maintenance::backup::backup_on;
+    pub use crate::recovery::{repair_on, verify_quick_on};
+    #[doc(no_inline)]
+    pub use crate::verify::verify_on;
+}

@@ -1,10 +1,10 @@
-//! Negative controls: ways to break the engine on purpose, to see that the attacks on it notice.
+//! Negative controls: deliberate ways to break the engine, which prove that the tests notice.
 //!
-//! Without `--cfg amberlog_sabotage`, or that of a model checker, nothing can be switched: [`broken`] is a
-//! constant, and the compiler leaves no trace of it. With it, a test breaks the engine on its own thread, so
-//! that tests which run side by side do not disturb each other.
+//! Without `--cfg amberlog_sabotage`, or that of a model checker, sabotage does not exist:
+//! [`broken`] is a constant, and the compiler removes it. With it, a test breaks the engine on its
+//! own thread only, so that tests in parallel do not disturb each other.
 
-/// A way to be broken.
+/// Way to break the engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[cfg_attr(
@@ -12,105 +12,187 @@
     allow(unreachable_pub, dead_code, reason = "only tests can name it")
 )]
 pub enum Sabotage {
-    /// A commit is acknowledged without a sync.
+    /// Acknowledges a commit without a sync.
     SkipSync,
-    /// A new segment's name is not made durable.
+    /// Leaves a new segment's name not durable.
     SkipDirSync,
-    /// A new segment's header and zeros are not made durable.
+    /// Trusts a name after a later sync, although a failed sync of its directory has lost it.
+    BelieveDirSync,
+    /// Leaves a new segment's header and zeros not durable.
     SkipHeaderSync,
-    /// Every segment has the same salt.
+    /// Uses the same salt for every segment.
     SkipSalt,
-    /// A commit's directory is believed without its marker.
+    /// Accepts a commit's directory without its marker.
     SkipMarker,
-    /// The bytes of a batch are believed whatever their checksum says.
+    /// Accepts the bytes of a batch regardless of their checksum.
     SkipChecksum,
-    /// A commit is acknowledged when it is written, before the sync returned.
+    /// Acknowledges a commit when it is written, before the sync has returned.
     AckEarly,
-    /// Readers see a commit when it is written, before the sync returned.
+    /// Shows a commit to readers when it is written, before the sync has returned.
     ShowEarly,
-    /// Damage below the watermark is cut like a torn tail.
+    /// Cuts damage below the watermark like a torn tail.
     TruncateDamage,
-    /// After a failed sync the log goes on with the same segment.
+    /// Continues with the same segment after a failed sync.
     GoOnAfterFailedSync,
-    /// What a failed write left is not made harmless.
+    /// Leaves the remains of a failed write in place.
     SkipScrub,
-    /// A torn tail is left as it is at opening.
+    /// Leaves a torn tail in place at opening.
     LeaveTornTail,
-    /// What is found above the watermark is believed without being written again.
+    /// Trusts bytes above the watermark without rewriting them.
     TrustPageCache,
-    /// The length of a file that was cut at a clean close is not synced before it is written again.
+    /// Writes to a file that was truncated at a clean close before its new length is synced.
     SkipReserveSync,
-    /// A file that lay ready is used without making sure that it is durable.
+    /// Uses a spare file without making sure that it is durable.
     AdoptUnsynced,
-    /// The segment before is not synced before the next one is begun.
+    /// Begins the next segment before the previous one is synced.
     RollUnsynced,
-    /// A segment is sealed before the next one holds anything durable.
+    /// Seals a segment before the next one holds anything durable.
     SealEarly,
-    /// Any witness is believed to be on the disk, and what it says of the end to be so.
-    TrustWitness,
-    /// Events of a failed commit do not come back.
+    /// Continues to commit where no recovery would accept the commits.
+    GoOnWhereBlocked,
+    /// Trusts that any tail record is durable, and that the end it names is correct.
+    TrustTailRecord,
+    /// Drops the events of a failed commit instead of returning them to their ring.
     LoseFailedEvents,
-    /// Commits are made again, whatever they are called.
+    /// Returns the oldest events of a failed commit twice.
+    RepeatFailedEvents,
+    /// Does not count the events that a failed commit had dropped when its events return.
+    MiscountGaps,
+    /// Saves a bare seq as a savepoint, regardless of where leaders placed the earlier events.
+    SaveSeqs,
+    /// Keeps a handle in its old generation after its commit went to another one and more commits
+    /// are pending.
+    KeepGeneration,
+    /// Reports a commit as already made because a commit before it was.
+    InheritOutcome,
+    /// Accepts the first append after a commit that failed with `Archived` or `Deleted`.
+    AppendAfterAll,
+    /// Requests an archive as if no stream were volatile.
+    ForgetVolatile,
+    /// Reports a conflict with the heads only.
+    SayNoReason,
+    /// Compares the times of ids as if they had microseconds.
+    CompareMicros,
+    /// Does not report failures that have no caller.
+    ForgetFailures,
+    /// Applies a maintenance directive even if its stream has changed since it was measured.
+    RetainUnseen,
+    /// Trusts the clock in retention, at the commit and now.
+    BelieveClock,
+    /// Repeats a commit regardless of its id.
     ForgetCommitIds,
-    /// A rewind is no rewind.
+    /// Ignores rewinds.
     ForgetRewinds,
-    /// What a fork shares is not found.
+    /// Does not find what a fork shares.
     ForgetBases,
-    /// What a stream was before is forgotten, whoever still sees it.
+    /// Drops earlier versions of a stream that a read view still shows.
     ForgetVersions,
-    /// Archived and deleted streams are written.
+    /// Writes to archived and deleted streams.
     SkipState,
-    /// A commit is written wherever its stream stands.
+    /// Writes a commit regardless of its stream's head.
     SkipConflict,
-    /// A segment that is missing is not missed.
+    /// Does not notice a missing segment.
     SkipContinuity,
-    /// A read that fails is the end of what there is.
+    /// Treats a read error as the end of the data.
     ReadErrorIsEnd,
-    /// Whoever asks gets the lock.
+    /// Recognizes only one of the errors that mean "no space".
+    OnlyFullIsFull,
+    /// Creates a segment at its usual size or not at all.
+    WholeSegments,
+    /// Lets events take the last space of a full disk.
+    KeepNoRoom,
+    /// Begins a spare file without checking the file length limit again.
+    KeepLimit,
+    /// Keeps the scratch memory of a commit's layout, regardless of its size.
+    KeepScratch,
+    /// Does not count the names, labels and data that await a commit.
+    CountRingsOnly,
+    /// Never returns the memory charged for the metadata of streams.
+    KeepCharges,
+    /// Checks whether an opened segment is sealed only after measuring its file.
+    LookLate,
+    /// Does not close open files to make room for others.
+    CloseNothing,
+    /// Removes the names of compacted segments that read views still show.
+    ForgetReadViews,
+    /// Grants the lock to every opener.
     ShareLock,
-    /// A write that took a part is taken for done.
+    /// Takes the file now at a name for the one that was opened.
+    BelieveNames,
+    /// Locks only the lock file, and no segment.
+    LockNameOnly,
+    /// Removes a file by its name, regardless of its header.
+    RemoveUnread,
+    /// Takes a short write for a complete one.
     StopAtShortWrite,
-    /// Who collects does not know of forks that were not committed yet.
+    /// Hides uncommitted forks from the compactor.
     ForgetForks,
-    /// Who collects does not know what forks and rewinds share.
+    /// Hides what forks and rewinds share from the compactor.
     ForgetShared,
-    /// What was collected is removed before what is left of it is durable.
+    /// Removes compacted segments before their replacement is durable.
     RemoveEarly,
-    /// Who collects relies on what was not synced, or was not acknowledged for all to see.
+    /// Rewrites wholly dead segments like all others, into a file that needs space.
+    RewriteDead,
+    /// Removes wholly dead segments before the name of their replacement is durable.
+    GoneUnsynced,
+    /// Compacts by records that are not synced or not acknowledged.
     CollectUnproven,
-    /// A file that has lost its name is shortened whoever reads it.
+    /// Exempts the current segment from a purge.
+    PurgeSealed,
+    /// Rewrites only what a purge makes smaller.
+    PurgeBySize,
+    /// Shortens a file that has lost its name while readers hold it.
     ShortenShared,
-    /// A file is shortened before it is certain that it has lost its name.
+    /// Shortens a file before it has durably lost its name.
     ShortenEarly,
-    /// What is forgotten of several streams at once is committed stream by stream.
+    /// Commits the trims of several streams one by one.
     RetainApart,
-    /// A commit says that a stream moved to a file that is not synced.
-    MoveUnsynced,
-    /// A stream that is imported is committed event by event.
+    /// Verifies only the bytes of a log.
+    VerifyBytesOnly,
+    /// Leaves an archive file unsynced.
+    ArchiveUnsynced,
+    /// Keeps a gap only if its first seq is live.
+    CollectGaps,
+    /// Limits a gap to 2^32 - 1 seqs.
+    ShortGaps,
+    /// Omits the part of a gap that forks and rewinds have cut off from the event behind it.
+    ForgetCutGaps,
+    /// Commits an imported stream event by event.
     ImportApart,
-    /// An import goes on behind a commit that failed.
+    /// Continues an import after a failed commit.
     ImportGoOn,
-    /// The files of a backup are not synced.
+    /// Leaves the files of a backup unsynced.
     BackupUnsynced,
-    /// Opening writes the end of the log once more, though it is certain.
+    /// Rewrites the end of the log at opening, although it is certain.
     RewriteOnOpen,
-    /// A stream that is dropped commits what is buffered.
+    /// Commits the buffered events of a dropped stream.
     CommitUnasked,
-    /// No mistake, but a machine on which no thread can be started.
+    /// Lets a forked child take itself for its parent.
+    ForgetProcess,
+    /// Recognizes a child by its fork handler alone, without asking the system.
+    BelieveForks,
+    /// Lets a list in a child wait for the parent's writer.
+    ListAsParent,
+    /// Leaves the log open when its last handle is dropped.
+    LeaveOpen,
+    /// Continues the maintenance of a closed log to its end.
+    GoOnWhenClosed,
+    /// Lets every thread start fail. Not a mistake, but a limit of the machine.
     NoThread,
-    /// The same, and who asks for the log's own thread while another leads is forgotten.
+    /// Lets every thread start fail, and forgets a request for the log's own thread while another
+    /// thread leads.
     ForgetWhoAsked,
-    /// Whoever hands the writer over tells nobody.
+    /// Does not notify waiters when the writer is handed over.
     TellNobody,
-    /// A leader that panics leaves its group unsettled.
+    /// Leaves the group of a panicked leader unsettled.
     LeaveGroup,
-    /// A ticket that is polled looks for the outcome, and only then leaves its waker.
+    /// Registers the waker of a polled ticket only after checking the outcome.
     LateWaker,
-    /// Who waits listens only after looking.
+    /// Reads the event count only after checking the condition.
     ListenLate,
-    /// Closing takes the writer away from those who are queued.
+    /// Takes the writer from queued commits at closing.
     LeaveQueue,
-    /// A reader of the watermark does not look again.
+    /// Reads the watermark only once.
     LookOnce,
 }
 
@@ -124,14 +206,14 @@ mod switch {
         static NOW: Cell<Option<Sabotage>> = const { Cell::new(None) };
     }
 
-    /// Breaks the engine on this thread, until the guard is dropped.
+    /// Breaks the engine on this thread until the guard is dropped.
     #[must_use]
     pub fn sabotage(what: Sabotage) -> Sabotaged {
         NOW.set(Some(what));
         Sabotaged(())
     }
 
-    /// The engine is broken as long as this lives.
+    /// Guard of a broken engine.
     #[derive(Debug)]
     pub struct Sabotaged(());
 
@@ -151,7 +233,7 @@ pub(crate) use switch::broken;
 #[cfg(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle))]
 pub use switch::{Sabotaged, sabotage};
 
-/// Whether the engine is broken in this way.
+/// Returns true if the engine is broken in this way.
 #[cfg(not(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle)))]
 #[inline(always)]
 pub(crate) const fn broken(_: Sabotage) -> bool {

@@ -1,5 +1,5 @@
-//! From async code, without blocking a runtime's thread. Thin: a [`crate::Ticket`] is a future by itself
-//! and needs nothing from here; this is for what reads the disk.
+//! Reads and opens from async code, without blocking a runtime's thread. A [`crate::Ticket`] is a
+//! future by itself and needs nothing from this module.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use crate::log::Log;
 use crate::options::Options;
 use crate::reader::{Event, Events};
 
-/// Events read by one visit to a blocking thread.
+/// Number of events that one visit to a blocking thread reads.
 const CHUNK_EVENTS: usize = 256;
 
-/// Runs something that reads or opens on the runtime's threads for blocking work.
+/// Runs `work`, which reads or opens, on the runtime's threads for blocking work.
 ///
 /// # Errors
 ///
@@ -34,7 +34,7 @@ where
 }
 
 impl Options {
-    /// As [`Options::open`], without blocking a runtime's thread.
+    /// Opens a log like [`Options::open`], without blocking a runtime's thread.
     ///
     /// # Errors
     ///
@@ -46,7 +46,7 @@ impl Options {
 }
 
 impl Log {
-    /// As [`Log::close`], without blocking a runtime's thread.
+    /// Closes the log like [`Log::close`], without blocking a runtime's thread.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl Log {
 }
 
 impl Events {
-    /// The same events, read in chunks on the threads for blocking work.
+    /// Returns these events, read in chunks on the threads for blocking work.
     #[must_use]
     pub fn into_async(self) -> AsyncEvents {
         AsyncEvents { events: Some(self), ready: VecDeque::new() }
@@ -72,7 +72,7 @@ pub struct AsyncEvents {
 }
 
 impl AsyncEvents {
-    /// The next event. Cancelling this loses the rest: read from the last seq again.
+    /// Returns the next event. Cancelling this call loses the rest: read from the last seq again.
     pub async fn next(&mut self) -> Option<Result<Event>> {
         if let Some(event) = self.ready.pop_front() {
             return Some(event);

@@ -1,40 +1,44 @@
 //! Typed events: serde types above the bytes, through a codec.
 //!
-//! The codec's id is stored with every event and checked when it is read, so that an event written by one
-//! codec is never decoded by another. The format below knows no codec.
+//! The codec's id is stored with every event and checked when it is read, so that an event written
+//! by one codec is never decoded by another. The format below knows no codec.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use crate::error::{Error, ErrorKind, Refused, Result};
+use crate::error::{AppendError, Error, ErrorKind, Result};
 use crate::reader::{Event, Events};
 use crate::stream::{NewEvent, Stream};
 use crate::types::{CodecId, EventKind, Seq};
 
 /// Turns values of `T` into bytes and back.
 pub trait Codec<T> {
-    /// What is stored with each event; ids of your own start at [`CodecId::FIRST_OF_PROGRAM`].
+    /// Id stored with each event; a program's own ids start at [`CodecId::FIRST_OF_PROGRAM`].
     const ID: CodecId;
 
     /// Appends the bytes of `value` to `bytes`.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the value from being encoded.
+    /// Any error of the encoder.
     fn encode(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
 
-    /// The value in `bytes`. It must use all of them.
+    /// Decodes the value in `bytes`, which must use all of them.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the bytes from being a value.
+    /// Any error of the decoder.
     fn decode(bytes: &[u8]) -> Result<T, CodecError>;
 }
 
-/// What a codec has to complain about.
+/// Error of a codec.
 pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 
 /// `bincode` 2.0.1 in its standard configuration: compact, not self-describing. The default.
+///
+/// An event of up to 16 KiB may decode into 16 MiB, a larger one into 1 GiB; beyond that decoding
+/// fails. Elements that take no bytes at all, as in a `Vec<()>`, escape that bound: a damaged
+/// length of them is counted to its end.
 #[cfg(feature = "bincode")]
 #[derive(Clone, Copy, Debug)]
 pub struct Bincode;
@@ -49,10 +53,18 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Bincode {
     }
 
     fn decode(bytes: &[u8]) -> Result<T, CodecError> {
-        // No value needs more memory than this for a length that it claims; hostile lengths end here.
+        // What lengths in it may claim, in bytes of memory, goes by its own length: hostile ones
+        // end here.
+        const SMALL_BYTES_MAX: usize = 16 << 10;
+        const SMALL_MEMORY_BYTES_MAX: usize = 16 << 20;
         const MEMORY_BYTES_MAX: usize = 1 << 30;
-        let config = bincode::config::standard().with_limit::<MEMORY_BYTES_MAX>();
-        let (value, used) = bincode::serde::decode_from_slice(bytes, config)?;
+        let config = bincode::config::standard();
+        let (value, used) = if bytes.len() <= SMALL_BYTES_MAX {
+            let config = config.with_limit::<SMALL_MEMORY_BYTES_MAX>();
+            bincode::serde::decode_from_slice(bytes, config)?
+        } else {
+            bincode::serde::decode_from_slice(bytes, config.with_limit::<MEMORY_BYTES_MAX>())?
+        };
         if used == bytes.len() { Ok(value) } else { Err("bytes are left over".into()) }
     }
 }
@@ -75,7 +87,7 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Json {
     }
 }
 
-/// A stream seen as a sequence of `T`.
+/// View of a stream as a sequence of `T`.
 pub struct Typed<'a, T, C> {
     stream: &'a mut Stream,
     bytes: Vec<u8>,
@@ -83,7 +95,7 @@ pub struct Typed<'a, T, C> {
 }
 
 impl Stream {
-    /// This stream as a sequence of `T`, in `bincode`.
+    /// Returns this stream as a sequence of `T`, in `bincode`.
     #[cfg(feature = "bincode")]
     pub fn typed<T>(&mut self) -> Typed<'_, T, Bincode>
     where
@@ -92,22 +104,22 @@ impl Stream {
         self.typed_with()
     }
 
-    /// This stream as a sequence of `T`, in a codec of your choice.
+    /// Returns this stream as a sequence of `T`, in a codec of your choice.
     pub fn typed_with<T, C: Codec<T>>(&mut self) -> Typed<'_, T, C> {
         Typed { stream: self, bytes: Vec::new(), types: PhantomData }
     }
 }
 
-/// Why a typed event was not appended.
+/// Reason for a typed event that was not appended.
 #[derive(Debug)]
-pub enum TypedRefused {
+pub enum TypedAppendError {
     /// The codec could not encode it.
     Codec(Error),
     /// The stream refused its bytes.
-    Refused(Refused<()>),
+    Refused(AppendError),
 }
 
-impl fmt::Display for TypedRefused {
+impl fmt::Display for TypedAppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Codec(error) => error.fmt(f),
@@ -116,16 +128,16 @@ impl fmt::Display for TypedRefused {
     }
 }
 
-impl From<TypedRefused> for Error {
-    fn from(refused: TypedRefused) -> Self {
+impl From<TypedAppendError> for Error {
+    fn from(refused: TypedAppendError) -> Self {
         match refused {
-            TypedRefused::Codec(error) => error,
-            TypedRefused::Refused(refused) => refused.into(),
+            TypedAppendError::Codec(error) => error,
+            TypedAppendError::Refused(refused) => refused.into(),
         }
     }
 }
 
-impl std::error::Error for TypedRefused {
+impl std::error::Error for TypedAppendError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Codec(error) => Some(error),
@@ -139,33 +151,31 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
     ///
     /// # Errors
     ///
-    /// [`TypedRefused`]; the value is still yours, and nothing changed.
-    pub fn append(&mut self, value: &T) -> Result<Seq, TypedRefused> {
+    /// [`TypedAppendError`]; the value is still yours, and nothing changed.
+    pub fn append(&mut self, value: &T) -> Result<Seq, TypedAppendError> {
         self.append_as(EventKind(0), value)
     }
 
-    /// The same, with a kind.
+    /// Encodes a value and appends it with a kind.
     ///
     /// # Errors
     ///
     /// As [`Typed::append`].
-    pub fn append_as(&mut self, kind: EventKind, value: &T) -> Result<Seq, TypedRefused> {
+    pub fn append_as(&mut self, kind: EventKind, value: &T) -> Result<Seq, TypedAppendError> {
         self.bytes.clear();
         C::encode(value, &mut self.bytes).map_err(|source| {
-            TypedRefused::Codec(Error::new(ErrorKind::Codec, "append").because(source))
+            TypedAppendError::Codec(Error::new(ErrorKind::Codec, "append").because(source))
         })?;
         let event = NewEvent::new(kind, self.bytes.as_slice()).codec(C::ID);
-        self.stream
-            .append(event)
-            .map_err(|refused| TypedRefused::Refused(Refused { reason: refused.reason, event: () }))
+        self.stream.append(event).map_err(TypedAppendError::Refused)
     }
 
-    /// The stream itself, to commit.
+    /// Returns the stream itself, to commit.
     pub fn stream(&mut self) -> &mut Stream {
         self.stream
     }
 
-    /// The values of the stream, durable and volatile, each with the event that it came from.
+    /// Returns the values of the stream, durable and volatile, each with its event.
     ///
     /// # Errors
     ///
@@ -188,7 +198,7 @@ pub struct TypedEvents<T, C> {
 }
 
 impl Events {
-    /// These events as values of `T`, in `bincode`.
+    /// Returns these events as values of `T`, in `bincode`.
     #[cfg(feature = "bincode")]
     #[must_use]
     pub fn typed<T>(self) -> TypedEvents<T, Bincode>
@@ -198,7 +208,7 @@ impl Events {
         self.typed_with()
     }
 
-    /// These events as values of `T`, in a codec of your choice.
+    /// Returns these events as values of `T`, in a codec of your choice.
     #[must_use]
     pub fn typed_with<T, C: Codec<T>>(self) -> TypedEvents<T, C> {
         TypedEvents { events: self, types: PhantomData }
@@ -206,11 +216,12 @@ impl Events {
 }
 
 impl Event {
-    /// The payload as a value of `T`.
+    /// Decodes the payload as a value of `T`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WrongCodec`] when another codec wrote it, [`ErrorKind::Codec`] when the bytes are no `T`.
+    /// [`ErrorKind::WrongCodec`] when another codec wrote it, [`ErrorKind::Codec`] when the bytes
+    /// are no `T`.
     pub fn decode<T, C: Codec<T>>(&self) -> Result<T> {
         if self.codec() != C::ID {
             let kind = ErrorKind::WrongCodec { expected: C::ID, found: self.codec() };

@@ -85,13 +85,13 @@ missing() {
 # step NAME MODE SEED: one step of the test binary; its exit status is that of the step.
 step() {
     local status=0
-    AMBERLOG_POWER_CUT="$1;$2;$3;$mount;$known" "$binary" step --exact --nocapture --test-threads=1 \
+    AMBERLOG_POWER_CUT="$1;$2;$3;$mount;$known" "$binary" power_cut::step --exact --nocapture --test-threads=1 \
         >"$log_of_step" 2>&1 || status=$?
     return "$status"
 }
 
 # What a step said, without what the test harness did.
-said() { sed -E 's/^test step \.\.\. //; /^(ok)?$|^running |^test result/d' "$log_of_step"; }
+said() { sed -E 's/^test power_cut::step \.\.\. //; /^(ok)?$|^running |^test result/d' "$log_of_step"; }
 
 # honest TYPE OPTIONS STEP SEED: a step that must go well, on a file system that is mounted for it.
 honest() {
@@ -177,7 +177,7 @@ if [ -n "$reason" ]; then
 fi
 
 echo "seed $seed"
-binary="$(cargo test --all-features --test power_cut --no-run 2>&1 | tee /dev/stderr |
+binary="$(cargo test --all-features --test real --no-run 2>&1 | tee /dev/stderr |
     sed -nE 's/.*Executable .*\((.*)\).*/\1/p')"
 if ! [ -x "$binary" ]; then
     echo "FAILED: the steps could not be built"

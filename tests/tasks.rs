@@ -1,6 +1,6 @@
 //! Thousands of tasks on two threads: what does a commit cost a program that awaits it?
 //!
-//! P3, and the rules of the commit path: one sync for each group; whoever awaits a ticket is woken once; nothing
+//! P3, and the rules of the commit path: one sync for each group; a task that awaits a ticket is woken once; nothing
 //! of the engine blocks a thread of the runtime; a ticket is one allocation. Everything is counted and nothing
 //! is timed.
 
@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::task::{Context, Wake, Waker};
 
-use amberlog::{Commit, Log, Result, SimDisk, Stream, Ticket};
+use amberlog::sim::SimDisk;
+use amberlog::{Commit, Log, Result, Stream, Ticket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Barrier;
 
@@ -66,7 +67,7 @@ fn log() -> (SimDisk, Log) {
     let size = 16 << 20;
     let options = Log::options().segment_bytes_first(size).segment_bytes_max(size);
     let log = options.open_on(&disk).expect("opens");
-    let mut stream = log.stream().expect("open");
+    let mut stream = log.create_stream().expect("open");
     stream.append(b"the first").expect("room");
     stream.commit().wait().expect("committed");
     (disk, log)
@@ -100,19 +101,19 @@ fn p3_thousands_of_tasks_share_a_sync_and_block_no_thread() {
     one_behind_the_other();
 }
 
-/// All commit, and only then the first one waits: one group, one write, one sync, one witness.
+/// All commit, and only then the first one waits: one group, one write, one sync, one tail record.
 fn in_step(runtime: &Runtime) {
     let (disk, log) = log();
     let (calls, syncs) = (disk.calls(), disk.syncs());
     let barrier = Arc::new(Barrier::new(TASKS));
     let tasks: Vec<_> = (0..TASKS)
-        .map(|_| commits(log.stream().expect("open"), Arc::clone(&barrier)))
+        .map(|_| commits(log.create_stream().expect("open"), Arc::clone(&barrier)))
         .map(|task| runtime.spawn(task))
         .collect();
     let most = tasks.into_iter().map(|task| runtime.block_on(task).expect("done")).max();
     assert_eq!(disk.syncs() - syncs, ROUNDS, "{TASKS} commits are one group");
-    assert_eq!(disk.calls() - calls, 3 * ROUNDS, "a group is a write, a sync and a witness");
-    assert_eq!(log.snapshot().position().get(), 1 + ROUNDS * TASKS as u64);
+    assert_eq!(disk.calls() - calls, 3 * ROUNDS, "a group is a write, a sync and a tail record");
+    assert_eq!(log.read_view().position().get(), 1 + ROUNDS * TASKS as u64);
     assert_eq!(most, Some(1), "allocations by a ticket");
     no_runtime_thread_called(&disk);
 }
@@ -129,12 +130,12 @@ fn while_the_disk_stands_still(runtime: &Runtime) {
     let (disk, log) = log();
     let syncs = disk.syncs();
     disk.hold_syncs(true);
-    let mut stream = log.stream().expect("open");
+    let mut stream = log.create_stream().expect("open");
     stream.append(b"in flight").expect("room");
     let calls = disk.calls();
     let first = stream.commit();
     first.start();
-    // The first one is written: its group is closed, and whoever comes now is in the next.
+    // The first one is written: its group is closed, and later commits are in the next.
     while disk.calls() == calls {
         std::thread::yield_now();
     }
@@ -156,7 +157,7 @@ fn while_the_disk_stands_still(runtime: &Runtime) {
         }
     };
     let tasks: Vec<_> =
-        (0..TASKS).map(|_| runtime.spawn(task(log.stream().expect("open")))).collect();
+        (0..TASKS).map(|_| runtime.spawn(task(log.create_stream().expect("open")))).collect();
     let seen = Arc::clone(&polled);
     let watchdog = async move {
         let mut ticks = 0;
@@ -179,7 +180,7 @@ fn while_the_disk_stands_still(runtime: &Runtime) {
 /// A commit behind one that is still under way is one allocation, too.
 fn one_behind_the_other() {
     let (_, log) = log();
-    let mut stream = log.stream().expect("open");
+    let mut stream = log.create_stream().expect("open");
     let mut most = 0;
     for round in 0..3 {
         let tickets: Vec<Ticket> = (0..64)

@@ -77,7 +77,7 @@ pub(crate) fn grown() -> Options {
 /// A log that is open and warm: it is on disk, and has room.
 pub(crate) fn warm_log(dir: &TempDir) -> Log {
     let log = grown().open(dir.path().join("log")).expect("opens");
-    let mut stream = log.stream().expect("open");
+    let mut stream = log.create_stream().expect("open");
     stream.append(b"warm").expect("room");
     stream.commit().wait().expect("committed");
     log

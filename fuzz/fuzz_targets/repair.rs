@@ -9,6 +9,9 @@
 #[path = "../../tests/support/oracle.rs"]
 #[allow(dead_code)]
 mod oracle;
+#[path = "../../tests/support/verified.rs"]
+#[allow(dead_code)]
+mod verified;
 
 use std::sync::OnceLock;
 

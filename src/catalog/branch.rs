@@ -1,60 +1,67 @@
-//! Branches: what forks and rewinds make of the sequence of a stream's events.
+//! Branches: how forks and rewinds divide the events of a stream.
 //!
-//! A branch is a run of seqs that only grows, with the spans that hold it. A stream begins with one. A
-//! rewind begins another, which shares what it kept with the one before; a fork begins with what it shares
-//! with a branch of another stream. So nothing is copied, and within a branch seqs are in order, which is
-//! what finding them relies on. What a view shows is its branch, then that one's base, and so on: a lineage.
+//! A branch is a run of seqs that only grows, with the spans that hold it. A stream starts with one
+//! branch. A rewind starts another, which shares the kept events with the previous one; a fork
+//! starts with events it shares with a branch of another stream. Nothing is copied, and the seqs of
+//! a branch are in order, which searches rely on. A view shows its branch, then the base of that,
+//! and so on: its lineage.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use super::life::{Fork, Rewind};
-use super::{Catalog, Cold, LogPlace};
-use crate::index::{At, NONE};
+use super::lineage::AncestorLink;
+use super::versions::{Fork, Rewind};
+use super::{Catalog, Lsn};
+use crate::index::{ArenaId, NONE};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::types::StreamId;
 
-/// A run of seqs. The first branch of a stream stands for the stream: it alone has a life.
+/// Run of seqs. The first branch of a stream represents the stream and alone has versions.
 ///
-/// With the word that says that it is there, one takes a cache line: lists look at each of them.
+/// With the arena's presence word a branch takes one cache line, because lists scan all of them.
 pub(crate) struct Branch {
     pub(crate) stream: StreamId,
-    /// The seq that the next event gets: what commits are checked against.
+    /// Seq of the next event.
     pub(super) head: AtomicU64,
     pub(super) span_first: AtomicU32,
     pub(super) span_last: AtomicU32,
-    /// Where its newest commit starts.
+    /// Start of the branch's newest commit.
     pub(super) last: AtomicU64,
-    /// `None`: it is the first of a stream that is no fork.
+    /// Start of the branch; `None` for the first branch of a stream that is not a fork.
     origin: Option<Box<Origin>>,
-    /// What became of the stream, if anything did but events: its number among the catalog's lives.
-    pub(super) life: AtomicU32,
-    /// It is the first of its stream.
+    /// Arena id of the slot of the stream's newest version; 0 for a stream with nothing but events.
+    pub(super) version: AtomicU32,
+    /// Set on the first branch of a stream.
     is_first: bool,
-    /// Another branch of the same stream took over. What shows that sees this too.
+    /// Set when another branch of the stream has taken over, before that branch becomes visible.
     is_rewound: AtomicBool,
+    /// Set on a first branch while the sorted lists hold its current place.
+    pub(super) is_listed: AtomicBool,
 }
 
-/// How a branch began.
+/// Start of a branch.
 struct Origin {
     generation: u32,
-    /// Where the commit starts that began it.
-    from: LogPlace,
-    /// Its first own seq.
+    /// Start of the commit that began the branch.
+    from: Lsn,
+    /// First seq of the branch's own.
     start: u64,
     base: Option<Base>,
-    /// The branch of the same stream that it took over from.
-    before: Option<At>,
+    /// Link to the previous branch of the same stream.
+    predecessor: Option<AncestorLink>,
+    /// Link to the branch that holds the seqs before its own, once it was looked up; `None` when
+    /// damage has made the links a cycle.
+    base_link: OnceLock<Option<AncestorLink>>,
 }
 
-/// Where the events in front of a branch's own are found.
+/// Branch that holds the events before a branch's own.
 struct Base {
     stream: StreamId,
     generation: u32,
-    /// Looked up when it is first needed: while a log is opened, it may be found after the branch.
-    at: OnceLock<At>,
+    /// Looked up on first use: while a log is opened, the base may be found after the branch.
+    at: OnceLock<ArenaId>,
 }
 
 impl Branch {
@@ -65,23 +72,26 @@ impl Branch {
             span_first: AtomicU32::new(NONE),
             span_last: AtomicU32::new(NONE),
             last: AtomicU64::new(0),
-            life: AtomicU32::new(0),
-            is_first: origin.as_ref().is_none_or(|origin| origin.before.is_none()),
+            version: AtomicU32::new(0),
+            is_first: origin.as_ref().is_none_or(|origin| origin.predecessor.is_none()),
             is_rewound: AtomicBool::new(false),
+            is_listed: AtomicBool::new(false),
             origin,
         }
     }
 
-    /// The first branch of a stream.
-    pub(super) fn first(
-        stream: StreamId,
-        fork: Option<&Fork>,
-        generation: u32,
-        from: LogPlace,
-    ) -> Self {
+    /// Returns the first branch of a stream.
+    pub(super) fn first(stream: StreamId, fork: Option<&Fork>, generation: u32, from: Lsn) -> Self {
         let Some(fork) = fork else {
-            // Where it comes from was lost, if this is not the first generation.
-            let origin = Origin { generation, from, start: 0, base: None, before: None };
+            // A later generation means that the previous branches are lost.
+            let origin = Origin {
+                generation,
+                from,
+                start: 0,
+                base: None,
+                predecessor: None,
+                base_link: OnceLock::new(),
+            };
             return Self::with(stream, 0, (generation > 0).then(|| Box::new(origin)));
         };
         let base =
@@ -91,23 +101,30 @@ impl Branch {
             from,
             start: fork.seq,
             base: Some(base),
-            before: None,
+            predecessor: None,
+            base_link: OnceLock::new(),
         };
         Self::with(stream, fork.seq, Some(Box::new(origin)))
     }
 
-    /// The branch that a rewind begins.
+    /// Returns the branch that a rewind starts.
     pub(super) fn rewound(
         stream: StreamId,
-        before: (At, &Self),
+        (before, link): (&Self, AncestorLink),
         rewind: &Rewind,
         generation: u32,
-        from: LogPlace,
+        from: Lsn,
     ) -> Self {
-        before.1.is_rewound.store(true, Ordering::Release);
-        let base = Base { stream, generation: before.1.generation(), at: OnceLock::from(before.0) };
-        let origin =
-            Origin { generation, from, start: rewind.to, base: Some(base), before: Some(before.0) };
+        before.is_rewound.store(true, Ordering::Release);
+        let base = Base { stream, generation: before.generation(), at: OnceLock::from(link.up) };
+        let origin = Origin {
+            generation,
+            from,
+            start: rewind.to,
+            base: Some(base),
+            predecessor: Some(link),
+            base_link: OnceLock::new(),
+        };
         Self::with(stream, rewind.to, Some(Box::new(origin)))
     }
 
@@ -115,17 +132,17 @@ impl Branch {
         self.head.load(Ordering::Acquire)
     }
 
-    /// Whether it is the first of its stream.
+    /// Tells whether this is the first branch of its stream.
     pub(super) fn is_first(&self) -> bool {
         self.is_first
     }
 
-    /// Whether nothing was ever said of the stream but its events. Of its first branch.
+    /// Tells whether the stream has nothing but events. Valid on a first branch only.
     pub(super) fn is_plain(&self) -> bool {
-        self.life.load(Ordering::Acquire) == 0
+        self.version.load(Ordering::Acquire) == 0
     }
 
-    /// Whether the stream is in another branch by now.
+    /// Tells whether another branch of the stream has taken over.
     pub(super) fn is_rewound(&self) -> bool {
         self.is_rewound.load(Ordering::Acquire)
     }
@@ -134,34 +151,37 @@ impl Branch {
         self.origin.as_ref().map_or(0, |origin| origin.generation)
     }
 
-    /// Its first own seq.
+    /// Returns the first seq of the branch's own.
     pub(crate) fn start(&self) -> u64 {
         self.origin.as_ref().map_or(0, |origin| origin.start)
     }
 
-    /// Where it began; what it shares was said before.
-    fn from(&self) -> Option<LogPlace> {
-        self.origin.as_ref().map(|origin| origin.from)
+    /// Returns the link to the previous branch of the same stream.
+    pub(super) fn predecessor_link(&self) -> Option<AncestorLink> {
+        self.origin.as_ref()?.predecessor
     }
 
-    pub(super) fn before(&self) -> Option<At> {
-        self.origin.as_ref()?.before
+    /// Returns the link to the branch that holds the seqs before its own; `None` for a branch
+    /// without a base.
+    pub(super) fn base_link(&self) -> Option<&OnceLock<Option<AncestorLink>>> {
+        Some(&self.origin.as_ref()?.base_link)
     }
 
-    /// Where its newest commit starts.
-    pub(crate) fn last(&self) -> LogPlace {
-        LogPlace(self.last.load(Ordering::Acquire))
+    /// Returns the start of the branch's newest commit.
+    pub(crate) fn last(&self) -> Lsn {
+        Lsn(self.last.load(Ordering::Acquire))
     }
 
-    /// Whether it shares a segment's entries of its stream with other branches: then which offsets are its own.
+    /// Returns the offsets that are the branch's own in this segment; `None` when its stream has no
+    /// other branch there.
     pub(super) fn offsets_in(&self, segment: &Segment) -> Option<Range<u64>> {
         if self.origin.is_none() && self.is_plain() {
             return None;
         }
-        let from = self.origin.as_ref().map_or(LogPlace::default(), |origin| origin.from);
+        let from = self.origin.as_ref().map_or(Lsn::default(), |origin| origin.from);
         let last = self.last();
         let start = segment.offset_of(from.0).unwrap_or(0);
-        let end = segment.offset_of(last.0 + 1).unwrap_or(u64::MAX);
+        let end = segment.offset_of(last.0.saturating_add(1)).unwrap_or(u64::MAX);
         Some(start..end)
     }
 }
@@ -176,67 +196,30 @@ impl std::fmt::Debug for Branch {
     }
 }
 
-/// A part of what a view shows: these seqs are in this branch, or in the archive file of what it was.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Piece {
-    pub(crate) branch: At,
-    pub(crate) seqs: Range<u64>,
-    pub(crate) cold: Option<Arc<Cold>>,
-}
-
-/// The branches that a view is made of.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Lineage {
-    newest: Option<Piece>,
-    /// The others, newest first.
-    older: Vec<Piece>,
-}
-
-impl Lineage {
-    fn push(&mut self, piece: Piece) {
-        match &self.newest {
-            None => self.newest = Some(piece),
-            Some(_) => self.older.push(piece),
-        }
-    }
-
-    /// The piece that this seq is in. A view that ends behind all of its pieces ends in the newest.
-    pub(crate) fn piece(&self, seq: u64) -> Option<&Piece> {
-        let newest = self.newest.as_ref()?;
-        if seq >= newest.seqs.start {
-            return Some(newest);
-        }
-        let at = self.older.partition_point(|piece| piece.seqs.start > seq);
-        self.older.get(at)
-    }
-
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.newest.iter().chain(&self.older)
-    }
-}
-
 impl Catalog {
-    pub(crate) fn branch(&self, at: At) -> Option<&Branch> {
+    pub(crate) fn branch(&self, at: ArenaId) -> Option<&Branch> {
         self.branches.get(at)
     }
 
-    /// The branch of a stream in which it was in this generation, or the last before it.
-    pub(crate) fn branch_of(&self, stream: StreamId, generation: u32) -> Option<At> {
+    /// Returns the stream's branch of this generation, or of the latest generation before it.
+    pub(crate) fn branch_of(&self, stream: StreamId, generation: u32) -> Option<ArenaId> {
         let mut at = self.tip(self.root(stream)?);
-        while let Some(branch) = self.branch(at) {
-            if branch.generation() <= generation {
-                break;
-            }
-            match branch.before() {
-                Some(before) => at = before,
-                None => break,
-            }
+        let is_later = |at| self.branch(at).is_some_and(|branch| branch.generation() > generation);
+        while is_later(at)
+            && let Some(link) = self.branch(at)?.predecessor_link()
+        {
+            at = if is_later(link.jump) { link.jump } else { link.up };
         }
         Some(at)
     }
 
-    /// The branch that shares its events with this one, and up to which seq.
-    pub(super) fn base(&self, branch: &Branch) -> Option<At> {
+    /// Returns the link of a branch to `before`, its predecessor.
+    pub(super) fn link_to(&self, before: ArenaId) -> AncestorLink {
+        AncestorLink::to(before, |at| self.branch(at)?.predecessor_link())
+    }
+
+    /// Returns the branch that shares its events with this one.
+    pub(super) fn base(&self, branch: &Branch) -> Option<ArenaId> {
         let base = branch.origin.as_ref()?.base.as_ref()?;
         if broken(Sabotage::ForgetBases) {
             return None;
@@ -248,79 +231,25 @@ impl Catalog {
         let same = self.branch(found)?.generation() == base.generation;
         same.then(|| *base.at.get_or_init(|| found))
     }
-
-    /// What a view is made of that shows the events of `tip` before `end`, as far as it was said before `limit` where
-    /// they are.
-    pub(crate) fn lineage(&self, tip: At, end: u64, limit: LogPlace) -> Lineage {
-        let mut lineage = Lineage::default();
-        self.descend(tip, end, limit, |_, piece| {
-            if !piece.seqs.is_empty() || lineage.newest.is_none() {
-                lineage.push(piece);
-            }
-            true
-        });
-        lineage
-    }
-
-    /// The same, by branches alone, wherever the events are.
-    #[cfg(feature = "json")]
-    pub(super) fn branches_below(&self, tip: At, end: u64) -> Lineage {
-        self.lineage(tip, end, LogPlace::default())
-    }
-
-    /// Goes from a branch to its base, and so on, and says where the seqs before `end` are, the last ones first, until
-    /// `visit` has seen enough.
-    pub(super) fn descend(
-        &self,
-        tip: At,
-        mut end: u64,
-        mut limit: LogPlace,
-        mut visit: impl FnMut(&Branch, Piece) -> bool,
-    ) {
-        let mut at = tip;
-        // What is damaged may go in a circle.
-        for _ in 0..=self.branches.len() {
-            let Some(branch) = self.branch(at) else { return };
-            let cold = self.cold(at, branch, limit).filter(|cold| cold.seqs.start < end);
-            let warm = cold.as_ref().map_or(0, |cold| cold.seqs.end);
-            let start = warm.max(branch.start()).min(end);
-            let mut goes_on = visit(branch, Piece { branch: at, seqs: start..end, cold: None });
-            end = start;
-            if let Some(cold) = cold.filter(|_| goes_on) {
-                let first = cold.seqs.start;
-                let piece = Piece { branch: at, seqs: first..end, cold: Some(cold) };
-                goes_on = visit(branch, piece);
-                end = first;
-                // What is in front of it was trimmed, and may be shared.
-                let start = branch.start().min(end);
-                if goes_on && start < end {
-                    goes_on = visit(branch, Piece { branch: at, seqs: start..end, cold: None });
-                    end = start;
-                }
-            }
-            limit = branch.from().map_or(limit, |from| from.min(limit));
-            match self.base(branch).filter(|_| goes_on && end > 0) {
-                Some(base) => at = base,
-                None => return,
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What a durable stream takes beyond what finding its events needs is at most 50 bytes, and is what is told.
+    /// A durable stream takes at most 50 bytes beyond what is needed to find its events, as
+    /// documented.
     #[test]
     fn the_catalog_adds_little_to_the_index() {
         fn bytes<T>(_: impl Fn(&Branch) -> &T) -> usize {
             size_of::<T>()
         }
-        let ends = bytes(|one| &one.span_first) + bytes(|one| &one.span_last);
-        let index =
-            bytes(|one| &one.stream) + bytes(|one| &one.head) + bytes(|one| &one.last) + ends;
-        // As the arena holds it.
+        let ends = bytes(|branch| &branch.span_first) + bytes(|branch| &branch.span_last);
+        let index = bytes(|branch| &branch.stream)
+            + bytes(|branch| &branch.head)
+            + bytes(|branch| &branch.last)
+            + ends;
+        // Size of a branch in the arena.
         let beyond = size_of::<OnceLock<Branch>>() - index;
         assert_eq!(beyond as u64, crate::options::MEMORY_COSTS.catalog_stream);
         assert!(beyond <= 50, "{beyond} bytes");

@@ -1,44 +1,38 @@
-//! How a stream came to be what it is: the branches that it went through, for whoever writes that down.
+//! History of a stream: the branches that it went through, for exports.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{Snapshot, StreamInfo};
-use crate::index::At;
+use super::shown::Ranges;
+use super::{Lineage, Piece, ReadView, StreamInfo};
+use crate::index::ArenaId;
 use crate::types::{StreamId, StreamState};
 
-/// A branch that a stream went through, or that one of its bases is in.
+/// Branch that a stream went through, or that one of its bases is in.
 #[derive(Clone, Debug)]
 pub(crate) struct Stretch {
-    pub(crate) branch: At,
-    /// The stream that it was made by.
+    pub(crate) branch: ArenaId,
+    /// Stream that created the branch.
     pub(crate) stream: StreamId,
     pub(crate) generation: u32,
-    /// Its first own seq.
+    /// First seq of the branch's own.
     pub(crate) start: u64,
-    /// The branch that has the events in front of `start`, of which stream, in which generation; `None` when there are
-    /// none, or it cannot be found any more.
-    pub(crate) base: Option<(At, StreamId, u32)>,
+    /// Branch that holds the events before `start`, with its stream and generation; `None` when it
+    /// has no base or the base is lost.
+    pub(crate) base: Option<(ArenaId, StreamId, u32)>,
 }
 
-/// A stream, its branches, and which events of which branches it shows.
+/// Stream with the branches that it went through.
 pub(crate) struct History {
     pub(crate) info: StreamInfo,
-    /// Its own branches, oldest first.
+    /// Branches of the stream itself, oldest first.
     pub(crate) own: Vec<Stretch>,
-    /// What it shows, oldest first: nothing once it is deleted.
-    pub(crate) shown: Vec<(Stretch, Shown)>,
+    /// Events that the stream shows; empty once it is deleted.
+    lineage: Lineage,
 }
 
-/// Events of a branch that a stream shows.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Shown {
-    pub(crate) seqs: Range<u64>,
-    /// The branch by which they are read: that of the stream when they may be in its archive file.
-    pub(crate) by: At,
-}
-
-impl Snapshot {
-    /// Every stream of which something is visible, the deleted ones as well, in the order of their ids.
+impl ReadView {
+    /// Returns every visible stream, including deleted ones, in the order of their ids.
     pub(crate) fn ids(&self) -> Vec<StreamId> {
         let seen = self.firsts().filter(|(root, first)| self.view_of(*root, first).is_some());
         let mut ids: Vec<_> = seen.map(|(_, first)| first.stream).collect();
@@ -46,7 +40,7 @@ impl Snapshot {
         ids
     }
 
-    /// How this stream came to be; `None` when nothing of it is visible.
+    /// Returns the history of this stream; `None` when none of it is visible.
     pub(crate) fn history(&self, id: StreamId) -> Option<History> {
         let view = self.view(id)?;
         let mut own = Vec::new();
@@ -54,27 +48,48 @@ impl Snapshot {
         while let Some(at) = next {
             let branch = self.catalog.branch(at)?;
             own.push(self.stretch(at)?);
-            next = branch.before();
+            next = branch.predecessor_link().map(|link| link.up);
         }
         own.reverse();
-        let mut shown = Vec::new();
-        if view.state() != StreamState::Deleted {
-            let lineage = self.catalog.branches_below(view.tip, view.head);
-            let places = self.catalog.lineage(view.tip, view.head, self.mark.end);
-            let is_cold = places.pieces().any(|piece| piece.cold.is_some());
-            for piece in lineage.pieces() {
-                let seqs = piece.seqs.start.max(view.start())..piece.seqs.end;
-                if !seqs.is_empty() {
-                    let by = if is_cold { view.tip } else { piece.branch };
-                    shown.push((self.stretch(piece.branch)?, Shown { seqs, by }));
-                }
-            }
-            shown.reverse();
+        let mut lineage = Lineage::new(view.tip, view.head);
+        if view.state() == StreamState::Deleted {
+            lineage = Lineage::default();
         }
-        Some(History { info: self.describe(&view), own, shown })
+        Some(History { info: self.describe(&view), own, lineage })
     }
 
-    fn stretch(&self, at: At) -> Option<Stretch> {
+    /// Returns the seqs that a stream shows, by branch, oldest first.
+    pub(crate) fn shown(&self, of: &History) -> Vec<(Stretch, Range<u64>)> {
+        let start = of.info.start.get();
+        let own = |piece: Piece| (piece.branch, piece.seqs.start.max(start)..piece.seqs.end);
+        let pieces = self.catalog.pieces(of.lineage).take_while(|piece| piece.seqs.end > start);
+        let shown = pieces.map(own).filter(|(_, seqs)| !seqs.is_empty());
+        let mut all: Vec<_> =
+            shown.filter_map(|(at, seqs)| Some((self.stretch(at)?, seqs))).collect();
+        all.reverse();
+        all
+    }
+
+    /// Returns the branch in which a stream shows this seq, with all seqs that it shows there.
+    pub(crate) fn shown_at(&self, of: &History, seq: u64) -> Option<(Stretch, Range<u64>)> {
+        let piece = self.catalog.piece(of.lineage, seq)?;
+        let seqs = piece.seqs.start.max(of.info.start.get())..piece.seqs.end;
+        Some((self.stretch(piece.branch)?, seqs)).filter(|(_, seqs)| seqs.contains(&seq))
+    }
+
+    /// Returns the first seq that a stream shows and that can be found.
+    pub(crate) fn first_shown(&self, of: &History) -> u64 {
+        self.catalog.first_seq(of.lineage).max(of.info.start.get()).min(of.info.head.get())
+    }
+
+    /// Returns the own seqs that each branch shows to these streams, counting deleted streams as
+    /// live.
+    pub(crate) fn shown_to(&self, streams: &[StreamId]) -> HashMap<ArenaId, Ranges> {
+        let views = streams.iter().filter_map(|id| self.view(*id));
+        self.catalog.shown_seqs(views.map(|view| (view.tip, view.start()..view.head)))
+    }
+
+    fn stretch(&self, at: ArenaId) -> Option<Stretch> {
         let branch = self.catalog.branch(at)?;
         Some(Stretch {
             branch: at,

@@ -1,30 +1,33 @@
-//! Listing and finding: pages of streams, from memory. No stream is opened, and nothing is left out that
-//! was not asked to be.
+//! Lists of streams, page by page, from memory.
 
 use std::fmt;
+use std::ops::{Bound, Range};
 use std::str::FromStr;
 
-use super::snapshot::View;
-use super::times::Begin;
-use super::{Branch, LogPlace, Snapshot, StreamInfo};
-use crate::index::At;
+use super::orders::Orders;
+use super::view::View;
+use super::{Branch, Lsn, ReadView, StreamInfo};
+use crate::index::ArenaId;
+use crate::sabotage::{Sabotage, broken};
+use crate::segment::TimeWindow;
 use crate::types::{Seq, StreamId, StreamState, Timestamp};
 
-/// Streams on a page, unless another number is asked for.
+/// Default number of streams on a page.
 const PAGE_STREAMS: usize = 100;
 
-/// By what streams are listed.
+/// Sort order of a list of streams.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 #[non_exhaustive]
 pub enum Order {
-    /// By their ids, and so by when they were created.
+    /// Order of stream ids, and so of creation.
     #[default]
     Created,
-    /// By the commit that last held a part of them.
+    /// Order of each stream's last commit.
     Committed,
 }
 
-/// Which streams are listed, and in which order. Without more: the active ones, in the order of their creation.
+/// Filter and order of a list of streams. By default: the active streams, in the order of their
+/// creation.
 #[derive(Clone, Default, Debug)]
 pub struct Query {
     order: Order,
@@ -37,120 +40,128 @@ pub struct Query {
     parent: Option<StreamId>,
     created_from: Option<Timestamp>,
     created_until: Option<Timestamp>,
-    committed_from: Option<Timestamp>,
-    committed_until: Option<Timestamp>,
+    committed: TimeWindow,
     volatile: bool,
 }
 
 impl Query {
-    /// The active streams, in the order of their creation.
+    /// Returns a query for the active streams, in the order of their creation.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Another order.
+    /// Sets the order of the list.
     #[must_use]
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// The last one first.
+    /// Reverses the order of the list.
     #[must_use]
-    pub fn backwards(mut self) -> Self {
+    pub fn descending(mut self) -> Self {
         self.backwards = true;
         self
     }
 
-    /// How many streams a page has at most: at least 1. Default 100.
+    /// Sets the maximum number of streams on a page, at least 1. Default 100.
     #[must_use]
-    pub fn streams_max(mut self, streams: usize) -> Self {
+    pub fn limit(mut self, streams: usize) -> Self {
         self.streams_max = Some(streams);
         self
     }
 
-    /// The page behind the one that this cursor came with; all else in the query must be as it was.
+    /// Continues after the page that returned this cursor. The rest of the query must be unchanged.
     #[must_use]
     pub fn after(mut self, cursor: Cursor) -> Self {
         self.after = Some(cursor);
         self
     }
 
-    /// Those in this state; called again, those in this one as well.
+    /// Keeps streams in this state. Further calls add further states.
     #[must_use]
     pub fn state(mut self, state: StreamState) -> Self {
         self.states.get_or_insert_default().push(state);
         self
     }
 
-    /// Those with this label, whatever its value is.
+    /// Keeps streams with this label, whatever its value.
     #[must_use]
-    pub fn label(mut self, key: impl Into<String>) -> Self {
+    pub fn has_label(mut self, key: impl Into<String>) -> Self {
         self.labels.push((key.into(), None));
         self
     }
 
-    /// Those with this value of this label.
+    /// Keeps streams with this value of this label.
     #[must_use]
-    pub fn label_is(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.push((key.into(), Some(value.into())));
         self
     }
 
-    /// Those whose name starts like this.
+    /// Keeps streams whose name starts with `prefix`.
     #[must_use]
     pub fn name_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.name_prefix = Some(prefix.into());
         self
     }
 
-    /// Those that were forked from this stream.
+    /// Keeps streams that were forked from this stream.
     #[must_use]
     pub fn parent(mut self, parent: StreamId) -> Self {
         self.parent = Some(parent);
         self
     }
 
-    /// Those created at this time or later, as far as their ids tell.
+    /// Keeps streams created at this time or later. Ids record milliseconds: streams created in the
+    /// same millisecond as `time` are listed.
     #[must_use]
     pub fn created_from(mut self, time: Timestamp) -> Self {
         self.created_from = Some(time);
         self
     }
 
-    /// Those created before this time, as far as their ids tell.
+    /// Keeps streams created before this time. Ids record milliseconds: streams created in the same
+    /// millisecond as `time` are not listed.
     #[must_use]
     pub fn created_until(mut self, time: Timestamp) -> Self {
         self.created_until = Some(time);
         self
     }
 
-    /// Those last committed at this time or later: the last commit of any kind counts, by its own time.
+    /// Keeps streams last committed at this time or later. The last commit of any kind counts, with
+    /// the time of the clock at that commit. A clock that jumped affects only the commits that it
+    /// dated.
     ///
-    /// Where the time begins is searched among the last commits of all streams, by reading the heads of about twenty
-    /// of them, whatever the number of streams; no stream is opened. What stands in front of something old is old,
-    /// whatever the clock said, as for [`crate::Log::retain`]: a clock that jumped shifts where the time begins. Streams
-    /// about which nothing can be said because heads of commits are damaged are listed. Volatile ones are not.
+    /// Listing opens no stream. Each segment knows its earliest and its latest time; commit headers
+    /// are read only when one of the two matches and the other does not. Streams whose last commit
+    /// has a damaged header are listed. Volatile streams are not.
     #[must_use]
     pub fn committed_from(mut self, time: Timestamp) -> Self {
-        self.committed_from = Some(time);
+        self.committed.from = Some(time);
         self
     }
 
-    /// Those last committed before this time; what [`Query::committed_from`] says holds here too.
+    /// Keeps streams last committed before this time, by the rules of [`Query::committed_from`].
     #[must_use]
     pub fn committed_until(mut self, time: Timestamp) -> Self {
-        self.committed_until = Some(time);
+        self.committed.until = Some(time);
         self
     }
 
-    /// Also those of this process that were never committed: only with [`crate::Log::list`]. Ordered by commits
-    /// they come last. Their heads are known to their handles alone, and read 0 here.
+    /// Adds this process's streams that were never committed; only in [`crate::Log::list`]. In the
+    /// order of commits they come last. Only their handles know their heads, which read 0 here.
     #[must_use]
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
         self
+    }
+
+    /// Returns the number of streams to look for: one more than the page holds, to learn whether
+    /// another page exists.
+    pub(crate) fn page_max(&self) -> usize {
+        self.streams_max.unwrap_or(PAGE_STREAMS).max(1).saturating_add(1)
     }
 
     pub(crate) fn wants_volatile(&self) -> bool {
@@ -169,18 +180,22 @@ impl Query {
             return true;
         }
         id.created().is_some_and(|created| {
-            self.created_from.is_none_or(|from| created >= from)
-                && self.created_until.is_none_or(|until| created < until)
+            let millis = |time: Timestamp| match broken(Sabotage::CompareMicros) {
+                true => time.as_micros(),
+                false => time.as_micros() / 1_000,
+            };
+            self.created_from.is_none_or(|from| millis(created) >= millis(from))
+                && self.created_until.is_none_or(|until| millis(created) < millis(until))
         })
     }
 
-    /// Whether a stream may be wanted of which nothing was ever said.
+    /// Tells whether the query can match a stream that has nothing but events.
     fn wants_plain(&self) -> bool {
         let asks = !self.labels.is_empty() || self.name_prefix.is_some() || self.parent.is_some();
         !asks && self.wants_state(StreamState::Active)
     }
 
-    /// Whether what is said of the stream is what is asked for.
+    /// Tells whether the query matches this metadata.
     fn wants_said<'a>(
         &self,
         state: StreamState,
@@ -198,208 +213,366 @@ impl Query {
             && self.labels.iter().all(has)
     }
 
-    /// Whether the stream, which is in memory alone, is one of those that are asked for.
-    fn wants_volatile_one(&self, info: &StreamInfo) -> bool {
+    /// Tells whether the query matches a stream that exists only in memory.
+    pub(crate) fn wants_volatile_one(&self, info: &StreamInfo) -> bool {
         let label = |key: &str| info.labels.get(key).map(String::as_str);
         let parent = info.parent.map(|(parent, _)| parent);
-        let asks_commit = self.committed_from.is_some() || self.committed_until.is_some();
-        !asks_commit
+        self.committed.is_everything()
             && self.wants_time(info.id)
             && self.wants_said(info.state, info.name.as_deref(), parent, label)
     }
 }
 
-/// Where a page ended. It stays good whatever is committed meanwhile: streams that were there and are not changed are
-/// listed once. By commits, one that is committed to between two pages moves to the end.
+/// End of a page. A cursor stays valid whatever is committed meanwhile: streams that exist and do
+/// not change are listed exactly once. In the order of commits, a stream that is committed to
+/// between two pages moves to the end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Cursor {
-    /// The place of the last commit; 0 when the order is that of ids.
-    place: u64,
-    id: StreamId,
+    /// Start of the last commit; 0 in the order of ids.
+    pub(super) place: u64,
+    pub(super) id: StreamId,
 }
 
 impl fmt::Display for Cursor {
-    /// As text, for whoever asks for the next page from elsewhere.
+    /// Formats the cursor as text, which [`FromStr`] parses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}.{}", self.place, self.id)
     }
 }
 
-/// A text is no [`Cursor`].
+/// Error of a text that is not a [`Cursor`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NoCursor;
+pub struct ParseCursorError;
 
-impl fmt::Display for NoCursor {
+impl fmt::Display for ParseCursorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("this is no cursor of a list")
+        f.write_str("not a cursor of a list")
     }
 }
 
-impl std::error::Error for NoCursor {}
+impl std::error::Error for ParseCursorError {}
 
 impl FromStr for Cursor {
-    type Err = NoCursor;
+    type Err = ParseCursorError;
 
-    fn from_str(text: &str) -> Result<Self, NoCursor> {
-        let (place, id) = text.split_once('.').ok_or(NoCursor)?;
-        let place = u64::from_str_radix(place, 16).map_err(|_| NoCursor)?;
-        Ok(Self { place, id: id.parse().map_err(|_| NoCursor)? })
+    fn from_str(text: &str) -> Result<Self, ParseCursorError> {
+        let (place, id) = text.split_once('.').ok_or(ParseCursorError)?;
+        let place = u64::from_str_radix(place, 16).map_err(|_| ParseCursorError)?;
+        Ok(Self { place, id: id.parse().map_err(|_| ParseCursorError)? })
     }
 }
 
-/// A part of a list.
+/// One page of a list.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Page {
-    /// The streams, in the order that was asked for.
+    /// Streams in the order of the query.
     pub streams: Vec<StreamInfo>,
-    /// For [`Query::after`]; `None` when there are no more.
+    /// Cursor for [`Query::after`]; `None` on the last page.
     pub next: Option<Cursor>,
 }
 
-/// The first few of those that come by.
-///
-/// They are put in order when there are twice as many as needed, and half of them go: so each costs the same however
-/// they come, and most are turned away by one comparison.
-struct Best<'a> {
-    query: &'a Query,
-    /// Where the times begin between which the last commits are to be.
-    from: Option<Begin>,
-    until: Option<Begin>,
-    /// One more than the page has: that says whether there is a next one.
-    max: usize,
-    kept: Vec<Found>,
-    /// Who is not in front of this is none of them.
-    bound: Option<Cursor>,
+/// Order, direction and start of a scan through a list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListScan {
+    pub(super) order: Order,
+    pub(super) is_backwards: bool,
+    /// Cursor after which the scan starts, in the scan's direction.
+    pub(super) from: Option<Cursor>,
 }
 
-/// A stream that is listed unless too many come before it; and what is known of it, if it is only in memory.
+/// Returns an id before all ids of this millisecond and after all ids of earlier ones.
+fn id_at(millis: u64) -> StreamId {
+    let mut bytes = [0; 16];
+    let millis = millis.min((1 << 48) - 1);
+    for (byte, shift) in bytes.iter_mut().zip([40, 32, 24, 16, 8, 0]) {
+        *byte = (millis >> shift) as u8;
+    }
+    StreamId::from_bytes(bytes)
+}
+
+/// Match with its place in the list; a stream that exists only in memory brings its description.
 type Found = (Cursor, Option<Box<StreamInfo>>);
 
-impl<'a> Best<'a> {
-    /// Of those that were last committed in the time between these.
-    fn new(query: &'a Query, [from, until]: [Option<Begin>; 2]) -> Self {
-        let max = query.streams_max.unwrap_or(PAGE_STREAMS).max(1).saturating_add(1);
-        Self { query, from, until, max, kept: Vec::new(), bound: None }
+/// Query with the bounds of its page.
+pub(crate) struct Asked<'a> {
+    query: &'a Query,
+    /// Range of the ids whose times match.
+    ids: Range<Option<StreamId>>,
+    /// Size of the page plus one, to learn whether another page exists.
+    max: usize,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn new(query: &'a Query) -> Self {
+        let max = query.page_max();
+        let start = query.created_from.map(|from| id_at(from.as_micros() / 1_000));
+        let end =
+            query.created_until.map(|until| id_at((until.as_micros() / 1_000).saturating_add(1)));
+        Self { query, ids: start..end, max }
     }
 
-    /// Whether the last commit, which is here, is in the time that is asked for.
-    fn wants_place(&self, place: LogPlace) -> bool {
-        self.from.is_none_or(|from| from.may_be_from(place))
-            && self.until.is_none_or(|until| until.may_be_before(place))
-    }
-
-    fn cursor(&self, place: LogPlace, id: StreamId) -> Cursor {
+    fn cursor(&self, place: Lsn, id: StreamId) -> Cursor {
         let place = if self.query.order == Order::Created { 0 } else { place.0 };
         Cursor { place, id }
     }
 
-    /// Whether the list has `one` before `other`.
-    fn is_before(&self, one: &Cursor, other: &Cursor) -> bool {
-        if self.query.backwards { one > other } else { one < other }
+    /// Tells whether `cursor` comes before `other` in the list.
+    fn is_before(&self, cursor: &Cursor, other: &Cursor) -> bool {
+        if self.query.backwards { cursor > other } else { cursor < other }
     }
 
-    /// Whether one here would be listed.
-    fn has_room_for(&self, cursor: &Cursor) -> bool {
-        self.bound.as_ref().is_none_or(|bound| self.is_before(cursor, bound))
-            && self.query.after.as_ref().is_none_or(|after| self.is_before(after, cursor))
+    /// Tells whether the cursor comes after the previous page.
+    fn is_after_last_page(&self, cursor: &Cursor) -> bool {
+        self.query.after.as_ref().is_none_or(|after| self.is_before(after, cursor))
     }
 
-    fn keep(&mut self, cursor: Cursor, volatile: Option<Box<StreamInfo>>) {
-        self.kept.push((cursor, volatile));
-        if self.kept.len() >= self.max.saturating_mul(2) {
-            self.sort();
-            self.kept.truncate(self.max);
-            self.bound = self.kept.last().map(|(cursor, _)| *cursor);
+    /// Returns the scan that yields the page.
+    fn scan(&self) -> ListScan {
+        let Query { order, backwards: is_backwards, after, .. } = *self.query;
+        let edge = if is_backwards { self.ids.end } else { self.ids.start };
+        let edge = edge.filter(|_| order == Order::Created).map(|id| Cursor { place: 0, id });
+        let from = match (after, edge) {
+            (Some(after), Some(edge)) if self.is_before(&after, &edge) => Some(edge),
+            (after, edge) => after.or(edge),
+        };
+        ListScan { order, is_backwards, from }
+    }
+
+    /// Tells whether no id from this one on can match the creation times.
+    pub(crate) fn is_past(&self, id: StreamId) -> bool {
+        self.query.order == Order::Created
+            && match self.query.backwards {
+                false => self.ids.end.is_some_and(|end| id >= end),
+                true => self.ids.start.is_some_and(|start| id < start),
+            }
+    }
+
+    /// Returns a query with bounds, for streams that exist only in memory.
+    pub(crate) fn of_volatile(query: &'a Query) -> Self {
+        Self::new(query)
+    }
+
+    pub(crate) fn is_backwards(&self) -> bool {
+        self.query.backwards
+    }
+
+    /// Returns the lower bound of the ids of volatile streams after the previous page; `None` when
+    /// no volatile stream follows.
+    pub(crate) fn volatile_from(&self) -> Option<Bound<StreamId>> {
+        let Some(from) = self.scan().from else { return Some(Bound::Unbounded) };
+        let place = self.cursor(Lsn::LAST, from.id).place;
+        match (from.place == place, self.query.backwards) {
+            (true, _) => Some(Bound::Excluded(from.id)),
+            // In the order of commits, volatile streams come last.
+            (false, false) => Some(Bound::Unbounded),
+            (false, true) => None,
         }
     }
 
-    fn sort(&mut self) {
+    pub(super) fn sort(&self, found: &mut [Found]) {
         match self.query.backwards {
-            false => self.kept.sort_unstable_by_key(|(cursor, _)| *cursor),
-            true => self.kept.sort_unstable_by_key(|(cursor, _)| std::cmp::Reverse(*cursor)),
+            false => found.sort_unstable_by_key(|(cursor, _)| *cursor),
+            true => found.sort_unstable_by_key(|(cursor, _)| std::cmp::Reverse(*cursor)),
         }
     }
 }
 
-impl Snapshot {
-    /// A page of streams, from memory; for [`Query::committed_from`] and [`Query::committed_until`] the heads of about
-    /// twenty commits are read. The time that it takes grows with the number of streams, not with their length.
-    #[must_use]
-    pub fn list(&self, query: &Query) -> Page {
-        self.list_with(query, std::iter::empty())
+/// Collects the first matches of a sequence in no particular order.
+///
+/// At twice the number needed, the matches are sorted and half of them dropped. The cost per match
+/// is constant in any order, and one comparison rejects most of them.
+struct Best<'a> {
+    asked: &'a Asked<'a>,
+    kept: Vec<Found>,
+    /// Entries at or after this one are not among the best.
+    bound: Option<Cursor>,
+}
+
+impl<'a> Best<'a> {
+    fn new(asked: &'a Asked<'a>) -> Self {
+        Self { asked, kept: Vec::new(), bound: None }
     }
 
-    /// The same, with streams that are only in memory.
-    pub(crate) fn list_with(
+    /// Tells whether a match with this cursor may still be on the page.
+    fn has_room_for(&self, cursor: &Cursor) -> bool {
+        self.bound.as_ref().is_none_or(|bound| self.asked.is_before(cursor, bound))
+            && self.asked.is_after_last_page(cursor)
+    }
+
+    fn keep(&mut self, found: Found) {
+        self.kept.push(found);
+        if self.kept.len() >= self.asked.max.saturating_mul(2) {
+            self.cut();
+            self.bound = self.kept.last().map(|(cursor, _)| *cursor);
+        }
+    }
+
+    fn cut(&mut self) {
+        self.asked.sort(&mut self.kept);
+        self.kept.truncate(self.asked.max);
+    }
+}
+
+impl ReadView {
+    /// Returns a page of streams, from memory. Only [`Query::committed_from`] and
+    /// [`Query::committed_until`] may read the headers of some commits.
+    ///
+    /// A page takes time for its streams, for the streams it skips because they do not match, and
+    /// for the logarithm of the number of streams. The first list of a log scans all streams; a
+    /// list that runs beside another thread's does, too. Forks of one stream ([`Query::parent`])
+    /// have their own index.
+    #[must_use]
+    pub fn list(&self, query: &Query) -> Page {
+        self.list_with(query, Vec::new())
+    }
+
+    /// Returns a page that also considers these volatile streams, the first matches in order.
+    pub(crate) fn list_with(&self, query: &Query, volatile: Vec<StreamInfo>) -> Page {
+        let asked = Asked::new(query);
+        let goes_on = query.after.is_some() || query.parent.is_some();
+        let is_first = self.orders.get().is_none() && self.catalog.listing.is_first() && !goes_on;
+        let mut found = match self.orders().filter(|_| !is_first) {
+            Some(orders) => self.take_from(&asked, orders),
+            None => self.look_at_all(&asked),
+        };
+        found.extend(
+            volatile
+                .into_iter()
+                .map(|info| (asked.cursor(Lsn::LAST, info.id), Some(Box::new(info)))),
+        );
+        asked.sort(&mut found);
+        self.page(&asked, found)
+    }
+
+    /// Returns the first matches by scanning the sorted lists.
+    pub(super) fn take_from(&self, asked: &Asked<'_>, orders: &Orders) -> Vec<Found> {
+        let query = asked.query;
+        let catalog = &*self.catalog;
+        let scan = asked.scan();
+        match query.parent {
+            None => {
+                self.take(asked, orders.streams(catalog, scan, |state| query.wants_state(state)))
+            }
+            Some(parent) if query.order == Order::Created => {
+                self.take(asked, orders.children(catalog, scan, parent))
+            }
+            // The forks are sorted by id and must be sorted by commit.
+            Some(parent) => {
+                let mut best = Best::new(asked);
+                for (_, root) in orders.children(
+                    catalog,
+                    ListScan { from: None, is_backwards: false, ..scan },
+                    parent,
+                ) {
+                    if let Some(first) = catalog.branch(root) {
+                        self.consider(&mut best, (root, first));
+                    }
+                }
+                best.cut();
+                best.kept
+            }
+        }
+    }
+
+    /// Returns the first matches of streams that come in the order of the list.
+    fn take(
         &self,
-        query: &Query,
-        volatile: impl Iterator<Item = StreamInfo>,
-    ) -> Page {
-        let times = self.begins_of([query.committed_from, query.committed_until]);
-        let mut best = Best::new(query, times);
-        // About in the order of the list: so what fills the page comes early, and the rest is turned away.
-        if query.backwards {
+        asked: &Asked<'_>,
+        streams: impl Iterator<Item = (Cursor, ArenaId)>,
+    ) -> Vec<Found> {
+        let on_the_way = streams.take_while(|(cursor, _)| !asked.is_past(cursor.id));
+        let is_wanted = |(cursor, root): (Cursor, ArenaId)| {
+            let first = self.catalog.branch(root)?;
+            self.is_wanted(asked, root, first).then_some((cursor, None))
+        };
+        on_the_way.filter_map(is_wanted).take(asked.max).collect()
+    }
+
+    /// Tells whether the stream matches the query, wherever it is in the list.
+    fn is_wanted(&self, asked: &Asked<'_>, root: ArenaId, first: &Branch) -> bool {
+        let query = asked.query;
+        let asks_place = !query.committed.is_everything();
+        let is_plain = first.is_plain();
+        if !query.wants_time(first.stream) || is_plain && !query.wants_plain() {
+            return false;
+        }
+        if is_plain && !asks_place {
+            return true;
+        }
+        let Some(view) = self.view_of(root, first) else { return false };
+        // Checked last: it may read a commit header.
+        let is_in_time =
+            || self.last_place(&view).is_some_and(|at| self.is_in(at, &query.committed));
+        Self::wants(query, &view) && (!asks_place || is_in_time())
+    }
+
+    /// Returns the first matches by scanning all streams.
+    pub(super) fn look_at_all(&self, asked: &Asked<'_>) -> Vec<Found> {
+        let mut best = Best::new(asked);
+        // Scans roughly in the order of the list: later streams are rejected quickly.
+        if asked.query.backwards {
             self.firsts().rev().for_each(|first| self.consider(&mut best, first));
         } else {
             self.firsts().for_each(|first| self.consider(&mut best, first));
         }
-        for info in volatile.filter(|info| query.wants_volatile_one(info)) {
-            let cursor = best.cursor(LogPlace::LAST, info.id);
-            if best.has_room_for(&cursor) {
-                best.keep(cursor, Some(Box::new(info)));
-            }
-        }
-        self.page(best)
+        best.cut();
+        best.kept
     }
 
-    /// Keeps the stream of this first branch if it may be on the page. What is quickly said comes first.
-    fn consider(&self, best: &mut Best<'_>, (root, first): (At, &Branch)) {
-        let (query, id) = (best.query, first.stream);
+    /// Keeps the stream with this first branch if it may be on the page. Cheap checks come first.
+    fn consider(&self, best: &mut Best<'_>, (root, first): (ArenaId, &Branch)) {
+        let asked = best.asked;
+        let id = first.stream;
+        let query = asked.query;
         let is_plain = first.is_plain();
         if is_plain && !query.wants_plain() {
             return;
         }
         let place = self.place_at_once(first);
-        let asked = match query.order {
-            Order::Created => Some(LogPlace::default()),
+        let known = match query.order {
+            Order::Created => Some(Lsn::default()),
             Order::Committed => place,
         };
-        if asked.is_some_and(|asked| !best.has_room_for(&best.cursor(asked, id)))
-            || place.is_some_and(|place| !best.wants_place(place))
+        if known.is_some_and(|known| !best.has_room_for(&asked.cursor(known, id)))
             || !query.wants_time(id)
         {
             return;
         }
+        // Checked last: it may read a commit header.
+        let is_in_time = |place| self.is_in(place, &query.committed);
         if let Some(place) = place.filter(|_| is_plain) {
-            return best.keep(best.cursor(place, id), None);
+            if is_in_time(place) {
+                best.keep((asked.cursor(place, id), None));
+            }
+            return;
         }
         let Some(view) = self.view_of(root, first) else { return };
         let Some(place) = place.or_else(|| self.last_place(&view)) else { return };
-        let cursor = best.cursor(place, id);
-        if best.wants_place(place) && best.has_room_for(&cursor) && Self::wants(query, &view) {
-            best.keep(cursor, None);
+        let cursor = asked.cursor(place, id);
+        if best.has_room_for(&cursor) && Self::wants(query, &view) && is_in_time(place) {
+            best.keep((cursor, None));
         }
     }
 
-    fn page(&self, mut best: Best<'_>) -> Page {
-        best.sort();
-        let is_last = best.kept.len() < best.max;
-        best.kept.truncate(best.max - 1);
-        let next = best.kept.last().filter(|_| !is_last).map(|(cursor, _)| *cursor);
+    /// Returns the page of these matches, which must be sorted.
+    pub(super) fn page(&self, asked: &Asked<'_>, mut found: Vec<Found>) -> Page {
+        let is_last = found.len() < asked.max;
+        found.truncate(asked.max.saturating_sub(1));
+        let next = found.last().filter(|_| !is_last).map(|(cursor, _)| *cursor);
         let describe = |(cursor, volatile): Found| match volatile {
             Some(info) => Some(*info),
-            None => self.stream(cursor.id),
+            None => self.info(cursor.id),
         };
-        Page { streams: best.kept.into_iter().filter_map(describe).collect(), next }
+        Page { streams: found.into_iter().filter_map(describe).collect(), next }
     }
 
     fn wants(query: &Query, view: &View<'_>) -> bool {
         query.wants_said(view.state(), view.name(), view.parent(), |key| view.label(key))
     }
 
-    /// Where the last commit starts that holds a part of the stream and is visible.
-    pub(super) fn last_place(&self, view: &View<'_>) -> Option<LogPlace> {
+    /// Returns the start of the last visible commit that holds a part of the stream.
+    pub(super) fn last_place(&self, view: &View<'_>) -> Option<Lsn> {
         let branch = self.catalog.branch(view.tip)?;
         let last = branch.last();
         if last < self.mark.end { Some(last) } else { self.last_shown(branch) }
@@ -407,7 +580,7 @@ impl Snapshot {
 }
 
 impl StreamInfo {
-    /// What is known of a stream that is only in memory, beside what its handle knows.
+    /// Describes a volatile stream, without what only its handle knows.
     pub(crate) fn volatile(id: StreamId, meta: super::Meta, state: StreamState) -> Self {
         let text = |(key, value): (Box<str>, Box<str>)| (key.into(), value.into());
         Self {
@@ -422,7 +595,6 @@ impl StreamInfo {
             generation: 0,
             created: id.created(),
             segments: 0,
-            moved: None,
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Models of the watermark: one writer raises it, readers look without a lock (P7, F6).
+//! Models of the watermark: one writer raises it, readers load it without a lock (P7, F6).
 //!
-//! Here it is the readers that are started as threads: a store that its own thread's load of the same word
-//! precedes is not taken for a race with the loads before that, so writer's and reader's parts are not
-//! interchangeable to the checker.
+//! The readers run as spawned threads. The checker does not report a race between a store and
+//! earlier loads when the storing thread has itself loaded the same word before, so the roles of
+//! writer and reader are not interchangeable.
 
 use std::sync::Arc;
 
-use super::{Catalog, LogPlace, Share, Wall, Watermark};
+use super::{Catalog, Lsn, PublishedWatermark, Share, Watermark};
 use crate::index::NONE;
 use crate::sabotage::Sabotage;
 use crate::sync::atomic::Ordering;
@@ -14,19 +14,19 @@ use crate::sync::{model, thread};
 use crate::types::StreamId;
 
 fn mark(position: u64) -> Watermark {
-    let end = LogPlace::new(1, position * 8);
+    let end = Lsn::new(1, position * 8);
     Watermark { visible: position, durable: position, end }
 }
 
-/// A reader sees a watermark whole, and never an older one after a newer one, also when the writer goes
-/// around the whole wall meanwhile.
+/// A reader loads a whole watermark, and never an older one after a newer one, even while the
+/// writer goes around the whole ring of slots.
 fn watermark(readers: usize, last: u64) {
-    let wall = Arc::new(Wall::<3>::new());
-    let read = |wall: Arc<Wall<3>>| {
+    let published = Arc::new(PublishedWatermark::<3>::new());
+    let read = |published: Arc<PublishedWatermark<3>>| {
         move || {
             let mut before = 0;
             for _ in 0..2 {
-                let seen = wall.load();
+                let seen = published.load();
                 if seen.visible > 0 {
                     assert_eq!(seen, mark(seen.visible), "torn");
                 }
@@ -35,12 +35,13 @@ fn watermark(readers: usize, last: u64) {
             }
         }
     };
-    let readers: Vec<_> = (0..readers).map(|_| thread::spawn(read(Arc::clone(&wall)))).collect();
-    (1..=last).for_each(|position| wall.store(mark(position)));
+    let readers: Vec<_> =
+        (0..readers).map(|_| thread::spawn(read(Arc::clone(&published)))).collect();
+    (1..=last).for_each(|position| published.store(mark(position)));
     for reader in readers {
         reader.join().expect("no panic");
     }
-    assert_eq!(wall.load(), mark(last));
+    assert_eq!(published.load(), mark(last));
 }
 
 #[test]
@@ -65,7 +66,8 @@ enum First {
     Show,
 }
 
-/// What the watermark shows was noted before: the stream is there, its head is not behind, its spans are linked.
+/// Everything the watermark shows was recorded before: the stream exists, its head is not behind,
+/// its spans are linked.
 fn noted_before_shown(first: First) {
     let catalog = Arc::new(Catalog::new());
     let stream = StreamId::new();
@@ -76,8 +78,8 @@ fn noted_before_shown(first: First) {
             if seen == 0 {
                 return;
             }
-            let root = catalog.root(stream).expect("a hole: the stream is not there");
-            let branch = catalog.branch(root).expect("a hole: the branch is not there");
+            let root = catalog.root(stream).expect("a hole: the stream is missing");
+            let branch = catalog.branch(root).expect("a hole: the branch is missing");
             assert!(branch.head() >= seen, "a hole: behind the head");
             let mut span = branch.span_last.load(Ordering::Acquire);
             let newest = catalog.spans.key(span);
@@ -94,10 +96,10 @@ fn noted_before_shown(first: First) {
         if first == First::Show {
             catalog.raise(mark(position));
         }
-        let (root, offset, generation, change) = (None, 4096, 0, None);
-        let share = Share { stream, root, offset, generation, change };
-        let place = LogPlace::new(n, offset);
-        let (_, tip) = catalog.enter(share, place).expect("room");
+        let offset = 4096;
+        let share = Share { stream, root: None, offset, generation: 0, change: None };
+        let place = Lsn::new(n, offset);
+        let (_, tip) = catalog.resolve(share, place).expect("room");
         let branch = catalog.branch(tip).expect("just made");
         branch.last.fetch_max(place.0, Ordering::AcqRel);
         catalog.note_span(branch, n, position - 1, NONE);

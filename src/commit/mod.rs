@@ -1,11 +1,12 @@
-//! Tickets, and who leads: how commits of many threads become one write and one sync.
+//! Group commit: turns the commits of many threads into one write and one sync.
 //!
-//! Whoever waits first takes the writer and commits for everybody who is queued by then; those who come
-//! meanwhile form the next group. To hold the writer *is* to lead: there is no other lock, and nothing
-//! is held across the disk but the writer itself. Tickets that are awaited or dropped are led for by
-//! the log's own thread, so no runtime's thread ever waits. This room does not know what a write is.
+//! The first waiter takes the writer and leads: it commits all that is queued by then. Later
+//! commits form the next group. Holding the writer *is* leading: there is no other lock, and only
+//! the writer is held across disk operations. Awaited or dropped tickets are served by the log's
+//! own commit thread, so an async runtime's thread never blocks (F37). This room knows nothing
+//! about bytes.
 
-mod gather;
+mod group_delay;
 #[cfg(all(test, amberlog_loom))]
 mod models;
 mod pending;
@@ -15,33 +16,40 @@ mod ticket;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use pending::{Encoded, Part, Pending, Seat};
+pub(crate) use pending::{Encoded, Part, Pending, Placement};
 pub(crate) use queue::Queue;
 pub use ticket::Ticket;
 
+use crate::failures::Failures;
 use crate::types::{Durability, Position, Seq, Timestamp};
 
-/// What was committed.
+/// Outcome of a successful commit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Commit {
-    /// Its number in the log. For a commit of nothing: the last commit before it.
+    /// Number of the commit in the log. An empty commit carries the number of the last commit
+    /// before it.
     pub position: Position,
-    /// The events that it made durable; of a commit over several streams, those of the first.
-    /// What an overwriting ring dropped before them is not counted.
+    /// Events that it made durable; for a commit over several streams, those of the first one.
+    /// Events that an overwriting ring dropped before them are not included.
     pub seqs: Range<Seq>,
-    /// When it was written.
+    /// Time at which it was written.
     pub time: Timestamp,
-    /// What it waited for.
+    /// Durability that it waited for.
     pub durability: Durability,
 }
 
-/// What the leader does with a group. It settles every one of them, whatever happens.
-pub(crate) trait Lead: Send + 'static {
+/// Writer that a leader drives. It settles every commit of a group, whatever happens.
+pub(crate) trait GroupWriter: Send + 'static {
     fn commit_group(&mut self, group: &[Arc<Pending>]);
-    /// The leader panicked; nothing that it did can be trusted.
+    /// Poisons the log after a panic of the leader: its state can no longer be trusted.
     fn poison(&mut self);
-    /// Whether the log may have a thread of its own. Without one, whoever awaits or drops a ticket leads.
+    /// Returns true if the log may have a thread of its own. Otherwise the thread that awaits or
+    /// drops a ticket leads.
     fn allows_threads(&self) -> bool {
         true
+    }
+    /// Returns the list that records failed commits whose tickets were dropped.
+    fn failures(&self) -> Option<Arc<Failures>> {
+        None
     }
 }

@@ -1,51 +1,51 @@
 //! Models of the commit path: short scenarios, run in every order that threads can take (F5, F37).
 //!
-//! The queue, the tickets and their locks are the real ones; the writer is a [`Scribe`], without a disk. Each
-//! model has a control: the same scenario with one slip, which it must notice. A leader that panics is one
-//! that is dropped before it is done: that is what unwinding does, and what it cannot do here is run while
-//! other threads of a model go on.
+//! The queue, the tickets and their locks are the real ones; the writer is a [`Scribe`], without a
+//! disk. Each model has a control: the same scenario with one fault, which it must notice. A leader
+//! that is dropped early stands for one that panics: unwinding drops it too, but cannot run here
+//! while other threads of a model go on.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::{Commit, Lead, Pending, Queue, Ticket};
+use super::{Commit, GroupWriter, Pending, Queue, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::CommitOptions;
 use crate::sabotage::Sabotage;
 use crate::sync::{Condvar, Mutex, model, thread};
 use crate::types::{Durability, Position, Seq, Timestamp};
 
-/// A writer that keeps its log in memory.
+/// Writer that keeps its log in memory.
 #[derive(Debug, Default)]
 struct Scribe {
-    /// What was committed, in order.
+    /// Committed commits, in order.
     log: Vec<Name>,
     poisoned: bool,
-    /// The next group does not get through.
+    /// Fault of the next group.
     failure: Failure,
-    told: Arc<Told>,
+    handled: Arc<Handled>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Failure {
     #[default]
     None,
-    /// A write fails: nothing is lost but this group.
+    /// A write fails: only this group is lost.
     Write,
     /// A sync fails: nothing is trusted any more.
     Sync,
-    /// A sync fails, and is forgotten.
+    /// A sync fails and is forgotten.
     SyncForgotten,
 }
 
-/// Which commit it is: its address, while somebody holds it.
+/// Identity of a commit: its address, while it is alive.
 type Name = usize;
 
 fn name(pending: &Arc<Pending>) -> Name {
     Arc::as_ptr(pending).addr()
 }
 
-impl Lead for Scribe {
+impl GroupWriter for Scribe {
     fn commit_group(&mut self, group: &[Arc<Pending>]) {
         let failure = std::mem::take(&mut self.failure);
         for pending in group {
@@ -63,7 +63,7 @@ impl Lead for Scribe {
             });
         }
         self.poisoned |= failure == Failure::Sync;
-        self.told.tell(group);
+        self.handled.record(group);
     }
 
     fn poison(&mut self) {
@@ -80,23 +80,23 @@ fn commit_at(position: usize) -> Commit {
     }
 }
 
-/// Which commits were led for: to wait for one without helping it along.
+/// Commits that a leader has handled: lets a thread wait for one without leading.
 #[derive(Debug, Default)]
-struct Told {
+struct Handled {
     names: Mutex<Vec<Name>>,
     changed: Condvar,
 }
 
-impl Told {
-    fn tell(&self, group: &[Arc<Pending>]) {
-        self.names.lock().expect("held").extend(group.iter().map(name));
+impl Handled {
+    fn record(&self, group: &[Arc<Pending>]) {
+        self.names.lock().extend(group.iter().map(name));
         self.changed.notify_all();
     }
 
     fn wait_for(&self, pending: &Arc<Pending>) {
-        let mut names = self.names.lock().expect("held");
+        let mut names = self.names.lock();
         while !names.contains(&name(pending)) {
-            names = self.changed.wait(names).expect("held");
+            names = self.changed.wait(names);
         }
     }
 }
@@ -110,14 +110,14 @@ fn queue_of(scribe: Scribe) -> Arc<Queue<Scribe>> {
 }
 
 fn pending() -> Arc<Pending> {
-    pending_behind(Vec::new())
+    pending_after(Vec::new())
 }
 
-fn pending_behind(behind: Vec<Arc<Pending>>) -> Arc<Pending> {
+fn pending_after(behind: Vec<Arc<Pending>>) -> Arc<Pending> {
     Pending::new(Vec::new(), CommitOptions::new(), behind)
 }
 
-/// Submits a commit on a thread of its own, and does something with its ticket there.
+/// Submits a commit on a new thread and passes its ticket to `with` there.
 fn on_a_thread<T: Send + 'static>(
     queue: &Arc<Queue<Scribe>>,
     with: impl FnOnce(Ticket) -> T + Send + 'static,
@@ -126,29 +126,29 @@ fn on_a_thread<T: Send + 'static>(
     thread::spawn(move || with(queue.submit(pending())))
 }
 
-/// Ends the log and returns what was committed.
+/// Closes the log and returns its writer.
 fn ended(queue: &Queue<Scribe>) -> Scribe {
     *queue.close().expect("nobody else closed it")
 }
 
-/// A ticket that a failing model does not drop: that would ask the model for what it cannot do any more.
+/// Ticket that a failing model does not drop: its drop would call into a model that has ended.
 type Kept = std::mem::ManuallyDrop<Ticket>;
 
-/// Wakes a thread that polls.
+/// Wakes a polling thread.
 #[derive(Default)]
-struct Bell {
-    rung: Mutex<bool>,
+struct ThreadWaker {
+    is_woken: Mutex<bool>,
     changed: Condvar,
 }
 
-impl Wake for Bell {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
-        *self.rung.lock().expect("held") = true;
+        *self.is_woken.lock() = true;
         self.changed.notify_all();
     }
 }
 
-impl Bell {
+impl ThreadWaker {
     fn poll(self: &Arc<Self>, ticket: &mut Ticket) -> Poll<Result<Commit>> {
         let waker = Waker::from(Arc::clone(self));
         std::pin::Pin::new(ticket).poll(&mut Context::from_waker(&waker))
@@ -161,16 +161,16 @@ impl Bell {
                 drop(Kept::into_inner(ticket));
                 return outcome;
             }
-            let mut rung = self.rung.lock().expect("held");
-            while !*rung {
-                rung = self.changed.wait(rung).expect("held");
+            let mut is_woken = self.is_woken.lock();
+            while !*is_woken {
+                is_woken = self.changed.wait(is_woken);
             }
-            *rung = false;
+            *is_woken = false;
         }
     }
 }
 
-/// Whoever waits while another leads is woken: with the outcome, or to lead the next group.
+/// A thread that waits while another leads is woken: with the outcome, or to lead the next group.
 fn lost_wake_up(waiters: usize) {
     let queue = queue();
     let others: Vec<_> = (1..waiters).map(|_| on_a_thread(&queue, Ticket::wait)).collect();
@@ -203,16 +203,16 @@ fn f5_lost_wake_up_of_three_is_noticed() {
     model(Some(Sabotage::ListenLate), Some(4), || lost_wake_up(3));
 }
 
-/// A ticket that is dropped while another leads is led for by the log's own thread, if nobody else does; one
-/// that is kept meanwhile can still be waited for.
+/// The commit thread leads for a ticket that is dropped while another thread leads; a ticket that
+/// is kept meanwhile can still be waited for.
 fn dropped_leader() {
-    let told = Arc::new(Told::default());
-    let queue = queue_of(Scribe { told: Arc::clone(&told), ..Scribe::default() });
+    let handled = Arc::new(Handled::default());
+    let queue = queue_of(Scribe { handled: Arc::clone(&handled), ..Scribe::default() });
     let waits = on_a_thread(&queue, Ticket::wait);
     let kept = Kept::new(queue.submit(pending()));
     let dropped = pending();
     drop(queue.submit(Arc::clone(&dropped)));
-    told.wait_for(&dropped);
+    handled.wait_for(&dropped);
     waits.join().expect("no panic").expect("committed");
     Kept::into_inner(kept).wait().expect("committed");
     assert_eq!(ended(&queue).log.len(), 3);
@@ -229,13 +229,13 @@ fn f37_dropped_leader_is_noticed() {
     model(Some(Sabotage::TellNobody), Some(2), dropped_leader);
 }
 
-/// The log's own thread cannot be started, and somebody else leads just then: who awaits must not be
-/// forgotten. (It was: whoever led told only threads that wait, and there was none.)
+/// The commit thread cannot be started while another thread leads: the awaiting task must not be
+/// forgotten. (It was: the leader woke only threads that wait, and there were none.)
 fn no_thread_to_be_had() {
     let queue = queue();
     let waits = on_a_thread(&queue, Ticket::wait);
     let awaited = queue.submit(pending());
-    Arc::new(Bell::default()).block_on(awaited).expect("committed");
+    Arc::new(ThreadWaker::default()).block_on(awaited).expect("committed");
     waits.join().expect("no panic").expect("committed");
     assert_eq!(ended(&queue).log.len(), 2);
 }
@@ -251,7 +251,7 @@ fn f5_no_thread_to_be_had_is_noticed() {
     model(Some(Sabotage::ForgetWhoAsked), None, no_thread_to_be_had);
 }
 
-/// The same, and the leader panics.
+/// Like [`no_thread_to_be_had`], with a panic of the leader.
 #[test]
 fn f37_no_thread_to_be_had_and_a_panic_in_the_leader() {
     model(Some(Sabotage::NoThread), None, || {
@@ -264,13 +264,13 @@ fn f37_no_thread_to_be_had_and_a_panic_in_the_leader() {
             }
         });
         let awaited = queue.submit(pending());
-        let awaited = Arc::new(Bell::default()).block_on(awaited);
+        let awaited = Arc::new(ThreadWaker::default()).block_on(awaited);
         let _ = falls.join().expect("no panic");
         assert!(awaited.is_ok() || ended(&queue).poisoned);
     });
 }
 
-/// A leader panics: its group is settled, the writer is back, and everybody later is told why.
+/// A leader panics: its group is settled, the writer is back, and all later commits get the cause.
 fn panic_in_the_leader() {
     let queue = queue();
     let falls = on_a_thread(&queue, {
@@ -288,7 +288,7 @@ fn panic_in_the_leader() {
     assert_eq!(acked, scribe.log.len(), "Ok means done");
     if fell {
         let refused = [waits, own].into_iter().filter_map(Result::err).collect::<Vec<_>>();
-        assert!(!refused.is_empty(), "the group that fell is told");
+        assert!(!refused.is_empty(), "the group that fell gets an error");
         assert!(refused.iter().all(|error| matches!(error.kind(), ErrorKind::Poisoned)));
     }
 }
@@ -304,7 +304,7 @@ fn f37_panic_in_the_leader_is_noticed() {
     model(Some(Sabotage::LeaveGroup), None, panic_in_the_leader);
 }
 
-/// A sync fails while others wait: all of its group and of every later group are told, each once.
+/// A sync fails while others wait: its group and every later group fail, each commit once.
 fn poison_during_wait(failure: Failure) {
     let queue = queue_of(Scribe { failure, ..Scribe::default() });
     let others: Vec<_> = (0..2).map(|_| on_a_thread(&queue, Ticket::wait)).collect();
@@ -326,8 +326,7 @@ fn f5_f8_poison_during_wait_is_noticed() {
     model(None, Some(2), || poison_during_wait(Failure::SyncForgotten));
 }
 
-/// A write fails: what stands behind it in the same stream fails too, in whatever group it is, and nothing
-/// else does (P5).
+/// A write fails: later commits of the same stream fail too, in whatever group, and no others (P5).
 #[test]
 fn p5_failure_of_the_commit_before() {
     model(None, Some(4), || {
@@ -335,9 +334,10 @@ fn p5_failure_of_the_commit_before() {
         let first = pending();
         let before = queue.submit(Arc::clone(&first));
         let elsewhere = on_a_thread(&queue, Ticket::wait);
-        let behind = queue.submit(pending_behind(vec![first]));
-        let behind = Arc::new(Bell::default()).block_on(behind);
-        let (before, elsewhere) = (before.wait(), elsewhere.join().expect("no panic"));
+        let behind = queue.submit(pending_after(vec![first]));
+        let behind = Arc::new(ThreadWaker::default()).block_on(behind);
+        let before = before.wait();
+        let elsewhere = elsewhere.join().expect("no panic");
         assert!(behind.is_err() || before.is_ok());
         let outcomes = [before, elsewhere, behind];
         let acked = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
@@ -345,8 +345,8 @@ fn p5_failure_of_the_commit_before() {
     });
 }
 
-/// The log is closed while commits come in: every ticket is answered, and Ok means that it is in the log. One
-/// of those who close gets the writer.
+/// The log is closed during commits: every ticket gets an outcome, and Ok means that the commit is
+/// in the log. A single caller gets the writer.
 fn close_during_commit() {
     let queue = queue();
     let waits = on_a_thread(&queue, Ticket::wait);
@@ -378,12 +378,12 @@ fn f37_close_during_commit_is_noticed() {
     model(Some(Sabotage::LeaveQueue), Some(2), close_during_commit);
 }
 
-/// A ticket moves to another task while it is settled: the waker that was left last is woken.
+/// A ticket moves to another task while it is settled: the last waker is woken.
 fn waker_replaced() {
     let queue = queue();
     let mut ticket = queue.submit(pending());
-    let first = Arc::new(Bell::default());
-    let second = Arc::new(Bell::default());
+    let first = Arc::new(ThreadWaker::default());
+    let second = Arc::new(ThreadWaker::default());
     let outcome = match first.poll(&mut ticket) {
         Poll::Ready(outcome) => outcome,
         Poll::Pending => second.block_on(ticket),
@@ -403,7 +403,7 @@ fn f5_waker_replaced_is_noticed() {
     model(Some(Sabotage::LateWaker), None, waker_replaced);
 }
 
-/// Threads and tasks at once: one waits, one awaits, one drops.
+/// Threads and tasks together: one waits, one awaits, one drops.
 #[test]
 fn f5_waiting_awaiting_and_dropping_at_once() {
     model(None, Some(3), || {
@@ -411,7 +411,7 @@ fn f5_waiting_awaiting_and_dropping_at_once() {
         let waits = on_a_thread(&queue, Ticket::wait);
         let drops = on_a_thread(&queue, drop);
         let awaited = queue.submit(pending());
-        Arc::new(Bell::default()).block_on(awaited).expect("committed");
+        Arc::new(ThreadWaker::default()).block_on(awaited).expect("committed");
         waits.join().expect("no panic").expect("committed");
         drops.join().expect("no panic");
         assert_eq!(ended(&queue).log.len(), 3);

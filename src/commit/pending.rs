@@ -1,72 +1,86 @@
-//! A commit that was asked for, until its outcome is known and its buffers are used again.
+//! A submitted commit, until its outcome is known and its buffers are reused.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 
 use super::Commit;
-use crate::catalog::{Change, Standing};
-use crate::error::{Error, Result};
-use crate::index::At;
+use crate::catalog::{Baseline, Change};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::ArenaId;
 use crate::options::{CommitOptions, Expect};
-use crate::ring::{Filled, Ring};
+use crate::ring::{Charge, Filled, Ring};
 use crate::sabotage::{Sabotage, broken};
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Bell, Condvar, Mutex, MutexGuard};
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Condvar, EventCount, Mutex, MutexGuard, process};
 use crate::types::{CommitId, Durability, StreamId};
 
-/// One stream's share of a commit.
+/// Share of one stream in a commit.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) stream: StreamId,
-    /// The stream's first branch, when it was durable already as this commit was made.
-    pub(crate) root: Option<At>,
+    /// First branch of the stream, if it was durable when the commit was built.
+    pub(crate) root: Option<ArenaId>,
     pub(crate) filled: Filled,
     pub(crate) crc: u32,
-    pub(crate) seat: Seat,
+    pub(crate) placement: Placement,
     pub(crate) change: Option<Box<Encoded>>,
 }
 
-/// Where in its stream a part goes: as its handle saw the stream, until the leader knows better.
+/// Placement of a part in its stream: as the handle saw the stream, until the leader rebases it.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    /// The seq of the first of the events that are left.
+pub(crate) struct Placement {
+    /// Seq of the first remaining event.
     first_seq: AtomicU64,
     generation: AtomicU32,
 }
 
-impl Seat {
+impl Placement {
     pub(crate) fn new(first_seq: u64, generation: u32) -> Self {
         Self { first_seq: AtomicU64::new(first_seq), generation: AtomicU32::new(generation) }
     }
 }
 
-/// What a part says of its stream beside events, ready to be written.
+/// Change of a stream besides its events, ready to be written.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) change: Change,
-    /// The catalog batch; empty when there is none.
+    /// Catalog batch; empty if there is none.
     pub(crate) bytes: Vec<u8>,
     pub(crate) count: u32,
+    /// Charge for the change and its encoding.
+    #[cfg_attr(
+        not(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle)))),
+        expect(dead_code, reason = "it counts as long as it lives")
+    )]
+    charge: Charge,
 }
 
 impl Encoded {
-    pub(crate) fn new(change: Change) -> Self {
+    /// Encodes a change and charges the encoded bytes until the commit is done, regardless of the
+    /// bound: the change was admitted before.
+    pub(crate) fn new(change: Change, mut charge: Charge) -> Self {
         let (bytes, count) = change.encode();
-        Self { change, bytes, count }
+        charge.add(bytes.capacity());
+        Self { change, bytes, count, charge }
+    }
+
+    #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
+    pub(crate) fn charge_bytes(&self) -> usize {
+        self.charge.bytes()
     }
 }
 
 impl Part {
-    /// The seq of the first of the events that are left.
+    /// Returns the seq of the first remaining event.
     pub(crate) fn first_seq(&self) -> u64 {
-        self.seat.first_seq.load(Ordering::Relaxed)
+        self.placement.first_seq.load(Ordering::Relaxed)
     }
 
     pub(crate) fn generation(&self) -> u32 {
-        self.seat.generation.load(Ordering::Relaxed)
+        self.placement.generation.load(Ordering::Relaxed)
     }
 
-    /// The seq behind the last event.
+    /// Returns the seq after the last event.
     pub(crate) fn end_seq(&self) -> u64 {
         self.first_seq() + u64::from(self.filled.count)
     }
@@ -75,31 +89,31 @@ impl Part {
         self.change.as_ref().map(|encoded| &encoded.change)
     }
 
-    /// Where the stream stood when its handle saw it.
-    pub(crate) fn seen(&self) -> Standing {
+    /// Returns the baseline of the stream as its handle saw it.
+    pub(crate) fn seen(&self) -> Baseline {
         let rewind = self.change().and_then(|change| change.rewind);
         let head = rewind.map_or(self.first_seq() - self.filled.dropped, |rewind| rewind.seen);
         let generation = self.generation() - u32::from(rewind.is_some());
-        Standing { head, generation, ..Standing::default() }
+        Baseline { head, generation, ..Baseline::default() }
     }
 
-    /// Puts the part behind where the stream really stands. Only the leader.
-    pub(crate) fn reseat(&self, standing: Standing) {
+    /// Moves the part to the actual end of its stream. Called by the leader only.
+    pub(crate) fn rebase(&self, baseline: Baseline) {
         let rewind = self.change().and_then(|change| change.rewind);
-        let head = rewind.map_or(standing.head, |rewind| rewind.to);
-        let generation = standing.generation + u32::from(rewind.is_some());
-        self.seat.first_seq.store(head + self.filled.dropped, Ordering::Relaxed);
-        self.seat.generation.store(generation, Ordering::Relaxed);
+        let head = rewind.map_or(baseline.head, |rewind| rewind.to);
+        let generation = baseline.generation + u32::from(rewind.is_some());
+        self.placement.first_seq.store(head + self.filled.dropped, Ordering::Relaxed);
+        self.placement.generation.store(generation, Ordering::Relaxed);
     }
 
-    /// The bytes that it takes in a commit beside the headers.
+    /// Returns the number of bytes that it takes in a commit, without headers.
     pub(crate) fn bytes(&self) -> u64 {
         let change = self.change.as_ref().map_or(0, |encoded| encoded.bytes.len());
         (self.filled.frame_bytes() + change) as u64
     }
 }
 
-/// A commit that was asked for.
+/// Submitted commit.
 #[derive(Debug)]
 pub(crate) struct Pending {
     parts: Parts,
@@ -108,14 +122,25 @@ pub(crate) struct Pending {
     pub(crate) id: Option<CommitId>,
     /// See [`CommitOptions::proof`].
     pub(crate) proof: bool,
+    /// See [`CommitOptions::rolls`].
+    pub(crate) rolls: bool,
     state: Mutex<State>,
     ready: Condvar,
-    /// The bell that the thread waits for which waits here; [`NO_BELL`]: it is woken by itself.
-    bell: AtomicUsize,
-    settled: AtomicBool,
+    /// Index of the event count on which its waiter sleeps; [`NO_EVENT_COUNT`] if the waiter sleeps
+    /// alone.
+    event_count: AtomicUsize,
+    /// [`OPEN`] or the kind of outcome, readable without the lock.
+    settled: AtomicU8,
+    /// Process that submitted it.
+    process: u32,
 }
 
-const NO_BELL: usize = usize::MAX;
+/// The outcome is unknown.
+const OPEN: u8 = 0;
+const COMMITTED: u8 = 1;
+const FAILED: u8 = 2;
+
+const NO_EVENT_COUNT: usize = usize::MAX;
 
 #[derive(Debug)]
 #[cfg_attr(
@@ -134,32 +159,42 @@ pub(super) struct State {
     pub(super) waker: Option<Waker>,
     /// A thread sleeps here, or is about to.
     pub(super) waiting: bool,
-    /// It should look whether it can lead.
-    nudged: bool,
-    /// The commits of the same streams that this one stands behind.
-    behind: Behind,
+    /// The sleeping thread should try to lead.
+    may_lead: bool,
+    /// The ticket was dropped before the outcome was known.
+    dropped: bool,
+    /// Earlier commits of the same streams.
+    predecessors: Predecessors,
 }
 
 impl State {
-    fn is_told(&self) -> bool {
-        self.outcome.is_some() || self.nudged
+    fn is_woken(&self) -> bool {
+        self.outcome.is_some() || self.may_lead
     }
 }
 
-/// One of them usually, and then it lies here: a ticket is one allocation.
+/// Earlier commits; a single one is stored inline, so that a ticket is one allocation.
 #[derive(Debug, Default)]
-enum Behind {
+enum Predecessors {
     #[default]
     None,
     One(Arc<Pending>),
     Many(Vec<Arc<Pending>>),
 }
 
-impl Behind {
+impl Predecessors {
+    fn move_to(self, all: &mut Vec<Arc<Pending>>) {
+        match self {
+            Self::None => {}
+            Self::One(pending) => all.push(pending),
+            Self::Many(many) => all.extend(many),
+        }
+    }
+
     fn as_slice(&self) -> &[Arc<Pending>] {
         match self {
             Self::None => &[],
-            Self::One(one) => std::slice::from_ref(one),
+            Self::One(pending) => std::slice::from_ref(pending),
             Self::Many(many) => many,
         }
     }
@@ -169,41 +204,43 @@ impl Pending {
     pub(crate) fn new(
         mut parts: Vec<Part>,
         options: CommitOptions,
-        behind: Vec<Arc<Self>>,
+        predecessors: Vec<Arc<Self>>,
     ) -> Arc<Self> {
         let parts = match (parts.pop(), parts.is_empty()) {
             (None, _) => Parts::None,
-            (Some(one), true) => Parts::One(one),
+            (Some(part), true) => Parts::One(part),
             (Some(last), false) => {
                 parts.push(last);
                 Parts::Many(parts)
             }
         };
-        Self::with(parts, options, Behind::Many(behind))
+        Self::with(parts, options, Predecessors::Many(predecessors))
     }
 
-    /// A commit of one stream, behind the one that it has under way, if any.
+    /// Returns a commit of one stream, after the stream's commit in flight, if any.
     pub(crate) fn of_one(
         part: Option<Part>,
         options: CommitOptions,
-        behind: Option<Arc<Self>>,
+        predecessors: Option<Arc<Self>>,
     ) -> Arc<Self> {
-        let behind = behind.map_or(Behind::None, Behind::One);
-        Self::with(part.map_or(Parts::None, Parts::One), options, behind)
+        let predecessors = predecessors.map_or(Predecessors::None, Predecessors::One);
+        Self::with(part.map_or(Parts::None, Parts::One), options, predecessors)
     }
 
-    fn with(parts: Parts, options: CommitOptions, behind: Behind) -> Arc<Self> {
-        let state = State { behind, ..State::default() };
+    fn with(parts: Parts, options: CommitOptions, predecessors: Predecessors) -> Arc<Self> {
+        let state = State { predecessors, ..State::default() };
         Arc::new(Self {
             parts,
             durability: options.durability.unwrap_or_default(),
             expect: options.expect,
             id: options.id,
             proof: options.proof,
+            rolls: options.rolls,
             state: Mutex::new(state),
             ready: Condvar::new(),
-            bell: AtomicUsize::new(NO_BELL),
-            settled: AtomicBool::new(false),
+            event_count: AtomicUsize::new(NO_EVENT_COUNT),
+            settled: AtomicU8::new(OPEN),
+            process: process(),
         })
     }
 
@@ -215,128 +252,146 @@ impl Pending {
         }
     }
 
-    /// Which of the parts comes first in a commit.
+    /// Returns the index of the part that comes first in the commit.
     pub(crate) fn first_in_order(&self) -> usize {
         let parts = self.parts().iter().enumerate();
         parts.min_by_key(|(_, part)| part.stream).map_or(0, |(nth, _)| nth)
     }
 
-    /// The commit succeeded: gives the ring of `stream` its buffer back, unless somebody else still holds
-    /// the commit.
-    pub(crate) fn reclaim(self: Arc<Self>, stream: StreamId, ring: &mut Ring) {
+    /// Returns the buffer of the nth part to its ring after a successful commit, unless another
+    /// owner still holds the commit.
+    pub(crate) fn reclaim(self: Arc<Self>, nth: usize, ring: &mut Ring) {
         match Arc::try_unwrap(self) {
             Ok(alone) => {
-                for part in alone.into_parts().filter(|part| part.stream == stream) {
-                    ring.recycle(part.filled);
-                }
+                alone.into_part(nth).into_iter().for_each(|part| ring.recycle(part.filled));
             }
             Err(shared) => {
-                for part in shared.parts().iter().filter(|part| part.stream == stream) {
-                    ring.forget(&part.filled);
-                }
+                shared.parts().get(nth).into_iter().for_each(|part| ring.forget(&part.filled));
             }
         }
     }
 
-    fn into_parts(self) -> impl Iterator<Item = Part> {
-        let (one, many) = match self.parts {
-            Parts::None => (None, Vec::new()),
-            Parts::One(part) => (Some(part), Vec::new()),
-            Parts::Many(parts) => (None, parts),
-        };
-        one.into_iter().chain(many)
+    fn into_part(mut self, nth: usize) -> Option<Part> {
+        match std::mem::replace(&mut self.parts, Parts::None) {
+            Parts::One(part) if nth == 0 => Some(part),
+            Parts::Many(mut parts) if nth < parts.len() => Some(parts.swap_remove(nth)),
+            _ => None,
+        }
     }
 
     pub(super) fn bytes(&self) -> u64 {
         self.parts().iter().map(Part::bytes).sum()
     }
 
-    /// Whether the outcome is known.
+    /// Returns true if the outcome is known.
     pub(super) fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire)
+        self.settled.load(Ordering::Acquire) != OPEN
     }
 
-    /// `None` while the commit is under way, then whether it failed.
+    /// Returns true in a fork of the process that submitted it: there its lock may be held for
+    /// ever.
+    pub(super) fn is_other_process(&self) -> bool {
+        self.process != process()
+    }
+
+    /// Returns `None` during the commit, then whether it failed.
     pub(crate) fn failed(&self) -> Option<bool> {
-        self.is_settled().then(|| matches!(self.lock().outcome, Some(Err(_))))
+        match self.settled.load(Ordering::Acquire) {
+            OPEN => None,
+            settled => Some(settled == FAILED),
+        }
     }
 
-    /// The failure of a commit that this one stands behind, if one failed. Forgets those commits.
+    /// Returns the failure of an earlier commit of the same streams, if one failed. Forgets those
+    /// commits.
     pub(crate) fn failure_before(&self) -> Option<Error> {
-        let behind = std::mem::take(&mut self.lock().behind);
-        behind.as_slice().iter().find_map(|before| match &before.lock().outcome {
+        let predecessors = std::mem::take(&mut self.lock().predecessors);
+        predecessors.as_slice().iter().find_map(|before| match &before.lock().outcome {
+            // The caller discards the events that `AlreadyCommitted` names; this commit holds new
+            // ones.
+            Some(Err(error))
+                if matches!(error.kind(), ErrorKind::AlreadyCommitted { .. })
+                    && !broken(Sabotage::InheritOutcome) =>
+            {
+                Some(Error::new(ErrorKind::Aborted, "commit").because(error.to_string()))
+            }
             Some(Err(error)) => Some(error.clone()),
             _ => None,
         })
     }
 
-    /// Decides the outcome, once. Whoever waits is woken later, by [`Pending::wake`].
+    /// Decides the outcome, once, and drops the earlier commits. [`Pending::wake`] wakes the
+    /// waiters later.
     pub(crate) fn settle(&self, outcome: Result<Commit>) {
         let mut state = self.lock();
         if state.outcome.is_none() {
+            let settled = if outcome.is_ok() { COMMITTED } else { FAILED };
             state.outcome = Some(outcome);
-            self.settled.store(true, Ordering::Release);
+            self.settled.store(settled, Ordering::Release);
         }
+        let predecessors = std::mem::take(&mut state.predecessors);
+        drop(state);
+        drop(predecessors);
     }
 
-    /// Whoever waits here waits for this bell, with others. Said before anybody waits.
-    pub(super) fn share(&self, bell: usize) {
-        self.bell.store(bell, Ordering::Relaxed);
+    /// Lets its waiter share an event count with others. Called before any thread waits.
+    pub(super) fn share(&self, event_count: usize) {
+        self.event_count.store(event_count, Ordering::Relaxed);
     }
 
-    /// Which of the bells that is.
-    fn bell<'a>(&self, bells: &'a [Bell]) -> Option<&'a Bell> {
-        bells.get(self.bell.load(Ordering::Relaxed))
+    fn event_count<'a>(&self, event_counts: &'a [EventCount]) -> Option<&'a EventCount> {
+        event_counts.get(self.event_count.load(Ordering::Relaxed))
     }
 
-    /// Wakes the thread that waits here, unless it waits for a bell. That bell, and the task that is to be woken.
+    /// Wakes the waiter, unless it sleeps on an event count. Returns the index of that event count,
+    /// and the waker of the task to be woken.
     pub(super) fn wake(&self) -> (Option<usize>, Option<Waker>) {
         let mut state = self.lock();
         let waker = state.waker.take();
         let waiting = state.waiting;
         drop(state);
-        let bell = self.bell.load(Ordering::Relaxed);
-        if waiting && bell == NO_BELL {
+        let event_count = self.event_count.load(Ordering::Relaxed);
+        if waiting && event_count == NO_EVENT_COUNT {
             self.ready.notify_all();
         }
-        (Some(bell).filter(|bell| waiting && *bell != NO_BELL), waker)
+        (Some(event_count).filter(|event_count| waiting && *event_count != NO_EVENT_COUNT), waker)
     }
 
-    /// Lets a thread that waits here look whether it can lead. False: no thread waits.
-    pub(super) fn nudge(&self, bells: &[Bell]) -> bool {
+    /// Wakes the waiter so that it tries to lead. Returns false if no thread waits.
+    pub(super) fn wake_to_lead(&self, event_counts: &[EventCount]) -> bool {
         let mut state = self.lock();
         let could = state.waiting && state.outcome.is_none();
         if could {
-            state.nudged = true;
+            state.may_lead = true;
             drop(state);
-            match self.bell(bells) {
-                Some(bell) => bell.ring(),
+            match self.event_count(event_counts) {
+                Some(event_count) => event_count.ring(),
                 None => self.ready.notify_all(),
             }
         }
         could
     }
 
-    /// Waits until the outcome is known, or until somebody else thinks that this thread could lead.
-    pub(super) fn wait(&self, bells: &[Bell]) {
-        let Some(bell) = self.bell(bells) else {
+    /// Waits until the outcome is known, or until this thread should try to lead.
+    pub(super) fn wait(&self, event_counts: &[EventCount]) {
+        let Some(event_count) = self.event_count(event_counts) else {
             let mut state = self.lock();
-            while !state.is_told() {
-                state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            while !state.is_woken() {
+                state = self.ready.wait(state);
             }
-            state.nudged = false;
+            state.may_lead = false;
             return;
         };
         loop {
-            let heard = bell.rings();
+            let heard = event_count.rings();
             let mut state = self.lock();
-            if state.is_told() {
-                state.nudged = false;
+            if state.is_woken() {
+                state.may_lead = false;
                 return;
             }
             drop(state);
-            let heard = if broken(Sabotage::ListenLate) { bell.rings() } else { heard };
-            bell.wait(heard);
+            let heard = if broken(Sabotage::ListenLate) { event_count.rings() } else { heard };
+            event_count.wait(heard);
         }
     }
 
@@ -344,7 +399,41 @@ impl Pending {
         if self.is_settled() { self.lock().outcome.clone() } else { None }
     }
 
+    /// Records that the ticket was dropped before its outcome was reported. Returns the failure
+    /// that this hides, if it is known.
+    pub(super) fn drop_ticket(&self) -> Option<Error> {
+        let mut state = self.lock();
+        state.dropped = state.outcome.is_none();
+        state.outcome.as_ref()?.as_ref().err().cloned()
+    }
+
+    /// Returns the failure of a commit whose ticket was dropped earlier.
+    pub(super) fn hidden_failure(&self) -> Option<Error> {
+        let state = self.lock();
+        let outcome = state.outcome.as_ref().filter(|_| state.dropped);
+        outcome?.as_ref().err().cloned()
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
+    }
+
+    /// Takes the earlier commits out.
+    fn take_predecessors(&mut self) -> Predecessors {
+        let state = self.state.get_mut();
+        std::mem::take(&mut state.predecessors)
+    }
+}
+
+impl Drop for Pending {
+    /// Drops earlier commits one by one, so that the call stack does not grow with their number.
+    fn drop(&mut self) {
+        let mut left = Vec::new();
+        self.take_predecessors().move_to(&mut left);
+        while let Some(before) = left.pop() {
+            if let Some(mut before) = Arc::into_inner(before) {
+                before.take_predecessors().move_to(&mut left);
+            }
+        }
     }
 }

@@ -1,81 +1,92 @@
-//! Who leads: the commits that wait, and the writer that one of the waiting takes.
+//! The queue of a log: commits that wait for a leader, and the writer that a leader takes.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::gather::Gather;
-use super::{Lead, Pending, Ticket};
+use super::group_delay::GroupDelay;
+use super::{GroupWriter, Pending, Ticket};
 use crate::error::{Error, ErrorKind};
+use crate::failures::{BackgroundTask, Failures};
+use crate::options::CommitOptions;
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Bell, Condvar, JoinHandle, Mutex, MutexGuard, spawn, thread};
+use crate::sync::{Condvar, EventCount, Mutex, MutexGuard, OwnThread, spawn};
 
-/// A group stops growing at so many bytes, so that the first of it does not wait for the last.
+/// Size at which a group stops growing, so that its first commit does not wait for its last.
 const GROUP_BYTES_MAX: u64 = 8 << 20;
-/// A few, so that those who were woken are gone before others wait for the same bell; if not, some are woken for nothing.
-const BELLS: usize = 4;
+/// Number of event counts that groups take in turn. With several, the waiters of a group have
+/// usually left before a later group reuses theirs; if not, some wake-ups are spurious.
+const EVENT_COUNTS: usize = 4;
 
-/// The commits that wait for a leader, and the writer that makes one.
+/// Commits that wait for a leader, and the writer.
 #[derive(Debug)]
 pub(crate) struct Queue<W> {
     inner: Mutex<Inner<W>>,
-    /// How many commits are queued, to look at without the lock.
+    /// Number of queued commits, readable without the lock.
     queued: AtomicUsize,
-    /// For these wait the threads of a group, but for the first, who leads if need be. Each group has the next one.
-    bells: [Bell; BELLS],
-    wake_server: Condvar,
-    /// Told whenever the writer comes back, once the log is closing.
+    /// Event counts on which the waiters of a group sleep, except its first: it sleeps alone,
+    /// because it may have to lead. Each group takes the next event count.
+    event_counts: [EventCount; EVENT_COUNTS],
+    wake_commit_thread: Condvar,
+    /// Notified whenever the writer comes back, once the log is closing.
     writer_back: Condvar,
-    /// The log may have a thread of its own.
+    /// True if the log may have a thread of its own.
     may_spawn: bool,
+    failures: Option<Arc<Failures>>,
 }
 
 #[derive(Debug)]
 struct Inner<W> {
     forming: VecDeque<Arc<Pending>>,
-    /// Here unless somebody leads.
+    /// `None` while a thread leads.
     writer: Option<Box<W>>,
-    /// The log's own thread has been asked to lead. Without one: whoever leads goes on with the rest.
-    asked: bool,
+    /// The commit thread is to lead. Without that thread, the current leader continues with the
+    /// rest.
+    requested: bool,
     closed: bool,
-    /// Whoever closed the log has the writer, for good.
+    /// The closing thread has taken the writer for good.
     ended: bool,
-    gather: Gather,
-    /// The bell of those who come now.
-    bell: usize,
-    server: Option<JoinHandle<()>>,
-    /// An empty vector that has its memory already.
+    delay: GroupDelay,
+    /// Event count of the group that forms now.
+    event_count: usize,
+    commit_thread: Option<OwnThread>,
+    /// Empty vectors, kept for their memory.
     spare_group: Vec<Arc<Pending>>,
+    spare_wakers: Vec<Waker>,
 }
 
-impl<W: Lead> Queue<W> {
+impl<W: GroupWriter> Queue<W> {
     pub(crate) fn new(writer: Box<W>) -> Arc<Self> {
         let may_spawn = writer.allows_threads();
+        let failures = writer.failures();
         let inner = Inner {
             forming: VecDeque::new(),
             writer: Some(writer),
-            asked: false,
+            requested: false,
             closed: false,
             ended: false,
-            gather: Gather::default(),
-            bell: 0,
-            server: None,
+            delay: GroupDelay::default(),
+            event_count: 0,
+            commit_thread: None,
             spare_group: Vec::new(),
+            spare_wakers: Vec::new(),
         };
         Arc::new(Self {
             inner: Mutex::new(inner),
             queued: AtomicUsize::new(0),
-            bells: Default::default(),
-            wake_server: Condvar::new(),
+            event_counts: Default::default(),
+            wake_commit_thread: Condvar::new(),
             writer_back: Condvar::new(),
             may_spawn,
+            failures,
         })
     }
 
-    /// Queues a commit. It is led for when its ticket is waited for, awaited or dropped, or by
-    /// whoever leads next.
+    /// Queues a commit. A leader takes it when its ticket is waited for, awaited or dropped, or
+    /// together with another commit.
     pub(crate) fn submit(self: &Arc<Self>, pending: Arc<Pending>) -> Ticket
     where
         W: Sync,
@@ -86,28 +97,38 @@ impl<W: Lead> Queue<W> {
             pending.settle(Err(Error::new(ErrorKind::Closed, "commit")));
         } else {
             if !inner.forming.is_empty() {
-                pending.share(inner.bell);
+                pending.share(inner.event_count);
             }
             inner.forming.push_back(Arc::clone(&pending));
             self.queued.store(inner.forming.len(), Ordering::Relaxed);
         }
-        Ticket::new(pending, Arc::clone(self) as Arc<dyn Serve>)
+        Ticket::new(pending, Arc::clone(self) as Arc<dyn TicketQueue>)
     }
 
-    /// Takes the writer and the next group, if nobody leads and somebody is queued.
-    pub(super) fn try_lead(&self) -> Option<Leading<'_, W>> {
+    /// Returns the ticket of a commit that is refused at once.
+    pub(crate) fn refuse(self: &Arc<Self>, error: Error) -> Ticket
+    where
+        W: Sync,
+    {
+        let pending = Pending::new(Vec::new(), CommitOptions::new(), Vec::new());
+        pending.settle(Err(error));
+        Ticket::new(pending, Arc::clone(self) as Arc<dyn TicketQueue>)
+    }
+
+    /// Takes the writer and the next group, unless another thread leads or the queue is empty.
+    pub(super) fn try_lead(&self) -> Option<Leadership<'_, W>> {
         let mut inner = self.lock();
         if inner.forming.is_empty() {
             return None;
         }
         let writer = inner.writer.take()?;
         let queued = inner.forming.len();
-        if let Some(wait) = inner.gather.wait_for(queued) {
+        if let Some(wait) = inner.delay.wait_for(queued) {
             drop(inner);
             let took = wait.until(|| self.queued.load(Ordering::Relaxed));
             inner = self.lock();
             let queued = inner.forming.len();
-            inner.gather.waited(&wait, queued, took);
+            inner.delay.waited(&wait, queued, took);
         }
         let mut group = std::mem::take(&mut inner.spare_group);
         let mut bytes = 0;
@@ -119,94 +140,103 @@ impl<W: Lead> Queue<W> {
             group.extend(inner.forming.pop_front());
         }
         self.queued.store(inner.forming.len(), Ordering::Relaxed);
-        inner.bell = (inner.bell + 1) % BELLS;
+        inner.event_count = (inner.event_count + 1) % EVENT_COUNTS;
         let began = Instant::now();
-        Some(Leading { queue: self, writer: Some(writer), group, began, finished: false })
+        Some(Leadership { queue: self, writer: Some(writer), group, began, finished: false })
     }
 
-    /// Gives the writer back, lets the next leader start, and wakes whoever the group was for. True: the
-    /// caller has to lead for what is left.
+    /// Returns the writer, lets the next leader start, and wakes the waiters of the group. Returns
+    /// true if the caller must lead for the rest.
     fn hand_over(&self, writer: Box<W>, mut group: Vec<Arc<Pending>>, took: Duration) -> bool {
+        // Before the writer is back: a closed log has recorded all its failures.
+        let failed = group.iter().filter(|pending| pending.failed() == Some(true));
+        failed
+            .filter_map(|pending| pending.hidden_failure())
+            .for_each(|error| self.note_failure(error));
         let mut inner = self.lock();
         let queued = inner.forming.len();
-        inner.gather.ended(group.len(), queued, took);
+        inner.delay.ended(group.len(), queued, took);
         inner.writer = Some(writer);
         let more = !inner.forming.is_empty() && !broken(Sabotage::TellNobody);
-        let left = more && !inner.forming.iter().any(|pending| pending.nudge(&self.bells));
-        let served = inner.server.is_some();
-        if left && served {
-            self.wake_server.notify_one();
+        let left =
+            more && !inner.forming.iter().any(|pending| pending.wake_to_lead(&self.event_counts));
+        let has_thread = inner.commit_thread.is_some();
+        if left && has_thread {
+            self.wake_commit_thread.notify_one();
         }
-        // Without the log's own thread, what is queued and not waited for is either merely kept, and whoever
-        // waits for, awaits or drops one of these tickets finds the writer here; or it was asked for.
-        inner.asked = more && (inner.asked || left && served);
-        let asked = left && !served && inner.asked;
+        // Without the commit thread, a queued commit without a waiter is either just kept, and its
+        // thread will find the writer here, or its start was requested.
+        inner.requested = more && (inner.requested || left && has_thread);
+        let must_lead = left && !has_thread && inner.requested;
         if inner.closed {
             self.writer_back.notify_all();
         }
+        let mut wakers = std::mem::take(&mut inner.spare_wakers);
         drop(inner);
-        let mut waited_for = [false; BELLS];
+        let mut waited_for = [false; EVENT_COUNTS];
         for pending in &group {
-            let (bell, waker) = pending.wake();
-            if let Some(is_waited_for) = bell.and_then(|bell| waited_for.get_mut(bell)) {
+            let (event_count, waker) = pending.wake();
+            if let Some(is_waited_for) =
+                event_count.and_then(|event_count| waited_for.get_mut(event_count))
+            {
                 *is_waited_for = true;
             }
-            if let Some(waker) = waker {
-                // A waker is the program's code. If it panics, the others of the group still have to be woken,
-                // and whoever leads goes on: the panic is the waker's, not the commit's.
-                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-            }
+            wakers.extend(waker);
         }
-        let bells = self.bells.iter().zip(waited_for);
-        bells.filter(|(_, is_waited_for)| *is_waited_for).for_each(|(bell, _)| bell.ring());
+        let event_counts = self.event_counts.iter().zip(waited_for);
+        event_counts
+            .filter(|(_, is_waited_for)| *is_waited_for)
+            .for_each(|(event_count, _)| event_count.ring());
+        // Wakers are foreign code and may do anything, for example close the log and wait for its
+        // threads. They run last. If one panics, the others still run and this thread keeps
+        // leading: the panic is the waker's, not the commit's.
+        for waker in wakers.drain(..) {
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
         group.clear();
-        self.lock().spare_group = group;
-        asked
+        let mut inner = self.lock();
+        (inner.spare_group, inner.spare_wakers) = (group, wakers);
+        must_lead
     }
 
-    /// The log's own thread: leads whenever it is asked, until the log closes.
-    fn serve(&self) {
+    /// Body of the commit thread: leads on request until the log closes.
+    fn run_commit_thread(&self) {
         let mut inner = self.lock();
         loop {
-            if inner.asked {
-                inner.asked = false;
+            if inner.requested {
+                inner.requested = false;
                 drop(inner);
-                while let Some(leading) = self.try_lead() {
-                    // A panic has poisoned the log by now; those who come later have to be told so.
-                    let _ = catch_unwind(AssertUnwindSafe(|| leading.run()));
+                while let Some(leadership) = self.try_lead() {
+                    // A panic has poisoned the log by now; later commits must learn of it.
+                    let _ = catch_unwind(AssertUnwindSafe(|| leadership.run()));
                 }
                 inner = self.lock();
             } else if inner.closed {
                 return;
             } else {
-                inner = self.wake_server.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                inner = self.wake_commit_thread.wait(inner);
             }
         }
     }
 
-    /// Lets no more commits in, leads for those that are queued, and returns the writer; to the first
-    /// who asks.
+    /// Rejects new commits, leads for the queued ones, and returns the writer to the first caller.
     pub(crate) fn close(&self) -> Option<Box<W>> {
-        let server = {
+        let commit_thread = {
             let mut inner = self.lock();
             inner.closed = true;
-            inner.server.take()
+            inner.commit_thread.take()
         };
-        self.wake_server.notify_one();
-        if let Some(server) = server
-            && server.thread().id() != thread::current().id()
-        {
-            let _ = server.join();
-        }
+        self.wake_commit_thread.notify_one();
+        commit_thread.into_iter().for_each(OwnThread::join);
         loop {
             while !broken(Sabotage::LeaveQueue)
-                && let Some(leading) = self.try_lead()
+                && let Some(leadership) = self.try_lead()
             {
-                leading.run();
+                leadership.run();
             }
             let mut inner = self.lock();
             while inner.writer.is_none() && !inner.ended {
-                inner = self.writer_back.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                inner = self.writer_back.wait(inner);
             }
             if inner.ended || inner.forming.is_empty() || broken(Sabotage::LeaveQueue) {
                 inner.ended = true;
@@ -216,22 +246,35 @@ impl<W: Lead> Queue<W> {
         }
     }
 
+    fn note_failure(&self, error: Error) {
+        if let Some(failures) = &self.failures {
+            failures.fails(BackgroundTask::Commit, error);
+        }
+    }
+
+    /// Returns the number of commits that wait for a leader.
+    #[cfg(all(test, feature = "sim"))]
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner<W>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 
-/// Somebody who leads. If it panics, the log is poisoned and nobody waits for ever.
-pub(super) struct Leading<'a, W: Lead> {
+/// The right to lead one group. If the leader panics, the log is poisoned and every waiter is
+/// woken.
+pub(super) struct Leadership<'a, W: GroupWriter> {
     queue: &'a Queue<W>,
     writer: Option<Box<W>>,
     group: Vec<Arc<Pending>>,
     began: Instant,
-    /// The writer came back. (A thread that unwinds for another reason may lead as well.)
+    /// The writer returned. Tells a panic of the writer from an unrelated unwinding of this thread.
     finished: bool,
 }
 
-impl<W: Lead> Leading<'_, W> {
+impl<W: GroupWriter> Leadership<'_, W> {
     fn run(mut self) {
         self.lead();
     }
@@ -243,7 +286,7 @@ impl<W: Lead> Leading<'_, W> {
         self.finished = true;
     }
 
-    /// Gives the writer back. True: somebody has to lead for what is left.
+    /// Returns the writer to the queue. Returns true if a thread must lead for the rest.
     fn finish(&mut self) -> bool {
         let Some(mut writer) = self.writer.take() else {
             return false;
@@ -258,53 +301,59 @@ impl<W: Lead> Leading<'_, W> {
     }
 }
 
-impl<W: Lead> Drop for Leading<'_, W> {
+impl<W: GroupWriter> Drop for Leadership<'_, W> {
     fn drop(&mut self) {
         let mut left = self.finish();
         while left && let Some(mut next) = self.queue.try_lead() {
-            // A panic has poisoned the log by now; those who come later have to be told so.
+            // A panic has poisoned the log by now; later commits must learn of it.
             let _ = catch_unwind(AssertUnwindSafe(|| next.lead()));
             left = next.finish();
         }
     }
 }
 
-/// The queue, as a ticket sees it.
-pub(super) trait Serve: Send + Sync {
-    /// Leads one group on this thread, if nobody else does.
+/// View of the queue for tickets.
+pub(super) trait TicketQueue: Send + Sync {
+    /// Leads one group on this thread, unless another thread leads.
     fn lead_here(&self) -> bool;
-    /// Lets the log's own thread lead.
-    fn ask_server(self: Arc<Self>);
-    /// What those wait for who wait together.
-    fn bells(&self) -> &[Bell];
+    /// Asks the commit thread to lead.
+    fn ask_commit_thread(self: Arc<Self>);
+    /// Returns the event counts shared by the waiters of each group.
+    fn event_counts(&self) -> &[EventCount];
+    /// Records the failure of a commit whose ticket was dropped.
+    fn note(&self, error: Error);
 }
 
-impl<W: Lead + Sync> Serve for Queue<W> {
+impl<W: GroupWriter + Sync> TicketQueue for Queue<W> {
     fn lead_here(&self) -> bool {
-        self.try_lead().map(Leading::run).is_some()
+        self.try_lead().map(Leadership::run).is_some()
     }
 
-    fn bells(&self) -> &[Bell] {
-        &self.bells
+    fn event_counts(&self) -> &[EventCount] {
+        &self.event_counts
     }
 
-    fn ask_server(self: Arc<Self>) {
+    fn note(&self, error: Error) {
+        self.note_failure(error);
+    }
+
+    fn ask_commit_thread(self: Arc<Self>) {
         let mut inner = self.lock();
-        if inner.forming.is_empty() || inner.asked || inner.closed {
+        if inner.forming.is_empty() || inner.requested || inner.closed {
             return;
         }
-        inner.asked = true;
-        if inner.server.is_some() {
-            self.wake_server.notify_one();
+        inner.requested = true;
+        if inner.commit_thread.is_some() {
+            self.wake_commit_thread.notify_one();
             return;
         }
         let queue = Arc::clone(&self);
-        match self.may_spawn.then(|| spawn("amberlog-commit", move || queue.serve())) {
-            Some(Ok(server)) => inner.server = Some(server),
+        match self.may_spawn.then(|| spawn("amberlog-commit", move || queue.run_commit_thread())) {
+            Some(Ok(commit_thread)) => inner.commit_thread = Some(commit_thread),
             None | Some(Err(_)) => {
-                // No thread to be had. If somebody leads, they go on with this; if nobody does, better to
-                // make this one wait than to leave the commit undone.
-                inner.asked = !broken(Sabotage::ForgetWhoAsked);
+                // No thread is available. A current leader continues with this commit; without one,
+                // this caller has to wait, or the commit would never start.
+                inner.requested = !broken(Sabotage::ForgetWhoAsked);
                 drop(inner);
                 self.lead_here();
             }

@@ -1,44 +1,68 @@
-//! The ticket: what the program holds of a commit under way.
+//! The ticket: a program's handle on a commit in progress.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::queue::Serve;
+use super::queue::TicketQueue;
 use super::{Commit, Pending};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::CommitOptions;
 use crate::sabotage::{Sabotage, broken};
 
-/// A commit under way. Wait for it, await it on any executor, or drop it: it happens all the same.
+/// Commit in progress. Wait for it, await it on any executor, or drop it: the commit is attempted
+/// in any case.
 ///
-/// A commit starts when somebody waits for it, awaits it, drops its ticket or says [`Ticket::start`], or
-/// together with another commit of the same log; a ticket that is merely kept starts nothing.
+/// A commit starts when a caller waits for its ticket, awaits it, drops it or calls
+/// [`Ticket::start`], or together with another commit of the same log. A ticket that is merely kept
+/// starts nothing.
+///
+/// Dropping a ticket drops its error. If the commit fails, its events return to their handle's
+/// ring, in memory only, and are lost once the handle is dropped. The failure is recorded in
+/// [`crate::Log::background_errors`] as [`crate::maintenance::BackgroundTask::Commit`], even if it
+/// was known before the ticket was dropped, unless [`Ticket::wait`] or a poll had returned it.
 #[must_use = "a ticket says whether the commit succeeded"]
 pub struct Ticket {
     pending: Arc<Pending>,
-    queue: Option<Arc<dyn Serve>>,
+    queue: Option<Arc<dyn TicketQueue>>,
 }
 
 impl Ticket {
-    pub(super) fn new(pending: Arc<Pending>, queue: Arc<dyn Serve>) -> Self {
+    pub(super) fn new(pending: Arc<Pending>, queue: Arc<dyn TicketQueue>) -> Self {
         Self { pending, queue: Some(queue) }
     }
 
-    /// A ticket whose outcome is decided already.
+    /// Returns a ticket whose outcome is already known.
     pub(crate) fn settled(pending: Arc<Pending>) -> Self {
         Self { pending, queue: None }
     }
 
-    /// Waits until the commit is as durable as it asked to be. The first to wait does the writing, for
-    /// itself and for everybody queued: a lone writer pays the disk and nothing else.
+    /// Returns a ticket for a commit that is refused in a fork of the process.
+    pub(crate) fn failed(error: Error) -> Self {
+        let pending = Pending::new(Vec::new(), CommitOptions::new(), Vec::new());
+        pending.settle(Err(error));
+        Self::settled(pending)
+    }
+
+    /// Returns the error for a fork of the process that submitted the commit: only that process
+    /// learns the outcome.
+    fn other_process_error(&self) -> Option<Error> {
+        self.pending.is_other_process().then(|| Error::new(ErrorKind::OtherProcess, "commit"))
+    }
+
+    /// Waits until the commit is as durable as requested. The first waiter writes for itself and
+    /// for all queued commits: a lone writer pays for the disk and nothing else.
     ///
     /// # Errors
     ///
-    /// Whatever kept the commit from happening. The events are back in their rings, in order, unless the
-    /// log is [`crate::ErrorKind::Poisoned`]: then they are back too, but what the disk has is known only
-    /// after reopening.
+    /// The error that prevented the commit. The events are back in their rings, in order. After
+    /// [`crate::ErrorKind::Poisoned`] they are back as well, but reopening alone shows what the
+    /// disk holds. In a fork of the process: [`crate::ErrorKind::OtherProcess`].
     pub fn wait(mut self) -> Result<Commit> {
+        if let Some(error) = self.other_process_error() {
+            return Err(error);
+        }
         let queue = self.queue.take();
         {
             self.pending.lock().waiting = true;
@@ -50,20 +74,21 @@ impl Ticket {
             if queue.as_ref().is_some_and(|queue| queue.lead_here()) {
                 continue;
             }
-            self.pending.wait(queue.as_ref().map_or(&[], |queue| queue.bells()));
+            self.pending.wait(queue.as_ref().map_or(&[], |queue| queue.event_counts()));
         }
     }
 
-    /// Lets the log's own thread begin with the commit now, and returns at once.
+    /// Asks the log's commit thread to start the commit now, and returns at once.
     pub fn start(&self) {
         if let Some(queue) = &self.queue
             && !self.is_settled()
+            && !self.pending.is_other_process()
         {
-            Arc::clone(queue).ask_server();
+            Arc::clone(queue).ask_commit_thread();
         }
     }
 
-    /// Whether the commit is decided already.
+    /// Returns true if the outcome is known.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.pending.is_settled()
@@ -74,11 +99,18 @@ impl Future for Ticket {
     type Output = Result<Commit>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // Wakers are somebody else's code: none of it runs under the lock.
+        if let Some(error) = self.other_process_error() {
+            return Poll::Ready(Err(error));
+        }
+        // Wakers are foreign code: none of it runs under the lock.
         let waker = context.waker().clone();
         let mut state = self.pending.lock();
         if let Some(outcome) = &state.outcome {
-            return Poll::Ready(outcome.clone());
+            let outcome = outcome.clone();
+            drop(state);
+            // The outcome was reported: dropping the ticket hides nothing.
+            self.get_mut().queue = None;
+            return Poll::Ready(outcome);
         }
         if broken(Sabotage::LateWaker) {
             drop(state);
@@ -88,7 +120,7 @@ impl Future for Ticket {
         drop(state);
         drop(old);
         if let Some(queue) = &self.queue {
-            Arc::clone(queue).ask_server();
+            Arc::clone(queue).ask_commit_thread();
         }
         Poll::Pending
     }
@@ -96,10 +128,14 @@ impl Future for Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(queue) = self.queue.take()
-            && !self.is_settled()
-        {
-            queue.ask_server();
+        let Some(queue) = self.queue.take() else { return };
+        if self.pending.is_other_process() || self.pending.failed() == Some(false) {
+            return;
+        }
+        match self.pending.drop_ticket() {
+            Some(error) => queue.note(error),
+            None if self.is_settled() => {}
+            None => queue.ask_commit_thread(),
         }
     }
 }

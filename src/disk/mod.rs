@@ -1,174 +1,153 @@
-//! The seam to the operating system: a small positional trait, and what every implementation shares.
+//! Interface to the operating system: a small positional trait, and the code that every
+//! implementation shares.
 //!
-//! The only room with file system calls and `unsafe`. It knows directories, names and bytes, and
-//! nothing of what they mean. All paths are relative to the log's directory, with `/` between their
-//! parts; no absolute path is ever kept elsewhere (P14).
+//! The only module with file system calls and `unsafe`. It handles directories, names and bytes,
+//! and assigns them no meaning. All paths are relative to the log's directory, which is held open;
+//! `/` separates their parts. No absolute path is kept anywhere (P14).
 
+mod around;
+mod clock;
+mod dirs;
+mod lock;
+mod pinned;
+mod process;
 mod real;
 #[cfg(feature = "sim")]
 mod sim;
 
+use std::any::Any;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-pub(crate) use real::{RealDisk, process_id};
+pub(crate) use around::{Unread, is_out_of_files, read_around};
+pub(crate) use clock::EventClock;
+pub(crate) use lock::{HeldLock, Lock, LockGuard, lock, lock_file};
+pub(crate) use pinned::{Pin, Pinned};
+pub(crate) use process::{process_id, watch_forks};
+pub(crate) use real::RealDisk;
 #[cfg(feature = "sim")]
 pub use sim::{Fault, SimDisk};
 
 use crate::sabotage::{Sabotage, broken};
+use crate::types::Timestamp;
 
-/// What is copied or zeroed is so in pieces of this size.
+/// Size of the pieces in which bytes are copied or zeroed.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Bytes that stay where they are for as long as somebody holds them.
-pub(crate) type Pin = Arc<Pinned>;
-
-/// A mapping, or a buffer.
-pub(crate) enum Pinned {
-    Map(memmap2::Mmap),
-    Buffer(Vec<u8>),
-    /// And the file, which is open for as long.
-    #[cfg(feature = "sim")]
-    Simulated {
-        bytes: Arc<Vec<u8>>,
-        _open: Box<sim::SimFile>,
-    },
+/// Identifies a file independently of its names, as long as the file is open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Identity {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
 }
 
-impl Pinned {
-    /// The buffer, for another use; `None` for a mapping.
-    pub(crate) fn buffer(&mut self) -> Option<&mut Vec<u8>> {
-        match self {
-            Self::Buffer(buffer) => Some(buffer),
-            _ => None,
-        }
-    }
-}
-
-impl AsRef<[u8]> for Pinned {
-    #[inline]
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Map(map) => map,
-            Self::Buffer(buffer) => buffer,
-            #[cfg(feature = "sim")]
-            Self::Simulated { bytes, .. } => bytes,
-        }
-    }
-}
-
-impl Default for Pinned {
-    fn default() -> Self {
-        Self::Buffer(Vec::new())
-    }
-}
-
-/// Asks the processor to fetch bytes that are about to be read, and goes on. Of each page the first lines will do,
-/// for which it has to find the page: what follows it then sees coming by itself.
-pub(crate) fn prefetch(bytes: &[u8]) {
-    const LINES_AT_ONCE: usize = 4;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let page = 4096 - rest.as_ptr() as usize % 4096;
-        let (here, next) = rest.split_at(page.min(rest.len()));
-        here.chunks(64).take(LINES_AT_ONCE).for_each(prefetch_line);
-        rest = next;
-    }
-    bytes.rchunks(64).take(1).for_each(prefetch_line);
-}
-
-/// The same, for bytes of which only a few are read, each one known by the one before.
-pub(crate) fn prefetch_all(bytes: &[u8]) {
-    bytes.chunks(64).for_each(prefetch_line);
-}
-
-#[cfg(target_arch = "x86_64")]
-fn prefetch_line(line: &[u8]) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a prefetch of any address is no access; this one is inside a slice.
-    #[expect(unsafe_code, reason = "there is no safe way to say it")]
-    unsafe {
-        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn prefetch_line(_: &[u8]) {}
-
-/// The directory of one log.
-pub(crate) trait Disk: Send + Sync + Debug {
-    /// Makes the log's own directory, and those above it, private, their names durable.
+/// Directory of one log. Follows the directory itself when it is moved, not its path. Symbolic
+/// links below it are not followed.
+pub(crate) trait Disk: Any + Send + Sync + Debug {
+    /// Creates the log's own directory and its missing parents, private, with durable names.
+    /// Removes them again if it fails.
     fn create_root(&self) -> io::Result<()>;
-    /// Whether the log's directory is there. A plain file in its place is an error.
+    /// Returns true if the log's directory existed when it was opened, or was created since.
     fn root_exists(&self) -> io::Result<bool>;
-    /// Makes a directory, private. One that is there already will do.
+    /// Creates a private directory. Succeeds if it exists already.
     fn create_dir(&self, path: &str) -> io::Result<()>;
-    /// The names in a directory, in no order.
+    /// Removes a directory; fails if it is not empty.
+    fn remove_dir(&self, path: &str) -> io::Result<()>;
+    /// Returns the names in a directory, in no order.
     fn list(&self, path: &str) -> io::Result<Vec<OsString>>;
-    /// Makes a new file, private, for reading and writing. One that is there already is an error.
+    /// Creates a private file for reading and writing; fails if the name exists.
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens a file for reading only. What is no plain file is [`io::ErrorKind::InvalidInput`].
+    /// Opens a file for reading. Fails with [`io::ErrorKind::InvalidInput`] if it is not a plain
+    /// file.
     fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens a file for reading and writing. What is no plain file is [`io::ErrorKind::InvalidInput`].
+    /// Opens a file for reading and writing. Fails with [`io::ErrorKind::InvalidInput`] if it is
+    /// not a plain file.
     fn open_write(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Gives a file another name in the same log; an existing one of that name is an error.
+    /// Returns the identity of the file now at this path, or `None` if nothing is there. Does not
+    /// follow a link.
+    fn identity_at(&self, path: &str) -> io::Result<Option<Identity>>;
+    /// Renames a file within the log; fails if the new name exists.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// As [`Disk::rename`], in place of the file that has that name, if there is one: at every moment one of the
-    /// two has it.
+    /// Renames a file like [`Disk::rename`], but atomically replaces any file at the new name.
     fn replace(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Another directory of the same system, for files that the same people may read.
-    fn beside(&self, root: &Path) -> Arc<dyn Disk>;
-    /// Lets a file that never changes again be in another directory as well, without a copy of its bytes: as a
-    /// clone of its blocks, or under a second name. An error: there it has to be copied.
-    fn share(&self, from: &str, root: &Path, to: &str) -> io::Result<()>;
+    /// Returns true if a path leads to the log's directory or into it. Follows links and `..`; the
+    /// path need not exist yet.
+    fn holds(&self, path: &Path) -> io::Result<bool>;
+    /// Returns another directory of the same system, for files with the same permissions.
+    fn beside(&self, root: &Path) -> io::Result<Arc<dyn Disk>>;
+    /// Puts an immutable file into another directory as well, without copying its bytes: as a clone
+    /// of its blocks, or under a second name. On an error the caller has to copy it.
+    fn share(&self, from: &str, to: &dyn Disk, path: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Makes the names in a directory durable; the log's own directory is `""`.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
-    /// Takes the lock on a file, which is made if need be. Never waits.
-    fn lock(&self, path: &str) -> io::Result<Lock>;
-    /// Whether the log may use this disk from threads of its own. A simulation that is to be repeatable
-    /// says no: then everything happens on the caller's thread.
+    /// Fails with [`io::ErrorKind::FileTooLarge`] if this process may not create a file of this
+    /// length: a write beyond its limit (`RLIMIT_FSIZE`) would end the process by a signal. Files
+    /// check their own writes in the same way.
+    fn check_file_bytes(&self, bytes: u64) -> io::Result<()>;
+    /// Process id that a lock holder writes into the lock file.
+    fn holder(&self) -> Option<u32>;
+    /// Maximum number of files that this process may have open; `None` without a limit.
+    fn open_files_max(&self) -> Option<u64>;
+    /// Wall clock of the machine. It may jump in both directions, by any amount.
+    fn now(&self) -> Timestamp;
+    /// Time since some moment before the disk was opened. It never jumps, unlike the wall clock;
+    /// where the system allows it, it includes the time that the machine slept.
+    fn uptime(&self) -> Duration;
+    /// Returns true if events must be dated by [`Disk::now`], because this disk has its own time.
+    fn has_own_time(&self) -> bool {
+        false
+    }
+    /// Returns true if looking up names costs nothing. Then the log does it each time,
+    /// independently of any clock.
+    fn looks_are_free(&self) -> bool {
+        false
+    }
+    /// Returns true if the log may use this disk from its own threads. A repeatable simulation
+    /// returns false: then everything happens on the caller's thread.
     fn allows_threads(&self) -> bool {
         true
     }
 }
 
-/// What came of trying to lock.
-pub(crate) enum Lock {
-    /// Held until the guard is dropped, or the process dies.
-    Held(LockGuard),
-    /// Somebody else has it; their process id, when they left one.
-    Busy(Option<u32>),
-}
-
-/// Holds a lock for as long as it lives.
-pub(crate) type LockGuard = Box<dyn Send + Sync>;
-
-/// An open file.
+/// Open file.
 pub(crate) trait DiskFile: Send + Sync + Debug {
-    /// Its length in bytes.
+    /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Reads some bytes; 0 at the end.
+    /// Reads some bytes; returns 0 at the end.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes some bytes, gathered from the slices in order.
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
-    /// Cuts or extends the file; what is new reads as zeros.
+    /// Truncates or extends the file; new bytes read as zeros.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
-    /// Makes what was written through this file durable, and the length it needs.
+    /// Makes the bytes written through this file durable, and the length they need.
     fn sync_data(&self) -> io::Result<()>;
-    /// The file's bytes, in place. Only for files that are never cut again while somebody else has them open.
+    /// Maps the file's bytes. Only for files that are never truncated while another handle is open.
     fn map(&self) -> io::Result<Pin>;
-    /// Whether nobody can ever read the file any more but through this: it has no name, and nobody has it open or
-    /// mapped, in any process. False where that cannot be known. Whoever opens it in this moment finds no file.
+    /// Identity of the file.
+    fn identity(&self) -> Identity;
+    /// Number of names of the file, in any directory.
+    fn links(&self) -> io::Result<u64>;
+    /// Returns true if the file has a name.
+    fn has_name(&self) -> io::Result<bool> {
+        Ok(self.links()? > 0)
+    }
+    /// Locks the file until the guard is dropped. Returns `None` if it is locked already, here or
+    /// in another process.
+    fn lock(self: Arc<Self>) -> io::Result<Option<LockGuard>>;
+    /// Returns true if no other reader can ever reach the file: it has no name, and no other handle
+    /// or mapping exists in any process. Returns false where the system cannot tell. An open in the
+    /// same moment finds no file.
     fn is_forsaken(&self) -> bool;
 }
 
-/// Fills `bytes`, over interruptions and short reads; a file that ends before is an error.
+/// Fills `bytes`, across interruptions and short reads; fails if the file ends first.
 pub(crate) fn read_exact_at(file: &dyn DiskFile, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     match read_at_most(file, bytes, offset)? {
         read if read == bytes.len() => Ok(()),
@@ -176,7 +155,8 @@ pub(crate) fn read_exact_at(file: &dyn DiskFile, bytes: &mut [u8], offset: u64) 
     }
 }
 
-/// Fills `bytes` as far as the file goes, over interruptions and short reads.
+/// Fills `bytes` up to the end of the file, across interruptions and short reads. Returns the
+/// number of bytes read.
 pub(crate) fn read_at_most(
     file: &dyn DiskFile,
     bytes: &mut [u8],
@@ -194,7 +174,8 @@ pub(crate) fn read_at_most(
     Ok(read)
 }
 
-/// Writes all slices in a row, over interruptions and short writes; a write that takes nothing is an error.
+/// Writes all slices consecutively, across interruptions and short writes; a write of 0 bytes is an
+/// error.
 pub(crate) fn write_all_at(
     file: &dyn DiskFile,
     mut slices: &mut [IoSlice<'_>],
@@ -216,7 +197,7 @@ pub(crate) fn write_all_at(
     Ok(())
 }
 
-/// Copies the bytes of one file at `range` to another, or to the same, at `offset`.
+/// Copies the bytes of a file at `range` to another file, or to the same file, at `offset`.
 pub(crate) fn copy_at(
     from: &dyn DiskFile,
     range: Range<u64>,
@@ -232,6 +213,28 @@ pub(crate) fn copy_at(
         at += bytes.len() as u64;
     }
     Ok(())
+}
+
+/// Copies like [`copy_at`], but writes filler in place of unreadable bytes. Returns the number of
+/// those.
+pub(crate) fn copy_around(
+    from: &dyn DiskFile,
+    range: Range<u64>,
+    to: &dyn DiskFile,
+    offset: u64,
+) -> io::Result<u64> {
+    let mut piece = vec![0; PIECE_BYTES.min(range.end.saturating_sub(range.start)) as usize];
+    let mut at = range.start;
+    let mut unread = Unread::default();
+    while at < range.end {
+        let bytes = &mut piece[..PIECE_BYTES.min(range.end - at) as usize];
+        if read_around(from, bytes, at, &mut unread)? < bytes.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        write_all_at(to, &mut [IoSlice::new(bytes)], offset + (at - range.start))?;
+        at += bytes.len() as u64;
+    }
+    Ok(unread.ranges.iter().map(|range| range.end - range.start).sum())
 }
 
 /// Writes zeros over `from..to`, in pieces of at most a mebibyte.
@@ -253,11 +256,11 @@ mod tests {
 
     use super::*;
 
-    /// A file whose calls do what they are told, and note what they were asked.
+    /// File that follows a script and records its calls.
     #[derive(Debug, Default)]
     struct Scripted {
         bytes: Mutex<Vec<u8>>,
-        /// What the next calls do; then everything is done at once.
+        /// Behaviour of the next calls. Calls after the script succeed in full.
         script: Mutex<VecDeque<Does>>,
         calls: Mutex<Vec<(u64, usize)>>,
     }
@@ -265,7 +268,7 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Does {
         Interrupted,
-        /// At most so many bytes.
+        /// At most this number of bytes.
         Some(usize),
         Fails,
     }
@@ -279,14 +282,14 @@ mod tests {
             }
         }
 
-        /// How many of `asked` bytes this call does.
+        /// Returns the number of bytes of `asked` that this call transfers.
         fn call(&self, offset: u64, asked: usize) -> io::Result<usize> {
             self.calls.lock().expect("whole").push((offset, asked));
             match self.script.lock().expect("whole").pop_front() {
                 None => Ok(asked),
                 Some(Does::Some(most)) => Ok(asked.min(most)),
                 Some(Does::Interrupted) => Err(io::ErrorKind::Interrupted.into()),
-                Some(Does::Fails) => Err(io::Error::other("told to")),
+                Some(Does::Fails) => Err(io::Error::other("scripted")),
             }
         }
 
@@ -331,6 +334,18 @@ mod tests {
             Err(io::ErrorKind::Unsupported.into())
         }
 
+        fn identity(&self) -> Identity {
+            Identity { device: 0, inode: 0 }
+        }
+
+        fn links(&self) -> io::Result<u64> {
+            Ok(1)
+        }
+
+        fn lock(self: Arc<Self>) -> io::Result<Option<LockGuard>> {
+            Ok(None)
+        }
+
         fn is_forsaken(&self) -> bool {
             false
         }
@@ -346,7 +361,7 @@ mod tests {
     #[test]
     fn f11_interrupted_and_short_writes_go_on_where_they_stopped() {
         use Does::{Interrupted, Some};
-        // In the middle of a slice, at the end of one, over two, one byte.
+        // Stops in the middle of a slice, at its end, across two slices, and after one byte.
         let script = [Interrupted, Some(2), Some(1), Interrupted, Interrupted, Some(6), Some(1)];
         let file = Scripted::new(b"....", &script);
         write(&file, 4).expect("written");
@@ -374,10 +389,10 @@ mod tests {
     #[test]
     fn f11_an_error_ends_a_write_or_a_read_at_once() {
         let file = Scripted::new(b"0123456789", &[Does::Some(5), Does::Fails]);
-        assert_eq!(write(&file, 0).expect_err("told to").kind(), io::ErrorKind::Other);
+        assert_eq!(write(&file, 0).expect_err("scripted").kind(), io::ErrorKind::Other);
         assert_eq!(file.calls().len(), 2);
         let file = Scripted::new(b"0123456789", &[Does::Some(5), Does::Fails]);
-        let error = read_at_most(&file, &mut [0; 8], 0).expect_err("told to");
+        let error = read_at_most(&file, &mut [0; 8], 0).expect_err("scripted");
         assert_eq!((error.kind(), file.calls().len()), (io::ErrorKind::Other, 2));
     }
 
@@ -395,6 +410,17 @@ mod tests {
         let short = read_exact_at(&file, &mut bytes, 7).expect_err("too little");
         assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read_at_most(&file, &mut bytes, 99).expect("read"), 0, "behind the end");
+    }
+
+    /// F44: missing bytes of a file that shrank are an error; nothing is written in their place.
+    #[test]
+    fn f44_a_copy_of_a_file_that_became_shorter_fails() {
+        let from = Scripted::new(&[7; 100], &[]);
+        let to = Scripted::new(&[], &[]);
+        assert_eq!(copy_around(&from, 0..100, &to, 0).expect("copied"), 0);
+        let error = copy_around(&from, 0..101, &to, 100).expect_err("too little");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(to.len().expect("a length"), 100);
     }
 
     #[test]

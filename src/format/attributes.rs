@@ -1,48 +1,37 @@
-//! What a catalog batch says of its stream: a row of tagged values.
+//! Attributes in a catalog batch: a sequence of tagged values that describe its stream.
 
-use super::{attribute as layout, cold, label, parent, put, take, take_u32, take_u64};
+use super::{SEQ_MAX, attribute as layout, label, parent, put, take, take_u32, take_u64};
 use crate::types::StreamState;
 
-/// One thing said of a stream.
+/// One attribute of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Attribute<'a> {
-    /// The stream's name; none when empty.
+    /// Name of the stream; empty if it has none.
     Name(&'a str),
-    /// A label; it is taken away when there is no value.
+    /// Label of the stream; `None` as its value removes it.
     Label { key: &'a str, value: Option<&'a str> },
-    /// What the host keeps with the stream; nothing when empty.
+    /// Data that the host stores with the stream; empty if there is none.
     Data(&'a [u8]),
-    /// What may be done with the stream.
+    /// Lifecycle state of the stream.
     State(StreamState),
-    /// The first seq that is not forgotten.
+    /// First seq that was not trimmed.
     Start(u64),
-    /// What it was forked from, and where.
+    /// Origin of a fork: the parent stream and the seq at which it was forked.
     Parent { stream: [u8; 16], seq: u64 },
-    /// These seqs are in the archive file that has this length and this salt.
-    Cold(ColdSeqs),
-    /// Something that a newer version says and an older one may pass over.
+    /// Attribute of a newer version that this one may skip.
     Optional,
 }
 
-/// What moved to an archive file, and which file that is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ColdSeqs {
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) file_bytes: u64,
-    pub(crate) salt: u32,
-}
-
-/// Why a row of attributes could not be read to its end.
+/// Reason why a sequence of attributes could not be decoded to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AttributeError {
-    /// A tag that must be understood and is not.
+    /// Required attribute with an unknown tag.
     Unknown,
-    /// The bytes are no attributes.
+    /// Bytes that do not encode an attribute.
     Malformed,
 }
 
-/// The attributes in a catalog batch's bytes.
+/// Iterator over the attributes in the bytes of a catalog batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
@@ -66,7 +55,7 @@ impl<'a> Iterator for Attributes<'a> {
         if tag & layout::TAG_OPTIONAL != 0 {
             return Some(Ok(Attribute::Optional));
         }
-        if !(layout::TAG_NAME..=layout::TAG_COLD).contains(&tag) {
+        if !(layout::TAG_NAME..=layout::TAG_PARENT).contains(&tag) {
             return Some(Err(AttributeError::Unknown));
         }
         Some(decode(tag, value).ok_or(AttributeError::Malformed))
@@ -91,25 +80,25 @@ fn decode(tag: u16, value: &[u8]) -> Option<Attribute<'_>> {
             [2] => StreamState::Deleted,
             _ => return None,
         }),
-        layout::TAG_START => Attribute::Start(u64::from_le_bytes(value.try_into().ok()?)),
+        layout::TAG_START => Attribute::Start(seq(u64::from_le_bytes(value.try_into().ok()?))?),
         layout::TAG_PARENT if value.len() == parent::BYTES => Attribute::Parent {
             stream: take(value, &parent::STREAM),
-            seq: take_u64(value, &parent::SEQ),
+            seq: seq(take_u64(value, &parent::SEQ))?,
         },
-        layout::TAG_COLD if value.len() == cold::BYTES => Attribute::Cold(ColdSeqs {
-            start: take_u64(value, &cold::START),
-            end: take_u64(value, &cold::END),
-            file_bytes: take_u64(value, &cold::FILE_BYTES),
-            salt: take_u32(value, &cold::SALT),
-        }),
         _ => return None,
     })
 }
 
-/// Appends an attribute to a catalog batch's bytes.
+/// Returns the seq, or `None` if it is greater than any seq of a stream.
+fn seq(value: u64) -> Option<u64> {
+    (value <= SEQ_MAX).then_some(value)
+}
+
+/// Appends an attribute to the bytes of a catalog batch.
 pub(crate) fn put_attribute(attribute: &Attribute<'_>, bytes: &mut Vec<u8>) {
     let start = bytes.len();
-    bytes.resize(start + layout::BYTES, 0);
+    bytes.extend_from_slice(&[0; layout::BYTES]);
+    let value = bytes.len();
     let tag = match attribute {
         Attribute::Name(name) => {
             bytes.extend_from_slice(name.as_bytes());
@@ -142,17 +131,10 @@ pub(crate) fn put_attribute(attribute: &Attribute<'_>, bytes: &mut Vec<u8>) {
             bytes.extend_from_slice(&seq.to_le_bytes());
             layout::TAG_PARENT
         }
-        Attribute::Cold(seqs) => {
-            for number in [seqs.start, seqs.end, seqs.file_bytes] {
-                bytes.extend_from_slice(&number.to_le_bytes());
-            }
-            bytes.extend_from_slice(&seqs.salt.to_le_bytes());
-            layout::TAG_COLD
-        }
         Attribute::Optional => layout::TAG_OPTIONAL,
     };
-    let length = (bytes.len() - start - layout::BYTES) as u32;
-    let head = &mut bytes[start..start + layout::BYTES];
+    let length = bytes.len().saturating_sub(value) as u32;
+    let head = &mut bytes[start..value];
     put(head, &layout::TAG, &tag.to_le_bytes());
     put(head, &layout::LENGTH, &length.to_le_bytes());
 }
@@ -162,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_come_back_and_an_unknown_tag_is_told_from_damage() {
+    fn attributes_come_back_and_an_unknown_tag_is_not_damage() {
         let all = [
             Attribute::Name("Grüße"),
             Attribute::Name(""),
@@ -174,11 +156,10 @@ mod tests {
             Attribute::State(StreamState::Deleted),
             Attribute::Start(1 << 40),
             Attribute::Parent { stream: [3; 16], seq: 9 },
-            Attribute::Cold(ColdSeqs { start: 2, end: 1 << 33, file_bytes: 9_000, salt: 7 }),
             Attribute::Optional,
         ];
         let mut row = Vec::new();
-        all.iter().for_each(|one| put_attribute(one, &mut row));
+        all.iter().for_each(|attribute| put_attribute(attribute, &mut row));
         let back: Vec<_> = Attributes(&row).collect::<Result<_, _>>().expect("as written");
         assert_eq!(back, all);
         let mut name = Vec::new();
@@ -192,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_no_writer_makes_are_malformed() {
+    fn values_that_no_writer_writes_are_malformed() {
         for (tag, value) in [
             (layout::TAG_NAME, &b"\xff"[..]),
             (layout::TAG_LABEL, b"\x05\0key"),
@@ -200,8 +181,9 @@ mod tests {
             (layout::TAG_STATE, b"\x03"),
             (layout::TAG_STATE, b""),
             (layout::TAG_START, b"1234567"),
+            (layout::TAG_START, b"\0\0\0\0\0\0\0\x80"),
+            (layout::TAG_PARENT, b"a stream's id...\0\0\0\0\0\0\0\x80"),
             (layout::TAG_PARENT, b"too short"),
-            (layout::TAG_COLD, b"too short"),
         ] {
             let mut bytes = Vec::new();
             put_attribute(&Attribute::Data(value), &mut bytes);

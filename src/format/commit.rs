@@ -1,53 +1,25 @@
-//! The records between a segment's header and its footer: commits and the witness.
+//! Records between a segment's header and its footer: commits and the tail record.
 //!
-//! A commit is: header, directory (one batch header each), the batches' bytes, zeros up to the next
-//! multiple of eight, marker. Its checksum is a short chain: the header has its own, salted, so that its
-//! length is trusted before it is followed; the marker's covers the header's checksum and the directory; the
-//! directory holds the checksum of every batch's bytes. So one damaged batch never hides another, and
-//! bytes that another life of the file left behind never parse.
+//! A commit consists of a header, a directory (one batch header per batch), the batches' bytes,
+//! zeros up to the next multiple of eight, and a marker. Its checksums form a short chain. The
+//! header has its own salted checksum, so its length can be trusted before it is followed. The
+//! marker's checksum covers the header's checksum and the directory. The directory holds the
+//! checksum of every batch's bytes. Damage to one batch therefore hides no other, and bytes left
+//! behind by an earlier use of the file do not parse (`another_salt_never_parses`).
 //!
-//! The head of a record lies within one sector, so a power cut leaves all of it or nothing: of a torn commit
-//! the header can still be believed, and it says what was acknowledged before.
+//! The head of a record lies within one sector, so a power cut leaves all of it or nothing. The
+//! header of a torn commit can still be trusted, and it records the positions that were
+//! acknowledged before it.
 
+use super::kind::{BatchKind, has_seqs};
 use super::{
     COMMIT_BYTES_MAX, POSITION_MAX, SECTOR_BYTES, align_up, batch_header as batch, checksum,
-    commit_header as head, footer, is_zero, marker, put, take, take_u32, take_u64, witness,
+    commit_header as head, footer, is_zero, marker, put, tail_record, take, take_u32, take_u64,
 };
 use crate::sabotage::{Sabotage, broken};
+use crate::types::Timestamp;
 
-/// What a batch holds. Zero is reserved.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(u8)]
-pub(crate) enum BatchKind {
-    /// Attributes of the stream.
-    Catalog = 1,
-    /// How many events an overwriting ring dropped before the next batch.
-    Gap = 2,
-    /// Frames.
-    Events = 3,
-    /// The stream starts here with events that it shares with another.
-    Fork = 4,
-    /// What stood from here on is no part of the stream any more; a new generation starts.
-    Rewind = 5,
-    /// What the caller called this commit.
-    CommitId = 6,
-}
-
-impl BatchKind {
-    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            1 => Some(Self::Catalog),
-            2 => Some(Self::Gap),
-            3 => Some(Self::Events),
-            4 => Some(Self::Fork),
-            5 => Some(Self::Rewind),
-            6 => Some(Self::CommitId),
-            _ => None,
-        }
-    }
-}
-
-/// A batch that is to be written.
+/// Batch to be written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlannedBatch {
     pub(crate) stream: [u8; 16],
@@ -59,11 +31,21 @@ pub(crate) struct PlannedBatch {
     pub(crate) crc: u32,
 }
 
-/// A commit that is to be written. Batches are sorted by stream, then kind.
+/// Date of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct CommitDate {
+    /// Wall clock of the writer, unadjusted.
+    pub(crate) time: Timestamp,
+    /// The writer vouches for the time: no earlier commit that is vouched for has a later time,
+    /// unless a host reset the clock in between.
+    pub(crate) is_vouched: bool,
+}
+
+/// Commit to be written. Batches are sorted by stream, then kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CommitPlan<'a> {
     pub(crate) position: u64,
-    pub(crate) time_micros: u64,
+    pub(crate) date: CommitDate,
     pub(crate) acked: u64,
     pub(crate) durable: u64,
     pub(crate) salt: u32,
@@ -71,38 +53,50 @@ pub(crate) struct CommitPlan<'a> {
 }
 
 impl CommitPlan<'_> {
-    /// The bytes that the commit takes on disk.
+    /// Number of bytes that the commit takes on disk. Saturates: a saturated length exceeds any
+    /// commit.
     pub(crate) fn length(batches: &[PlannedBatch]) -> u64 {
-        let payload: u64 = batches.iter().map(|batch| batch.bytes).sum();
-        let directory = (head::BYTES + batches.len() * batch::BYTES) as u64;
-        align_up(directory + payload) + marker::BYTES as u64
+        let directory = directory_end(batches.len()) as u64;
+        let end = batches.iter().fold(directory, |end, batch| end.saturating_add(batch.bytes));
+        align_up(end).saturating_add(marker::BYTES as u64)
     }
 }
 
-/// Appends header and directory to `out`, and returns what stands behind the batches' bytes: the
-/// padding and the marker, of which the last `usize` bytes of the array are meant.
-pub(crate) fn encode_commit(plan: &CommitPlan<'_>, out: &mut Vec<u8>) -> ([u8; 16], usize) {
+/// Number of bytes of header and directory for this number of batches. Saturates: a saturated
+/// length exceeds any commit.
+const fn directory_end(batches: usize) -> usize {
+    head::BYTES.saturating_add(batches.saturating_mul(batch::BYTES))
+}
+
+/// Number of bytes that hold the longest padding and the marker.
+const TAIL_BYTES: usize = 16;
+
+/// Appends header and directory to `out`. Returns the padding and the marker that follow the
+/// batches' bytes: the last `usize` bytes of the array.
+pub(crate) fn encode_commit(plan: &CommitPlan<'_>, out: &mut Vec<u8>) -> ([u8; TAIL_BYTES], usize) {
     let length = CommitPlan::length(plan.batches);
     debug_assert!(length <= COMMIT_BYTES_MAX);
     let start = out.len();
-    let directory_bytes = plan.batches.len() * batch::BYTES;
-    out.resize(start + head::BYTES + directory_bytes, 0);
+    let directory_end = directory_end(plan.batches.len());
+    out.resize(start.saturating_add(directory_end), 0);
     let (header, directory) = out[start..].split_at_mut(head::BYTES);
-    let mut end = (head::BYTES + directory_bytes) as u64;
-    for (at, one) in directory.chunks_exact_mut(batch::BYTES).zip(plan.batches) {
-        end += one.bytes;
-        put(at, &batch::STREAM, &one.stream);
-        put(at, &batch::FIRST_SEQ, &one.first_seq.to_le_bytes());
-        put(at, &batch::COUNT, &one.count.to_le_bytes());
+    let mut end = directory_end as u64;
+    for (at, planned) in directory.chunks_exact_mut(batch::BYTES).zip(plan.batches) {
+        end = end.saturating_add(planned.bytes);
+        put(at, &batch::STREAM, &planned.stream);
+        put(at, &batch::FIRST_SEQ, &planned.first_seq.to_le_bytes());
+        put(at, &batch::COUNT, &planned.count.to_le_bytes());
         put(at, &batch::END, &(end as u32).to_le_bytes());
-        put(at, &batch::KIND, &[one.kind as u8]);
-        put(at, &batch::GENERATION, &one.generation.to_le_bytes()[..batch::GENERATION.len()]);
-        put(at, &batch::CRC, &one.crc.to_le_bytes());
+        put(at, &batch::KIND, &[planned.kind as u8]);
+        put(at, &batch::GENERATION, &planned.generation.to_le_bytes()[..batch::GENERATION.len()]);
+        put(at, &batch::CRC, &planned.crc.to_le_bytes());
     }
     put(header, &head::MAGIC_AT, &head::MAGIC);
     put(header, &head::LENGTH, &(length as u32).to_le_bytes());
     put(header, &head::POSITION, &plan.position.to_le_bytes());
-    put(header, &head::TIME, &plan.time_micros.to_le_bytes());
+    let flags = if plan.date.is_vouched { 0 } else { head::FLAG_UNVOUCHED };
+    put(header, &head::FLAGS, &[flags]);
+    put(header, &head::TIME, &plan.date.time.as_micros().to_le_bytes());
     put(header, &head::ACKED_LAG, &lag(plan.position, plan.acked));
     put(header, &head::DURABLE_LAG, &lag(plan.position, plan.durable));
     put(header, &head::BATCHES, &(plan.batches.len() as u32).to_le_bytes());
@@ -110,14 +104,14 @@ pub(crate) fn encode_commit(plan: &CommitPlan<'_>, out: &mut Vec<u8>) -> ([u8; 1
     put(header, &head::CRC, &header_crc.to_le_bytes());
     let crc = marker_crc(plan.salt, header_crc, directory, length as u32);
 
-    let mut tail = [0; 16];
-    let at = tail.len() - marker::BYTES;
-    put(&mut tail[at..], &marker::LENGTH, &(length as u32).to_le_bytes());
-    put(&mut tail[at..], &marker::CRC, &crc.to_le_bytes());
-    (tail, marker::BYTES + (align_up(end) - end) as usize)
+    let mut tail = [0; TAIL_BYTES];
+    let marker = &mut tail[TAIL_BYTES - marker::BYTES..];
+    put(marker, &marker::LENGTH, &(length as u32).to_le_bytes());
+    put(marker, &marker::CRC, &crc.to_le_bytes());
+    (tail, length.saturating_sub(end) as usize)
 }
 
-/// How far `mark` lies behind `position`; at most what 32 bits can say.
+/// Returns the distance from `mark` to `position`, clamped to 32 bits.
 fn lag(position: u64, mark: u64) -> [u8; 4] {
     u32::try_from(position.saturating_sub(mark)).unwrap_or(u32::MAX).to_le_bytes()
 }
@@ -126,77 +120,79 @@ fn marker_crc(salt: u32, header_crc: u32, directory: &[u8], length: u32) -> u32 
     checksum(salt, &[&header_crc.to_le_bytes(), directory, &length.to_le_bytes()])
 }
 
-/// Where a record may start at or behind `offset`: aligned, and its head within one sector.
+/// Returns the first offset at or after `offset` where a record may start: aligned, with its head
+/// within one sector. Saturates: no file is that long.
 pub(crate) const fn record_at(offset: u64) -> u64 {
     let offset = align_up(offset);
-    let room = SECTOR_BYTES - offset % SECTOR_BYTES;
-    if room < head::BYTES as u64 { offset + room } else { offset }
+    let room = SECTOR_BYTES.saturating_sub(offset % SECTOR_BYTES);
+    if room < head::BYTES as u64 { offset.saturating_add(room) } else { offset }
 }
 
-/// What the next record seems to be, by its first bytes alone: nothing is verified yet.
+/// Type of the next record by its first bytes alone; nothing is verified yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Class {
     /// Zeros: nothing was written here.
     End,
-    /// A commit that says it has this many bytes.
+    /// A commit with this length in its header, in bytes.
     Commit { length: u64 },
-    /// A witness.
-    Witness,
+    /// A tail record.
+    TailRecord,
     /// The footer of a sealed segment.
     Footer,
-    /// Nothing that is ever written.
+    /// Bytes that no writer writes.
     Invalid,
 }
 
-/// Looks at the start of a record. `bytes` may be shorter than a record only at the end of a file.
+/// Classifies the start of a record. `bytes` may be shorter than a record only at the end of a
+/// file.
 pub(crate) fn classify(bytes: &[u8]) -> Class {
-    let looked_at = &bytes[..bytes.len().min(head::BYTES)];
-    if is_zero(looked_at) {
+    let start = &bytes[..bytes.len().min(head::BYTES)];
+    if is_zero(start) {
         return Class::End;
     }
-    let Some(magic) = looked_at.get(head::MAGIC_AT) else {
+    let Some(magic) = start.get(head::MAGIC_AT) else {
         return Class::Invalid;
     };
     if magic == footer::MAGIC {
         return Class::Footer;
     }
-    if looked_at.len() < head::BYTES {
+    if start.len() < head::BYTES {
         return Class::Invalid;
     }
-    if magic == witness::MAGIC {
-        return Class::Witness;
+    if magic == tail_record::MAGIC {
+        return Class::TailRecord;
     }
     if magic != head::MAGIC {
         return Class::Invalid;
     }
-    let length = u64::from(take_u32(looked_at, &head::LENGTH));
-    let batches = u64::from(take_u32(looked_at, &head::BATCHES));
-    let head_bytes = head::BYTES as u64 + batches * batch::BYTES as u64;
+    let length = u64::from(take_u32(start, &head::LENGTH));
+    let batches = take_u32(start, &head::BATCHES) as usize;
+    let directory_end = directory_end(batches) as u64;
     let plausible = batches > 0
         && length == align_up(length)
         && length <= COMMIT_BYTES_MAX
-        && head_bytes + marker::BYTES as u64 <= length;
+        && directory_end.saturating_add(marker::BYTES as u64) <= length;
     if plausible { Class::Commit { length } } else { Class::Invalid }
 }
 
-/// A commit's header, verified.
+/// Verified header of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CommitHead {
     pub(crate) length: u64,
     pub(crate) position: u64,
-    pub(crate) time_micros: u64,
-    /// Every position up to here was acknowledged when this commit was written.
+    pub(crate) date: CommitDate,
+    /// Last position that was acknowledged when this commit was written.
     pub(crate) acked: u64,
-    /// Every position up to here was synced when this commit was written.
+    /// Last position that was synced when this commit was written.
     pub(crate) durable: u64,
     pub(crate) batches: u32,
-    /// It has no flag that this version does not know.
+    /// True if this version knows all flags.
     pub(crate) is_known: bool,
     crc: u32,
 }
 
 impl CommitHead {
-    /// Verifies and reads the header at the start of `bytes`.
+    /// Verifies and decodes the header at the start of `bytes`.
     pub(crate) fn decode(bytes: &[u8], salt: u32) -> Option<Self> {
         let Class::Commit { length } = classify(bytes) else { return None };
         let header = bytes.get(..head::BYTES)?;
@@ -205,22 +201,26 @@ impl CommitHead {
             return None;
         }
         let position = take_u64(header, &head::POSITION);
+        let flags = header[head::FLAGS.start];
         let behind = |field| position.saturating_sub(u64::from(take_u32(header, field).max(1)));
         let found = Self {
             length,
             position,
-            time_micros: take_u64(header, &head::TIME),
+            date: CommitDate {
+                time: Timestamp::from_micros(take_u64(header, &head::TIME)),
+                is_vouched: flags & head::FLAG_UNVOUCHED == 0,
+            },
             acked: behind(&head::ACKED_LAG),
             durable: behind(&head::DURABLE_LAG),
             batches: take_u32(header, &head::BATCHES),
-            is_known: header[head::FLAGS.start] == 0,
+            is_known: flags & !head::FLAG_UNVOUCHED == 0,
             crc,
         };
         (1..=POSITION_MAX).contains(&position).then_some(found)
     }
 
-    /// Verifies the directory by the marker. `head` are the bytes of header and directory, `marker`
-    /// the last ones of the commit.
+    /// Verifies the directory against the marker. `head` holds the bytes of header and directory,
+    /// `marker` the last bytes of the commit.
     pub(crate) fn directory<'a>(
         &self,
         head: &'a [u8],
@@ -234,32 +234,45 @@ impl CommitHead {
                 && take_u32(marker, &marker::CRC)
                     == marker_crc(salt, self.crc, directory, self.length as u32);
         let directory = Directory(directory);
-        (whole && directory.fits(self.length)).then_some(directory)
+        (whole && directory.fits(self.length) && directory.has_seqs()).then_some(directory)
     }
 
-    /// Bytes of header and directory.
+    /// Returns the number of bytes of header and directory.
     pub(crate) fn head_bytes(&self) -> u64 {
-        (head::BYTES + self.batches as usize * batch::BYTES) as u64
+        directory_end(self.batches as usize) as u64
     }
 }
 
-/// The batches of a commit, as its verified directory lists them.
+/// Verified directory of a commit: its batches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Directory<'a>(&'a [u8]);
 
-/// One batch of a commit. `start` and `end` are bytes from the commit's start.
+/// One batch of a commit. `start` and `end` are offsets from the start of the commit, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BatchHead {
     pub(crate) stream: [u8; 16],
     pub(crate) first_seq: u64,
     pub(crate) count: u32,
-    /// `None`: a kind that this version does not know.
+    /// Kind of the batch; `None` if this version does not know it.
     pub(crate) kind: Option<BatchKind>,
-    /// Which life of its seqs the stream was in.
+    /// Generation of the stream's seqs.
     pub(crate) generation: u32,
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) crc: u32,
+}
+
+impl BatchHead {
+    /// Returns the range of the batch in a segment whose commit starts at `commit_at`. Saturates:
+    /// no file is that long.
+    pub(crate) fn range_in(&self, commit_at: u64) -> std::ops::Range<u64> {
+        commit_at.saturating_add(self.start)..commit_at.saturating_add(self.end)
+    }
+
+    /// Returns the number of bytes of the batch.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
 }
 
 impl<'a> Directory<'a> {
@@ -278,9 +291,9 @@ impl<'a> Directory<'a> {
                 let [low, middle, high] = take(bytes, &batch::GENERATION);
                 u32::from_le_bytes([low, middle, high, 0])
             },
-            start: match index {
-                0 => (head::BYTES + self.0.len()) as u64,
-                _ => self.end(index - 1)?,
+            start: match index.checked_sub(1) {
+                None => directory_end(self.len()) as u64,
+                Some(before) => self.end(before)?,
             },
             end: self.end(index)?,
             crc: take_u32(bytes, &batch::CRC),
@@ -291,22 +304,13 @@ impl<'a> Directory<'a> {
         (0..self.len()).filter_map(move |index| self.get(index))
     }
 
-    /// The batch of this kind of this stream: a binary search.
+    /// Returns the batch of this stream and kind, by binary search.
     pub(crate) fn find(self, stream: &[u8; 16], kind: BatchKind) -> Option<BatchHead> {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let at = self.0.chunks_exact(batch::BYTES).nth(middle)?;
-            let key = (&at[batch::STREAM], at[batch::KIND.start]);
-            match key.cmp(&(&stream[..], kind as u8)) {
-                std::cmp::Ordering::Equal => {
-                    return self.get(middle).filter(|found| found.kind.is_some());
-                }
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        None
+        let (batches, _) = self.0.as_chunks::<{ batch::BYTES }>();
+        let wanted = (&stream[..], kind as u8);
+        let key =
+            |at: &[u8; batch::BYTES]| (&at[batch::STREAM], at[batch::KIND.start]).cmp(&wanted);
+        self.get(batches.binary_search_by(key).ok()?)
     }
 
     fn end(self, index: usize) -> Option<u64> {
@@ -314,9 +318,17 @@ impl<'a> Directory<'a> {
         Some(u64::from(take_u32(bytes, &batch::END)))
     }
 
-    /// Whether the batches lie one behind the other and fill a commit of `length` bytes.
+    /// Reports whether every batch has seqs that a stream can have.
+    fn has_seqs(self) -> bool {
+        self.0.chunks_exact(batch::BYTES).all(|bytes| {
+            let first_seq = take_u64(bytes, &batch::FIRST_SEQ);
+            has_seqs(bytes[batch::KIND.start], first_seq, take_u32(bytes, &batch::COUNT))
+        })
+    }
+
+    /// Reports whether the batches are contiguous and fill a commit of `length` bytes.
     fn fits(self, length: u64) -> bool {
-        let mut at = (head::BYTES + self.0.len()) as u64;
+        let mut at = directory_end(self.len()) as u64;
         for bytes in self.0.chunks_exact(batch::BYTES) {
             let end = u64::from(take_u32(bytes, &batch::END));
             if end < at {
@@ -324,73 +336,75 @@ impl<'a> Directory<'a> {
             }
             at = end;
         }
-        align_up(at) + marker::BYTES as u64 == length
+        align_up(at).checked_add(marker::BYTES as u64) == Some(length)
     }
 }
 
-/// Whether the bytes between the last batch and the marker are as they were written.
+/// Reports whether the padding between the last batch and the marker is intact.
 pub(crate) fn padding_is_zero(bytes: &[u8]) -> bool {
     bytes.len() < 8 && is_zero(bytes)
 }
 
-/// How certain the end of the log was when its witness was written.
+/// Certainty of the end of the log when its tail record was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ending {
-    /// What stands before it, or that nothing stands behind it, may be in memory only.
+    /// The bytes in front of the record, or changes to the bytes behind it, may not be synced.
     Open,
-    /// Everything before it is synced, and so is everything that was done to what stands behind it.
+    /// All bytes in front of the record, and all changes to the bytes behind it, are synced.
     Settled,
-    /// The same; the log was closed here, and the file cut to this length.
+    /// Settled, and the log was closed here: the file was cut to this length.
     Clean,
 }
 
-/// The watermark, written behind the last commit.
+/// Tail record: the watermark, written behind the last commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Witness {
-    /// The position that the next commit will get: everything before it was acknowledged.
+pub(crate) struct TailRecord {
+    /// Position of the next commit. All earlier positions were acknowledged.
     pub(crate) position: u64,
-    /// Every position up to here was synced.
+    /// Last position that was synced.
     pub(crate) durable: u64,
-    pub(crate) time_micros: u64,
+    /// Latest time that the writer vouches for; the Unix epoch if there is none.
+    pub(crate) vouched: Timestamp,
     pub(crate) ending: Ending,
 }
 
-impl Witness {
-    pub(crate) fn encode(&self, salt: u32) -> [u8; witness::BYTES] {
-        let mut bytes = [0; witness::BYTES];
-        put(&mut bytes, &witness::MAGIC_AT, &witness::MAGIC);
+impl TailRecord {
+    pub(crate) fn encode(&self, salt: u32) -> [u8; tail_record::BYTES] {
+        let mut bytes = [0; tail_record::BYTES];
+        put(&mut bytes, &tail_record::MAGIC_AT, &tail_record::MAGIC);
         let flags = match self.ending {
             Ending::Open => 0,
-            Ending::Settled => witness::FLAG_SETTLED,
-            Ending::Clean => witness::FLAG_CLEAN,
+            Ending::Settled => tail_record::FLAG_SETTLED,
+            Ending::Clean => tail_record::FLAG_CLEAN,
         };
-        put(&mut bytes, &witness::FLAGS, &[flags]);
-        put(&mut bytes, &witness::LENGTH, &(witness::BYTES as u32).to_le_bytes());
-        put(&mut bytes, &witness::POSITION, &self.position.to_le_bytes());
-        put(&mut bytes, &witness::DURABLE, &self.durable.to_le_bytes());
-        put(&mut bytes, &witness::TIME, &self.time_micros.to_le_bytes());
-        let crc = checksum(salt, &[&bytes[..witness::CRC.start]]);
-        put(&mut bytes, &witness::CRC, &crc.to_le_bytes());
+        put(&mut bytes, &tail_record::FLAGS, &[flags]);
+        put(&mut bytes, &tail_record::LENGTH, &(tail_record::BYTES as u32).to_le_bytes());
+        put(&mut bytes, &tail_record::POSITION, &self.position.to_le_bytes());
+        put(&mut bytes, &tail_record::DURABLE, &self.durable.to_le_bytes());
+        put(&mut bytes, &tail_record::VOUCHED, &self.vouched.as_micros().to_le_bytes());
+        let crc = checksum(salt, &[&bytes[..tail_record::CRC.start]]);
+        put(&mut bytes, &tail_record::CRC, &crc.to_le_bytes());
         bytes
     }
 }
 
-/// Verifies and reads the witness at the start of `bytes`.
-pub(crate) fn decode_witness(bytes: &[u8], salt: u32) -> Option<Witness> {
-    let bytes = bytes.get(..witness::BYTES)?;
-    let found = Witness {
-        position: take_u64(bytes, &witness::POSITION),
-        durable: take_u64(bytes, &witness::DURABLE),
-        time_micros: take_u64(bytes, &witness::TIME),
-        ending: match bytes[witness::FLAGS.start] {
-            flags if flags & witness::FLAG_CLEAN != 0 => Ending::Clean,
-            flags if flags & witness::FLAG_SETTLED != 0 => Ending::Settled,
+/// Verifies and decodes the tail record at the start of `bytes`.
+pub(crate) fn decode_tail_record(bytes: &[u8], salt: u32) -> Option<TailRecord> {
+    let bytes = bytes.get(..tail_record::BYTES)?;
+    let found = TailRecord {
+        position: take_u64(bytes, &tail_record::POSITION),
+        durable: take_u64(bytes, &tail_record::DURABLE),
+        vouched: Timestamp::from_micros(take_u64(bytes, &tail_record::VOUCHED)),
+        ending: match bytes[tail_record::FLAGS.start] {
+            flags if flags & tail_record::FLAG_CLEAN != 0 => Ending::Clean,
+            flags if flags & tail_record::FLAG_SETTLED != 0 => Ending::Settled,
             _ => Ending::Open,
         },
     };
-    let whole = bytes[witness::MAGIC_AT] == witness::MAGIC
-        && take_u32(bytes, &witness::LENGTH) as usize == witness::BYTES
-        && take_u32(bytes, &witness::CRC) == checksum(salt, &[&bytes[..witness::CRC.start]]);
+    let whole = bytes[tail_record::MAGIC_AT] == tail_record::MAGIC
+        && take_u32(bytes, &tail_record::LENGTH) as usize == tail_record::BYTES
+        && take_u32(bytes, &tail_record::CRC)
+            == checksum(salt, &[&bytes[..tail_record::CRC.start]]);
     let is_position = (1..=POSITION_MAX + 1).contains(&found.position);
     (whole && is_position && found.durable < found.position).then_some(found)
 }
@@ -401,9 +415,10 @@ mod tests {
     use super::*;
 
     const SALT: u32 = 0x1234_5678;
+    const DATE: CommitDate = CommitDate { time: Timestamp::from_micros(77), is_vouched: false };
 
     fn example() -> Vec<u8> {
-        let batches = [(1, BatchKind::Gap, &b"12345678"[..]), (1, BatchKind::Events, b"frame")]
+        let batches = [(1, BatchKind::Catalog, &b"12345678"[..]), (1, BatchKind::Events, b"frame")]
             .map(|(stream, kind, bytes)| PlannedBatch {
                 stream: [stream; 16],
                 first_seq: 9,
@@ -415,7 +430,7 @@ mod tests {
             });
         let plan = CommitPlan {
             position: 5,
-            time_micros: 77,
+            date: DATE,
             acked: 4,
             durable: 2,
             salt: SALT,
@@ -447,12 +462,13 @@ mod tests {
         assert!(whole(&bytes));
         let head = CommitHead::decode(&bytes, SALT).expect("valid");
         assert_eq!((head.position, head.acked, head.durable), (5, 4, 2));
+        assert!(head.is_known && head.date == DATE);
         let marker = &bytes[bytes.len() - marker::BYTES..];
         let directory = head.directory(&bytes, marker, SALT).expect("valid");
-        let gap = directory.find(&[1; 16], BatchKind::Gap).expect("there");
-        assert_eq!(&bytes[gap.start as usize..gap.end as usize], b"12345678");
-        assert_eq!(gap.generation, 0x03_02_01);
-        assert!(directory.find(&[1; 16], BatchKind::Catalog).is_none());
+        let catalog = directory.find(&[1; 16], BatchKind::Catalog).expect("exists");
+        assert_eq!(&bytes[catalog.start as usize..catalog.end as usize], b"12345678");
+        assert_eq!(catalog.generation, 0x03_02_01);
+        assert!(directory.find(&[1; 16], BatchKind::Gap).is_none());
         assert!(directory.find(&[2; 16], BatchKind::Events).is_none());
     }
 
@@ -464,6 +480,25 @@ mod tests {
             assert_eq!(at / 512, (at + 39) / 512, "offset {offset}");
             assert_eq!(record_at(at), at);
         }
+    }
+
+    /// An offset that no file reaches, such as damage may yield, must not wrap to one near the
+    /// start.
+    #[test]
+    fn f19_lengths_saturate() {
+        for offset in [u64::MAX, u64::MAX - 7, u64::MAX - SECTOR_BYTES] {
+            assert!(record_at(offset) >= offset && align_up(offset) >= offset, "{offset}");
+        }
+        let batch = PlannedBatch {
+            stream: [1; 16],
+            first_seq: 0,
+            count: 1,
+            kind: BatchKind::Events,
+            generation: 0,
+            bytes: u64::MAX,
+            crc: 0,
+        };
+        assert!(CommitPlan::length(&[batch, batch]) > COMMIT_BYTES_MAX);
     }
 
     #[test]
@@ -489,15 +524,16 @@ mod tests {
     }
 
     #[test]
-    fn a_witness_comes_back_and_no_flipped_bit_goes_unseen() {
-        let witness = Witness { position: 8, durable: 7, time_micros: 3, ending: Ending::Clean };
-        let bytes = witness.encode(SALT);
-        assert_eq!(classify(&bytes), Class::Witness);
-        assert_eq!(decode_witness(&bytes, SALT), Some(witness));
+    fn a_tail_record_comes_back_and_no_flipped_bit_goes_unseen() {
+        let vouched = Timestamp::from_micros(3);
+        let tail_record = TailRecord { position: 8, durable: 7, vouched, ending: Ending::Clean };
+        let bytes = tail_record.encode(SALT);
+        assert_eq!(classify(&bytes), Class::TailRecord);
+        assert_eq!(decode_tail_record(&bytes, SALT), Some(tail_record));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode_witness(&damaged, SALT), None, "bit {bit}");
+            assert_eq!(decode_tail_record(&damaged, SALT), None, "bit {bit}");
         }
     }
 }

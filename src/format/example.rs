@@ -1,5 +1,6 @@
-//! `docs/format.md` and the code, held together: every table of the page is compared with the constants of
-//! this room, its test vectors are computed, and its worked example is encoded anew and compared byte by byte.
+//! Tests that compare `docs/format.md` with the code: every table with the constants of this room,
+//! its test vectors with computed checksums, and its worked example with the encoder's output, byte
+//! by byte.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,13 +29,13 @@ fn segment_header() -> SegmentHeader {
 
 fn frame(kind: u16, codec: CodecId, at: u64, payload: &[u8]) -> Vec<u8> {
     let mut head = [0; frame_header::BYTES];
-    let says = FrameHead {
+    let frame_head = FrameHead {
         payload_bytes: payload.len() as u32,
         kind: EventKind(kind),
         codec,
         time: Timestamp::from_micros(MIDNIGHT_MICROS + at),
     };
-    put_frame_head(&mut head, &says);
+    put_frame_head(&mut head, &frame_head);
     [&head, payload].concat()
 }
 
@@ -55,7 +56,10 @@ fn commit() -> Vec<u8> {
     };
     let plan = CommitPlan {
         position: 1,
-        time_micros: MIDNIGHT_MICROS + 3_000,
+        date: CommitDate {
+            time: Timestamp::from_micros(MIDNIGHT_MICROS + 3_000),
+            is_vouched: true,
+        },
         acked: 0,
         durable: 0,
         salt: SALT,
@@ -69,22 +73,22 @@ fn commit() -> Vec<u8> {
     bytes
 }
 
-/// The start of the only segment of the example, up to the end of its witness.
+/// Returns the start of the example's only segment, up to the end of its tail record.
 fn file() -> Vec<u8> {
-    let witness = Witness {
+    let tail_record = TailRecord {
         position: 2,
         durable: 1,
-        time_micros: MIDNIGHT_MICROS + 4_000,
+        vouched: Timestamp::from_micros(MIDNIGHT_MICROS + 4_000),
         ending: Ending::Open,
     };
     let mut file = segment_header().encode().to_vec();
     file.extend(commit());
     file.resize(record_at(file.len() as u64) as usize, 0);
-    file.extend(witness.encode(SALT));
+    file.extend(tail_record.encode(SALT));
     file
 }
 
-/// Sixteen bytes a line with their offset and their text; lines of zeros are one star.
+/// Formats sixteen bytes per line with their offset and text; lines of zeros become one star.
 fn dump(bytes: &[u8]) -> String {
     let mut text = String::new();
     let mut skipping = false;
@@ -106,7 +110,7 @@ fn dump(bytes: &[u8]) -> String {
     text
 }
 
-/// A table of the page: the mark in the comment above it, its headings, and its rows.
+/// Table of the page: the mark in the comment above it, its headings, and its rows.
 struct Table {
     mark: String,
     headings: Vec<String>,
@@ -120,7 +124,10 @@ fn cells(line: &str) -> Vec<String> {
 }
 
 fn tables() -> Vec<Table> {
-    let (mut tables, mut mark, mut inside, mut fenced) = (Vec::new(), String::new(), false, false);
+    let mut tables = Vec::new();
+    let mut mark = String::new();
+    let mut inside = false;
+    let mut fenced = false;
     for line in PAGE.lines() {
         fenced ^= line.starts_with("```");
         if let Some(comment) = line.strip_prefix("<!-- ") {
@@ -135,7 +142,7 @@ fn tables() -> Vec<Table> {
             let rows = Vec::new();
             tables.push(Table { mark, headings, rows });
         } else if !line.starts_with("|-") {
-            let table = tables.last_mut().expect("a row stands in a table");
+            let table = tables.last_mut().expect("a row belongs to a table");
             table.rows.push(cells(line));
         }
     }
@@ -144,12 +151,12 @@ fn tables() -> Vec<Table> {
 
 fn table(mark: &str) -> Table {
     let mut found = tables().into_iter().filter(|table| table.mark == mark);
-    let one = found.next();
+    let first = found.next();
     assert!(found.next().is_none(), "two tables are marked {mark:?}");
-    one.unwrap_or_else(|| panic!("no table is marked {mark:?}"))
+    first.unwrap_or_else(|| panic!("no table is marked {mark:?}"))
 }
 
-/// The name of a field's constant, as the page writes it.
+/// Returns the name of a field's constant as the page writes it.
 fn page_name(constant: &str) -> String {
     match constant {
         "MAGIC_AT" => "magic".to_owned(),
@@ -159,8 +166,9 @@ fn page_name(constant: &str) -> String {
 
 type Fields = &'static [(&'static str, Range<usize>)];
 
-/// Every record of the format: how the page marks its table, its length, its fields.
-fn layouts() -> [(&'static str, usize, Fields); 14] {
+/// Returns every record of the format: the name in its table's mark, its length in bytes, its
+/// fields.
+fn layouts() -> [(&'static str, usize, Fields); 13] {
     [
         ("header", header::BYTES, header::FIELDS),
         ("commit_header", commit_header::BYTES, commit_header::FIELDS),
@@ -169,10 +177,9 @@ fn layouts() -> [(&'static str, usize, Fields); 14] {
         ("attribute", attribute::BYTES, attribute::FIELDS),
         ("label", label::BYTES, label::FIELDS),
         ("parent", parent::BYTES, parent::FIELDS),
-        ("cold", cold::BYTES, cold::FIELDS),
         ("fork", fork::BYTES, fork::FIELDS),
         ("marker", marker::BYTES, marker::FIELDS),
-        ("witness", witness::BYTES, witness::FIELDS),
+        ("tail record", tail_record::BYTES, tail_record::FIELDS),
         ("footer", footer::BYTES, footer::FIELDS),
         ("footer_entry_layout", footer_entry_layout::BYTES, footer_entry_layout::FIELDS),
         ("trailer", trailer::BYTES, trailer::FIELDS),
@@ -216,6 +223,7 @@ fn p15_every_constant_of_the_page_has_the_value_that_the_code_has() {
         ("header::ORDER_SPARSE", number(header::ORDER_SPARSE.into())),
         ("COMMITS_AT", number(COMMITS_AT)),
         ("commit_header::MAGIC", text(&commit_header::MAGIC)),
+        ("commit_header::FLAG_UNVOUCHED", number(commit_header::FLAG_UNVOUCHED.into())),
         ("COMMIT_BYTES_MIN", number(COMMIT_BYTES_MIN)),
         ("COMMIT_BYTES_MAX", number(COMMIT_BYTES_MAX)),
         ("BATCH_SEED", format!("0x{BATCH_SEED:08X}")),
@@ -226,11 +234,10 @@ fn p15_every_constant_of_the_page_has_the_value_that_the_code_has() {
         ("attribute::TAG_STATE", number(attribute::TAG_STATE.into())),
         ("attribute::TAG_START", number(attribute::TAG_START.into())),
         ("attribute::TAG_PARENT", number(attribute::TAG_PARENT.into())),
-        ("attribute::TAG_COLD", number(attribute::TAG_COLD.into())),
         ("attribute::TAG_OPTIONAL", format!("0x{:04X}", attribute::TAG_OPTIONAL)),
-        ("witness::MAGIC", text(&witness::MAGIC)),
-        ("witness::FLAG_CLEAN", number(witness::FLAG_CLEAN.into())),
-        ("witness::FLAG_SETTLED", number(witness::FLAG_SETTLED.into())),
+        ("tail_record::MAGIC", text(&tail_record::MAGIC)),
+        ("tail_record::FLAG_CLEAN", number(tail_record::FLAG_CLEAN.into())),
+        ("tail_record::FLAG_SETTLED", number(tail_record::FLAG_SETTLED.into())),
         ("footer::MAGIC", text(&footer::MAGIC)),
         ("footer_entry_layout::KIND_SHIFT", number(footer_entry_layout::KIND_SHIFT.into())),
         ("trailer::MAGIC", text(&trailer::MAGIC)),
@@ -320,6 +327,9 @@ fn the_worked_example_reads_back() {
         .map(|(at, head)| &events[at + frame_header::BYTES..at + head.frame_bytes()])
         .collect();
     assert_eq!(payloads, [&b"hello!"[..], br#"{"n":2}"#]);
-    let witness = decode_witness(&bytes[end..], SALT).expect("a witness");
-    assert_eq!((witness.position, witness.durable, witness.ending), (2, 1, Ending::Open));
+    let tail_record = decode_tail_record(&bytes[end..], SALT).expect("a tail record");
+    assert_eq!(
+        (tail_record.position, tail_record.durable, tail_record.ending),
+        (2, 1, Ending::Open)
+    );
 }

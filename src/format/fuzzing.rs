@@ -1,25 +1,24 @@
-//! What fuzzing needs of the format: every decoder run over any bytes, and files whose checksums are right
-//! and whose fields are anything. Compiled only for fuzzing; no check is weaker for it.
+//! Fuzzing hooks of the format: runs every decoder over arbitrary bytes, and generates files with
+//! valid checksums and arbitrary fields. Compiled only for fuzzing; no check is weaker for it.
 
 use super::{
-    Attribute, Attributes, BatchHead, BatchKind, COMMITS_AT, Class, CommitHead, CommitPlan, Ending,
-    FooterEntry, FrameHead, Frames, PlannedBatch, SegmentHeader, Trailer, Witness, align_up,
-    attribute, batch_crc, batch_header, checksum, classify, commit_header, decode_fork, decode_gap,
-    decode_header, decode_trailer, decode_witness, encode_commit, encode_footer, encode_fork,
-    encode_gap, footer, footer_entry, footer_entry_layout, footer_is_valid, frame_head,
-    frame_header, header, marker, padding_is_zero, put, put_attribute, put_frame_head, record_at,
-    take_u32, take_u64, trailer, witness,
+    Attribute, Attributes, BatchHead, BatchKind, COMMITS_AT, Class, CommitDate, CommitHead,
+    CommitPlan, Ending, FooterEntry, FrameHead, Frames, PlannedBatch, SegmentHeader, SegmentTimes,
+    TailRecord, Trailer, align_up, attribute, batch_crc, batch_header, checksum, classify,
+    commit_header, decode_fork, decode_header, decode_tail_record, decode_trailer, encode_commit,
+    encode_footer, encode_fork, footer, footer_entry, footer_entry_layout, footer_is_valid,
+    frame_head, frame_header, header, header_of_trailer, index_order, marker, padding_is_zero, put,
+    put_attribute, put_frame_head, record_at, tail_record, take_u32, take_u64, trailer,
 };
 use crate::types::{CodecId, EventKind, StreamState, Timestamp};
 
 const SALTS: [u32; 3] = [0, 1, 0x1234_5678];
 
-/// Runs every decoder over `bytes`, as they are and with their checksums put right, and checks that what
-/// is decoded lies inside and encodes to the same bytes.
+/// Runs every decoder over `bytes`, as they are and with corrected checksums. Asserts that decoded
+/// ranges lie inside `bytes` and that decoded values encode to the same bytes.
 pub fn frame(bytes: &[u8]) {
     frames(bytes);
     attributes(bytes);
-    let _ = decode_gap(bytes);
     if let Some((stream, generation)) = decode_fork(bytes) {
         assert_eq!(encode_fork(&stream, generation)[..], *bytes);
     }
@@ -29,24 +28,25 @@ pub fn frame(bytes: &[u8]) {
         record(bytes, salt);
         end_of_segment(bytes, salt);
         let mut right = bytes.to_vec();
-        put_commit_right(&mut right, salt);
+        fix_commit_checksums(&mut right, salt);
         record(&right, salt);
         let mut right = bytes.to_vec();
-        if right.len() >= witness::BYTES {
-            put_crc(&mut right, &witness::CRC, salt);
+        if right.len() >= tail_record::BYTES {
+            write_crc(&mut right, &tail_record::CRC, salt);
         }
         record(&right, salt);
     }
 }
 
-/// Writes the checksum of what stands before `field` into it.
-fn put_crc(bytes: &mut [u8], field: &std::ops::Range<usize>, salt: u32) {
+/// Writes the checksum of the bytes in front of `field` into it.
+fn write_crc(bytes: &mut [u8], field: &std::ops::Range<usize>, salt: u32) {
     let crc = checksum(salt, &[&bytes[..field.start]]);
     put(bytes, field, &crc.to_le_bytes());
 }
 
-/// Makes header, directory and marker of a commit agree, as far as `bytes` hold them.
-fn put_commit_right(bytes: &mut [u8], salt: u32) {
+/// Makes the checksums of header, directory and marker of a commit agree, as far as `bytes` hold
+/// them.
+fn fix_commit_checksums(bytes: &mut [u8], salt: u32) {
     let Class::Commit { length } = classify(bytes) else { return };
     let Some(head) = bytes.get_mut(..commit_header::BYTES) else { return };
     let crc = checksum(salt, &[&head[..commit_header::CRC.start]]);
@@ -65,7 +65,7 @@ fn put_commit_right(bytes: &mut [u8], salt: u32) {
 fn frames(bytes: &[u8]) {
     let mut end = 0;
     for (at, head) in Frames::new(bytes) {
-        assert_eq!(at, end, "frames lie in a row");
+        assert_eq!(at, end, "frames are contiguous");
         end = at + head.frame_bytes();
         assert!(end <= bytes.len());
         assert_eq!(frame_head(&bytes[at..]), Some(head));
@@ -80,7 +80,7 @@ fn attributes(bytes: &[u8]) {
     let mut before = bytes;
     while let Some(found) = walk.next() {
         let used = before.len() - walk.0.len();
-        assert!(used > 0, "every step goes on");
+        assert!(used > 0, "every step advances");
         let unused = before.get(attribute::UNUSED);
         if let Ok(found) = found
             && found != Attribute::Optional
@@ -100,28 +100,29 @@ fn attribute_bytes(attribute: &Attribute<'_>) -> Vec<u8> {
 
 fn record(bytes: &[u8], salt: u32) {
     let class = classify(bytes);
-    if let Some(found) = decode_witness(bytes, salt) {
-        assert_eq!(class, Class::Witness);
-        let flags = bytes[witness::FLAGS.start] & !witness::FLAG_CLEAN;
-        if take_u32(bytes, &witness::UNUSED) == 0 && flags == 0 {
-            assert_eq!(found.encode(salt)[..], bytes[..witness::BYTES]);
+    if let Some(found) = decode_tail_record(bytes, salt) {
+        assert_eq!(class, Class::TailRecord);
+        let flags = bytes[tail_record::FLAGS.start] & !tail_record::FLAG_CLEAN;
+        if take_u32(bytes, &tail_record::UNUSED) == 0 && flags == 0 {
+            assert_eq!(found.encode(salt)[..], bytes[..tail_record::BYTES]);
         }
     }
     let Some(head) = CommitHead::decode(bytes, salt) else { return };
     let Class::Commit { length } = class else {
-        panic!("only a commit is decoded as one");
+        panic!("only a commit decodes as a commit");
     };
     assert_eq!(head.length, length);
     assert!(head.position > head.acked && head.position > head.durable);
     let Some(whole) = bytes.get(..length as usize) else { return };
-    let (head_bytes, marker_at) = (head.head_bytes(), whole.len() - marker::BYTES);
+    let head_bytes = head.head_bytes();
+    let marker_at = whole.len() - marker::BYTES;
     let Some(directory) = head.directory(whole, &whole[marker_at..], salt) else { return };
     let batches: Vec<BatchHead> = directory.iter().collect();
     assert_eq!(batches.len(), directory.len());
     assert_eq!(batches.len(), head.batches as usize);
     let mut end = head_bytes;
     for batch in &batches {
-        assert_eq!(batch.start, end, "batches lie in a row");
+        assert_eq!(batch.start, end, "batches are contiguous");
         assert!(batch.start <= batch.end);
         end = batch.end;
         let Some(kind) = batch.kind else { continue };
@@ -135,7 +136,7 @@ fn record(bytes: &[u8], salt: u32) {
     if known && batches.windows(2).all(|two| key(&two[0]) < key(&two[1])) {
         for batch in &batches {
             let found = batch.kind.and_then(|kind| directory.find(&batch.stream, kind));
-            assert_eq!(found, Some(*batch), "what is sorted is found");
+            assert_eq!(found, Some(*batch), "sorted batches are found");
         }
     }
     encoded_again(&bytes[..head_bytes as usize], &head, &batches, salt);
@@ -146,7 +147,7 @@ fn encoded_again(bytes: &[u8], head: &CommitHead, batches: &[BatchHead], salt: u
     let Some(batches) = planned else { return };
     let plan = CommitPlan {
         position: head.position,
-        time_micros: head.time_micros,
+        date: head.date,
         acked: head.acked,
         durable: head.durable,
         salt,
@@ -154,9 +155,9 @@ fn encoded_again(bytes: &[u8], head: &CommitHead, batches: &[BatchHead], salt: u
     };
     let mut again = Vec::new();
     encode_commit(&plan, &mut again);
-    // Fields that this version ignores, or keeps within bounds, need not come back.
+    // Fields that this version ignores or clamps need not round-trip.
     let lag_fits = |field| (1..=head.position).contains(&u64::from(take_u32(bytes, field)));
-    let known = bytes[commit_header::FLAGS.start] == 0;
+    let known = bytes[commit_header::FLAGS.start] & !commit_header::FLAG_UNVOUCHED == 0;
     let lags_fit = lag_fits(&commit_header::ACKED_LAG) && lag_fits(&commit_header::DURABLE_LAG);
     if lags_fit && known {
         assert_eq!(again, bytes);
@@ -179,14 +180,12 @@ fn segment_header(bytes: &[u8]) {
     let mut right = bytes.to_vec();
     right.resize(header::BLOCK_BYTES, 0);
     for at in [0, header::TWIN] {
-        put_crc(&mut right[at..at + header::BYTES], &header::CRC, 0);
+        write_crc(&mut right[at..at + header::BYTES], &header::CRC, 0);
     }
     let mut twin = right.clone();
     twin.copy_within(..header::BYTES, header::TWIN);
     for block in [bytes, &right, &twin] {
-        let Ok((found, whole)) = decode_header(block) else {
-            continue;
-        };
+        let Ok((found, whole)) = decode_header(block) else { continue };
         let zeros = take_u64(block, &header::LAST_POSITION) == 0
             && take_u64(&block[header::TWIN..], &header::LAST_POSITION) == 0;
         if whole && zeros {
@@ -201,7 +200,7 @@ fn end_of_segment(bytes: &[u8], salt: u32) {
         return;
     };
     let mut right = bytes.to_vec();
-    put_crc(&mut right[split..], &trailer::CRC, salt);
+    write_crc(&mut right[split..], &trailer::CRC, salt);
     if split >= footer::BYTES {
         let (head, body) = right[..split].split_at_mut(footer::BYTES);
         let entries = (body.len() / footer_entry_layout::BYTES) as u32;
@@ -213,20 +212,19 @@ fn end_of_segment(bytes: &[u8], salt: u32) {
         let (front, last) = bytes.split_at(split);
         let of = SegmentHeader {
             log_id: super::take(last, &trailer::LOG_ID),
-            number: take_u64(last, &trailer::NUMBER) as u32,
+            number: take_u32(last, &trailer::NUMBER),
             reserved_bytes: 0,
             covers: None,
             created_micros: 0,
             salt,
         };
+        let _ = header_of_trailer(last);
         let found = decode_trailer(last, &of);
         if let Some(found) = &found {
             let again = encode_footer(&[], found);
             assert_eq!(again[footer::BYTES..], *last);
         }
-        let Some(body) = footer_is_valid(front, salt) else {
-            continue;
-        };
+        let Some(body) = footer_is_valid(front, salt) else { continue };
         let count = body.len() / footer_entry_layout::BYTES;
         assert_eq!(footer_entry(body, count), None);
         let _ = footer_entry(body, usize::MAX);
@@ -238,27 +236,27 @@ fn end_of_segment(bytes: &[u8], salt: u32) {
     }
 }
 
-/// Files with right checksums, made by instructions: each is a segment's number and its bytes.
+/// Generates segments with valid checksums; returns the number and the bytes of each.
 #[must_use]
 pub fn log(instructions: &[u8]) -> Vec<(u32, Vec<u8>)> {
     const FILES_MAX: usize = 6;
     let mut input = Input(instructions);
-    let mut maker = Maker::default();
+    let mut generator = Generator::default();
     let mut files = Vec::new();
     while !input.0.is_empty() && files.len() < FILES_MAX {
-        files.push(maker.segment(&mut input));
+        files.push(generator.segment(&mut input));
     }
     files
 }
 
-/// The instructions of a sound log with two sealed segments and one that was closed cleanly.
+/// Instructions for a sound log: two sealed segments and one that was closed cleanly.
 pub const SOUND: &[u8] = &[
     0, 0x10, 0x12, 0x14, 0x21, 0x31, 0x11, 0x10, 0xF0, // sealed, with a name and a gap
     0, 0x13, 0x12, 0x11, 0x22, 0x10, 0x17, 0xF0, // sealed
     0, 0x10, 0x11, 0x15, 0x32, 0x12, 0x40, 0xE0, // closed cleanly
 ];
 
-/// Bytes that decide.
+/// Instruction bytes that drive the generator; zero after the last one.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -268,7 +266,7 @@ impl Input<'_> {
         *first
     }
 
-    /// A number: near `usual`, at an edge, or anything.
+    /// Returns a number: near `usual`, at an edge, or arbitrary.
     fn number(&mut self, usual: u64) -> u64 {
         match self.byte() {
             0 => usual,
@@ -285,30 +283,30 @@ impl Input<'_> {
     }
 }
 
-/// What a writer would know.
-struct Maker {
+/// Writer state that the generator tracks.
+struct Generator {
     number: u32,
     next: u64,
     heads: [u64; 4],
     generations: [u32; 4],
 }
 
-impl Default for Maker {
+impl Default for Generator {
     fn default() -> Self {
         Self { number: 1, next: 1, heads: [0; 4], generations: [0; 4] }
     }
 }
 
-/// A segment that is being made.
-struct Made {
+/// Segment under construction.
+struct OpenSegment {
     header: SegmentHeader,
     first_position: u64,
     bytes: Vec<u8>,
     entries: Vec<FooterEntry>,
 }
 
-impl Maker {
-    /// A byte that says what is unusual about the header, then records up to one that ends the segment.
+impl Generator {
+    /// Generates one segment: a byte that selects faults of the header, then records.
     fn segment(&mut self, input: &mut Input<'_>) -> (u32, Vec<u8>) {
         let odd = input.byte();
         let mut of = |bit: u8, usual: u64| {
@@ -326,7 +324,7 @@ impl Maker {
         };
         self.next = next;
         self.number = name.wrapping_add(1);
-        let mut made = Made {
+        let mut made = OpenSegment {
             header,
             first_position: self.next,
             bytes: vec![0; COMMITS_AT as usize],
@@ -352,14 +350,14 @@ impl Maker {
         (name, made.bytes)
     }
 
-    /// One record; false when it was the last of its segment.
-    fn record(&mut self, made: &mut Made, input: &mut Input<'_>) -> bool {
+    /// Generates one record; returns `false` after the last one of its segment.
+    fn record(&mut self, made: &mut OpenSegment, input: &mut Input<'_>) -> bool {
         if input.0.is_empty() {
             return false;
         }
-        let what = input.byte();
-        let low = usize::from(what & 15);
-        match what >> 4 {
+        let instruction = input.byte();
+        let low = usize::from(instruction & 15);
+        match instruction >> 4 {
             1 => self.commit(made, &[(low % 4, BatchKind::Events)]),
             2 => self.commit(made, &[(low % 4, BatchKind::Gap), (low % 4, BatchKind::Events)]),
             3 => self.commit(made, &[(low % 4, BatchKind::Catalog), (low % 4, BatchKind::Events)]),
@@ -372,7 +370,7 @@ impl Maker {
                 self.commit(made, &[(stream, BatchKind::Events), (stream, kind)]);
             }
             5..=8 => self.odd_commit(made, input, low),
-            9 => made.witness(
+            9 => made.tail_record(
                 input.number(self.next),
                 input.number(self.next.saturating_sub(1)),
                 false,
@@ -389,7 +387,11 @@ impl Maker {
                 made.bytes[at] ^= 0x40;
             }
             14 => {
-                made.witness(input_or(input, low, self.next), self.next.saturating_sub(1), true);
+                made.tail_record(
+                    input_or(input, low, self.next),
+                    self.next.saturating_sub(1),
+                    true,
+                );
                 return false;
             }
             15 => {
@@ -401,12 +403,10 @@ impl Maker {
         true
     }
 
-    /// A commit as a writer makes it.
-    fn commit(&mut self, made: &mut Made, batches: &[(usize, BatchKind)]) {
+    /// Generates a commit as a writer would.
+    fn commit(&mut self, made: &mut OpenSegment, batches: &[(usize, BatchKind)]) {
         let position = self.next;
-        let Some(after) = position.checked_add(1) else {
-            return;
-        };
+        let Some(after) = position.checked_add(1) else { return };
         for (stream, kind) in batches {
             if *kind == BatchKind::Rewind {
                 self.heads[*stream] /= 2;
@@ -427,15 +427,13 @@ impl Maker {
                     BatchKind::Rewind => (generation, Vec::new()),
                     BatchKind::Fork => (generation, encode_fork(&[1; 16], 0).to_vec()),
                     BatchKind::CommitId => (1, vec![7; 16]),
-                    BatchKind::Gap => (3, encode_gap(3).to_vec()),
+                    BatchKind::Gap | BatchKind::LongGap => (3, Vec::new()),
                     BatchKind::Events => (1 + *stream as u32, events(seq, 1 + *stream as u32)),
                 };
-                if matches!(kind, BatchKind::Gap | BatchKind::Events) {
-                    self.heads[*stream] = seq.saturating_add(u64::from(count));
-                }
-                let mut one = planned(*stream as u8, seq, count, *kind, &body);
-                one.generation = generation;
-                (one, body)
+                self.heads[*stream] = seq.saturating_add(kind.seqs(count));
+                let mut batch = planned(*stream as u8, seq, count, *kind, &body);
+                batch.generation = generation;
+                (batch, body)
             })
             .collect();
         let before = position.saturating_sub(1);
@@ -443,10 +441,11 @@ impl Maker {
         self.next = after;
     }
 
-    /// A commit with right checksums, in which the instructions choose what they like.
-    fn odd_commit(&mut self, made: &mut Made, input: &mut Input<'_>, low: usize) {
+    /// Generates a commit with valid checksums and fields that the instructions choose.
+    fn odd_commit(&mut self, made: &mut OpenSegment, input: &mut Input<'_>, low: usize) {
         let position = input.number(self.next);
-        let (acked, durable) = (input.number(position), input.number(position));
+        let acked = input.number(position);
+        let durable = input.number(position);
         let mut batches = Vec::new();
         let mut kinds = Vec::new();
         for _ in 0..1 + low % 3 {
@@ -456,17 +455,17 @@ impl Maker {
             let kind = input.byte() % 8;
             let body: Vec<u8> = match input.byte() % 6 {
                 0 => events(seq, count % 8),
-                1 => encode_gap(input.number(u64::from(count))).to_vec(),
+                1 => input.number(u64::from(count)).to_le_bytes().to_vec(),
                 2 => attribute_bytes(&Attribute::Name("odd")),
                 3 => encode_fork(&[input.byte() % 6; 16], input.number(0) as u32).to_vec(),
                 4 => vec![input.byte(); 16],
                 _ => (0..input.byte() % 32).map(|_| input.byte()).collect(),
             };
             let known = BatchKind::from_byte(kind).unwrap_or(BatchKind::Events);
-            let mut one = planned(stream, seq, count, known, &body);
-            one.crc ^= u32::from(low & 8 != 0);
-            one.generation = if low & 4 == 0 { 0 } else { input.number(1) as u32 & 0xFF_FFFF };
-            batches.push((one, body));
+            let mut batch = planned(stream, seq, count, known, &body);
+            batch.crc ^= u32::from(low & 8 != 0);
+            batch.generation = if low & 4 == 0 { 0 } else { input.number(1) as u32 & 0xFF_FFFF };
+            batches.push((batch, body));
             kinds.push(kind);
         }
         let start = made.bytes.len();
@@ -476,30 +475,32 @@ impl Maker {
             let at = start + commit_header::BYTES + index * batch_header::BYTES;
             put(&mut made.bytes[at..], &batch_header::KIND, &[*kind]);
         }
-        put_commit_right(&mut made.bytes[start..], salt);
+        fix_commit_checksums(&mut made.bytes[start..], salt);
         self.next = position.saturating_add(1);
     }
 
-    fn seal(&mut self, made: &mut Made, input: &mut Input<'_>, low: usize) {
+    fn seal(&mut self, made: &mut OpenSegment, input: &mut Input<'_>, low: usize) {
         let last = input_or(input, low & 1, self.next.saturating_sub(1));
         let mut entries = made.entries.clone();
         if low & 2 == 0 {
-            entries.sort_by_key(|one| one.stream);
+            entries.sort_by_key(|entry| entry.stream);
         }
         if low & 4 != 0
-            && let Some(one) = entries.get_mut(usize::from(input.byte() % 8))
+            && let Some(entry) = entries.get_mut(usize::from(input.byte() % 8))
         {
-            one.first_seq = input.number(one.first_seq);
-            one.count = input.number(u64::from(one.count)) as u32;
-            one.offset = input.number(one.offset) % (1 << 32);
+            entry.first_seq = input.number(entry.first_seq);
+            entry.count = input.number(u64::from(entry.count)) as u32;
+            entry.offset = input.number(entry.offset) % (1 << 32);
         }
         made.bytes.resize(record_at(made.bytes.len() as u64) as usize, 0);
         let end = Trailer {
             log_id: made.header.log_id,
             number: made.header.number,
+            is_sparse: made.header.covers.is_some(),
             first_position: made.first_position,
             last_position: last,
             footer_at: input_or(input, low & 8, made.bytes.len() as u64),
+            times: SegmentTimes { latest: input_or(input, low & 16, 1), ..Default::default() },
             salt: made.header.salt,
         };
         made.bytes.extend(encode_footer(&entries, &end));
@@ -510,7 +511,7 @@ fn input_or(input: &mut Input<'_>, choose: usize, usual: u64) -> u64 {
     if choose == 0 { usual } else { input.number(usual) }
 }
 
-/// A catalog batch's bytes: five attributes.
+/// Returns the bytes of a catalog batch with five attributes.
 fn catalog(stream: usize) -> Vec<u8> {
     let all = [
         Attribute::Name(["a", "b", "c", "d"][stream]),
@@ -534,7 +535,7 @@ fn planned(stream: u8, first_seq: u64, count: u32, kind: BatchKind, body: &[u8])
     }
 }
 
-/// Frames of events whose payload tells their seq.
+/// Returns frames of events whose payload is their seq.
 fn events(seq: u64, count: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     for n in 0..u64::from(count) {
@@ -553,14 +554,14 @@ fn events(seq: u64, count: u32) -> Vec<u8> {
     bytes
 }
 
-impl Made {
+impl OpenSegment {
     fn commit(&mut self, position: u64, acked: u64, durable: u64, all: &[(PlannedBatch, Vec<u8>)]) {
         self.bytes.resize(record_at(self.bytes.len() as u64) as usize, 0);
         let offset = self.bytes.len() as u64;
         let batches: Vec<_> = all.iter().map(|(batch, _)| *batch).collect();
         let plan = CommitPlan {
             position,
-            time_micros: 1,
+            date: CommitDate { time: Timestamp::from_micros(1), is_vouched: true },
             acked,
             durable,
             salt: self.header.salt,
@@ -581,15 +582,14 @@ impl Made {
                 kind: batch.kind,
             })
             .collect();
-        let is_later =
-            |kind| matches!(kind, BatchKind::Catalog | BatchKind::Gap | BatchKind::Events);
-        entries.sort_by_key(|entry| (entry.stream, is_later(entry.kind)));
+        entries.sort_by_key(|entry| (entry.stream, index_order(entry.kind)));
         self.entries.extend(entries);
     }
 
-    fn witness(&mut self, position: u64, durable: u64, clean: bool) {
+    fn tail_record(&mut self, position: u64, durable: u64, clean: bool) {
         let ending = if clean { Ending::Clean } else { Ending::Settled };
-        let found = Witness { position, durable, time_micros: 1, ending };
+        let vouched = Timestamp::from_micros(1);
+        let found = TailRecord { position, durable, vouched, ending };
         self.bytes.resize(record_at(self.bytes.len() as u64) as usize, 0);
         self.bytes.extend_from_slice(&found.encode(self.header.salt));
     }

@@ -1,11 +1,14 @@
-//! The bytes: every constant of the layout, how each record is encoded and decoded, and the checksums.
+//! On-disk format: every constant of the layout, the encoder and decoder of each record, and the
+//! checksums.
 //!
-//! The only room that knows byte order. It is pure: slices in, a classification out. It never reads a
-//! file, never allocates what a length field asks for, and never decides what a finding means.
-//! `docs/format.md` is the same in words; a test holds the two together.
+//! The only room that knows byte order. Its functions are pure: they take slices and return
+//! classifications. They read no file, allocate nothing on the word of a length field, and leave
+//! decisions to their callers. `docs/format.md` describes the same format in words; the tests in
+//! `example.rs` compare the two.
 //!
-//! Everything is little endian. Zero is reserved: no valid record starts with a zero byte, so space that
-//! was preallocated, or never written, reads as the end.
+//! All integers are little endian. Zero is reserved: no valid record starts with a zero byte, so
+//! space that was preallocated or never written reads as the end.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod attributes;
 mod commit;
@@ -14,42 +17,48 @@ mod example;
 mod frame;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod gone;
+mod kind;
 mod segment;
 
-pub(crate) use attributes::{Attribute, AttributeError, Attributes, ColdSeqs, put_attribute};
+pub(crate) use attributes::{Attribute, AttributeError, Attributes, put_attribute};
 pub(crate) use commit::{
-    BatchHead, BatchKind, Class, CommitHead, CommitPlan, Ending, PlannedBatch, Witness, classify,
-    decode_witness, encode_commit, padding_is_zero, record_at,
+    BatchHead, Class, CommitDate, CommitHead, CommitPlan, Ending, PlannedBatch, TailRecord,
+    classify, decode_tail_record, encode_commit, padding_is_zero, record_at,
 };
 pub(crate) use frame::{FrameHead, Frames, frame_crc, frame_head, put_frame_head};
+pub(crate) use gone::Gone;
+pub(crate) use kind::{BatchKind, gap_batches, index_order};
 pub(crate) use segment::{
-    Covers, FooterEntry, HeaderError, SegmentHeader, Trailer, decode_header, decode_trailer,
-    decode_twin, encode_footer, footer_bytes, footer_entry, footer_is_valid, seems_segment,
+    Covers, FooterEntry, HeaderError, SegmentHeader, SegmentTimes, Trailer, decode_header,
+    decode_trailer, decode_twin, encode_footer, footer_bytes, footer_entry, footer_is_valid,
+    header_of_trailer, seems_segment,
 };
 
-/// The newest format version, and so far the only one.
+/// Newest format version, and so far the only one.
 pub(crate) const VERSION: u16 = 1;
 /// CRC-32/ISO-HDLC (polynomial 0x04C11DB7, reflected), as in zip, gzip and PNG.
 pub(crate) const CHECKSUM_CRC32: u8 = 1;
-/// What a disk writes wholly or not at all.
+/// Number of bytes that a disk writes atomically.
 pub(crate) const SECTOR_BYTES: u64 = 512;
-/// The most that a record's place may lie behind the end of the one before.
+/// Maximum number of bytes that alignment to a sector adds between the end of a record and the next
+/// one.
 pub(crate) const RECORD_SHIFT_MAX: u64 = 32;
-/// Records start at multiples of this.
+/// Alignment of records, in bytes.
 pub(crate) const ALIGN: u64 = 8;
 
-/// Names one field: where it starts and where the next one may.
+/// Defines fields by their offset and length in bytes; each starts where the previous one ends.
 macro_rules! layout {
     ($($(#[$doc:meta])* $name:ident = $start:expr, $len:expr;)+) => {
         $($(#[$doc])* pub(crate) const $name: std::ops::Range<usize> = $start..$start + $len;)+
-        /// All fields by name, to be compared with `docs/format.md`.
+        /// Fields by name, compared with `docs/format.md`.
         #[cfg(test)]
         pub(crate) const FIELDS: &[(&str, std::ops::Range<usize>)] =
             &[$((stringify!($name), $name)),+];
     };
 }
 
-/// The block at the start of a segment: the header, and its twin half a block later.
+/// Header block of a segment: the header, and its twin half a block later.
 pub(crate) mod header {
     pub(crate) const MAGIC: [u8; 8] = *b"AMBERSEG";
     pub(crate) const BLOCK_BYTES: usize = 4096;
@@ -64,7 +73,7 @@ pub(crate) mod header {
         BLOCK = ORDER.end, 4;
         LOG_ID = BLOCK.end, 16;
         NUMBER = LOG_ID.end, 8;
-        // Both zero in a dense segment: its commits say. What a sparse one covers.
+        // Range of a sparse segment; both zero in a dense one, whose commits define it.
         FIRST_POSITION = NUMBER.end, 8;
         LAST_POSITION = FIRST_POSITION.end, 8;
         RESERVED = LAST_POSITION.end, 8;
@@ -76,9 +85,10 @@ pub(crate) mod header {
     const _: () = assert!(BYTES == 80 && BYTES <= TWIN && BLOCK_BYTES.is_multiple_of(8));
 }
 
-/// The header of a commit; the directory of its batches follows.
+/// Header of a commit; the directory of its batches follows.
 pub(crate) mod commit_header {
     pub(crate) const MAGIC: [u8; 3] = *b"AMC";
+    pub(crate) const FLAG_UNVOUCHED: u8 = 1;
     layout! {
         MAGIC_AT = 0, 3;
         FLAGS = MAGIC_AT.end, 1;
@@ -94,7 +104,7 @@ pub(crate) mod commit_header {
     const _: () = assert!(BYTES == 40 && BYTES.is_multiple_of(8));
 }
 
-/// One batch in a commit's directory.
+/// Batch header: one entry of a commit's directory.
 pub(crate) mod batch_header {
     layout! {
         STREAM = 0, 16;
@@ -109,7 +119,7 @@ pub(crate) mod batch_header {
     const _: () = assert!(BYTES == 40 && BYTES.is_multiple_of(8));
 }
 
-/// The head of one event's frame; the payload follows, unpadded.
+/// Head of one event's frame; the payload follows, unpadded.
 pub(crate) mod frame_header {
     layout! {
         LENGTH = 0, 4;
@@ -118,10 +128,11 @@ pub(crate) mod frame_header {
     }
     pub(crate) const BYTES: usize = TIME_CODEC.end;
     pub(crate) const TIME_BITS: u32 = 56;
+    pub(crate) const TIME_MAX: u64 = (1 << TIME_BITS) - 1;
     const _: () = assert!(BYTES == 14);
 }
 
-/// The marker: the last bytes of a commit.
+/// Marker: the last bytes of a commit.
 pub(crate) mod marker {
     layout! {
         LENGTH = 0, 4;
@@ -131,8 +142,8 @@ pub(crate) mod marker {
     const _: () = assert!(BYTES == 8);
 }
 
-/// The witness: the watermark, written once more behind the last commit.
-pub(crate) mod witness {
+/// Tail record: a copy of the watermark behind the last commit.
+pub(crate) mod tail_record {
     pub(crate) const MAGIC: [u8; 3] = *b"AMW";
     pub(crate) const FLAG_CLEAN: u8 = 1;
     pub(crate) const FLAG_SETTLED: u8 = 2;
@@ -142,15 +153,15 @@ pub(crate) mod witness {
         LENGTH = FLAGS.end, 4;
         POSITION = LENGTH.end, 8;
         DURABLE = POSITION.end, 8;
-        TIME = DURABLE.end, 8;
-        UNUSED = TIME.end, 4;
+        VOUCHED = DURABLE.end, 8;
+        UNUSED = VOUCHED.end, 4;
         CRC = UNUSED.end, 4;
     }
     pub(crate) const BYTES: usize = CRC.end;
     const _: () = assert!(BYTES == 40 && super::commit_header::BYTES == BYTES);
 }
 
-/// The head of a sealed segment's index footer; the entries follow.
+/// Head of a sealed segment's index footer; the entries follow.
 pub(crate) mod footer {
     pub(crate) const MAGIC: [u8; 3] = *b"AMF";
     layout! {
@@ -164,7 +175,7 @@ pub(crate) mod footer {
     const _: () = assert!(BYTES == 16);
 }
 
-/// One entry of the index footer: where one batch of one stream is.
+/// Footer entry: the location of one batch of one stream.
 pub(crate) mod footer_entry_layout {
     layout! {
         STREAM = 0, 16;
@@ -177,21 +188,27 @@ pub(crate) mod footer_entry_layout {
     const _: () = assert!(BYTES == 32);
 }
 
-/// The trailer: the last bytes of a sealed segment.
+/// Trailer: the last bytes of a sealed segment.
 pub(crate) mod trailer {
     pub(crate) const MAGIC: [u8; 8] = *b"AMBERFIN";
     layout! {
         MAGIC_AT = 0, 8;
         LOG_ID = MAGIC_AT.end, 16;
-        NUMBER = LOG_ID.end, 8;
-        FIRST_POSITION = NUMBER.end, 8;
+        NUMBER = LOG_ID.end, 4;
+        ORDER = NUMBER.end, 1;
+        UNUSED = ORDER.end, 3;
+        FIRST_POSITION = UNUSED.end, 8;
         LAST_POSITION = FIRST_POSITION.end, 8;
         FOOTER_AT = LAST_POSITION.end, 8;
-        SALT = FOOTER_AT.end, 4;
+        EARLIEST = FOOTER_AT.end, 8;
+        LATEST = EARLIEST.end, 8;
+        VOUCHED_FIRST = LATEST.end, 8;
+        VOUCHED_LAST = VOUCHED_FIRST.end, 8;
+        SALT = VOUCHED_LAST.end, 4;
         CRC = SALT.end, 4;
     }
     pub(crate) const BYTES: usize = CRC.end;
-    const _: () = assert!(BYTES == 64);
+    const _: () = assert!(BYTES == 96);
 }
 
 /// One attribute of a stream in a catalog batch; the value follows.
@@ -208,12 +225,11 @@ pub(crate) mod attribute {
     pub(crate) const TAG_STATE: u16 = 4;
     pub(crate) const TAG_START: u16 = 5;
     pub(crate) const TAG_PARENT: u16 = 6;
-    pub(crate) const TAG_COLD: u16 = 7;
     pub(crate) const TAG_OPTIONAL: u16 = 0x8000;
     const _: () = assert!(BYTES == 8);
 }
 
-/// The value of a label; the key and what it is set to follow.
+/// Value of a label attribute; the key and its value follow.
 pub(crate) mod label {
     layout! {
         KEY_BYTES = 0, 2;
@@ -221,7 +237,7 @@ pub(crate) mod label {
     pub(crate) const BYTES: usize = KEY_BYTES.end;
 }
 
-/// The value of the attribute that says what a stream was forked from.
+/// Value of the attribute that records a stream's parent.
 pub(crate) mod parent {
     layout! {
         STREAM = 0, 16;
@@ -230,19 +246,7 @@ pub(crate) mod parent {
     pub(crate) const BYTES: usize = SEQ.end;
 }
 
-/// The value of the attribute that says which of a stream's events moved to its archive file.
-pub(crate) mod cold {
-    layout! {
-        START = 0, 8;
-        END = START.end, 8;
-        FILE_BYTES = END.end, 8;
-        SALT = FILE_BYTES.end, 4;
-    }
-    pub(crate) const BYTES: usize = SALT.end;
-    const _: () = assert!(BYTES == 28);
-}
-
-/// The bytes of a fork: whose events come before the stream's own.
+/// Fork batch: the stream and generation whose events precede the stream's own.
 pub(crate) mod fork {
     layout! {
         STREAM = 0, 16;
@@ -252,22 +256,24 @@ pub(crate) mod fork {
     const _: () = assert!(BYTES == 20);
 }
 
-/// The first commit of a segment starts here.
+/// Offset of the first commit in a segment.
 pub(crate) const COMMITS_AT: u64 = header::BLOCK_BYTES as u64;
-/// A commit, and so a segment's commits, must be addressable in 29 bits of 8 bytes.
+/// Maximum length of a commit, in bytes: offsets in a segment are 29 bits, in units of 8 bytes.
 pub(crate) const COMMIT_BYTES_MAX: u64 = (1 << 32) - (1 << 16);
-/// A segment cannot be longer: places in it have 29 bits of 8 bytes.
+/// Maximum length of a segment, in bytes: offsets in it are 29 bits, in units of 8 bytes.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 32;
-/// No record says that it is of a later commit: so the next position can always be named.
+/// Maximum position of a record, so that the next position can always be represented.
 pub(crate) const POSITION_MAX: u64 = u64::MAX / 2;
-/// The smallest possible commit: one batch without bytes.
+/// Maximum seq of a stream, so that the end of a batch can always be represented.
+pub(crate) const SEQ_MAX: u64 = u64::MAX / 2;
+/// Length of the smallest commit, in bytes: one batch without bytes.
 pub(crate) const COMMIT_BYTES_MIN: u64 =
     (commit_header::BYTES + batch_header::BYTES + marker::BYTES) as u64;
 
-/// Batches are checksummed from here on, so that the checksum of nothing is not zero.
+/// Seed of batch checksums, chosen so that the checksum of an empty batch is not zero.
 const BATCH_SEED: u32 = u32::from_le_bytes(*b"ambr");
 
-/// CRC-32/ISO-HDLC of `parts` in a row, continuing from `seed`.
+/// Returns the CRC-32/ISO-HDLC of the concatenated `parts`, continuing from `seed`.
 pub(crate) fn checksum(seed: u32, parts: &[&[u8]]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(seed);
     for part in parts {
@@ -276,17 +282,21 @@ pub(crate) fn checksum(seed: u32, parts: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
-/// The checksum of a batch's bytes. Not salted: the salted header covers it.
+/// Returns the checksum of a batch's bytes. Unsalted: the salted header covers it.
 pub(crate) fn batch_crc(parts: &[&[u8]]) -> u32 {
     checksum(BATCH_SEED, parts)
 }
 
-/// `bytes` rounded up to where the next record may start.
+/// Rounds `bytes` up to where the next record may start. Saturates: no file is that long.
 pub(crate) const fn align_up(bytes: u64) -> u64 {
-    bytes.next_multiple_of(ALIGN)
+    match bytes.checked_next_multiple_of(ALIGN) {
+        Some(aligned) => aligned,
+        None => u64::MAX,
+    }
 }
 
-/// Whether nothing was ever written here. Blocks at a time: opening looks at all the space kept ready.
+/// Reports whether all bytes are zero. Checks whole blocks at a time, because opening a log scans
+/// all its preallocated space.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     let (blocks, rest) = bytes.as_chunks::<64>();
     let is_zero = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) == 0;
@@ -315,31 +325,22 @@ fn take_u64(bytes: &[u8], field: &std::ops::Range<usize>) -> u64 {
     u64::from_le_bytes(take(bytes, field))
 }
 
-/// The last generation that can be: the field has 24 bits.
+/// Maximum generation: the field has 24 bits.
 pub(crate) const GENERATION_MAX: u32 = (1 << 24) - 1;
 
-/// A fork batch's bytes: the stream, and the generation in it, that what comes before is shared with.
+/// Decodes the bytes of a fork batch: the stream, and its generation, with which earlier events are
+/// shared.
 pub(crate) fn decode_fork(bytes: &[u8]) -> Option<([u8; 16], u32)> {
     let whole = bytes.len() == fork::BYTES;
     whole.then(|| (take(bytes, &fork::STREAM), take_u32(bytes, &fork::GENERATION)))
 }
 
-/// The bytes of a fork batch.
+/// Encodes the bytes of a fork batch.
 pub(crate) fn encode_fork(stream: &[u8; 16], generation: u32) -> [u8; fork::BYTES] {
     let mut bytes = [0; fork::BYTES];
     put(&mut bytes, &fork::STREAM, stream);
     put(&mut bytes, &fork::GENERATION, &generation.to_le_bytes());
     bytes
-}
-
-/// A small unsigned number at the start of a gap batch's bytes: how many events were dropped.
-pub(crate) fn decode_gap(bytes: &[u8]) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.try_into().ok()?))
-}
-
-/// The bytes of a gap batch.
-pub(crate) fn encode_gap(dropped: u64) -> [u8; 8] {
-    dropped.to_le_bytes()
 }
 
 #[cfg(test)]

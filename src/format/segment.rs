@@ -1,77 +1,82 @@
-//! The frame around the commits of one segment: header in front; footer and trailer behind, once sealed.
+//! Layout of one segment around its commits: the header in front, and the footer and trailer behind
+//! once it is sealed.
 
 use super::{
     CHECKSUM_CRC32, POSITION_MAX, SEGMENT_BYTES_MAX, VERSION, checksum, footer,
-    footer_entry_layout as entry, header, is_zero, put, take, take_u32, take_u64, trailer,
+    footer_entry_layout as entry, header, is_zero, kind::has_seqs, put, take, take_u32, take_u64,
+    trailer,
 };
-use crate::format::{ALIGN, BatchKind};
+use crate::format::{ALIGN, BatchKind, CommitDate};
 
-/// The commits that a sparse segment speaks for: first and last position. What is not in it was collected.
+/// First and last position of the commits that a sparse segment covers. A position in this range
+/// that the segment lacks was compacted away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Covers {
     pub(crate) first: u64,
     pub(crate) last: u64,
 }
 
-/// What a segment says of itself.
+/// Decoded header of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentHeader {
     pub(crate) log_id: [u8; 16],
     pub(crate) number: u32,
-    /// The file is at least this long until it is sealed, or closed cleanly.
+    /// Minimum length of the file until it is sealed or closed cleanly.
     pub(crate) reserved_bytes: u64,
     pub(crate) created_micros: u64,
     pub(crate) salt: u32,
-    /// `None`: positions are dense, and the commits say which.
+    /// Range of a sparse segment; `None` if positions are dense and the commits alone define them.
     pub(crate) covers: Option<Covers>,
 }
 
-/// Why a header block was not taken.
+/// Reason why a header block was rejected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HeaderError {
-    /// All zeros: a segment that was prepared and never used.
+    /// All zeros: the segment was prepared and never used.
     Blank,
-    /// Neither the header nor its twin is what was written.
+    /// Neither the header nor its twin is intact.
     Damaged,
-    /// A newer format.
+    /// The format version is newer than this one.
     Version(u16),
 }
 
 impl SegmentHeader {
-    /// The whole block: the header, zeros, the twin, zeros.
+    /// Encodes the whole block: header, zeros, twin, zeros.
     pub(crate) fn encode(&self) -> [u8; header::BLOCK_BYTES] {
-        let mut one = [0; header::BYTES];
-        put(&mut one, &header::MAGIC_AT, &header::MAGIC);
-        put(&mut one, &header::VERSION, &VERSION.to_le_bytes());
-        put(&mut one, &header::CHECKSUM, &[CHECKSUM_CRC32]);
-        put(&mut one, &header::BLOCK, &(header::BLOCK_BYTES as u32).to_le_bytes());
-        put(&mut one, &header::LOG_ID, &self.log_id);
-        put(&mut one, &header::NUMBER, &u64::from(self.number).to_le_bytes());
-        put(&mut one, &header::RESERVED, &self.reserved_bytes.to_le_bytes());
-        put(&mut one, &header::CREATED, &self.created_micros.to_le_bytes());
-        put(&mut one, &header::SALT, &self.salt.to_le_bytes());
+        let mut copy = [0; header::BYTES];
+        put(&mut copy, &header::MAGIC_AT, &header::MAGIC);
+        put(&mut copy, &header::VERSION, &VERSION.to_le_bytes());
+        put(&mut copy, &header::CHECKSUM, &[CHECKSUM_CRC32]);
+        put(&mut copy, &header::BLOCK, &(header::BLOCK_BYTES as u32).to_le_bytes());
+        put(&mut copy, &header::LOG_ID, &self.log_id);
+        put(&mut copy, &header::NUMBER, &u64::from(self.number).to_le_bytes());
+        put(&mut copy, &header::RESERVED, &self.reserved_bytes.to_le_bytes());
+        put(&mut copy, &header::CREATED, &self.created_micros.to_le_bytes());
+        put(&mut copy, &header::SALT, &self.salt.to_le_bytes());
         if let Some(covers) = self.covers {
-            put(&mut one, &header::ORDER, &[header::ORDER_SPARSE]);
-            put(&mut one, &header::FIRST_POSITION, &covers.first.to_le_bytes());
-            put(&mut one, &header::LAST_POSITION, &covers.last.to_le_bytes());
+            put(&mut copy, &header::ORDER, &[header::ORDER_SPARSE]);
+            put(&mut copy, &header::FIRST_POSITION, &covers.first.to_le_bytes());
+            put(&mut copy, &header::LAST_POSITION, &covers.last.to_le_bytes());
         }
-        let crc = checksum(0, &[&one[..header::CRC.start]]);
-        put(&mut one, &header::CRC, &crc.to_le_bytes());
+        let crc = checksum(0, &[&copy[..header::CRC.start]]);
+        put(&mut copy, &header::CRC, &crc.to_le_bytes());
         let mut block = [0; header::BLOCK_BYTES];
-        block[..header::BYTES].copy_from_slice(&one);
-        block[header::TWIN..header::TWIN + header::BYTES].copy_from_slice(&one);
+        block[..header::BYTES].copy_from_slice(&copy);
+        block[header::TWIN..header::TWIN + header::BYTES].copy_from_slice(&copy);
         block
     }
 }
 
-/// Whether the block is one of a segment, whole or not: its header or the twin says so.
+/// Reports whether the block belongs to a segment, intact or not: the header or its twin has the
+/// magic.
 pub(crate) fn seems_segment(block: &[u8]) -> bool {
     [0, header::TWIN]
         .iter()
-        .any(|at| block.get(*at..).is_some_and(|one| one.starts_with(&header::MAGIC)))
+        .any(|at| block.get(*at..).is_some_and(|copy| copy.starts_with(&header::MAGIC)))
 }
 
-/// Reads a header block; a damaged header is replaced by its twin. Says whether both were whole.
+/// Decodes a header block, falling back to the twin if the header is damaged. The flag reports
+/// whether both copies and the padding are intact.
 pub(crate) fn decode_header(block: &[u8]) -> Result<(SegmentHeader, bool), HeaderError> {
     let Some(block) = block.get(..header::BLOCK_BYTES) else {
         let blank = is_zero(block);
@@ -80,8 +85,8 @@ pub(crate) fn decode_header(block: &[u8]) -> Result<(SegmentHeader, bool), Heade
     if is_zero(block) {
         return Err(HeaderError::Blank);
     }
-    let first = decode_one(&block[..header::BYTES]);
-    let twin = decode_one(&block[header::TWIN..header::TWIN + header::BYTES]);
+    let first = decode_copy(&block[..header::BYTES]);
+    let twin = decode_copy(&block[header::TWIN..header::TWIN + header::BYTES]);
     match (first, twin) {
         (Ok(first), twin) => {
             let rest_is_zero = is_zero(&block[header::BYTES..header::TWIN])
@@ -96,20 +101,20 @@ pub(crate) fn decode_header(block: &[u8]) -> Result<(SegmentHeader, bool), Heade
     }
 }
 
-/// The second copy of the header, if it is whole.
+/// Decodes the twin, if it is intact.
 pub(crate) fn decode_twin(block: &[u8]) -> Option<SegmentHeader> {
-    decode_one(block.get(header::TWIN..header::TWIN + header::BYTES)?).ok()
+    decode_copy(block.get(header::TWIN..header::TWIN + header::BYTES)?).ok()
 }
 
-fn decode_one(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
+fn decode_copy(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
     if bytes[header::MAGIC_AT] != header::MAGIC
         || take_u32(bytes, &header::CRC) != checksum(0, &[&bytes[..header::CRC.start]])
     {
         return Err(HeaderError::Damaged);
     }
     let version = u16::from_le_bytes(take(bytes, &header::VERSION));
-    let (first, last) =
-        (take_u64(bytes, &header::FIRST_POSITION), take_u64(bytes, &header::LAST_POSITION));
+    let first = take_u64(bytes, &header::FIRST_POSITION);
+    let last = take_u64(bytes, &header::LAST_POSITION);
     let covers = match bytes[header::ORDER.start] {
         header::ORDER_DENSE => (first == 0 && last == 0).then_some(None),
         header::ORDER_SPARSE => (first > 0 && first <= last && last <= POSITION_MAX)
@@ -135,7 +140,7 @@ fn decode_one(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
     possible.then_some(found).ok_or(HeaderError::Damaged)
 }
 
-/// One batch of one stream, as the index footer knows it.
+/// Footer entry for one batch of one stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FooterEntry {
     pub(crate) stream: [u8; 16],
@@ -146,34 +151,63 @@ pub(crate) struct FooterEntry {
     pub(crate) kind: BatchKind,
 }
 
-/// What a sealed segment ends with.
+/// Times of the commits of a segment, in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct SegmentTimes {
+    /// Earliest time of all commits. Without commits both are zero.
+    pub(crate) earliest: u64,
+    /// Latest time of all commits.
+    pub(crate) latest: u64,
+    /// First time that a writer vouched for; zero without such commits.
+    pub(crate) vouched_first: u64,
+    /// Last time that a writer vouched for; zero without such commits.
+    pub(crate) vouched_last: u64,
+}
+
+impl SegmentTimes {
+    /// Adds a commit that follows `commits` others.
+    pub(crate) fn note(&mut self, date: CommitDate, commits: u64) {
+        let micros = date.time.as_micros();
+        self.earliest = if commits == 0 { micros } else { self.earliest.min(micros) };
+        self.latest = self.latest.max(micros);
+        if date.is_vouched {
+            self.vouched_last = micros;
+            self.vouched_first = if self.vouched_first == 0 { micros } else { self.vouched_first };
+        }
+    }
+}
+
+/// Trailer at the end of a sealed segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Trailer {
     pub(crate) log_id: [u8; 16],
     pub(crate) number: u32,
+    pub(crate) is_sparse: bool,
     pub(crate) first_position: u64,
     pub(crate) last_position: u64,
     pub(crate) footer_at: u64,
+    pub(crate) times: SegmentTimes,
     pub(crate) salt: u32,
 }
 
-/// What footer and trailer of so many entries take.
+/// Number of bytes of footer and trailer for this number of entries. Saturates: a saturated length
+/// exceeds any segment.
 pub(crate) const fn footer_bytes(entries: usize) -> u64 {
-    (footer::BYTES + entries * entry::BYTES + trailer::BYTES) as u64
+    (footer::BYTES + trailer::BYTES).saturating_add(entries.saturating_mul(entry::BYTES)) as u64
 }
 
-/// The footer and the trailer, as they stand behind the last commit. `entries` are sorted by stream,
-/// and in the order of their commits within a stream.
+/// Encodes the footer and the trailer that follow the last commit. `entries` are sorted by stream
+/// and, within a stream, in commit order.
 pub(crate) fn encode_footer(entries: &[FooterEntry], end: &Trailer) -> Vec<u8> {
-    let total = footer::BYTES + entries.len() * entry::BYTES + trailer::BYTES;
-    let mut bytes = vec![0; total];
+    let mut bytes = vec![0; footer_bytes(entries.len()) as usize];
     let (head, rest) = bytes.split_at_mut(footer::BYTES);
-    let (body, tail) = rest.split_at_mut(entries.len() * entry::BYTES);
-    for (at, one) in body.chunks_exact_mut(entry::BYTES).zip(entries) {
-        let place = (one.offset / ALIGN) as u32 | u32::from(one.kind as u8) << entry::KIND_SHIFT;
-        put(at, &entry::STREAM, &one.stream);
-        put(at, &entry::FIRST_SEQ, &one.first_seq.to_le_bytes());
-        put(at, &entry::COUNT, &one.count.to_le_bytes());
+    let (body, tail) = rest.split_at_mut(entries.len().saturating_mul(entry::BYTES));
+    for (at, listed) in body.chunks_exact_mut(entry::BYTES).zip(entries) {
+        let place =
+            (listed.offset / ALIGN) as u32 | u32::from(listed.kind as u8) << entry::KIND_SHIFT;
+        put(at, &entry::STREAM, &listed.stream);
+        put(at, &entry::FIRST_SEQ, &listed.first_seq.to_le_bytes());
+        put(at, &entry::COUNT, &listed.count.to_le_bytes());
         put(at, &entry::PLACE, &place.to_le_bytes());
     }
     put(head, &footer::MAGIC_AT, &footer::MAGIC);
@@ -183,43 +217,76 @@ pub(crate) fn encode_footer(entries: &[FooterEntry], end: &Trailer) -> Vec<u8> {
 
     put(tail, &trailer::MAGIC_AT, &trailer::MAGIC);
     put(tail, &trailer::LOG_ID, &end.log_id);
-    put(tail, &trailer::NUMBER, &u64::from(end.number).to_le_bytes());
+    put(tail, &trailer::NUMBER, &end.number.to_le_bytes());
+    put(tail, &trailer::ORDER, &[u8::from(end.is_sparse)]);
     put(tail, &trailer::FIRST_POSITION, &end.first_position.to_le_bytes());
     put(tail, &trailer::LAST_POSITION, &end.last_position.to_le_bytes());
     put(tail, &trailer::FOOTER_AT, &end.footer_at.to_le_bytes());
+    put(tail, &trailer::EARLIEST, &end.times.earliest.to_le_bytes());
+    put(tail, &trailer::LATEST, &end.times.latest.to_le_bytes());
+    put(tail, &trailer::VOUCHED_FIRST, &end.times.vouched_first.to_le_bytes());
+    put(tail, &trailer::VOUCHED_LAST, &end.times.vouched_last.to_le_bytes());
     put(tail, &trailer::SALT, &end.salt.to_le_bytes());
     let crc = checksum(end.salt, &[&tail[..trailer::CRC.start]]);
     put(tail, &trailer::CRC, &crc.to_le_bytes());
     bytes
 }
 
-/// Reads the last [`trailer::BYTES`] of a file that may be a sealed segment with this header.
+/// Decodes the last [`trailer::BYTES`] of a file that may be a sealed segment with this header.
 pub(crate) fn decode_trailer(bytes: &[u8], of: &SegmentHeader) -> Option<Trailer> {
+    let found = trailer_alone(bytes)?;
+    let same = found.log_id == of.log_id && found.number == of.number && found.salt == of.salt;
+    let covered = of
+        .covers
+        .is_none_or(|all| (all.first, all.last) == (found.first_position, found.last_position));
+    (same && covered && found.is_sparse == of.covers.is_some()).then_some(found)
+}
+
+/// Decodes a trailer without its header: the trailer holds the salt of its own checksum.
+fn trailer_alone(bytes: &[u8]) -> Option<Trailer> {
     let bytes = bytes.get(..trailer::BYTES)?;
-    let whole = bytes[trailer::MAGIC_AT] == trailer::MAGIC
-        && take_u32(bytes, &trailer::CRC) == checksum(of.salt, &[&bytes[..trailer::CRC.start]]);
     let found = Trailer {
         log_id: take(bytes, &trailer::LOG_ID),
-        number: u32::try_from(take_u64(bytes, &trailer::NUMBER)).ok()?,
+        number: take_u32(bytes, &trailer::NUMBER),
+        is_sparse: bytes[trailer::ORDER.start] == header::ORDER_SPARSE,
         first_position: take_u64(bytes, &trailer::FIRST_POSITION),
         last_position: take_u64(bytes, &trailer::LAST_POSITION),
         footer_at: take_u64(bytes, &trailer::FOOTER_AT),
+        times: SegmentTimes {
+            earliest: take_u64(bytes, &trailer::EARLIEST),
+            latest: take_u64(bytes, &trailer::LATEST),
+            vouched_first: take_u64(bytes, &trailer::VOUCHED_FIRST),
+            vouched_last: take_u64(bytes, &trailer::VOUCHED_LAST),
+        },
         salt: take_u32(bytes, &trailer::SALT),
     };
-    let same = found.log_id == of.log_id
-        && found.number == of.number
+    let whole = bytes[trailer::MAGIC_AT] == trailer::MAGIC
+        && take_u32(bytes, &trailer::CRC) == checksum(found.salt, &[&bytes[..trailer::CRC.start]]);
+    let known = bytes[trailer::ORDER.start] <= header::ORDER_SPARSE
+        && is_zero(&bytes[trailer::UNUSED])
         && found.first_position > 0
-        && found.salt == of.salt
-        && of
-            .covers
-            .is_none_or(|all| (all.first, all.last) == (found.first_position, found.last_position))
         && found.last_position <= POSITION_MAX
-        && found.last_position + 1 >= found.first_position;
-    (whole && same).then_some(found)
+        && found.last_position >= found.first_position.saturating_sub(1);
+    (whole && known).then_some(found)
 }
 
-/// Whether `bytes`, which reach from the footer to the trailer, are the footer that was written.
-/// Returns the entries' bytes.
+/// Reconstructs the header of a sealed segment from its trailer. Fields that matter only before
+/// sealing are zero.
+pub(crate) fn header_of_trailer(bytes: &[u8]) -> Option<SegmentHeader> {
+    let found = trailer_alone(bytes)?;
+    let covers = Covers { first: found.first_position, last: found.last_position };
+    Some(SegmentHeader {
+        log_id: found.log_id,
+        number: found.number,
+        reserved_bytes: 0,
+        created_micros: 0,
+        salt: found.salt,
+        covers: Some(covers).filter(|covers| found.is_sparse && covers.first <= covers.last),
+    })
+}
+
+/// Verifies `bytes`, which extend from the footer to the trailer, and returns the bytes of the
+/// entries.
 pub(crate) fn footer_is_valid(bytes: &[u8], salt: u32) -> Option<&[u8]> {
     let head = bytes.get(..footer::BYTES)?;
     let body = &bytes[footer::BYTES..];
@@ -227,10 +294,15 @@ pub(crate) fn footer_is_valid(bytes: &[u8], salt: u32) -> Option<&[u8]> {
     let whole = head[footer::MAGIC_AT] == footer::MAGIC
         && entries.checked_mul(entry::BYTES)? == body.len()
         && take_u32(head, &footer::CRC) == checksum(salt, &[&head[..footer::CRC.start], body]);
-    whole.then_some(body)
+    let mut listed = body.chunks_exact(entry::BYTES);
+    let has_seqs = listed.all(|bytes| {
+        let kind = (take_u32(bytes, &entry::PLACE) >> entry::KIND_SHIFT) as u8;
+        has_seqs(kind, take_u64(bytes, &entry::FIRST_SEQ), take_u32(bytes, &entry::COUNT))
+    });
+    (whole && has_seqs).then_some(body)
 }
 
-/// The entry at `index` of a footer's entries; `None` past the last, or when its kind is unknown.
+/// Decodes the entry at `index`; `None` past the last entry, or if its kind is unknown.
 pub(crate) fn footer_entry(entries: &[u8], index: usize) -> Option<FooterEntry> {
     let at = index.checked_mul(entry::BYTES)?;
     let bytes = entries.get(at..at.checked_add(entry::BYTES)?)?;
@@ -290,12 +362,38 @@ mod tests {
     fn a_newer_version_is_named() {
         let mut block = example().encode();
         for at in [0, header::TWIN] {
-            let one = &mut block[at..at + header::BYTES];
-            put(one, &header::VERSION, &9_u16.to_le_bytes());
-            let crc = checksum(0, &[&one[..header::CRC.start]]);
-            put(one, &header::CRC, &crc.to_le_bytes());
+            let copy = &mut block[at..at + header::BYTES];
+            put(copy, &header::VERSION, &9_u16.to_le_bytes());
+            let crc = checksum(0, &[&copy[..header::CRC.start]]);
+            put(copy, &header::CRC, &crc.to_le_bytes());
         }
         assert_eq!(decode_header(&block), Err(HeaderError::Version(9)));
+    }
+
+    #[test]
+    fn f44_a_trailer_tells_a_sparse_segment_from_a_dense_one() {
+        let covers = Some(Covers { first: 3, last: 99 });
+        let sparse = SegmentHeader { reserved_bytes: 0, created_micros: 0, covers, ..example() };
+        let end = Trailer {
+            log_id: sparse.log_id,
+            number: 7,
+            is_sparse: true,
+            first_position: 3,
+            last_position: 99,
+            footer_at: 4096,
+            times: SegmentTimes { earliest: 3, latest: 9, vouched_first: 4, vouched_last: 8 },
+            salt: sparse.salt,
+        };
+        let bytes = encode_footer(&[], &end);
+        let last = &bytes[bytes.len() - trailer::BYTES..];
+        assert_eq!(header_of_trailer(last), Some(sparse));
+        assert_eq!(decode_trailer(last, &sparse), Some(end));
+        assert_eq!(decode_trailer(last, &example()), None);
+        for bit in 0..last.len() * 8 {
+            let mut damaged = last.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(header_of_trailer(&damaged), None, "bit {bit}");
+        }
     }
 
     #[test]
@@ -303,9 +401,11 @@ mod tests {
         let end = Trailer {
             log_id: example().log_id,
             number: 7,
+            is_sparse: false,
             first_position: 42,
             last_position: 44,
             footer_at: 8192,
+            times: SegmentTimes { earliest: 3, latest: 9, vouched_first: 4, vouched_last: 8 },
             salt: example().salt,
         };
         let entries = [1_u8, 2].map(|n| FooterEntry {
@@ -318,6 +418,8 @@ mod tests {
         let bytes = encode_footer(&entries, &end);
         let split = bytes.len() - trailer::BYTES;
         assert_eq!(decode_trailer(&bytes[split..], &example()), Some(end));
+        let known = SegmentHeader { reserved_bytes: 0, created_micros: 0, ..example() };
+        assert_eq!(header_of_trailer(&bytes[split..]), Some(known), "F44: without the header");
         let body = footer_is_valid(&bytes[..split], example().salt).expect("whole");
         assert_eq!(footer_entry(body, 0), Some(entries[0]));
         assert_eq!(footer_entry(body, 1), Some(entries[1]));

@@ -1,38 +1,45 @@
-//! Values with numbers, in memory that only grows, readable while it grows.
+//! Arena of numbered values that only grows, readable while it grows.
 //!
-//! One writer pushes; any number of readers look without a lock. Values never move. Early buckets are
-//! small, later ones all alike, so that little is taken that is not used.
+//! One writer pushes; any number of readers read without a lock. Values stay in place. Early
+//! buckets are small and later ones all alike, so that little memory is reserved without being
+//! used.
 
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
 
 use super::chain::locate;
 use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::work::step;
 
-/// Values in each bucket.
+/// Number of values in each bucket.
 const BUCKET: u32 = 256;
-/// Rows of buckets, each twice as long as the one before.
+/// Number of rows of buckets, each twice as long as the previous one.
 const ROWS: usize = 21;
 
 type Bucket<T> = OnceLock<Box<[OnceLock<T>]>>;
 
-/// The arena.
+/// Arena of values.
 pub(crate) struct Arena<T> {
-    /// The first few values, for logs with few streams.
+    /// First few values, for logs with few streams.
     few: OnceLock<Box<[OnceLock<T>]>>,
     rows: [OnceLock<Box<[Bucket<T>]>>; ROWS],
     len: AtomicU32,
 }
 
-/// Values that have a bucket of their own, in front of all others.
+/// Number of values in the bucket before all others.
 const FEW: u32 = 8;
 
-/// The number of a value.
+/// Number of a value in an arena.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct At(NonZeroU32);
+pub(crate) struct ArenaId(NonZeroU32);
 
-impl At {
-    /// One word for a number that may not be there.
+impl ArenaId {
+    /// Returns the number of values before this one.
+    pub(crate) fn index(self) -> usize {
+        (self.0.get() as usize).saturating_sub(1)
+    }
+
+    /// Packs an optional number into one word.
     pub(crate) fn word(at: Option<Self>) -> u32 {
         at.map_or(0, |at| at.0.get())
     }
@@ -52,32 +59,33 @@ impl<T> Arena<T> {
     }
 
     /// Adds a value. One caller at a time. `None` when the arena is full.
-    pub(crate) fn push(&self, value: T) -> Option<At> {
+    pub(crate) fn push(&self, value: T) -> Option<ArenaId> {
         let len = self.len.load(Ordering::Relaxed);
         let slot = match len.checked_sub(FEW) {
             None => self.few.get_or_init(|| empty(FEW as usize)).get(len as usize)?,
-            Some(behind) => {
-                let (row, index) = locate(behind / BUCKET + 1);
+            Some(rest) => {
+                let (row, index) = locate(rest / BUCKET);
                 let buckets =
                     self.rows.get(row)?.get_or_init(|| empty(super::chain::BUCKET_FIRST << row));
                 let bucket = buckets.get(index)?.get_or_init(|| empty(BUCKET as usize));
-                bucket.get((behind % BUCKET) as usize)?
+                bucket.get((rest % BUCKET) as usize)?
             }
         };
         slot.set(value).ok()?;
-        let at = NonZeroU32::new(len + 1)?;
+        let at = NonZeroU32::new(len.checked_add(1)?)?;
         self.len.store(at.get(), Ordering::Release);
-        Some(At(at))
+        Some(ArenaId(at))
     }
 
-    pub(crate) fn get(&self, at: At) -> Option<&T> {
-        let index = at.0.get() - 1;
+    pub(crate) fn get(&self, at: ArenaId) -> Option<&T> {
+        step();
+        let index = at.index() as u32;
         match index.checked_sub(FEW) {
             None => self.few.get()?.get(index as usize)?.get(),
-            Some(behind) => {
-                let (row, index) = locate(behind / BUCKET + 1);
+            Some(rest) => {
+                let (row, index) = locate(rest / BUCKET);
                 let bucket = self.rows.get(row)?.get()?.get(index)?.get()?;
-                bucket.get((behind % BUCKET) as usize)?.get()
+                bucket.get((rest % BUCKET) as usize)?.get()
             }
         }
     }
@@ -86,10 +94,15 @@ impl<T> Arena<T> {
         self.len.load(Ordering::Acquire)
     }
 
-    /// All values, in the order in which they were pushed.
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (At, &T)> {
+    /// Returns all values, in the order in which they were pushed.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (ArenaId, &T)> {
+        self.iter_from(0)
+    }
+
+    /// Returns all values except the first `skipped`.
+    pub(crate) fn iter_from(&self, skipped: u32) -> impl DoubleEndedIterator<Item = (ArenaId, &T)> {
         let len = self.len();
-        let all = (1..=len).filter_map(NonZeroU32::new).map(At);
+        let all = (skipped.saturating_add(1)..=len).filter_map(NonZeroU32::new).map(ArenaId);
         all.filter_map(|at| Some((at, self.get(at)?)))
     }
 }
@@ -105,7 +118,7 @@ mod tests {
     #[test]
     fn values_keep_their_numbers() {
         let arena = Arena::new();
-        let numbers: Vec<At> = (0..20_000_u32).map(|n| arena.push(n).expect("room")).collect();
+        let numbers: Vec<ArenaId> = (0..20_000_u32).map(|n| arena.push(n).expect("room")).collect();
         for (n, at) in (0_u32..).zip(&numbers) {
             assert_eq!(arena.get(*at), Some(&n));
         }

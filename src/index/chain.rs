@@ -1,30 +1,31 @@
 //! Linked lists in an arena that only grows, readable while it grows.
 //!
-//! One writer pushes; any number of readers follow the links without a lock. Every node also keeps a
-//! jump to an older node, so that a key is found in a logarithm of steps (the skew-binary jump
-//! pointers of Myers, "An applicative random-access stack", 1983). Plain atomics, no `unsafe`: a node is
-//! filled first and linked after, with release and acquire on the links.
+//! One writer pushes; any number of readers follow the links without a lock. Every node also keeps
+//! a jump to an older node, so that finding a key takes a logarithmic number of steps (the
+//! skew-binary jump pointers of Myers, "An applicative random-access stack", 1983). Plain atomics,
+//! no `unsafe`: a node is filled first and linked after, with release and acquire on the links.
 
 use std::sync::OnceLock;
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::work::step;
 
-/// Nodes in the first bucket; each next bucket holds twice as many.
+/// Number of nodes in the first bucket; each next bucket holds twice as many.
 pub(super) const BUCKET_FIRST: usize = 16;
 const BUCKETS: usize = 28;
-/// No node.
+/// Number that stands for no node.
 pub(crate) const NONE: u32 = 0;
 
-/// The arena. `N` words of value per node.
+/// Arena of linked lists, with `N` words of value per node.
 pub(crate) struct Chain<const N: usize> {
     buckets: [OnceLock<Box<[Node<N>]>>; BUCKETS],
     len: AtomicU32,
 }
 
 struct Node<const N: usize> {
-    /// The older neighbour in the low half, the newer one in the high half.
+    /// Older neighbour in the low half, newer one in the high half.
     links: AtomicU64,
-    /// The jump in the low half, the depth of the node in its list in the high half.
+    /// Jump in the low half, depth of the node in its list in the high half.
     jump: AtomicU64,
     key: AtomicU64,
     value: [AtomicU64; N],
@@ -46,20 +47,22 @@ impl<const N: usize> Chain<N> {
         Self { buckets: [const { OnceLock::new() }; BUCKETS], len: AtomicU32::new(0) }
     }
 
-    /// Adds a node behind `prev` ([`NONE`] starts a list), and returns it. One caller at a time; it
-    /// must be the newest node of its list. `None` when the arena is full (2^32 - 16 nodes).
+    /// Adds a node after `prev` ([`NONE`] starts a list) and returns it. One caller at a time;
+    /// `prev` must be the newest node of its list. `None` when the arena is full (2^32 - 16 nodes).
     pub(crate) fn push(&self, prev: u32, key: u64, value: [u64; N]) -> Option<u32> {
-        let at = self.len.load(Ordering::Relaxed).checked_add(1)?;
-        let (bucket, index) = locate(at);
+        let len = self.len.load(Ordering::Relaxed);
+        let at = len.checked_add(1)?;
+        let (bucket, index) = locate(len);
         let nodes = self
             .buckets
             .get(bucket)?
             .get_or_init(|| (0..BUCKET_FIRST << bucket).map(|_| Node::empty()).collect());
         let node = nodes.get(index)?;
-        let depth = u64::from(self.depth(prev)) + 1;
+        let depth = u64::from(self.depth(prev)).saturating_add(1);
         let over = self.jump(prev);
-        let even = self.depth(prev) - self.depth(over)
-            == self.depth(over).wrapping_sub(self.depth(self.jump(over)));
+        // A jump leads to an older node, of a smaller depth: neither distance is below zero.
+        let distance = |from, to| self.depth(from).checked_sub(self.depth(to));
+        let even = distance(prev, over) == distance(over, self.jump(over));
         let jump = if prev != NONE && over != NONE && even { self.jump(over) } else { prev };
         node.jump.store(u64::from(jump) | depth << 32, Ordering::Relaxed);
         node.links.store(u64::from(prev), Ordering::Relaxed);
@@ -90,48 +93,54 @@ impl<const N: usize> Chain<N> {
         self.node(at).map_or(0, |node| node.value[word].load(Ordering::Acquire))
     }
 
-    /// The newer neighbour, or [`NONE`].
+    /// Returns the newer neighbour, or [`NONE`].
     pub(crate) fn next(&self, at: u32) -> u32 {
         self.node(at).map_or(NONE, |node| (node.links.load(Ordering::Acquire) >> 32) as u32)
     }
 
-    /// The older neighbour, or [`NONE`].
+    /// Returns the older neighbour, or [`NONE`].
     pub(crate) fn prev(&self, at: u32) -> u32 {
         self.node(at).map_or(NONE, |node| node.links.load(Ordering::Acquire) as u32)
     }
 
-    /// The newest node at or before `from` whose key is at most `key`, or [`NONE`].
+    /// Returns the newest node at or before `from` whose key is at most `key`, or [`NONE`].
     pub(crate) fn seek(&self, from: u32, key: u64) -> u32 {
+        self.newest_that(from, |at| self.key(at) <= key)
+    }
+
+    /// Returns the newest node at or before `from` for which `holds` is true, or [`NONE`]. It must
+    /// be true for all older nodes too.
+    pub(crate) fn newest_that(&self, from: u32, holds: impl Fn(u32) -> bool) -> u32 {
         let mut at = from;
-        while at != NONE && self.key(at) > key {
+        while at != NONE && !holds(at) {
             let over = self.jump(at);
-            at = if over != NONE && self.key(over) > key { over } else { self.prev(at) };
+            at = if over != NONE && !holds(over) { over } else { self.prev(at) };
         }
         at
+    }
+
+    /// Returns the number of nodes of its list up to and including this one.
+    pub(crate) fn depth(&self, at: u32) -> u32 {
+        self.node(at).map_or(0, |node| (node.jump.load(Ordering::Relaxed) >> 32) as u32)
     }
 
     fn jump(&self, at: u32) -> u32 {
         self.node(at).map_or(NONE, |node| node.jump.load(Ordering::Relaxed) as u32)
     }
 
-    fn depth(&self, at: u32) -> u32 {
-        self.node(at).map_or(0, |node| (node.jump.load(Ordering::Relaxed) >> 32) as u32)
-    }
-
     fn node(&self, at: u32) -> Option<&Node<N>> {
-        if at == NONE {
-            return None;
-        }
-        let (bucket, index) = locate(at);
+        step();
+        let (bucket, index) = locate(at.checked_sub(1)?);
         self.buckets.get(bucket)?.get()?.get(index)
     }
 }
 
-/// The bucket of the `at`-th node, counted from one, and its index there.
-pub(super) fn locate(at: u32) -> (usize, usize) {
-    let shifted = at as usize - 1 + BUCKET_FIRST;
-    let bucket = (shifted.ilog2() - BUCKET_FIRST.ilog2()) as usize;
-    (bucket, shifted - (BUCKET_FIRST << bucket))
+/// Returns the bucket of the node that has `before` nodes before it, and its index there.
+pub(super) fn locate(before: u32) -> (usize, usize) {
+    let shifted = (before as usize).saturating_add(BUCKET_FIRST);
+    let bucket = (shifted / BUCKET_FIRST).ilog2() as usize;
+    // The highest bit gives the bucket; the rest is the index.
+    (bucket, shifted ^ (BUCKET_FIRST << bucket))
 }
 
 impl<const N: usize> std::fmt::Debug for Chain<N> {
@@ -178,7 +187,8 @@ mod tests {
             last = chain.push(last, n, [0]).expect("room");
         }
         for key in (0..100_000).step_by(997) {
-            let (mut at, mut steps) = (last, 0);
+            let mut at = last;
+            let mut steps = 0;
             while chain.key(at) > key {
                 let over = chain.jump(at);
                 at = if over != NONE && chain.key(over) > key { over } else { chain.prev(at) };

@@ -1,28 +1,33 @@
-//! The index of a sealed segment, read where it lies.
+//! Index of a sealed segment, read in place from its footer.
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
-use super::BatchRef;
+use super::{BatchCursor, BatchRef};
 use crate::disk::Pin;
 use crate::format::{FooterEntry, footer_entry, footer_is_valid};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::StreamId;
+use crate::work::step;
 
-/// The entries of a verified footer.
-#[derive(Clone)]
+/// Entries of a verified footer. Empty by default.
+#[derive(Default)]
 pub(crate) struct FooterIndex {
     pin: Pin,
     entries: Range<usize>,
+    /// One bit per entry, set once its batch was verified.
+    sound: OnceLock<Box<[AtomicU64]>>,
 }
 
 impl FooterIndex {
-    /// Verifies the footer that lies at `footer` in `pin`.
+    /// Verifies the footer at these bytes of `pin`.
     pub(crate) fn open(pin: Pin, footer: Range<usize>, salt: u32) -> Option<Self> {
-        let bytes = (*pin).as_ref().get(footer.clone())?;
+        let bytes = pin.get(footer.clone())?;
         let entries = footer_is_valid(bytes, salt)?;
-        let start = footer.end - entries.len();
+        let start = footer.end.checked_sub(entries.len())?;
         u32::try_from(entries.len()).ok()?;
-        Some(Self { pin, entries: start..footer.end })
+        Some(Self { pin, entries: start..footer.end, sound: OnceLock::new() })
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -30,7 +35,32 @@ impl FooterIndex {
     }
 
     pub(crate) fn entry(&self, index: u32) -> Option<FooterEntry> {
-        footer_entry((*self.pin).as_ref().get(self.entries.clone())?, index as usize)
+        step();
+        footer_entry(self.pin.get(self.entries.clone())?, index as usize)
+    }
+
+    /// Prefetches these bytes of the segment, if it is mapped.
+    pub(super) fn prefetch(&self, range: Range<u64>) {
+        if self.pin.is_mapping() {
+            self.pin.prefetch(range.start as usize..range.end as usize);
+        }
+    }
+
+    /// Tells whether the batch of this entry was verified since the footer was read.
+    pub(super) fn is_known_sound(&self, at: BatchCursor) -> bool {
+        let word = self.sound.get().and_then(|bits| bits.get(at.0 as usize / 64));
+        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (at.0 % 64) & 1 == 1)
+    }
+
+    /// Records that the batch of this entry was verified.
+    pub(super) fn note_sound(&self, at: BatchCursor) {
+        let words = || (0..self.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        if let Some(word) = self.sound.get_or_init(words).get(at.0 as usize / 64) {
+            let bit = 1 << (at.0 % 64);
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
     }
 
     pub(crate) fn get(&self, index: u32) -> Option<BatchRef> {
@@ -43,7 +73,7 @@ impl FooterIndex {
         })
     }
 
-    /// The entries of one stream.
+    /// Returns the entries of one stream.
     pub(crate) fn run(&self, stream: StreamId) -> Range<u32> {
         let before = |index: u32| match self.entry(index) {
             Some(entry) => entry.stream < *stream.as_bytes(),
@@ -53,7 +83,7 @@ impl FooterIndex {
         start..self.run_end(start, stream.as_bytes())
     }
 
-    /// Each stream with its entries, in the order of ids.
+    /// Returns each stream with its entries, in the order of ids.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (StreamId, Range<u32>)> + '_ {
         let mut at = 0;
         std::iter::from_fn(move || {
@@ -64,24 +94,25 @@ impl FooterIndex {
         })
     }
 
-    /// The last entry of `run` whose first seq is at most `seq`.
+    /// Returns the last entry of `run` whose first seq is at most `seq`.
     pub(crate) fn seek(&self, run: &Range<u32>, seq: u64) -> Option<u32> {
         let at_most = |index: u32| self.entry(index).is_some_and(|entry| entry.first_seq <= seq);
         partition(run.clone(), at_most).checked_sub(1).filter(|index| run.contains(index))
     }
 
-    /// The part of `run` whose commits start at these offsets.
+    /// Returns the part of `run` whose commits start at these offsets.
     pub(crate) fn within(&self, run: &Range<u32>, offsets: &Range<u64>) -> Range<u32> {
         let before = |bound: u64| {
-            let is_before = |index: u32| self.entry(index).is_some_and(|one| one.offset < bound);
+            let is_before =
+                |index: u32| self.entry(index).is_some_and(|entry| entry.offset < bound);
             partition(run.clone(), is_before)
         };
         let start = before(offsets.start);
         start..before(offsets.end).max(start)
     }
 
-    /// Where the run of `stream` that starts at `start` ends: steps that double, then a search, so that
-    /// many streams of one entry and one stream of many are both quick.
+    /// Returns the end of the run of `stream` that starts at `start`. Doubling steps and then a
+    /// search make both many streams of one entry and one stream of many entries quick.
     fn run_end(&self, start: u32, stream: &[u8; 16]) -> u32 {
         let same = |index: u32| self.entry(index).is_some_and(|entry| entry.stream == *stream);
         let (mut low, mut step) = (start, 1);
@@ -93,12 +124,13 @@ impl FooterIndex {
     }
 }
 
-/// The first index of `range` for which `holds` is false; it must be true up to there, false after.
+/// Returns the first index of `range` for which `holds` is false. It must be true before that index
+/// and false after.
 fn partition(range: Range<u32>, holds: impl Fn(u32) -> bool) -> u32 {
     let (mut low, mut high) = (range.start, range.end);
     while low < high {
-        let middle = low + (high - low) / 2;
-        if holds(middle) { low = middle + 1 } else { high = middle }
+        let middle = low.midpoint(high);
+        if holds(middle) { low = middle.saturating_add(1) } else { high = middle }
     }
     low
 }

@@ -1,19 +1,25 @@
-//! (stream, seq) to place, inside one segment: a chain while the segment is active, its footer once
-//! it is sealed. An entry is a hint: what it points to is verified when it is read.
+//! Index from stream and seq to place, inside one segment: a chain while the segment is active, its
+//! footer once it is sealed. An entry is a hint: the reader verifies the batch it points to.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod arena;
 mod chain;
 mod footer;
+mod hash;
+mod ordered;
 
 use std::sync::Arc;
 
-pub(crate) use arena::{Arena, At};
+pub(crate) use arena::{Arena, ArenaId};
 pub(crate) use chain::{Chain, NONE};
 pub(crate) use footer::FooterIndex;
+pub(crate) use hash::HashIndex;
+pub(crate) use ordered::{Ordered, Walk};
 
+use crate::error::Error;
 use crate::format::{ALIGN, BatchKind};
 
-/// Where one batch of a stream is.
+/// Place and contents of one batch of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BatchRef {
     pub(crate) kind: BatchKind,
@@ -23,12 +29,13 @@ pub(crate) struct BatchRef {
     pub(crate) offset: u64,
 }
 
-/// The batches of an active segment, one list per stream.
+/// Batches of an active segment, one list per stream.
 pub(crate) type ActiveIndex = Chain<1>;
 
 const OFFSET_BITS: u32 = 29;
+const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
 
-/// Packs what the chain keeps beside the first seq.
+/// Packs the fields that the chain keeps beside the first seq.
 pub(crate) fn pack(batch: &BatchRef) -> [u64; 1] {
     let place = (batch.offset / ALIGN) | (u64::from(batch.kind as u8) << OFFSET_BITS);
     [place | u64::from(batch.count) << 32]
@@ -39,78 +46,121 @@ fn unpack(first_seq: u64, word: u64) -> Option<BatchRef> {
         kind: BatchKind::from_byte((word >> OFFSET_BITS) as u8 & 7)?,
         first_seq,
         count: (word >> 32) as u32,
-        offset: (word & ((1 << OFFSET_BITS) - 1)) * ALIGN,
+        offset: (word & OFFSET_MASK).saturating_mul(ALIGN),
     })
 }
 
-/// The batches of one stream in one segment, in the order of their commits.
+/// Batches of one stream in one segment, in the order of their commits.
 #[derive(Clone, Debug)]
 pub(crate) enum StreamBatches {
-    Active { chain: Arc<ActiveIndex>, first: u32, last: u32 },
-    Sealed { footer: FooterIndex, run: std::ops::Range<u32> },
+    Active {
+        chain: Arc<ActiveIndex>,
+        first: u32,
+        last: u32,
+    },
+    Sealed {
+        footer: Arc<FooterIndex>,
+        run: std::ops::Range<u32>,
+    },
+    /// Batches of an unreadable index. One batch with all seqs that they may have represents them.
+    Lost {
+        error: Error,
+        batch: BatchRef,
+    },
 }
 
-/// One of them.
+/// Place of a batch among those of its stream and segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Cursor(u32);
-
-impl Cursor {
-    /// Which entry of the footer that is, in a sealed segment.
-    pub(crate) fn entry(self) -> u32 {
-        self.0
-    }
-}
+pub(crate) struct BatchCursor(u32);
 
 impl StreamBatches {
-    pub(crate) fn first(&self) -> Option<Cursor> {
+    /// Returns the stand-in for batches whose index cannot be read.
+    pub(crate) fn lost(error: Error, seqs: std::ops::Range<u64>) -> Self {
+        let count = u32::try_from(seqs.end.saturating_sub(seqs.start)).unwrap_or(u32::MAX);
+        let kind = BatchKind::Events;
+        Self::Lost { error, batch: BatchRef { kind, first_seq: seqs.start, count, offset: 0 } }
+    }
+
+    /// Returns the error of an unreadable index.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        if let Self::Lost { error, .. } = self { Some(error) } else { None }
+    }
+
+    pub(crate) fn first(&self) -> Option<BatchCursor> {
         match self {
-            Self::Active { first, .. } => (*first != NONE).then_some(Cursor(*first)),
-            Self::Sealed { run, .. } => (!run.is_empty()).then_some(Cursor(run.start)),
+            Self::Active { first, .. } => (*first != NONE).then_some(BatchCursor(*first)),
+            Self::Sealed { run, .. } => run.clone().next().map(BatchCursor),
+            Self::Lost { .. } => Some(BatchCursor(0)),
         }
     }
 
-    pub(crate) fn last(&self) -> Option<Cursor> {
+    pub(crate) fn last(&self) -> Option<BatchCursor> {
         match self {
-            Self::Active { last, .. } => (*last != NONE).then_some(Cursor(*last)),
-            Self::Sealed { run, .. } => (!run.is_empty()).then(|| Cursor(run.end - 1)),
+            Self::Active { last, .. } => (*last != NONE).then_some(BatchCursor(*last)),
+            Self::Sealed { run, .. } => run.clone().next_back().map(BatchCursor),
+            Self::Lost { .. } => Some(BatchCursor(0)),
         }
     }
 
-    pub(crate) fn next(&self, at: Cursor) -> Option<Cursor> {
+    pub(crate) fn next(&self, at: BatchCursor) -> Option<BatchCursor> {
         match self {
             Self::Active { chain, last, .. } => {
                 let next = if at.0 == *last { NONE } else { chain.next(at.0) };
-                (next != NONE).then_some(Cursor(next))
+                (next != NONE).then_some(BatchCursor(next))
             }
-            Self::Sealed { run, .. } => (at.0 + 1 < run.end).then_some(Cursor(at.0 + 1)),
+            Self::Sealed { run, .. } => {
+                at.0.checked_add(1).filter(|next| *next < run.end).map(BatchCursor)
+            }
+            Self::Lost { .. } => None,
         }
     }
 
-    pub(crate) fn prev(&self, at: Cursor) -> Option<Cursor> {
+    pub(crate) fn prev(&self, at: BatchCursor) -> Option<BatchCursor> {
         match self {
             Self::Active { chain, first, .. } => {
                 let prev = if at.0 == *first { NONE } else { chain.prev(at.0) };
-                (prev != NONE).then_some(Cursor(prev))
+                (prev != NONE).then_some(BatchCursor(prev))
             }
-            Self::Sealed { run, .. } => (at.0 > run.start).then(|| Cursor(at.0 - 1)),
+            Self::Sealed { run, .. } => {
+                at.0.checked_sub(1).filter(|prev| *prev >= run.start).map(BatchCursor)
+            }
+            Self::Lost { .. } => None,
         }
     }
 
-    /// The newest batch whose first seq is at most `seq`.
-    pub(crate) fn seek(&self, seq: u64) -> Option<Cursor> {
+    /// Returns the newest batch whose first seq is at most `seq`.
+    pub(crate) fn seek(&self, seq: u64) -> Option<BatchCursor> {
         match self {
             Self::Active { chain, last, .. } => {
                 let found = chain.seek(*last, seq);
-                (found != NONE).then_some(Cursor(found))
+                (found != NONE).then_some(BatchCursor(found))
             }
-            Self::Sealed { footer, run } => footer.seek(run, seq).map(Cursor),
+            Self::Sealed { footer, run } => footer.seek(run, seq).map(BatchCursor),
+            Self::Lost { batch, .. } => (batch.first_seq <= seq).then_some(BatchCursor(0)),
         }
     }
 
-    /// Those of the commits that start at these offsets. A list of an active segment is that already.
+    /// Returns the newest batch of a commit that starts before this offset.
+    pub(crate) fn last_before(&self, offset: u64) -> Option<BatchCursor> {
+        match self {
+            Self::Active { chain, last, .. } => {
+                let starts =
+                    |at| unpack(chain.key(at), chain.value(at, 0)).map(|batch| batch.offset);
+                let found = chain.newest_that(*last, |at| starts(at).is_some_and(|at| at < offset));
+                (found != NONE).then_some(BatchCursor(found))
+            }
+            Self::Sealed { footer, run } => {
+                footer.within(run, &(0..offset)).next_back().map(BatchCursor)
+            }
+            Self::Lost { .. } => Some(BatchCursor(0)),
+        }
+    }
+
+    /// Keeps the batches of commits that start at these offsets. The list of an active segment
+    /// needs no filter.
     pub(crate) fn within(self, offsets: &std::ops::Range<u64>) -> Self {
         match self {
-            Self::Active { .. } => self,
+            Self::Active { .. } | Self::Lost { .. } => self,
             Self::Sealed { footer, run } => {
                 let run = footer.within(&run, offsets);
                 Self::Sealed { footer, run }
@@ -118,11 +168,32 @@ impl StreamBatches {
         }
     }
 
-    /// `None` when the index itself makes no sense here.
-    pub(crate) fn get(&self, at: Cursor) -> Option<BatchRef> {
+    /// Prefetches these bytes of the segment, as far as they are mapped.
+    pub(crate) fn prefetch(&self, range: std::ops::Range<u64>) {
+        if let Self::Sealed { footer, .. } = self {
+            footer.prefetch(range);
+        }
+    }
+
+    /// Tells whether the batch was verified since its index was read. An active segment does not
+    /// remember.
+    pub(crate) fn is_known_sound(&self, at: BatchCursor) -> bool {
+        matches!(self, Self::Sealed { footer, .. } if footer.is_known_sound(at))
+    }
+
+    /// Records that the batch was verified.
+    pub(crate) fn note_sound(&self, at: BatchCursor) {
+        if let Self::Sealed { footer, .. } = self {
+            footer.note_sound(at);
+        }
+    }
+
+    /// Returns the batch; `None` when the index entry is invalid.
+    pub(crate) fn get(&self, at: BatchCursor) -> Option<BatchRef> {
         match self {
             Self::Active { chain, .. } => unpack(chain.key(at.0), chain.value(at.0, 0)),
             Self::Sealed { footer, .. } => footer.get(at.0),
+            Self::Lost { batch, .. } => Some(*batch),
         }
     }
 }

@@ -1,100 +1,100 @@
-//! From a snapshot to lines.
+//! Writes a read view as lines.
 //!
-//! A whole log is written branch by branch, of each what any stream shows, so that what is shared is written once.
-//! A stream alone is written as if it shared nothing.
+//! An export of the whole log writes every branch once, with the seqs that any stream shows of it.
+//! An export of single streams writes each as if it shared nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 
-use super::lines::{
-    DamageLine, EndLine, EventLine, Header, Line, LostLine, Parent, RewindLine, Said, Shares,
-    StreamLine, VERSION,
-};
-use super::{Exported, LostSeqs};
-use crate::catalog::{History, Shown, Snapshot, Stretch};
-use crate::error::{Error, ErrorKind, Result};
-use crate::index::At;
-use crate::reader::{Event, Events};
-use crate::recovery::Damage;
-use crate::types::{Seq, StreamId, StreamState};
+use serde::Serialize;
+use serde_json::Serializer;
 
-/// How much is handed on at once.
+use super::portable::EscapingFormatter;
+use super::schema::{
+    DamageLine, EncodedBytes, EndLine, EventLine, ForkPoint, Header, Line, LostLine, RangeObject,
+    RewindLine, Shares, StreamLine, StreamSeqs, UnconfirmedLine, VERSION,
+};
+use super::{Exported, LostSeqs, Salvage};
+use crate::catalog::{History, Lineage, ReadView, Stretch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::ArenaId;
+use crate::reader::{Event, Events};
+use crate::types::{Position, Seq, StreamId, StreamState, range_len};
+
+/// Size of the output buffer.
 const OUT_BYTES: usize = 256 << 10;
 
-/// What of each branch is written down.
+/// Part of a branch that is written.
 #[derive(Default)]
-struct Wanted {
-    /// Seqs that are shown, in order.
-    shown: Vec<Shown>,
-    /// Forks begin before this, whether or not anybody shows what is in front of them.
+struct BranchPart {
+    /// Seqs shown by some stream, in order.
+    shown: Vec<Range<u64>>,
+    /// Last fork point of the branch. Its lines reach at least this seq.
     end: u64,
-    /// Somebody shows seqs from here on in front of the branch, and nobody knows where they are.
+    /// First of the seqs before the branch that a stream shows and that are lost.
     lost_from: Option<u64>,
 }
 
-type Branches = HashMap<At, Wanted>;
+type Branches = HashMap<ArenaId, BranchPart>;
 
-/// Everything.
-pub(super) fn all(
-    snapshot: &Snapshot,
-    damages: Option<&[Damage]>,
-    to: impl Write,
-) -> Result<Exported> {
-    let ids = snapshot.ids();
-    let branches = branches(snapshot, &ids);
-    let mut out = Exporter::new(snapshot, damages, to)?;
+/// Exports the whole read view.
+pub(super) fn all(view: &ReadView, salvage: Option<&Salvage>, to: impl Write) -> Result<Exported> {
+    let ids = view.ids();
+    let branches = branches(view, &ids);
+    let mut out = Exporter::new(view, salvage, to)?;
     for id in ids {
-        let Some(history) = snapshot.history(id) else { continue };
-        out.stream(&history, &history.own, &branches, Base::Shared)?;
+        let Some(history) = view.history(id) else { continue };
+        out.stream(&history, &history.own, &branches, Sharing::Kept)?;
     }
     out.finish()
 }
 
-/// What is written of each branch: what streams that live show, and what they share with those that do not.
-fn branches(snapshot: &Snapshot, ids: &[StreamId]) -> Branches {
-    let lives =
-        |id: &StreamId| snapshot.view(*id).is_some_and(|view| view.state() != StreamState::Deleted);
-    let mut left: Vec<StreamId> = ids.iter().copied().filter(lives).collect();
+/// Collects the part of each branch to write: the seqs that streams show which are not deleted,
+/// including those they share with deleted streams.
+fn branches(view: &ReadView, ids: &[StreamId]) -> Branches {
+    let is_alive = |id: &StreamId| {
+        view.view(*id).is_some_and(|stream_view| stream_view.state() != StreamState::Deleted)
+    };
+    let mut left: Vec<StreamId> = ids.iter().copied().filter(is_alive).collect();
     let mut known: HashSet<StreamId> = left.iter().copied().collect();
     let mut branches = Branches::new();
-    while let Some(history) = left.pop().and_then(|id| snapshot.history(id)) {
-        let mut owners = Vec::new();
-        note_lost(&mut branches, &history);
+    for (at, shown) in view.shown_to(&left).into_iter().filter(|(_, shown)| !shown.is_empty()) {
+        let owner = view.catalog.branch(at).map(|branch| branch.stream);
+        left.extend(owner.filter(|owner| known.insert(*owner)));
+        branches.entry(at).or_default().shown = shown;
+    }
+    while let Some(history) = left.pop().and_then(|id| view.history(id)) {
+        note_lost(view, &mut branches, &history);
         if let Some(first) = history.own.first()
             && let Some((base, owner, _)) = first.base
         {
             let end = &mut branches.entry(base).or_default().end;
             *end = first.start.max(*end);
-            owners.push(owner);
+            left.extend(Some(owner).filter(|owner| known.insert(*owner)));
         }
-        for (stretch, shown) in history.shown {
-            branches.entry(stretch.branch).or_default().shown.push(shown);
-            owners.push(stretch.stream);
-        }
-        left.extend(owners.into_iter().filter(|owner| known.insert(*owner)));
     }
-    branches.values_mut().for_each(|wanted| merge(&mut wanted.shown));
     branches
 }
 
-/// Notes what a stream should show in front of everything that it does.
-fn note_lost(branches: &mut Branches, history: &History) {
-    let (start, head) = (history.info.start.get(), history.info.head.get());
-    let first = history.shown.first();
-    let known = first.map_or(head, |(_, shown)| shown.seqs.start);
-    let first = first.map(|(stretch, _)| stretch).or(history.own.first());
-    if let Some(first) = first.filter(|_| start < known) {
-        let lost_from = &mut branches.entry(first.branch).or_default().lost_from;
-        *lost_from = Some(lost_from.map_or(start, |from| from.min(start)));
+/// Records the seqs that a stream should show before the first one that it does.
+fn note_lost(view: &ReadView, branches: &mut Branches, history: &History) {
+    let (start, known) = (history.info.start.get(), view.first_shown(history));
+    if start < known {
+        let first = view.shown_at(history, known).map(|(stretch, _)| stretch.branch);
+        let first = first.or_else(|| history.own.first().map(|first| first.branch));
+        if let Some(first) = first {
+            let lost_from = &mut branches.entry(first).or_default().lost_from;
+            *lost_from = Some(lost_from.map_or(start, |from| from.min(start)));
+        }
     }
 }
 
-/// Some streams, each for itself.
+/// Exports some streams, each on its own.
 pub(super) fn some(
-    snapshot: &Snapshot,
+    view: &ReadView,
     ids: &[StreamId],
-    damages: Option<&[Damage]>,
+    salvage: Option<&Salvage>,
     to: impl Write,
 ) -> Result<Exported> {
     let mut ids = ids.to_vec();
@@ -103,7 +103,7 @@ pub(super) fn some(
     let mut histories = Vec::new();
     for id in ids {
         let refused = |kind| Err(Error::new(kind, "export"));
-        match snapshot.history(id) {
+        match view.history(id) {
             None => return refused(ErrorKind::UnknownStream(id)),
             Some(history) if history.info.state == StreamState::Deleted => {
                 return refused(ErrorKind::Deleted(id));
@@ -111,88 +111,76 @@ pub(super) fn some(
             Some(history) => histories.push(history),
         }
     }
-    let mut out = Exporter::new(snapshot, damages, to)?;
+    let mut out = Exporter::new(view, salvage, to)?;
     for history in histories {
         let mut branches = Branches::new();
-        note_lost(&mut branches, &history);
+        note_lost(view, &mut branches, &history);
         let is_whole = branches.is_empty();
         let mut stretches = Vec::new();
-        for (stretch, shown) in &history.shown {
-            branches.entry(stretch.branch).or_default().shown.push(shown.clone());
+        for (stretch, seqs) in view.shown(&history) {
+            branches.entry(stretch.branch).or_default().shown.push(seqs.clone());
             if stretch.stream != history.info.id {
-                // Its own branches are all written, of others only what it shows of them.
+                // Own branches are written in full, those of other streams only as far as shown.
                 let first = stretches.is_empty() && is_whole;
-                let start = if first { 0 } else { shown.seqs.start };
+                let start = if first { 0 } else { seqs.start };
                 stretches.push(Stretch { start, base: None, ..stretch.clone() });
             }
         }
         stretches.extend(history.own.iter().cloned());
-        out.stream(&history, &stretches, &branches, Base::None)?;
+        out.stream(&history, &stretches, &branches, Sharing::Resolved)?;
     }
     out.finish()
 }
 
-/// Puts ranges in order, each seq in one of them, and those together that touch and are read alike.
-fn merge(ranges: &mut Vec<Shown>) {
-    ranges.sort_unstable_by_key(|shown| shown.seqs.start);
-    let mut merged: Vec<Shown> = Vec::new();
-    for mut shown in ranges.drain(..) {
-        match merged.last_mut() {
-            Some(last) if shown.by == last.by && shown.seqs.start <= last.seqs.end => {
-                last.seqs.end = last.seqs.end.max(shown.seqs.end);
-            }
-            last => {
-                shown.seqs.start = last.map_or(0, |last| last.seqs.end).max(shown.seqs.start);
-                merged.extend(Some(shown).filter(|shown| !shown.seqs.is_empty()));
-            }
-        }
-    }
-    *ranges = merged;
-}
-
-/// Whether a fork goes on sharing.
+/// Treatment of the events that a fork shares with its parent.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Base {
-    Shared,
-    None,
+enum Sharing {
+    /// The fork refers to its parent's events.
+    Kept,
+    /// The fork's lines contain the events.
+    Resolved,
 }
 
-/// Where the lines of a stream have got to.
-struct Pen {
+/// Progress of the lines of a stream.
+struct Progress {
     id: StreamId,
     next: u64,
-    /// Seqs before this were dropped by the ring.
+    /// End of the dropped seqs from `next` on that no line has recorded yet.
     gap_end: u64,
     generation: u32,
-    /// Something was said behind which one can go back.
+    /// Some seqs are written, so the stream can be rewound.
     is_begun: bool,
-    /// Whatever the stream had from here on is not forgotten, but lost.
+    /// Missing seqs before this one were trimmed; from here on they are lost.
     known_end: u64,
 }
 
 struct Exporter<'a, W: Write> {
-    snapshot: &'a Snapshot,
+    view: &'a ReadView,
     to: BufWriter<W>,
-    /// What is damaged is left out.
+    /// Omits damage instead of failing.
     skips: bool,
     done: Exported,
 }
 
 impl<'a, W: Write> Exporter<'a, W> {
-    fn new(snapshot: &'a Snapshot, damages: Option<&[Damage]>, to: W) -> Result<Self> {
+    fn new(view: &'a ReadView, salvage: Option<&Salvage>, to: W) -> Result<Self> {
         let to = BufWriter::with_capacity(OUT_BYTES, to);
-        let (skips, done) = (damages.is_some(), Exported::default());
-        let mut exporter = Self { snapshot, to, skips, done };
+        let mut exporter = Self { view, to, skips: salvage.is_some(), done: Exported::default() };
         exporter.line(&Line::Amberlog(Header { export: VERSION }))?;
-        for damage in damages.unwrap_or_default() {
+        let Some(salvage) = salvage else { return Ok(exporter) };
+        for damage in &salvage.damages {
             exporter.line(&Line::Damage(DamageLine::from(damage)))?;
+        }
+        if salvage.acknowledged < view.position() {
+            let line = unconfirmed(view, salvage.acknowledged)?;
+            exporter.line(&Line::Unconfirmed(line))?;
         }
         Ok(exporter)
     }
 
     fn finish(mut self) -> Result<Exported> {
         let Exported { streams, events, lost } = &self.done;
-        let seqs = lost.iter().map(|one| one.seqs.end.get() - one.seqs.start.get());
+        let seqs = lost.iter().map(|lost| range_len(&(lost.seqs.start.get()..lost.seqs.end.get())));
         let lost = seqs.fold(0, u64::saturating_add);
         let end = EndLine { streams: *streams, events: *events, lost };
         self.line(&Line::End(end))?;
@@ -201,7 +189,7 @@ impl<'a, W: Write> Exporter<'a, W> {
     }
 
     fn line(&mut self, line: &Line<'_>) -> Result<()> {
-        serde_json::to_writer(&mut self.to, line)
+        line.serialize(&mut Serializer::with_formatter(&mut self.to, EscapingFormatter))
             .map_err(std::io::Error::from)
             .and_then(|()| self.to.write_all(b"\n"))
             .map_err(refused)
@@ -212,128 +200,116 @@ impl<'a, W: Write> Exporter<'a, W> {
         history: &History,
         stretches: &[Stretch],
         branches: &Branches,
-        base: Base,
+        sharing: Sharing,
     ) -> Result<()> {
         let id = history.info.id;
         let mut stretches = stretches;
         if history.info.state == StreamState::Deleted {
-            // What became of it behind what others share is nobody's any more, and may be collected in part.
-            let shared = |one: &Stretch| branches.contains_key(&one.branch);
-            let end = stretches.iter().rposition(shared).map_or(0, |last| last + 1);
+            // Stretches after the last shared one may be compacted in part.
+            let is_shared = |stretch: &Stretch| branches.contains_key(&stretch.branch);
+            let end =
+                stretches.iter().rposition(is_shared).map_or(0, |last| last.saturating_add(1));
             stretches = &stretches[..end];
         }
-        let first = stretches.first().filter(|_| base == Base::Shared);
+        let first = stretches.first().filter(|_| sharing == Sharing::Kept);
         let shares = first.filter(|first| first.base.is_some());
         let mut line = stream_line(history, shares);
-        // Forks that share what is lost still know how far the stream went.
+        // If the end of the stream is lost, its forks still prove how far it went.
         let tip = stretches.last().and_then(|tip| branches.get(&tip.branch));
-        let end = tip.map_or(0, |wanted| wanted.end);
+        let end = tip.map_or(0, |part| part.end);
         line.head = line.head.map(|head| head.max(end));
-        // Of two that have a name one had another, and that is lost.
-        line.name.take_if(|name| self.skips && self.snapshot.find(name) != Some(id));
+        // If two streams have the same name, the record that renamed one of them is lost.
+        line.name.take_if(|name| self.skips && self.view.find(name) != Some(id));
         let is_alive = line.head.is_some();
         self.line(&Line::Stream(Box::new(line)))?;
-        self.done.streams += 1;
+        self.done.streams = self.done.streams.saturating_add(1);
         let (next, generation) = shares.map_or((0, 0), |first| (first.start, first.generation));
         let is_begun = shares.is_some();
-        let mut at = Pen { id, next, gap_end: 0, generation, is_begun, known_end: u64::MAX };
+        let mut at = Progress { id, next, gap_end: 0, generation, is_begun, known_end: u64::MAX };
+        let last = stretches.len().checked_sub(1);
         for (nth, stretch) in stretches.iter().enumerate() {
-            let wanted = branches.get(&stretch.branch);
-            if let Some(from) = wanted.and_then(|wanted| wanted.lost_from) {
+            let part = branches.get(&stretch.branch);
+            if let Some(from) = part.and_then(|part| part.lost_from) {
                 self.forget_to(&mut at, from.min(stretch.start))?;
                 self.lose(&mut at, from..stretch.start, None)?;
             }
             self.go_to(&mut at, stretch)?;
-            if is_alive && nth + 1 == stretches.len() {
+            if is_alive && Some(nth) == last {
                 at.known_end = history.info.head.get();
             }
-            let Some(wanted) = wanted else { continue };
-            for shown in &wanted.shown {
-                let own = shown.seqs.start.max(stretch.start)..shown.seqs.end;
-                self.events(&mut at, stretch, Shown { seqs: own, by: shown.by })?;
+            let Some(part) = part else { continue };
+            for shown in &part.shown {
+                self.events(&mut at, stretch, shown.start.max(stretch.start)..shown.end)?;
             }
-            self.forget_to(&mut at, wanted.end)?;
+            self.forget_to(&mut at, part.end)?;
         }
+        self.end_gap(&mut at)?;
         match history.info.state {
             StreamState::Deleted => Ok(()),
-            _ if at.gap_end > at.next => {
-                let what = "a fork that ends in a gap is exported with the whole log only";
-                Err(Error::new(ErrorKind::InvalidOption(what), "export"))
-            }
             _ => self.forget_to(&mut at, history.info.head.get()),
         }
     }
 
-    /// Goes to where a stretch begins, back if need be.
-    fn go_to(&mut self, at: &mut Pen, stretch: &Stretch) -> Result<()> {
-        if at.gap_end < stretch.start {
-            self.forget_to(at, stretch.start)?;
+    /// Moves to the start of a stretch, rewinding if necessary.
+    fn go_to(&mut self, at: &mut Progress, stretch: &Stretch) -> Result<()> {
+        self.forget_to(at, stretch.start)?;
+        if at.generation < stretch.generation {
+            self.end_gap(at)?;
         }
         let to = at.next.min(stretch.start);
         while at.generation < stretch.generation {
             if !at.is_begun {
                 self.forget_to(at, 1)?;
             }
-            (at.next, at.generation) = (to, at.generation + 1);
+            (at.next, at.generation) = (to, at.generation.saturating_add(1));
             self.line(&Line::Rewind(RewindLine { to: at.next, generation: at.generation }))?;
         }
         Ok(())
     }
 
-    fn forget_to(&mut self, at: &mut Pen, seq: u64) -> Result<()> {
+    /// Writes the missing seqs before `seq` as trimmed, or as lost from `known_end` on.
+    fn forget_to(&mut self, at: &mut Progress, seq: u64) -> Result<()> {
         let end = seq.min(at.known_end);
-        if at.next < end {
-            self.line(&Line::Forgotten(end - at.next))?;
+        if at.next.max(at.gap_end) < end {
+            self.end_gap(at)?;
+            self.line(&Line::Forgotten(range_len(&(at.next..end))))?;
             (at.next, at.is_begun) = (end, true);
         }
         self.lose(at, at.known_end..seq, None)
     }
 
-    /// The events of a branch in these seqs. Where they end in a gap, the one behind it says so, which is one of the
-    /// branch itself, or else of what a fork goes on with.
-    fn events(&mut self, at: &mut Pen, stretch: &Stretch, Shown { seqs, by }: Shown) -> Result<()> {
-        let id = at.id;
-        if at.gap_end < seqs.start {
-            self.forget_to(at, seqs.start)?;
+    /// Writes a line for a gap with no event after it.
+    fn end_gap(&mut self, at: &mut Progress) -> Result<()> {
+        if at.next < at.gap_end {
+            self.line(&Line::Gap(range_len(&(at.next..at.gap_end))))?;
+            (at.next, at.is_begun) = (at.gap_end, true);
         }
+        at.gap_end = 0;
+        Ok(())
+    }
+
+    /// Writes the events of a branch in these seqs. The next line records a gap at their end.
+    fn events(&mut self, at: &mut Progress, stretch: &Stretch, seqs: Range<u64>) -> Result<()> {
+        self.forget_to(at, seqs.start)?;
         let seqs = at.next.min(seqs.end)..seqs.end;
-        // Which seqs an error costs is known when it says so, or by what comes behind it.
-        let mut lost: Option<Error> = None;
-        for event in self.read(id, by, seqs.clone())? {
-            let (from, to) = match &event {
-                Ok(event) => (at.next, event.seq().get() - event.dropped_before()),
-                Err(error) => lost_seqs(error).unwrap_or((at.next, at.next)),
-            };
-            if let Some(error) = lost.take() {
-                let end = if event.is_ok() { to } else { from };
-                self.lose(at, at.next..end, Some(error))?;
-            }
+        for event in self.read(at.id, stretch.branch, seqs.clone())? {
             match event {
                 Ok(event) => self.event(at, stretch, &event)?,
-                Err(error) if !self.skips || !is_damage(&error) => return Err(error),
-                Err(error) if from < to => self.lose(at, from..to, Some(error))?,
-                Err(error) => lost = Some(error),
+                Err(error) => match lost_seqs(&error).filter(|_| self.skips) {
+                    Some((from, to)) => self.lose(at, from..to, Some(error))?,
+                    None => return Err(error),
+                },
             }
         }
-        self.lose(at, at.next..if lost.is_some() { seqs.end } else { 0 }, lost)?;
-        if at.next < seqs.end && stretch.stream != id {
+        if at.next < seqs.end {
             at.gap_end = seqs.end;
-        } else if at.next < seqs.end {
-            let head = self.snapshot.head(stretch.branch).unwrap_or(seqs.end);
-            match self.read(id, stretch.branch, at.next..head)?.next() {
-                Some(Ok(behind)) => self.event(at, stretch, &behind)?,
-                Some(Err(error)) if !matches!(error.kind(), ErrorKind::Corrupt { .. }) => {
-                    return Err(error);
-                }
-                // It was dropped since, and nobody shows it: what was collected is not told.
-                _ => self.forget_to(at, seqs.end + 1)?,
-            }
         }
         Ok(())
     }
 
-    /// Says that these seqs, as far as they come next, are lost, and what is in front of them dropped; or ends it all.
-    fn lose(&mut self, at: &mut Pen, seqs: Range<u64>, why: Option<Error>) -> Result<()> {
+    /// Writes these seqs, except those already written, as lost, and the seqs before them as
+    /// dropped. Fails if the export does not skip damage.
+    fn lose(&mut self, at: &mut Progress, seqs: Range<u64>, why: Option<Error>) -> Result<()> {
         let id = at.id;
         let seqs = seqs.start.max(at.next)..seqs.end;
         if seqs.is_empty() {
@@ -348,37 +324,57 @@ impl<'a, W: Write> Exporter<'a, W> {
             return Err(error);
         }
         let why = error.to_string().into();
-        let dropped_before = seqs.start - at.next;
-        self.line(&Line::Lost(LostLine { seqs: seqs.end - seqs.start, dropped_before, why }))?;
+        let dropped_before = range_len(&(at.next..seqs.start));
+        self.line(&Line::Lost(LostLine { seqs: range_len(&seqs), dropped_before, why }))?;
         self.done.lost.push(LostSeqs { stream: id, seqs: lost, error });
         (at.next, at.gap_end, at.is_begun) = (seqs.end, 0, true);
         Ok(())
     }
 
-    fn read(&self, id: StreamId, by: At, seqs: Range<u64>) -> Result<Events> {
-        let lineage = self.snapshot.catalog.lineage(by, seqs.end, self.snapshot.mark.end);
-        Ok(Events::durable(self.snapshot.clone(), id, lineage, seqs))
+    fn read(&self, id: StreamId, branch: ArenaId, seqs: Range<u64>) -> Result<Events> {
+        let lineage = Lineage::new(branch, seqs.end);
+        Ok(Events::durable(self.view.clone(), id, lineage, seqs))
     }
 
-    fn event(&mut self, at: &mut Pen, stretch: &Stretch, event: &Event) -> Result<()> {
+    fn event(&mut self, at: &mut Progress, stretch: &Stretch, event: &Event) -> Result<()> {
         let seq = event.seq().get();
-        let said = Said::new(event.payload(), event.codec());
+        let payload = EncodedBytes::new(event.payload(), event.codec());
         self.line(&Line::Event(EventLine {
             seq,
             generation: stretch.generation,
             kind: event.kind().0,
             codec: event.codec().0,
             time_us: event.time().as_micros(),
-            // What lies before what is shown is no gap in it.
+            // Excludes the part of the gap before the shown seqs.
             dropped_before: seq.saturating_sub(at.next),
-            text: said.text,
-            json: said.json,
-            base64: said.base64,
+            text: payload.text,
+            json: payload.json,
+            base64: payload.base64,
         }))?;
-        self.done.events += 1;
-        (at.next, at.gap_end, at.is_begun) = (seq + 1, 0, true);
+        self.done.events = self.done.events.saturating_add(1);
+        (at.next, at.gap_end, at.is_begun) = (seq.saturating_add(1), 0, true);
         Ok(())
     }
+}
+
+/// Lists the events of the commits after the last one known to be acknowledged.
+fn unconfirmed(view: &ReadView, acknowledged: Position) -> Result<UnconfirmedLine> {
+    let after = |position: Position| Position(position.get().saturating_add(1));
+    let first = after(acknowledged);
+    let mut of_streams: BTreeMap<StreamId, Range<Seq>> = BTreeMap::new();
+    // Damage is recorded in lines of its own.
+    for event in view.all_events(first)?.flatten() {
+        let (seq, end) = (event.seq(), Seq(event.seq().get().saturating_add(1)));
+        let seqs = of_streams.entry(event.stream()).or_insert(seq..end);
+        *seqs = seqs.start.min(seq)..seqs.end.max(end);
+    }
+    let events = of_streams.iter();
+    Ok(UnconfirmedLine {
+        positions: RangeObject::from(&(first..after(view.position()))),
+        events: events
+            .map(|(stream, seqs)| StreamSeqs { stream: stream.to_string(), seqs: seqs.into() })
+            .collect(),
+    })
 }
 
 fn stream_line(history: &History, shares: Option<&Stretch>) -> StreamLine {
@@ -386,7 +382,7 @@ fn stream_line(history: &History, shares: Option<&Stretch>) -> StreamLine {
     let is_deleted = info.state == StreamState::Deleted;
     let data = info.data.as_deref().filter(|_| !is_deleted);
     let text = data.and_then(|data| std::str::from_utf8(data).ok());
-    let base64 = data.filter(|_| text.is_none()).map(super::lines::base64);
+    let base64 = data.filter(|_| text.is_none()).map(super::schema::base64);
     StreamLine {
         id: info.id.to_string(),
         name: info.name.clone(),
@@ -394,7 +390,7 @@ fn stream_line(history: &History, shares: Option<&Stretch>) -> StreamLine {
         data_text: text.map(str::to_owned),
         data_base64: base64,
         state: info.state.into(),
-        parent: info.parent.map(|(id, seq)| Parent { id: id.to_string(), seq: seq.get() }),
+        parent: info.parent.map(|(id, seq)| ForkPoint { id: id.to_string(), seq: seq.get() }),
         shares: shares.and_then(|first| {
             let (_, base, generation) = first.base?;
             Some(Shares { id: base.to_string(), generation, seq: first.start })
@@ -404,17 +400,12 @@ fn stream_line(history: &History, shares: Option<&Stretch>) -> StreamLine {
     }
 }
 
-/// The seqs that a damage costs, if it says so.
+/// Returns the seqs that an error reports as lost.
 pub(super) fn lost_seqs(error: &Error) -> Option<(u64, u64)> {
     match error.kind() {
         ErrorKind::Corrupt { seqs: Some(seqs), .. } => Some((seqs.start.get(), seqs.end.get())),
         _ => None,
     }
-}
-
-fn is_damage(error: &Error) -> bool {
-    use ErrorKind::{ArchiveMissing, Corrupt, WrongArchive};
-    matches!(error.kind(), Corrupt { .. } | ArchiveMissing(_) | WrongArchive(_))
 }
 
 fn refused(error: std::io::Error) -> Error {

@@ -1,48 +1,48 @@
-//! From lines to a log: once only looking, then writing.
+//! Imports lines into a log in two passes: the first checks them, the second writes.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Read, Seek, SeekFrom};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use super::check::{Checker, Fork, Wrong};
-use super::lines::{EventLine, Line, Said, StreamLine, from_base64};
-use super::there::There;
+use super::resume::ExistingStream;
+use super::schema::{EncodedBytes, EventLine, Line, StreamLine, from_base64};
+use super::validate::{Checker, ForkBase, Wrong};
 use super::{ImportOptions, Imported};
 use crate::commit::{Pending, Ticket};
-use crate::core::Core;
-use crate::error::{Error, ErrorKind, RefusedReason, Result};
+use crate::engine::Handle;
+use crate::error::{AppendError, Error, ErrorKind, Result};
 use crate::format::FrameHead;
 use crate::options::{CommitOptions, Expect, StreamOptions};
 use crate::sabotage::{Sabotage, broken};
 use crate::stream::Stream;
 use crate::types::{CodecId, EventKind, Seq, StreamId, StreamState, Timestamp};
 
-/// No line is longer, in bytes.
+/// Maximum length of a line, in bytes.
 const LINE_BYTES_MAX: u64 = 6 << 30;
-/// A commit is made whenever so much is buffered.
+/// Number of buffered bytes that triggers a commit.
 const COMMIT_BYTES: u64 = 4 << 20;
-/// So much may be under way.
+/// Maximum size of the commits in flight, in bytes.
 const FLIGHT_BYTES_MAX: u64 = 16 << 20;
-/// And so many commits.
+/// Maximum number of commits in flight.
 const FLIGHT_COMMITS_MAX: usize = 256;
 
-/// Looks at all lines, and then makes what they say.
+/// Checks all lines, then writes them.
 pub(super) fn all(
-    core: &Arc<Core>,
+    engine: &Handle,
     options: &ImportOptions,
     mut from: impl BufRead + Seek,
 ) -> Result<Imported> {
-    core.check_open("import")?;
+    engine.check_open("import")?;
     let start = from.stream_position().map_err(unreadable)?;
-    // What is rewound again before the forks are there that show it is not to be collected meanwhile.
-    let _alone = core.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut look = Importer::new(core, Mode::Look, options.resumes);
-    look.read(&mut from)?;
-    drop(look);
+    // Keeps compaction from removing rewound events before the forks exist that show them.
+    let _alone = engine.alone("import")?;
+    let mut check = Importer::new(engine, Mode::Check, options.resumes);
+    check.read(&mut from)?;
+    drop(check);
     from.seek(SeekFrom::Start(start)).map_err(unreadable)?;
-    let mut write = Importer::new(core, Mode::Write, options.resumes);
+    let mut write = Importer::new(engine, Mode::Write, options.resumes);
     write.read(&mut from)?;
-    write.land()?;
+    write.wait_for_commits()?;
     write.end_lives()?;
     let Checker { streams, events, lost, .. } = write.checker;
     Ok(Imported { streams, events, lost, commits: write.commits })
@@ -50,61 +50,63 @@ pub(super) fn all(
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    Look,
+    Check,
     Write,
 }
 
-/// Where an event comes from.
+/// Origin of an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Origin {
     /// A line.
-    Event,
-    /// It stands for what nobody sees.
-    Nothing,
+    Line,
+    /// Seqs that no stream shows.
+    Placeholder,
 }
 
 struct Importer<'a> {
-    core: &'a Arc<Core>,
+    engine: &'a Handle,
     mode: Mode,
-    /// An import of these lines may have been cut off.
+    /// The import may continue an interrupted one.
     resumes: bool,
     checker: Checker,
+    /// Number of the current line.
     number: u64,
-    stream: Option<Current>,
+    stream: Option<ImportedStream>,
+    /// Commits in flight, with their sizes in bytes.
     flight: VecDeque<(u64, Ticket)>,
-    /// The commit that the next one stands behind.
+    /// Commit that the next one has to follow.
     last: Option<Arc<Pending>>,
     flight_bytes: u64,
     commits: u64,
-    /// What becomes of streams once all others are there, which may share with them.
+    /// Start and state that streams get once all others exist, which may share their events.
     later: Vec<(StreamId, u64, StreamState)>,
 }
 
-/// The stream that the lines are in.
-struct Current {
+/// The stream of the current line.
+struct ImportedStream {
     stream: Stream,
     start: u64,
     state: StreamState,
-    /// Events are in it, or were.
+    /// The stream has events, or had some.
     has_events: bool,
     buffered: u64,
     is_committed: bool,
-    /// Where the lines have got to; what is skipped lies behind it.
+    /// Generation and seq of the next event, before the skipped seqs.
     generation: u32,
     next: u64,
-    /// So many seqs come next that were dropped, or could not be read when they were exported: a gap, with the event
-    /// that stands behind them.
+    /// Number of seqs to skip: dropped, or unreadable at the export. They become the gap before the
+    /// next event.
     skipped: u64,
-    /// What the log has of it, as long as the lines say nothing more.
-    there: Option<There>,
-    /// The state that the log has it in.
-    is: StreamState,
+    /// The stream in the log, until the lines go beyond it.
+    existing: Option<ExistingStream>,
+    /// State of the stream in the log.
+    existing_state: StreamState,
 }
 
 impl<'a> Importer<'a> {
-    fn new(core: &'a Arc<Core>, mode: Mode, resumes: bool) -> Self {
+    fn new(engine: &'a Handle, mode: Mode, resumes: bool) -> Self {
         Self {
-            core,
+            engine,
             mode,
             resumes,
             checker: Checker::default(),
@@ -126,15 +128,15 @@ impl<'a> Importer<'a> {
             if limited.read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
                 break;
             }
-            self.number += 1;
+            self.number = self.number.saturating_add(1);
             let text = std::str::from_utf8(&line)
-                .map_err(|error| self.wrong("it is no UTF-8, and so no JSON").because(error))?;
+                .map_err(|error| self.wrong("the line is not UTF-8").because(error))?;
             let parsed = serde_json::from_str(text)
-                .map_err(|error| self.wrong("it is no line of an export").because(error))?;
+                .map_err(|error| self.wrong("the line is not one of an export").because(error))?;
             self.line(parsed)?;
         }
         self.checker.finish().map_err(|(line, what)| {
-            let line = line.unwrap_or(self.number + 1);
+            let line = line.unwrap_or(self.number.saturating_add(1));
             Error::new(ErrorKind::InvalidLine { line, what }, "import")
         })
     }
@@ -161,16 +163,21 @@ impl<'a> Importer<'a> {
                 self.checker.event(&line).map_err(wrong)?;
                 self.event(line)
             }
+            Line::Gap(seqs) => {
+                self.checker.gap(seqs).map_err(wrong)?;
+                self.skip(seqs);
+                self.end_in_gap()
+            }
             Line::Forgotten(seqs) => {
                 self.checker.forgotten(seqs).map_err(wrong)?;
                 self.forgotten(seqs)
             }
             Line::Lost(line) => {
                 self.checker.lost(&line).map_err(wrong)?;
-                self.skip(line.seqs + line.dropped_before);
+                self.skip(line.seqs.saturating_add(line.dropped_before));
                 Ok(())
             }
-            Line::Damage(_) => self.checker.damage().map_err(wrong),
+            Line::Damage(_) | Line::Unconfirmed(_) => self.checker.damage().map_err(wrong),
             Line::Rewind(line) => {
                 self.checker.rewind(&line).map_err(wrong)?;
                 self.rewind(line.to)
@@ -182,26 +189,27 @@ impl<'a> Importer<'a> {
         }
     }
 
-    /// Begins a stream. Looking makes it, too: a volatile one costs nothing and knows what it may be told.
-    fn stream(&mut self, id: StreamId, line: &StreamLine, fork: Option<Fork>) -> Result<()> {
-        let there = There::find(self.core, id).filter(|_| self.resumes);
-        if there.as_ref().is_some_and(|there| !there.begins_as(line, fork)) {
+    /// Starts a stream. The checking pass creates it too: a volatile stream costs nothing and
+    /// validates its metadata.
+    fn stream(&mut self, id: StreamId, line: &StreamLine, fork: Option<ForkBase>) -> Result<()> {
+        let existing = ExistingStream::find(self.engine, id).filter(|_| self.resumes);
+        if existing.as_ref().is_some_and(|existing| !existing.begins_as(line, fork)) {
             return Err(Error::new(ErrorKind::StreamExists(id), "import"));
         }
-        let is_there = there.is_some();
-        let is = there.as_ref().map_or(StreamState::Active, There::state);
-        self.stream = Some(Current {
-            stream: self.handle(id, line, fork, there.as_ref())?,
+        let is_committed = existing.is_some();
+        let existing_state = existing.as_ref().map_or(StreamState::Active, ExistingStream::state);
+        self.stream = Some(ImportedStream {
+            stream: self.handle(id, line, fork, existing.as_ref())?,
             start: line.start,
             state: StreamState::from(line.state),
             has_events: fork.is_some_and(|fork| fork.seq > 0),
             buffered: 0,
-            is_committed: is_there,
+            is_committed,
             generation: fork.map_or(0, |fork| fork.generation),
             next: fork.map_or(0, |fork| fork.seq),
             skipped: 0,
-            there,
-            is,
+            existing,
+            existing_state,
         });
         Ok(())
     }
@@ -210,24 +218,23 @@ impl<'a> Importer<'a> {
         &self,
         id: StreamId,
         line: &StreamLine,
-        fork: Option<Fork>,
-        there: Option<&There>,
+        fork: Option<ForkBase>,
+        existing: Option<&ExistingStream>,
     ) -> Result<Stream> {
-        let options = StreamOptions::new().ring_bytes_max(self.core.options.memory_bytes_max);
-        let options = options.event_bytes_max(self.core.options.memory_bytes_max);
-        match there.map(There::state) {
-            Some(StreamState::Deleted) => return Stream::gone(self.core, id, &options),
-            Some(_) => return Stream::resume(self.core, id, &options),
+        let options = StreamOptions::new().ring_bytes_max(self.engine.options.memory_bytes_max);
+        let options = options.event_bytes_max(self.engine.options.memory_bytes_max);
+        match existing.map(ExistingStream::state) {
+            Some(StreamState::Deleted) => return Stream::gone(self.engine, id, &options),
+            Some(_) => return Stream::resume(self.engine, id, &options),
             None => {}
         }
-        let mut stream = Stream::of_id(self.core, id, &options)?;
+        let mut stream = Stream::of_id(self.engine, id, &options)?;
         if let Some(fork) = fork {
             stream.share(fork.base, fork.generation, fork.seq)?;
         }
-        let said = self.metadata(&mut stream, line);
-        said.map_err(|error| match error.kind() {
-            ErrorKind::InvalidName | ErrorKind::InvalidMetadata(_) => {
-                self.wrong("the stream's name, labels or data are not right").because(error)
+        self.metadata(&mut stream, line).map_err(|error| match error.kind() {
+            ErrorKind::InvalidName | ErrorKind::NameIsAnId(_) | ErrorKind::InvalidMetadata(_) => {
+                self.wrong("the stream's name, labels or data are invalid").because(error)
             }
             _ => error,
         })?;
@@ -249,17 +256,19 @@ impl<'a> Importer<'a> {
             (None, None) => Ok(()),
             (Some(text), None) => stream.set_data(text.as_bytes()),
             (None, Some(base64)) => {
-                let data = from_base64(base64).ok_or_else(|| self.wrong("no base 64"))?;
+                let data = from_base64(base64).ok_or_else(|| self.wrong("invalid base 64"))?;
                 stream.set_data(&data)
             }
-            (Some(_), Some(_)) => Err(self.wrong("a stream has one data")),
+            (Some(_), Some(_)) => {
+                Err(self.wrong("a stream has data_text or data_base64, not both"))
+            }
         }
     }
 
     fn event(&mut self, line: EventLine<'_>) -> Result<()> {
-        let said = Said { text: line.text, json: line.json, base64: line.base64 };
-        let Some(payload) = said.bytes() else {
-            let what = "an event has one of text, json and base64";
+        let payload = EncodedBytes { text: line.text, json: line.json, base64: line.base64 };
+        let Some(payload) = payload.bytes() else {
+            let what = "an event has exactly one of text, json and base64";
             return Err(self.wrong(what));
         };
         let head = FrameHead {
@@ -269,61 +278,95 @@ impl<'a> Importer<'a> {
             time: Timestamp::from_micros(line.time_us),
         };
         self.skip(line.dropped_before);
-        self.put(&head, &payload, Told::Event)
+        self.put(&head, &payload, Origin::Line)
     }
 
-    /// So many seqs are a gap.
+    /// Adds seqs to the gap before the next event. The checker has bounded the stream's length.
     fn skip(&mut self, seqs: u64) {
-        self.stream.iter_mut().for_each(|current| current.skipped += seqs);
+        if let Some(current) = &mut self.stream {
+            current.skipped = current.skipped.saturating_add(seqs);
+        }
     }
 
-    /// Seqs of which nothing is known: the last of them holds an event without bytes, so that there is no gap.
+    /// Skips seqs without known events. The last of them gets a placeholder, so that they are not
+    /// a gap.
     fn forgotten(&mut self, seqs: u64) -> Result<()> {
-        self.skip(seqs - 1);
-        self.put_nothing()
+        self.skip(seqs.saturating_sub(1));
+        self.put_placeholder()
     }
 
-    /// What was lost, and nothing behind it that a gap could stand in front of.
+    /// Ends the stream or generation in a gap, if seqs were skipped after the last event.
     fn end_in_gap(&mut self) -> Result<()> {
-        let has_gap = self.stream.as_ref().is_some_and(|current| current.skipped > 0);
-        if has_gap { self.put_nothing() } else { Ok(()) }
-    }
-
-    /// An event without bytes, which nobody is to see.
-    fn put_nothing(&mut self) -> Result<()> {
-        let (kind, codec) = (EventKind::default(), CodecId::RAW);
-        let time = Timestamp::default();
-        let head = FrameHead { payload_bytes: 0, kind, codec, time };
-        self.put(&head, &[], Told::Nothing)
-    }
-
-    /// The next event, unless the log has it.
-    fn put(&mut self, head: &FrameHead, payload: &[u8], told: Told) -> Result<()> {
         let Some(current) = &mut self.stream else { return Ok(()) };
+        if current.skipped == 0 {
+            return Ok(());
+        }
         current.has_events = true;
-        let seq = current.next + current.skipped;
-        let generation = current.generation;
-        match &mut current.there {
-            Some(there) if there.is_past(generation, seq) => {
-                let looks = self.mode == Mode::Look && told == Told::Event;
-                if looks && !there.holds((generation, current.next), seq, head, payload)? {
+        let (generation, from, end) = (current.generation, current.next, current.seq());
+        match &mut current.existing {
+            Some(existing) if existing.is_past(generation, end.saturating_sub(1)) => {
+                if self.mode == Mode::Check && !existing.is_gap(generation, from..end)? {
                     return Err(current.differs());
                 }
             }
             _ => {
-                current.leave_there()?;
+                current.leave_existing()?;
+                self.commit()?;
+                if let Some(current) = self.stream.as_mut().filter(|_| self.mode == Mode::Write) {
+                    current.stream.skip(current.skipped);
+                }
+                self.commit()?;
+            }
+        }
+        self.move_to(end);
+        Ok(())
+    }
+
+    /// Puts an empty event that no stream will show.
+    fn put_placeholder(&mut self) -> Result<()> {
+        let head = FrameHead {
+            payload_bytes: 0,
+            kind: EventKind::default(),
+            codec: CodecId::RAW,
+            time: Timestamp::default(),
+        };
+        self.put(&head, &[], Origin::Placeholder)
+    }
+
+    /// Appends the next event, or compares it if the log has it.
+    fn put(&mut self, head: &FrameHead, payload: &[u8], origin: Origin) -> Result<()> {
+        let Some(current) = &mut self.stream else { return Ok(()) };
+        current.has_events = true;
+        let seq = current.seq();
+        let generation = current.generation;
+        match &mut current.existing {
+            Some(existing) if existing.is_past(generation, seq) => {
+                let compares = self.mode == Mode::Check && origin == Origin::Line;
+                if compares && !existing.holds((generation, current.next), seq, head, payload)? {
+                    return Err(current.differs());
+                }
+            }
+            _ => {
+                current.leave_existing()?;
                 self.append(head, payload)?;
             }
         }
-        self.stream.iter_mut().for_each(|one| (one.next, one.skipped) = (seq + 1, 0));
+        self.move_to(seq.saturating_add(1));
         Ok(())
+    }
+
+    fn move_to(&mut self, seq: u64) {
+        if let Some(current) = &mut self.stream {
+            current.next = seq;
+            current.skipped = 0;
+        }
     }
 
     fn append(&mut self, head: &FrameHead, payload: &[u8]) -> Result<()> {
         let refused = |reason| Error::new(ErrorKind::Refused(reason), "import");
         let Some(current) = &mut self.stream else { return Ok(()) };
         current.stream.admits(payload.len()).map_err(refused)?;
-        if self.mode == Mode::Look {
+        if self.mode == Mode::Check {
             return Ok(());
         }
         if current.skipped > 0 {
@@ -334,15 +377,15 @@ impl<'a> Importer<'a> {
             current.stream.skip(current.skipped);
         }
         let mut appended = current.stream.append_at(head, payload);
-        if let Err(RefusedReason::RingFull { .. } | RefusedReason::MemoryFull { .. }) = appended {
+        if let Err(AppendError::RingFull { .. } | AppendError::MemoryFull { .. }) = appended {
             self.commit()?;
-            self.land()?;
+            self.wait_for_commits()?;
             let Some(current) = &mut self.stream else { return Ok(()) };
             appended = current.stream.append_at(head, payload);
         }
         appended.map_err(refused)?;
         let Some(current) = &mut self.stream else { return Ok(()) };
-        current.buffered += head.frame_bytes() as u64;
+        current.buffered = current.buffered.saturating_add(head.frame_bytes() as u64);
         let is_much = current.buffered >= COMMIT_BYTES || broken(Sabotage::ImportApart);
         if is_much { self.commit() } else { Ok(()) }
     }
@@ -350,29 +393,30 @@ impl<'a> Importer<'a> {
     fn rewind(&mut self, to: u64) -> Result<()> {
         self.end_in_gap()?;
         let Some(current) = &mut self.stream else { return Ok(()) };
-        let is_there =
-            current.there.as_ref().is_some_and(|there| there.is_past(current.generation, u64::MAX));
-        if !is_there {
-            current.leave_there()?;
+        let generation = current.generation;
+        let existing = current.existing.as_ref();
+        let is_done = existing.is_some_and(|existing| existing.is_past(generation, u64::MAX));
+        if !is_done {
+            current.leave_existing()?;
         }
-        (current.generation, current.next) = (current.generation + 1, to);
-        if self.mode == Mode::Look || is_there {
+        (current.generation, current.next) = (generation.saturating_add(1), to);
+        if self.mode == Mode::Check || is_done {
             return Ok(());
         }
         self.commit()?;
-        self.land()?;
+        self.wait_for_commits()?;
         match &mut self.stream {
             Some(current) => current.stream.rewind_as(to),
             None => Ok(()),
         }
     }
 
-    /// Lets the commit of what is buffered start, if anything is.
+    /// Starts a commit of the buffered events, if any.
     fn commit(&mut self) -> Result<()> {
-        let Some(current) = self.stream.as_mut().filter(|one| one.stream.has_news()) else {
+        let Some(current) = self.stream.as_mut().filter(|current| current.stream.has_news()) else {
             return Ok(());
         };
-        if self.mode == Mode::Look {
+        if self.mode == Mode::Check {
             return Ok(());
         }
         let expect = if current.is_committed { Expect::Seen } else { Expect::NoStream };
@@ -382,30 +426,25 @@ impl<'a> Importer<'a> {
         current.is_committed = true;
         let bytes = std::mem::take(&mut current.buffered);
         self.flight.push_back((bytes, ticket));
-        self.flight_bytes += bytes;
+        self.flight_bytes = self.flight_bytes.saturating_add(bytes);
         while self.flight_bytes > FLIGHT_BYTES_MAX || self.flight.len() > FLIGHT_COMMITS_MAX {
-            self.land_one()?;
+            self.wait_for_oldest()?;
         }
         Ok(())
     }
 
     fn finish_stream(&mut self) -> Result<()> {
-        // What stands behind the lost end of a stream is dropped again: it ends in a gap, in its next generation.
-        let lost_end = |one: &Current| one.skipped > 0 && one.state != StreamState::Deleted;
-        if let Some(current) = self.stream.as_ref().filter(|one| lost_end(one)) {
-            self.rewind(current.next + current.skipped)?;
-        }
         self.end_in_gap()?;
         let Some(current) = &mut self.stream else { return Ok(()) };
-        if current.there.as_ref().is_some_and(|one| !one.ends_at(current.generation, current.next))
-        {
+        let (generation, next) = (current.generation, current.next);
+        if current.existing.as_ref().is_some_and(|existing| !existing.ends_at(generation, next)) {
             return Err(current.differs());
         }
         let (id, start, state) = (current.stream.id(), current.start, current.state);
-        // Others may share the events of a stream that is not to show them.
+        // Later streams may share events that this one will trim or delete.
         let ends_later = start > 0 || (state == StreamState::Deleted && current.has_events);
         let is_bare = !current.is_committed && !current.stream.has_news();
-        if (state != current.is && !ends_later) || is_bare {
+        if (state != current.existing_state && !ends_later) || is_bare {
             let now = if ends_later { StreamState::Active } else { state };
             current.stream.say_state(now)?;
         }
@@ -417,67 +456,74 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
+    /// Trims, archives and deletes the streams whose events others could share until now.
     fn end_lives(&mut self) -> Result<()> {
         for (id, start, state) in std::mem::take(&mut self.later) {
-            let Some(there) = There::find(self.core, id) else { continue };
-            if there.state() == StreamState::Deleted {
+            let Some(existing) = ExistingStream::find(self.engine, id) else { continue };
+            if existing.state() == StreamState::Deleted {
                 continue;
             }
-            let mut stream = Stream::resume(self.core, id, &StreamOptions::new())?;
-            if there.start() < start {
-                self.commits += 1;
+            let mut stream = Stream::resume(self.engine, id, &StreamOptions::new())?;
+            if existing.start() < start {
+                self.commits = self.commits.saturating_add(1);
                 stream.trim(start).wait()?;
             }
             let ticket = match state {
-                _ if state == there.state() => continue,
+                _ if state == existing.state() => continue,
                 StreamState::Active => continue,
                 StreamState::Archived => stream.archive(),
                 StreamState::Deleted => stream.delete(),
             };
-            self.commits += 1;
+            self.commits = self.commits.saturating_add(1);
             ticket.wait()?;
         }
         Ok(())
     }
 
-    fn land_one(&mut self) -> Result<bool> {
+    /// Waits for the oldest commit in flight. Returns `Ok(false)` if there is none.
+    fn wait_for_oldest(&mut self) -> Result<bool> {
         let Some((bytes, ticket)) = self.flight.pop_front() else { return Ok(false) };
-        self.flight_bytes -= bytes;
+        self.flight_bytes = self.flight_bytes.saturating_sub(bytes);
         ticket.wait()?;
-        self.commits += 1;
+        self.commits = self.commits.saturating_add(1);
         Ok(true)
     }
 
-    fn land(&mut self) -> Result<()> {
-        while self.land_one()? {}
+    fn wait_for_commits(&mut self) -> Result<()> {
+        while self.wait_for_oldest()? {}
         Ok(())
     }
 }
 
-impl Current {
-    /// The log has, or had, a stream of this id, and it is another one.
+impl ImportedStream {
+    /// Returns the seq of the next event, after the gap.
+    fn seq(&self) -> u64 {
+        self.next.saturating_add(self.skipped)
+    }
+
+    /// Returns the error for a stream of this id that differs from the lines.
     fn differs(&self) -> Error {
         Error::new(ErrorKind::StreamExists(self.stream.id()), "import")
     }
 
-    /// Here the lines go on where what is there ends, if nobody else was at it.
-    fn leave_there(&mut self) -> Result<()> {
-        match self.there.take() {
-            Some(there) if !there.ends_at(self.generation, self.next) => Err(self.differs()),
-            Some(_) if self.is != StreamState::Active => Err(self.differs()),
+    /// Leaves the existing stream, which must end here and be active.
+    fn leave_existing(&mut self) -> Result<()> {
+        match self.existing.take() {
+            Some(existing) if !existing.ends_at(self.generation, self.next) => Err(self.differs()),
+            Some(_) if self.existing_state != StreamState::Active => Err(self.differs()),
             _ => Ok(()),
         }
     }
 }
 
 fn id(text: &str) -> std::result::Result<StreamId, Wrong> {
-    text.parse().map_err(|_| "no id of a stream")
+    text.parse().map_err(|_| "invalid stream id")
 }
 
-fn fork(line: &StreamLine) -> std::result::Result<Option<Fork>, Wrong> {
+fn fork(line: &StreamLine) -> std::result::Result<Option<ForkBase>, Wrong> {
     let Some(shares) = &line.shares else { return Ok(None) };
-    let (base, generation, seq) = (id(&shares.id)?, shares.generation, shares.seq);
-    Ok(Some(Fork { base, generation, seq }))
+    let base = id(&shares.id)?;
+    Ok(Some(ForkBase { base, generation: shares.generation, seq: shares.seq }))
 }
 
 fn unreadable(error: std::io::Error) -> Error {

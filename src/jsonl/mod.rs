@@ -1,78 +1,95 @@
-//! A log, or some of its streams, as lines of JSON, and back without loss.
+//! Export of a log, or of some of its streams, as JSON Lines, and import without loss.
 //!
-//! What is carried: ids, names, labels, data, states, where streams start; events with their seqs, generations,
-//! kinds, codecs, times, gaps and bytes; forks, which still share, and rewinds, with as much of what they left
-//! behind as forks still show. A log that was imported from an export exports the same bytes.
+//! An export contains ids, names, labels, data, states and starts of streams; events with their
+//! seqs, generations, kinds, codecs, times, gaps and payloads; forks, which still share their
+//! events after an import; and rewinds, with the abandoned events that forks still show. A log
+//! imported from an export exports the same bytes.
 //!
-//! A log that is damaged is exported only when that is asked for: then the lines themselves say what is missing.
+//! A damaged log is exported only on request. The lines then record what is missing.
 //!
-//! What is not: positions, commit times, commit ids, which events were committed together, the order of commits across
-//! streams; events that no stream shows any more; of a deleted stream anything but that it was, and what its
-//! forks share. The lines themselves are described in `docs/jsonl.md`.
+//! An export omits positions, commit times, commit ids, the grouping of events into commits and the
+//! order of commits across streams; events that no stream shows; and everything about a deleted
+//! stream except its existence and the events that its forks share. `docs/jsonl.md` describes the
+//! lines.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-mod check;
 mod export;
 mod import;
-mod lines;
-mod there;
+mod portable;
+mod resume;
+mod schema;
+mod validate;
 
 use std::io::{BufRead, Seek, Write};
 use std::ops::Range;
 
-use crate::catalog::Snapshot;
+use crate::catalog::ReadView;
 use crate::error::{Error, Result};
 use crate::log::Log;
-use crate::recovery::{Damage, Survey};
-use crate::types::{Seq, StreamId};
+use crate::recovery::{Damage, RecoveryReport};
+use crate::types::{Position, Seq, StreamId};
 
-/// What to export, and what is done about damage.
+/// Options of an export: the streams, and the handling of damage.
 #[derive(Clone, Default, Debug)]
 pub struct ExportOptions {
     streams: Option<Vec<StreamId>>,
-    damages: Option<Vec<Damage>>,
+    salvage: Option<Salvage>,
+}
+
+/// Recovery report of a damaged log, as far as an export needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Salvage {
+    damages: Vec<Damage>,
+    /// Last commit known to be acknowledged.
+    acknowledged: Position,
 }
 
 impl ExportOptions {
-    /// The defaults: the whole log, and the first damage ends it.
+    /// Returns the defaults: the whole log, ending with an error at the first damage.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// These streams only, each of them whole, as [`Snapshot::export_streams_jsonl`] has them.
+    /// Exports only these streams, each as a whole, like [`ReadView::export_streams_jsonl`].
     #[must_use]
     pub fn streams(mut self, streams: impl IntoIterator<Item = StreamId>) -> Self {
         self.streams = Some(streams.into_iter().collect());
         self
     }
 
-    /// Goes on where something is damaged, and says so: seqs that cannot be read are a line of their own, in their
-    /// place, and what the survey found stands in front of all streams. So it has to be one of this log,
-    /// [`crate::survey`] for all there is to find: reading streams meets neither commits that are lost with everything that
-    /// told of them, nor what was said of a stream. A stream whose archive file is not there is lost where it moved.
+    /// Continues after damage and records it in the export.
+    ///
+    /// Unreadable seqs become a line of their own, in their place. The findings of the recovery
+    /// report come before all streams. The report must belong to this log; [`crate::verify_quick`]
+    /// gives the complete one. It is needed because reading the streams notices neither commits
+    /// lost without a trace nor lost metadata. Commits after [`RecoveryReport::acknowledged`] that
+    /// the read view shows ([`ReadView::open_unconfirmed`]) are exported too, and a separate line
+    /// lists their events.
     #[must_use]
-    pub fn skip_damaged(mut self, survey: &Survey) -> Self {
-        self.damages = Some(survey.damages.clone());
+    pub fn skip_damaged(mut self, report: &RecoveryReport) -> Self {
+        let damages = report.damages.clone();
+        self.salvage = Some(Salvage { damages, acknowledged: report.acknowledged });
         self
     }
 }
 
-/// How to import.
+/// Options of an import.
 #[derive(Clone, Default, Debug)]
 pub struct ImportOptions {
     resumes: bool,
 }
 
 impl ImportOptions {
-    /// The defaults: none of the streams may be there.
+    /// Returns the defaults: none of the streams may exist in the log.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Goes on with an import of the same lines that was cut off: streams that are there are compared, event by event
-    /// and with what is said of them, and what is missing is added. One that holds anything else, or more, is refused as
-    /// without this. Of an import that was done nothing is left to do, and nothing is written.
+    /// Continues an interrupted import of the same lines. Compares the streams that exist with the
+    /// lines, event by event and including their metadata, and adds what is missing. A stream that
+    /// differs, or holds more, is refused. Writes nothing if the import was complete.
     #[must_use]
     pub fn resume(mut self) -> Self {
         self.resumes = true;
@@ -80,15 +97,16 @@ impl ImportOptions {
     }
 }
 
-/// What an export wrote.
+/// Result of an export.
 #[derive(Clone, Default, Debug)]
 #[non_exhaustive]
 pub struct Exported {
-    /// Streams, the deleted ones as well.
+    /// Number of streams, including deleted ones.
     pub streams: u64,
-    /// Events; those that streams share are written once.
+    /// Number of events; an event shared by several streams counts once.
     pub events: u64,
-    /// What could not be read, in the order of the lines; without [`ExportOptions::skip_damaged`] nothing.
+    /// Seqs that could not be read, in the order of the lines. Empty without
+    /// [`ExportOptions::skip_damaged`].
     pub lost: Vec<LostSeqs>,
 }
 
@@ -96,97 +114,103 @@ pub struct Exported {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LostSeqs {
-    /// The stream, or the one that it shares them with.
+    /// Stream in whose lines the seqs are missing.
     pub stream: StreamId,
-    /// Which.
+    /// Seqs that are missing.
     pub seqs: Range<Seq>,
-    /// Why: [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::ArchiveMissing`] or
-    /// [`crate::ErrorKind::WrongArchive`].
+    /// Reason: [`crate::ErrorKind::Corrupt`].
     pub error: Error,
 }
 
-/// What an import brought.
+/// Result of an import.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Imported {
-    /// Streams, the deleted ones as well.
+    /// Number of streams in the lines, including deleted ones.
     pub streams: u64,
-    /// Events.
+    /// Number of events in the lines.
     pub events: u64,
-    /// Seqs that the export could not read; they are gaps now.
+    /// Number of seqs that the export could not read; they are gaps now.
     pub lost: u64,
-    /// Commits that it took; of what is counted above a resumed import found some there.
+    /// Number of commits made. A resumed import makes fewer, because some of the above exist.
     pub commits: u64,
 }
 
-impl Snapshot {
-    /// Writes all that the snapshot shows as JSON Lines, for [`Log::import_jsonl`] and for other programs. Streams
-    /// come in the order of their ids, and share in the export what they share in the log. What `to` is
-    /// given is buffered here and flushed at the end.
+impl ReadView {
+    /// Writes the whole read view as JSON Lines, for [`Log::import_jsonl`] and for other programs.
+    ///
+    /// Streams are ordered by id and share in the export the events that they share in the log.
+    /// Writes to `to` are buffered and flushed at the end.
     ///
     /// # Errors
     ///
-    /// [`crate::ErrorKind::Corrupt`] at the first event that is damaged: nothing is left out silently;
-    /// [`crate::ErrorKind::Io`] when `to` or the disk refuses.
+    /// [`crate::ErrorKind::Corrupt`] at the first damaged event, because nothing is omitted
+    /// silently; [`crate::ErrorKind::Io`] if `to` or the disk fails.
     pub fn export_jsonl(&self, to: impl Write) -> Result<Exported> {
         self.export_jsonl_with(&ExportOptions::new(), to)
     }
 
-    /// Writes these streams as JSON Lines, each of them whole: what a fork shares with a stream is written as its own,
-    /// and what it was forked from is only named.
+    /// Writes these streams as JSON Lines, each as a whole: a fork's shared events are written as
+    /// its own, and its parent is only named.
     ///
     /// # Errors
     ///
-    /// As [`Snapshot::export_jsonl`]; [`crate::ErrorKind::UnknownStream`]; [`crate::ErrorKind::Deleted`].
+    /// The errors of [`ReadView::export_jsonl`]; [`crate::ErrorKind::UnknownStream`], also for a
+    /// stream not yet committed when the read view was taken; [`crate::ErrorKind::Deleted`].
     pub fn export_streams_jsonl(&self, streams: &[StreamId], to: impl Write) -> Result<Exported> {
         self.export_jsonl_with(&ExportOptions::new().streams(streams.iter().copied()), to)
     }
 
-    /// As [`Snapshot::export_jsonl`], of some streams, or of what is left of a damaged log.
+    /// Writes an export with options: of some streams, or of a damaged log.
     ///
     /// # Errors
     ///
-    /// As those two; with [`ExportOptions::skip_damaged`] damage is none, and what the disk refuses still is.
+    /// The errors of [`ReadView::export_jsonl`] and [`ReadView::export_streams_jsonl`]. With
+    /// [`ExportOptions::skip_damaged`] damage is not an error; a failure of the disk still is.
     pub fn export_jsonl_with(&self, options: &ExportOptions, to: impl Write) -> Result<Exported> {
-        let damages = options.damages.as_deref();
+        let salvage = options.salvage.as_ref();
+        let view = self.beside(usize::MAX);
         match &options.streams {
-            None => export::all(self, damages, to),
-            Some(streams) => export::some(self, streams, damages, to),
+            None => export::all(&view, salvage, to),
+            Some(streams) => export::some(&view, streams, salvage, to),
         }
     }
 }
 
 impl Log {
-    /// Makes the streams of an export, with their ids, in this log. The lines are read twice: first all of them are
-    /// looked at, and if one is not right nothing at all is written; then they are committed, streams of up to
-    /// 4 MiB without gaps and rewinds in one commit each. Returns when everything is as durable as the log's
-    /// options say. Meanwhile nothing is collected, moved, forgotten or backed up in this log.
+    /// Creates the streams of an export in this log, with their ids.
     ///
-    /// When the disk refuses, or the process dies, on the way, a beginning of that is there: streams in the order of the
-    /// lines, all but the last of them whole; the last one may be there in part if it takes several commits; and streams
-    /// that are to be trimmed, or of which others share events and that are to be archived or deleted, may not be so yet.
-    /// Import the same lines once more with [`ImportOptions::resume`]: what is missing is added, and nothing twice.
+    /// Reads the lines twice. The first pass checks all of them; if a line is invalid, nothing is
+    /// written. The second pass commits them: a stream of up to 4 MiB without gaps and rewinds
+    /// takes one commit. Blocks until everything is as durable as the log's options require.
+    /// Compaction, retention and backup of this log wait until then.
+    ///
+    /// If the disk fails or the process dies, a prefix of the streams remains, in the order of the
+    /// lines. All but the last are complete; the last may be partial if it takes several commits.
+    /// Streams to be trimmed, and streams with shared events to be archived or deleted, may not be
+    /// so yet. Import the same lines again with [`ImportOptions::resume`] to add what is missing.
     ///
     /// # Errors
     ///
-    /// [`crate::ErrorKind::InvalidLine`], with the line; [`crate::ErrorKind::StreamExists`];
-    /// [`crate::ErrorKind::NameTaken`]; [`crate::ErrorKind::Refused`] when an event is larger than the log's memory;
-    /// [`crate::ErrorKind::Io`] and whatever a commit fails with.
+    /// [`crate::ErrorKind::InvalidLine`], with the number of the line;
+    /// [`crate::ErrorKind::StreamExists`]; [`crate::ErrorKind::NameTaken`];
+    /// [`crate::ErrorKind::Refused`] if an event is larger than the log's memory;
+    /// [`crate::ErrorKind::Io`] and the errors of a commit.
     pub fn import_jsonl(&self, from: impl BufRead + Seek) -> Result<Imported> {
         self.import_jsonl_with(&ImportOptions::new(), from)
     }
 
-    /// As [`Log::import_jsonl`], or what is left to do of it.
+    /// Imports lines with options: from the start, or continuing an interrupted import.
     ///
     /// # Errors
     ///
-    /// As [`Log::import_jsonl`]; with [`ImportOptions::resume`] it is [`crate::ErrorKind::StreamExists`] only for a stream
-    /// that is not as these lines would have made it up to some point.
+    /// The errors of [`Log::import_jsonl`]. With [`ImportOptions::resume`],
+    /// [`crate::ErrorKind::StreamExists`] means that a stream is not a prefix of its lines.
     pub fn import_jsonl_with(
         &self,
         options: &ImportOptions,
         from: impl BufRead + Seek,
     ) -> Result<Imported> {
-        import::all(self.core(), options, from)
+        import::all(self.handle(), options, from)
     }
 }

@@ -1,10 +1,10 @@
-//! What is kept of streams, and for how long.
+//! Retention: bounds on the age, number and size of a stream's events.
 
 use std::time::Duration;
 
-/// What is kept of a stream. What is over one of its bounds is forgotten by [`crate::Log::retain`], and by nobody else:
-/// the oldest events are trimmed ([`crate::Stream::trim`]), or the stream is deleted ([`crate::Stream::delete`]). Forks
-/// keep what they share. Without a bound everything is kept.
+/// Retention bounds of a stream. [`crate::Log::retain`] applies them: it trims the oldest events
+/// over a bound ([`crate::Stream::trim`]) or deletes an idle stream ([`crate::Stream::delete`]).
+/// Forks keep shared events. Without a bound the log keeps everything.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Retention {
     pub(crate) age_max: Option<Duration>,
@@ -15,62 +15,62 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Everything, for ever.
+    /// Returns a retention without bounds.
     #[must_use]
     pub const fn new() -> Self {
         Self { age_max: None, events_max: None, bytes_max: None, idle_max: None, archived: false }
     }
 
-    /// Events that were committed longer ago are trimmed. Events that were committed together go together; what
-    /// stands in front of one that goes is older, whatever a clock said, and goes with it.
+    /// Trims events that were committed longer ago. Events of one commit go together, and so do all
+    /// events before a trimmed one, regardless of the clock.
     #[must_use]
     pub const fn age_max(mut self, age: Duration) -> Self {
         self.age_max = Some(age);
         self
     }
 
-    /// So many seqs are kept, the newest; what an overwriting ring dropped counts as well.
+    /// Keeps this many of the newest seqs; those that an overwriting ring dropped count as well.
     #[must_use]
     pub const fn events_max(mut self, events: u64) -> Self {
         self.events_max = Some(events);
         self
     }
 
-    /// The newest events are kept that take at most so many bytes on disk, with their frames' heads. Events that were
-    /// committed together go together; those that were committed last stay.
+    /// Keeps the newest events that take at most this many bytes on disk, with their frame headers.
+    /// Events of one commit go together; those of the last commit stay.
     #[must_use]
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = Some(bytes);
         self
     }
 
-    /// A stream of which nothing was committed for so long is deleted, as a whole and for good. Every commit of it
-    /// counts, also one that only set a label or trimmed it. What handles of this process have buffered is not
-    /// committed, and does not count.
+    /// Deletes a stream without a commit for this long, as a whole and for good. Every commit
+    /// counts, also one that only set a label or trimmed. Events that a handle has buffered are not
+    /// committed and do not count.
     #[must_use]
     pub const fn idle_max(mut self, age: Duration) -> Self {
         self.idle_max = Some(age);
         self
     }
 
-    /// The same for streams that are archived; otherwise they are left as they are.
+    /// Applies the bounds to archived streams too; by default they are left alone.
     #[must_use]
     pub const fn archived(mut self) -> Self {
         self.archived = true;
         self
     }
 
-    /// The shortest time after which something may have to go though nothing was committed.
+    /// Returns the shortest time after which an event may expire without a new commit.
     pub(crate) fn shortest(&self) -> Option<Duration> {
         self.age_max.into_iter().chain(self.idle_max).min()
     }
 }
 
-/// What is kept of which streams.
+/// Retentions of all streams, and by label.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Retentions {
     pub(crate) all: Option<Retention>,
-    /// Of streams with this label; the first that fits.
+    /// Retentions of streams with a label; the first that matches counts.
     pub(crate) labels: Vec<(Box<str>, Box<str>, Retention)>,
 }
 
@@ -79,13 +79,13 @@ impl Retentions {
         self.all.is_none() && self.labels.is_empty()
     }
 
-    /// What is kept of a stream with these labels.
+    /// Returns the retention of a stream with these labels.
     pub(crate) fn of<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> Option<&Retention> {
         let fits = |(key, value, _): &&(Box<str>, Box<str>, _)| label(key) == Some(&**value);
         self.labels.iter().find(fits).map(|(.., retention)| retention).or(self.all.as_ref())
     }
 
-    /// As [`Retention::shortest`], of all of them.
+    /// Returns the shortest [`Retention::shortest`] of all.
     pub(crate) fn shortest(&self) -> Option<Duration> {
         let labels = self.labels.iter().map(|(.., retention)| retention);
         labels.chain(&self.all).filter_map(Retention::shortest).min()

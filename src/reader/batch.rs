@@ -1,161 +1,176 @@
-//! One batch, loaded and verified, and the events in it.
+//! One batch: loads and verifies it, and finds the events in it.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::event::{EventRef, FrameAt, Held};
-use crate::disk::prefetch_all;
+use super::event::{BatchContext, EventRef, FrameAt};
 use crate::error::Result;
 use crate::format::{
-    BatchHead, BatchKind, COMMITS_AT, CommitHead, Frames, batch_crc, commit_header, decode_gap,
-    frame_head, marker,
+    BatchHead, COMMITS_AT, CommitHead, Frames, batch_crc, commit_header, frame_head, marker,
 };
-use crate::index::BatchRef;
+use crate::index::{BatchRef, StreamBatches};
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{Segment, Window};
+use crate::segment::{FilePool, Segment, Window};
 use crate::sync::atomic::Ordering;
-use crate::types::StreamId;
+use crate::types::{StreamId, range_len};
 
-/// How much of an active segment is read at once: a little where batches lie far from each other, since
-/// those of other streams lie between; twice as much each time one read follows the other.
+/// Read size for an active segment. Starts small, because batches of other streams may lie between
+/// two of this stream, and doubles with each read that continues the last one.
 const READ_AHEAD_BYTES_FIRST: u64 = 8 << 10;
 const READ_AHEAD_BYTES_MAX: u64 = 256 << 10;
 
-/// How much of the next commit is fetched ahead: further in, the processor sees what is read.
+/// Bounds on the part of the next commit that is prefetched. Beyond it the processor's own
+/// prefetcher takes over.
 const PREFETCH_BYTES_MIN: u64 = 8 << 10;
 const PREFETCH_BYTES_MAX: u64 = 16 << 10;
 
-/// A walk over so many frames or more has them fetched, so much of them at most.
+/// Minimum length of a walk, in frames, that is prefetched.
 const WALK_FRAMES_MIN: u64 = 4;
+/// Maximum number of bytes that a walk prefetches.
 const WALK_BYTES_MAX: usize = 16 << 10;
 
-/// What is verified of a batch: its bytes too, or only where it lies and who says so.
+/// Extent of the verification of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Check {
+pub(super) enum BatchCheck {
+    /// The head of the batch and the checksum of its bytes.
     Bytes,
-    Place,
+    /// The head alone: place, owner, seqs and generation.
+    Head,
 }
 
 /// The frames of one batch of one stream.
 #[derive(Clone)]
 pub(crate) struct Batch {
-    held: Arc<Held>,
+    context: Arc<BatchContext>,
     count: u64,
-    /// So many of its events are asked for; the rest belongs to another branch.
+    /// Number of events shown, from the first; the rest are cut off by a fork or a rewind.
     shown: u64,
     frames: Range<usize>,
-    /// The next event from the front: its index, and where its frame starts.
+    /// Index and offset of the next frame of a forward walk.
     front: (u64, usize),
-    /// Where each frame starts, once somebody reads from the back.
+    /// Offsets of all frames, filled by the first backward read.
     starts: Vec<u32>,
 }
 
 impl Batch {
-    /// `frames` is where in the pin the frames lie.
-    pub(crate) fn new(held: Held, count: u64, frames: Range<usize>) -> Self {
+    /// Creates a batch of `count` events whose frames lie at `frames` in the pin.
+    pub(crate) fn new(context: BatchContext, count: u64, frames: Range<usize>) -> Self {
         let front = (0, frames.start);
-        Self { held: Arc::new(held), count, shown: count, frames, front, starts: Vec::new() }
+        Self { context: Arc::new(context), count, shown: count, frames, front, starts: Vec::new() }
+    }
+
+    /// Returns the stream that the events are shown to belong to.
+    pub(super) fn stream(&self) -> StreamId {
+        self.context.stream
     }
 
     pub(crate) fn first_seq(&self) -> u64 {
-        self.held.first_seq
+        self.context.first_seq
     }
 
     pub(crate) fn end_seq(&self) -> u64 {
-        self.held.first_seq.saturating_add(self.count)
+        self.context.first_seq.saturating_add(self.count)
     }
 
     /// Shows only the events before this seq.
     pub(super) fn end_at(&mut self, end: u64) {
-        self.shown = self.count.min(end.saturating_sub(self.held.first_seq));
+        self.shown = self.count.min(end.saturating_sub(self.context.first_seq));
     }
 
-    /// The seq behind the last event that is shown.
+    /// Returns the seq after the last event that is shown.
     pub(super) fn shown_end(&self) -> u64 {
-        self.held.first_seq.saturating_add(self.shown)
+        self.context.first_seq.saturating_add(self.shown)
     }
 
-    /// Events dropped right before the first.
+    /// Returns the number of events dropped right before the first.
     pub(crate) fn dropped(&self) -> u64 {
-        self.held.dropped
+        self.context.dropped
     }
 
-    /// With so many events dropped right before the first.
+    /// Replaces the number of events dropped right before the first.
     pub(super) fn dropped_as(mut self, dropped: u64) -> Self {
-        if dropped != self.held.dropped {
-            self.held = Arc::new(Held { dropped, ..(*self.held).clone() });
+        if dropped != self.context.dropped {
+            self.context = Arc::new(BatchContext { dropped, ..(*self.context).clone() });
         }
         self
     }
 
     #[inline]
     pub(crate) fn holds(&self, seq: u64) -> bool {
-        seq.wrapping_sub(self.held.first_seq) < self.shown
+        seq.wrapping_sub(self.context.first_seq) < self.shown
     }
 
-    /// Where the event of this seq is, walking on from the last one that was asked for. `None`: the frames are
-    /// not what the batch says they are.
+    /// Finds the frame of a seq by walking on from the last frame found. Returns `None` if the
+    /// frames do not match the head of the batch.
     #[inline]
     pub(super) fn forward(&mut self, seq: u64) -> Option<FrameAt> {
-        let wanted = seq - self.held.first_seq;
+        let wanted = seq.checked_sub(self.context.first_seq)?;
         if wanted < self.front.0 {
             self.front = (0, self.frames.start);
         }
-        let bytes = (*self.held.pin).as_ref().get(..self.frames.end)?;
-        if wanted - self.front.0 >= WALK_FRAMES_MIN {
+        let bytes = self.context.pin.get(self.frames.clone())?;
+        if wanted.saturating_sub(self.front.0) >= WALK_FRAMES_MIN {
             self.fetch_up_to(wanted);
         }
         loop {
             let (index, at) = self.front;
-            let head = frame_head(bytes.get(at..)?)?;
-            self.front = (index + 1, at + head.frame_bytes());
+            let head = frame_head(bytes.get(at.checked_sub(self.frames.start)?..)?)?;
+            self.front = (index.checked_add(1)?, at.checked_add(head.frame_bytes())?);
             if index == wanted {
                 return Some(FrameAt { seq, head, at });
             }
         }
     }
 
-    /// The event of this seq, lent.
+    /// Lends the event of a seq.
     pub(crate) fn next(&mut self, seq: u64) -> Option<EventRef<'_>> {
         let frame = self.forward(seq)?;
         Some(self.lend(frame))
     }
 
-    /// Has the frames in front of the wanted one fetched at once: each says where the next one starts, and one after
-    /// the other they would all be waited for.
+    /// Prefetches the frames up to the wanted one. Each frame holds the length that leads to the
+    /// next, so a walk would otherwise wait for every cache miss in turn.
     #[cold]
     fn fetch_up_to(&self, wanted: u64) {
-        let part = (self.frames.len() as u64).saturating_mul(wanted + 1) / self.count.max(1);
-        let end = self.frames.start + (part as usize).min(self.frames.len());
-        let end = end.min(self.front.1 + WALK_BYTES_MAX);
-        prefetch_all((*self.held.pin).as_ref().get(self.front.1..end).unwrap_or_default());
+        let all = (self.frames.len() as u64).saturating_mul(wanted.saturating_add(1));
+        let part = all.checked_div(self.count).unwrap_or(0) as usize;
+        let end = self.frames.start.saturating_add(part).min(self.frames.end);
+        let end = end.min(self.front.1.saturating_add(WALK_BYTES_MAX));
+        self.context.pin.prefetch_all(self.front.1..end);
     }
 
-    /// Where the event of this seq is, by a table of all frames: for reading backwards.
+    /// Finds the frame of a seq in a table of all frames, for reading backwards.
     #[inline]
     pub(super) fn backward(&mut self, seq: u64) -> Option<FrameAt> {
         if self.starts.is_empty() {
             self.list_starts()?;
         }
-        let start = self.starts.get((seq - self.held.first_seq) as usize)?;
-        let at = self.frames.start + *start as usize;
-        let head = frame_head((*self.held.pin).as_ref().get(at..self.frames.end)?)?;
+        let start = self.starts.get(seq.checked_sub(self.context.first_seq)? as usize)?;
+        let at = self.frames.start.checked_add(*start as usize)?;
+        let head = frame_head(self.context.pin.get(at..self.frames.end)?)?;
         Some(FrameAt { seq, head, at })
     }
 
     fn list_starts(&mut self) -> Option<()> {
-        let bytes = (*self.held.pin).as_ref().get(self.frames.clone())?;
+        let bytes = self.context.pin.get(self.frames.clone())?;
         self.starts.extend(Frames::new(bytes).map(|(at, _)| at as u32));
-        (self.starts.len() as u64 == self.count).then_some(())
+        Some(())
     }
 
-    /// Lends an event that was found here.
+    /// Returns the seq of the first unreadable frame, which is at or before the unreadable `seq`.
+    pub(super) fn first_bad(&self, seq: u64) -> u64 {
+        let whole = self.context.pin.get(self.frames.clone());
+        let whole = whole.map_or(0, |bytes| Frames::new(bytes).count() as u64);
+        self.context.first_seq.saturating_add(whole).min(seq)
+    }
+
+    /// Lends the event of a frame of this batch.
     #[inline]
     pub(super) fn lend(&self, frame: FrameAt) -> EventRef<'_> {
-        EventRef::new(&self.held, frame)
+        EventRef::new(&self.context, frame)
     }
 
-    /// Makes this a batch without events whose table is to be used again.
+    /// Consumes the batch and returns its table of frames, cleared, for reuse.
     pub(super) fn into_table(self) -> Vec<u32> {
         let mut starts = self.starts;
         starts.clear();
@@ -167,7 +182,7 @@ impl Batch {
     }
 }
 
-/// Whose batches they must be, and to which stream their events are shown to belong.
+/// Expected owner of a batch, and the stream that its events are shown to belong to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Owner {
     pub(crate) stream: StreamId,
@@ -175,145 +190,157 @@ pub(crate) struct Owner {
     pub(crate) shown_as: StreamId,
 }
 
-/// Reads batches of segments, and keeps what it read last.
+/// A segment, and the pool of files to read it with.
+pub(super) type SegmentSource<'a> = (&'a FilePool, &'a Segment);
+
+/// Reads batches of segments. Keeps the window that it read last.
 #[derive(Debug)]
-pub(crate) struct Loader {
+pub(crate) struct BatchLoader {
     window: Option<(u32, Window)>,
     ahead: u64,
-    /// The length of the commit that was looked at last.
+    /// Length of the commit read last, as a guess at the length of the next one.
     usual: u64,
 }
 
-impl Default for Loader {
+impl Default for BatchLoader {
     fn default() -> Self {
         Self { window: None, ahead: READ_AHEAD_BYTES_FIRST, usual: 0 }
     }
 }
 
-impl Loader {
-    /// Loads and verifies the batch that an index points to, `dropped` events behind the one before. `end`: what
-    /// may be read of the segment.
+impl BatchLoader {
+    /// Loads and verifies the batch that an index entry points to. `dropped` is the number of
+    /// events dropped right before it, `end` the end of the readable part of the segment.
     pub(crate) fn load(
         &mut self,
-        segment: &Segment,
+        source: SegmentSource<'_>,
         owner: Owner,
-        (at, dropped, check): (&BatchRef, u64, Check),
+        (at, dropped, check): (&BatchRef, u64, BatchCheck),
         end: u64,
     ) -> Result<Batch> {
-        let (position, head) = self.head(segment, owner, at, end)?;
-        let range = at.offset + head.start..at.offset + head.end;
-        let window = self.window(segment, range.clone(), end)?;
+        let (position, head) = self.head(source, owner, at, end)?;
+        let range = head.range_in(at.offset);
+        let window = self.window(source, range.clone(), end)?;
         let bytes = window.get(range.clone()).unwrap_or_default();
-        let skip = check == Check::Place || broken(Sabotage::SkipChecksum);
+        let damaged = || source.1.damaged("read", at.offset, window.unread(&range));
+        let skip = check == BatchCheck::Head || broken(Sabotage::SkipChecksum);
         if !skip && batch_crc(&[bytes]) != head.crc {
-            return Err(segment.error("read", at.offset));
+            return Err(damaged());
         }
-        let (pin, frames) = window.pinned(range).ok_or_else(|| segment.error("read", at.offset))?;
-        let position = Some(position);
-        let (stream, first_seq, generation) = (owner.shown_as, head.first_seq, head.generation);
-        let held = Held { stream, first_seq, generation, position, dropped, pin };
-        Ok(Batch::new(held, u64::from(head.count), frames))
+        let (pin, frames) = window.pinned(&range).ok_or_else(damaged)?;
+        let context = BatchContext {
+            stream: owner.shown_as,
+            first_seq: head.first_seq,
+            generation: head.generation,
+            position: Some(position),
+            dropped,
+            pin,
+        };
+        Ok(Batch::new(context, u64::from(head.count), frames))
     }
 
-    /// Has a commit fetched that will be read next: those of other streams lie between, so that the processor does not
-    /// see it coming. It is taken to be as long as the last one.
-    pub(super) fn expect(&self, segment: &Segment, offset: u64) {
+    /// Prefetches the commit that is read next, assuming the length of the last one. Commits of
+    /// other streams lie between, so the processor's own prefetcher cannot predict it.
+    pub(super) fn expect(&self, batches: &StreamBatches, offset: u64) {
         let bytes = self.usual.clamp(PREFETCH_BYTES_MIN, PREFETCH_BYTES_MAX);
-        segment.prefetch(offset..offset.saturating_add(bytes));
+        batches.prefetch(offset..offset.saturating_add(bytes));
     }
 
-    /// How many events a gap says were dropped.
-    pub(crate) fn load_gap(
-        &mut self,
-        segment: &Segment,
-        owner: Owner,
-        at: &BatchRef,
-        end: u64,
-    ) -> Result<u64> {
-        let batch = self.load(segment, owner, (at, 0, Check::Bytes), end)?;
-        (*batch.held.pin)
-            .as_ref()
-            .get(batch.frames)
-            .and_then(decode_gap)
-            .ok_or_else(|| segment.error("read", at.offset))
-    }
-
-    /// The head of the commit that an index points to.
+    /// Reads and checks the head of the commit that an index entry points to.
     pub(super) fn commit_head(
         &mut self,
-        segment: &Segment,
+        source: SegmentSource<'_>,
         offset: u64,
         end: u64,
     ) -> Result<CommitHead> {
+        let segment = source.1;
         if self.usual == 0 {
             self.usual = segment.usual_bytes.load(Ordering::Relaxed);
         }
         let first = offset..offset.saturating_add(commit_header::BYTES as u64);
-        let window = self.window(segment, first.clone(), end)?;
-        let bytes = window.get(first).unwrap_or_default();
+        let window = self.window(source, first.clone(), end)?;
+        let bytes = window.get(first.clone()).unwrap_or_default();
         CommitHead::decode(bytes, segment.header.salt)
             .filter(|commit| commit.length <= end.saturating_sub(offset))
-            .ok_or_else(|| segment.error("read", offset))
+            .ok_or_else(|| segment.damaged("read", offset, window.unread(&first)))
     }
 
-    /// What is said of a batch in front of its commit, and the commit's position.
+    /// Reads the head of a batch from the directory of its commit, and the commit's position.
     pub(super) fn head(
         &mut self,
-        segment: &Segment,
+        source: SegmentSource<'_>,
         owner: Owner,
         at: &BatchRef,
         end: u64,
     ) -> Result<(u64, BatchHead)> {
+        let (files, segment) = source;
         let damaged = || segment.error("read", at.offset);
-        let commit = self.commit_head(segment, at.offset, end)?;
+        let commit = self.commit_head(source, at.offset, end)?;
         if self.usual != commit.length.min(READ_AHEAD_BYTES_MAX) {
             self.usual = commit.length.min(READ_AHEAD_BYTES_MAX);
             segment.usual_bytes.store(self.usual, Ordering::Relaxed);
         }
-        let close = at.offset + commit.length;
-        let marker_at = close - marker::BYTES as u64..close;
+        let close = at.offset.checked_add(commit.length).ok_or_else(damaged)?;
+        let marker_at = close.saturating_sub(marker::BYTES as u64)..close;
         let mut marker = [0; marker::BYTES];
         let mut near = at.offset..close;
         if commit.length > READ_AHEAD_BYTES_MAX {
-            // The marker of a long commit is far away: it is fetched by itself.
-            let far = segment.read(marker_at.clone(), 0, end)?;
+            // The marker of a long commit is far from its head: read it separately.
+            let far = segment.read(files, marker_at.clone(), 0, end)?;
             marker.copy_from_slice(far.get(marker_at).ok_or_else(damaged)?);
-            near.end = at.offset + commit.head_bytes();
+            near.end = at.offset.saturating_add(commit.head_bytes());
         } else {
-            let window = self.window(segment, near.clone(), end)?;
+            let window = self.window(source, near.clone(), end)?;
             marker.copy_from_slice(window.get(marker_at).ok_or_else(damaged)?);
         }
-        let window = self.window(segment, near.clone(), end)?;
-        let bytes = window.get(near).unwrap_or_default();
+        let window = self.window(source, near.clone(), end)?;
+        let bytes = window.get(near.clone()).unwrap_or_default();
+        let unproven = || segment.damaged("read", at.offset, window.unread(&near));
         let directory =
-            commit.directory(bytes, &marker, segment.header.salt).ok_or_else(damaged)?;
+            commit.directory(bytes, &marker, segment.header.salt).ok_or_else(unproven)?;
         let head = directory.find(owner.stream.as_bytes(), at.kind).ok_or_else(damaged)?;
         let same = head.first_seq == at.first_seq && head.count == at.count;
-        let is_own = head.generation == owner.generation;
-        let fits = is_own && (same || at.kind == BatchKind::Gap);
-        if fits { Ok((commit.position, head)) } else { Err(damaged()) }
+        if same && head.generation == owner.generation {
+            Ok((commit.position, head))
+        } else {
+            Err(damaged())
+        }
     }
 
-    fn window(&mut self, segment: &Segment, range: Range<u64>, end: u64) -> Result<&Window> {
-        let held = self.window.as_ref().is_some_and(|(number, window)| {
-            *number == segment.number() && window.get(range.clone()).is_some()
-        });
-        if !held {
+    /// Returns a window that contains `range`, reading it unless the last window does.
+    fn window(
+        &mut self,
+        source: SegmentSource<'_>,
+        range: Range<u64>,
+        end: u64,
+    ) -> Result<&Window> {
+        let (files, segment) = source;
+        let is_loaded = self
+            .window
+            .as_ref()
+            .is_some_and(|(number, window)| *number == segment.number() && window.holds(&range));
+        if !is_loaded {
             let (number, used) = self.window.take().unzip();
             let last = used.as_ref().filter(|_| number == Some(segment.number()));
             let last = last.map_or(0..0, |window| window.start..window.end);
-            let onward = range.start >= last.start && range.start <= last.end + self.ahead;
-            let backward = range.start < last.start && range.end + self.ahead >= last.start;
+            let is_near = |before: u64, at: u64| at <= before.saturating_add(self.ahead);
+            let onward = range.start >= last.start && is_near(last.end, range.start);
+            let backward = range.start < last.start && is_near(range.end, last.start);
             let follows = !last.is_empty() && (onward || backward);
-            let more = (self.ahead * 2).min(READ_AHEAD_BYTES_MAX);
-            // A commit that is about as long as the last one takes one read.
-            let first = READ_AHEAD_BYTES_FIRST.max(self.usual + self.usual / 16);
+            let more = self.ahead.saturating_mul(2).min(READ_AHEAD_BYTES_MAX);
+            // One read covers a commit up to a sixteenth longer than the last one.
+            let first = READ_AHEAD_BYTES_FIRST.max(self.usual.saturating_add(self.usual / 16));
             self.ahead = if follows { more } else { first.min(READ_AHEAD_BYTES_MAX) };
-            // Who reads backwards wants what stands before.
+            // A backward read continues before this range.
             let before = if backward { self.ahead } else { 0 };
             let start = range.start.min(range.start.saturating_sub(before).max(COMMITS_AT));
-            let ahead = if backward { range.start - start + 2 * self.usual } else { self.ahead };
-            let window = segment.read_over(used, start..range.end, ahead, end)?;
+            let twice = self.usual.saturating_mul(2);
+            let ahead = if backward {
+                range_len(&(start..range.start)).saturating_add(twice)
+            } else {
+                self.ahead
+            };
+            let window = segment.read_over(files, used, start..range.end, ahead, end)?;
             self.window = Some((segment.number(), window));
         }
         match &self.window {
@@ -326,7 +353,7 @@ impl Loader {
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Batch")
-            .field("stream", &self.held.stream)
+            .field("stream", &self.context.stream)
             .field("seqs", &(self.first_seq()..self.end_seq()))
             .finish_non_exhaustive()
     }

@@ -1,104 +1,106 @@
-//! The events of the whole log, in the order of their commits.
+//! Reads the events of the whole log in commit order.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::event::{Event, EventRef, FrameAt, Held};
-use crate::catalog::Snapshot;
+use super::event::{BatchContext, Event, EventRef, FrameAt};
+use crate::catalog::ReadView;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, COMMITS_AT, decode_gap, record_at};
-use crate::recovery::scan::{Found, Scanner, Step, Wanted};
+use crate::format::{ALIGN, BatchHead, BatchKind, COMMITS_AT, record_at};
+use crate::recovery::scan::{Found, Scanner, SearchTarget, Step};
 use crate::segment::Segment;
 use crate::types::{Seq, StreamId};
 
-/// All events of a log, commit by commit; inside a commit, stream by stream. What is damaged comes as an
-/// error in its place, and reading goes on behind it.
+/// Iterator over all events of a log in commit order, and by stream inside a commit. Returns damage
+/// as an error in its place and continues after it.
 #[derive(Debug)]
-pub struct LogEvents {
-    snapshot: Snapshot,
-    /// The next commit that is wanted.
+pub struct AllEvents {
+    view: ReadView,
+    /// Position of the next commit.
     next: u64,
-    at: Option<At>,
-    /// The commit that is being read, and the next of its batches.
+    at: Option<SegmentScan>,
+    /// The current commit, and the index of its next batch.
     commit: Option<(Found, usize)>,
+    /// The current batch, and the seq of its next event.
     batch: Option<(Batch, u64)>,
 }
 
+/// Scan of one segment, up to an offset.
 #[derive(Debug)]
-struct At {
+struct SegmentScan {
     segment: Arc<Segment>,
     scanner: Scanner,
     offset: u64,
 }
 
-impl At {
-    /// At the end of a sparse segment, the position behind all that it speaks for.
-    fn behind_what_is_left(&self) -> Option<u64> {
+impl SegmentScan {
+    /// Returns the position after all that a sparse segment covers, once the scan is at its end.
+    fn end_of_sparse(&self) -> Option<u64> {
         let sealed = self.segment.seal_state()?;
         let at_end = self.segment.is_sparse() && self.offset >= sealed.footer_at;
-        at_end.then_some(sealed.last_position + 1)
+        at_end.then_some(sealed.last_position.saturating_add(1))
     }
 }
 
-impl LogEvents {
-    pub(crate) fn new(snapshot: Snapshot, from: u64) -> Self {
-        Self { snapshot, next: from, at: None, commit: None, batch: None }
+impl AllEvents {
+    pub(crate) fn new(view: ReadView, from: u64) -> Self {
+        Self { view, next: from, at: None, commit: None, batch: None }
     }
 
-    fn enter(&self, segment: &Arc<Segment>) -> Result<At> {
-        let end = self.snapshot.end_in(segment);
+    fn enter(&self, segment: &Arc<Segment>) -> Result<SegmentScan> {
+        let end = self.view.end_in(segment);
         let limit = match segment.seal_state() {
             Some(sealed) => sealed.footer_at.min(end),
-            None => {
-                let failed = |error| segment.io_error("read", 0, error);
-                end.min(segment.file.len().map_err(failed)?)
-            }
+            None => end.min(segment.file_bytes(self.view.files()?)?),
         };
-        let scanner = Scanner::new(Arc::clone(segment), limit);
-        Ok(At { segment: Arc::clone(segment), scanner, offset: COMMITS_AT })
+        let files = Arc::clone(self.view.files()?);
+        let scanner = Scanner::new(Arc::clone(segment), limit, files);
+        Ok(SegmentScan { segment: Arc::clone(segment), scanner, offset: COMMITS_AT })
     }
 
-    /// Moves to the next commit. `Ok(false)`: there is none.
+    /// Moves to the next commit. Returns `Ok(false)` after the last one.
     fn next_commit(&mut self) -> Result<bool> {
-        while self.next <= self.snapshot.position().get() {
+        while self.next <= self.view.position().get() {
             let Some(mut at) = self.at.take() else {
-                let Some(segment) = self.snapshot.segments.of_position(self.next) else {
+                let Some(segment) = self.view.segments.of_position(self.next) else {
                     return self.begin();
                 };
-                self.at = Some(self.enter(segment)?);
+                let number = segment.number();
+                self.at = Some(self.enter(segment).inspect_err(|_| self.skip(number))?);
                 continue;
             };
-            let following = self.snapshot.segments.after(at.segment.number());
+            let following = self.view.segments.after(at.segment.number());
             if following.is_some_and(|segment| segment.first_position == self.next) {
-                // All of this one was read; what stands behind is a witness, a footer or nothing.
+                // All commits of this segment are read: a tail record, a footer or nothing follows.
                 self.at = None;
                 continue;
             }
-            if let Some(behind) = at.behind_what_is_left() {
-                if self.next < behind {
-                    self.next = behind;
+            if let Some(end) = at.end_of_sparse() {
+                if self.next < end {
+                    self.next = end;
                     continue;
                 }
-                // The segment that should come next is lost.
-                self.skip(&at);
+                // The next segment is lost.
+                self.skip(at.segment.number());
                 return Err(at.segment.error("read", at.offset));
             }
             let step = match at.scanner.step(at.offset) {
                 Ok(step) => step,
                 Err(error) => {
-                    self.skip(&at);
+                    self.skip(at.segment.number());
                     return Err(error);
                 }
             };
             match step {
                 Step::Commit(found) if self.is_next(&at, found.head.position) => {
-                    if found.head.position > self.snapshot.position().get() {
+                    if found.head.position > self.view.position().get() {
                         return Ok(false);
                     }
                     at.offset = record_at(found.end());
-                    self.next = found.head.position + 1;
+                    self.next = found.head.position.saturating_add(1);
                     if found.batches.is_empty() {
-                        // Its directory is damaged: nobody knows what was in it.
+                        // The directory of the commit is damaged, so its streams are unknown.
                         let error = at.segment.error("read", found.offset);
                         self.at = Some(at);
                         return Err(error);
@@ -117,79 +119,81 @@ impl LogEvents {
         Ok(false)
     }
 
-    /// Whether a commit of this position is the next one here. In a sparse segment those before it were collected.
-    fn is_next(&self, at: &At, position: u64) -> bool {
+    /// Returns whether a commit of this position is the next one. Compaction may have removed the
+    /// commits before it from a sparse segment.
+    fn is_next(&self, at: &SegmentScan, position: u64) -> bool {
         position == self.next || at.segment.is_sparse() && position > self.next
     }
 
-    /// No segment holds the next commit: those before the first one that is there are lost.
+    /// Skips to the first segment, because no segment holds the next commit. Reports the commits
+    /// before it as lost.
     fn begin(&mut self) -> Result<bool> {
-        let first = self.snapshot.segments.after(0).cloned();
+        let first = self.view.segments.after(0).cloned();
         self.next = first.as_ref().map_or(u64::MAX, |segment| segment.first_position);
         first.map_or(Ok(false), |segment| Err(segment.error("read", 0)))
     }
 
-    /// The next commit is not where it should be. Goes on behind what is lost.
-    fn missed(&mut self, mut at: At) -> Error {
+    /// Searches for the next readable commit, because the expected one is not at its offset.
+    /// Returns the error that reports the loss.
+    fn missed(&mut self, mut at: SegmentScan) -> Error {
         let error = at.segment.error("read", at.offset);
         let mut from = at.offset;
-        // At the start of a segment nothing tells which commit should stand there.
+        // At the start of a segment no commit before it confirms the expected position.
         let started = (from > COMMITS_AT && !at.segment.is_sparse()).then_some(from);
         loop {
-            match at.scanner.find(from, Wanted { position: self.next, started }) {
+            match at.scanner.find(from, SearchTarget { position: self.next, started }) {
                 Ok(Some((offset, Step::Commit(found)))) => {
                     at.offset = offset;
                     self.next = found.head.position;
                     self.at = Some(at);
                     return error;
                 }
-                Ok(Some((offset, _))) => from = offset + crate::format::ALIGN,
+                Ok(Some((offset, _))) => from = offset.saturating_add(ALIGN),
                 Ok(None) => break,
                 Err(unreadable) => {
-                    self.skip(&at);
+                    self.skip(at.segment.number());
                     return unreadable;
                 }
             }
         }
-        self.skip(&at);
+        self.skip(at.segment.number());
         error
     }
 
-    /// Goes on with the first commit of the next segment, if there is one.
-    fn skip(&mut self, at: &At) {
-        let following = self.snapshot.segments.after(at.segment.number());
+    /// Continues with the first commit of the segment after this one, if any.
+    fn skip(&mut self, number: u32) {
+        let following = self.view.segments.after(number);
         self.next = following.map_or(u64::MAX, |segment| segment.first_position.max(self.next));
     }
 
-    /// Moves to the next batch of events of the commit. `Ok(false)`: there is none.
+    /// Moves to the next batch of events of the commit. Returns `Ok(false)` after the last one.
     fn next_batch(&mut self) -> Result<bool> {
         let (Some((found, index)), Some(at)) = (&mut self.commit, &self.at) else {
             return Ok(false);
         };
-        let mut dropped = 0;
         while let Some(head) = found.batches.get(*index) {
-            let bad = found.bad.contains(index);
-            *index += 1;
+            let this = *index;
+            *index = this.saturating_add(1);
+            let bad = found.is_bad(this);
             let stream = StreamId::from_bytes(head.stream);
-            let range = found.offset + head.start..found.offset + head.end;
-            match (head.kind, at.scanner.pinned(range)) {
-                (Some(BatchKind::Gap), Some((pin, range))) if !bad => {
-                    dropped = (*pin).as_ref().get(range).and_then(decode_gap).unwrap_or(0);
-                }
+            match (head.kind, at.scanner.pinned(head.range_in(found.offset))) {
                 (Some(BatchKind::Events), Some((pin, frames))) if !bad => {
-                    let count = u64::from(head.count);
-                    let (first_seq, position) = (head.first_seq, Some(found.head.position));
-                    let generation = head.generation;
-                    let held = Held { stream, first_seq, generation, position, dropped, pin };
-                    self.batch = Some((Batch::new(held, count, frames), first_seq));
+                    let context = BatchContext {
+                        stream,
+                        first_seq: head.first_seq,
+                        generation: head.generation,
+                        position: Some(found.head.position),
+                        dropped: dropped_in(&found.batches, this),
+                        pin,
+                    };
+                    let batch = Batch::new(context, u64::from(head.count), frames);
+                    self.batch = Some((batch, head.first_seq));
                     return Ok(true);
                 }
                 (Some(BatchKind::Events), _) => {
-                    let end = head.first_seq.saturating_add(u64::from(head.count));
-                    let seqs = Some(Seq(head.first_seq)..Seq(end));
-                    let kind = ErrorKind::Corrupt { stream: Some(stream), seqs };
+                    let seqs = head.first_seq..head.first_seq.saturating_add(u64::from(head.count));
                     let place = crate::segment::place(at.segment.number(), found.offset);
-                    return Err(Error::new(kind, "read").at(place));
+                    return Err(lost(stream, seqs).at(place));
                 }
                 _ => {}
             }
@@ -198,11 +202,11 @@ impl LogEvents {
         Ok(false)
     }
 
-    /// Lends the next event: as `next()`, without the cost of taking hold of it.
+    /// Lends the next event. Unlike `next()` it costs no reference count.
     ///
     /// # Errors
     ///
-    /// As the iterator's items.
+    /// The errors of the iterator's items.
     #[inline]
     pub fn lend(&mut self) -> Option<Result<EventRef<'_>>> {
         match self.find_next()? {
@@ -217,7 +221,7 @@ impl LogEvents {
             && batch.holds(*seq)
             && let Some(frame) = batch.forward(*seq)
         {
-            *seq += 1;
+            *seq = seq.saturating_add(1);
             return Some(Ok(frame));
         }
         self.find_further()
@@ -225,15 +229,19 @@ impl LogEvents {
 
     fn find_further(&mut self) -> Option<Result<FrameAt>> {
         loop {
-            if let Some((batch, seq)) = &mut self.batch {
-                if batch.holds(*seq) {
-                    let frame = batch.forward(*seq);
-                    *seq += 1;
-                    if let Some(frame) = frame {
+            if let Some((mut batch, seq)) = self.batch.take()
+                && batch.holds(seq)
+            {
+                let frame = batch.forward(seq);
+                let seqs = seq..batch.end_seq();
+                let stream = batch.stream();
+                match frame {
+                    Some(frame) => {
+                        self.batch = Some((batch, seq.saturating_add(1)));
                         return Some(Ok(frame));
                     }
+                    None => return Some(Err(lost(stream, seqs))),
                 }
-                self.batch = None;
             }
             let more = if self.commit.is_some() {
                 self.next_batch().map(|_| true)
@@ -255,7 +263,33 @@ impl LogEvents {
     }
 }
 
-impl Iterator for LogEvents {
+/// Returns the number of seqs that the commit records as dropped right before the events of its
+/// batch `index`. Does not count a gap that compaction removed.
+fn dropped_in(batches: &[BatchHead], index: usize) -> u64 {
+    let (before, after) = batches.split_at(index);
+    let Some(events) = after.first() else { return 0 };
+    // Batches are ordered by stream.
+    let is_own = |batch: &&BatchHead| batch.stream == events.stream;
+    let own =
+        || before.iter().rev().take_while(is_own).chain(after.iter().skip(1).take_while(is_own));
+    let start =
+        [BatchKind::Gap, BatchKind::LongGap].iter().fold(events.first_seq, |start, kind| {
+            let ends_here = |gap: &&BatchHead| {
+                gap.kind == Some(*kind)
+                    && gap.first_seq.checked_add(kind.seqs(gap.count)) == Some(start)
+            };
+            own().find(ends_here).map_or(start, |gap| gap.first_seq)
+        });
+    events.first_seq.saturating_sub(start)
+}
+
+/// Returns the error for lost events.
+fn lost(stream: StreamId, seqs: Range<u64>) -> Error {
+    let seqs = Some(Seq(seqs.start)..Seq(seqs.end));
+    Error::new(ErrorKind::Corrupt { stream: Some(stream), seqs }, "read")
+}
+
+impl Iterator for AllEvents {
     type Item = Result<Event>;
 
     #[inline]

@@ -1,4 +1,4 @@
-//! One event, as it is read: lent for a moment, or held for as long as one likes.
+//! An event as readers see it: [`EventRef`] is borrowed from a reader, [`Event`] owns its batch.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,123 +7,124 @@ use crate::disk::Pin;
 use crate::format::{FrameHead, frame_header};
 use crate::types::{CodecId, EventKind, Position, Seq, StreamId, Timestamp};
 
-/// What the events of a batch have in common. Each batch counts its own holders, so that threads that read
-/// the same segment do not meet at one counter.
+/// Fields that all events of a batch share. Each loaded batch has its own reference count, so
+/// threads that read the same segment do not contend for a counter.
 #[derive(Clone)]
-pub(crate) struct Held {
+pub(crate) struct BatchContext {
     pub(crate) stream: StreamId,
     pub(crate) first_seq: u64,
     pub(crate) generation: u32,
     /// `None` while the batch is volatile.
     pub(crate) position: Option<u64>,
-    /// Events dropped right before the first.
+    /// Number of events dropped right before the first.
     pub(crate) dropped: u64,
     pub(crate) pin: Pin,
 }
 
-/// Where the frame of an event is.
+/// Location of an event's frame.
 #[derive(Clone, Copy)]
 pub(super) struct FrameAt {
     pub(super) seq: u64,
     pub(super) head: FrameHead,
-    /// Bytes from the start of the pin.
+    /// Offset in bytes from the start of the pin.
     pub(super) at: usize,
 }
 
 impl FrameAt {
     #[inline]
-    fn lend(self, held: &Arc<Held>) -> EventRef<'_> {
-        let payload = self.at + frame_header::BYTES..self.at + self.head.frame_bytes();
-        let payload = (*held.pin).as_ref().get(payload).unwrap_or_default();
-        EventRef { held, frame: self, payload }
+    fn lend(self, context: &Arc<BatchContext>) -> EventRef<'_> {
+        let start = self.at.saturating_add(frame_header::BYTES);
+        let end = self.at.saturating_add(self.head.frame_bytes());
+        let payload = context.pin.get(start..end).unwrap_or_default();
+        EventRef { context, frame: self, payload }
     }
 }
 
-/// An event, and the bytes of its payload where they lie: in a mapped segment, or in a buffer. It keeps
-/// them alive for as long as it lives; cloning it copies no bytes.
+/// An event that keeps its payload alive: in a mapped segment or in a buffer. Cloning it copies no
+/// payload bytes.
 #[derive(Clone)]
 pub struct Event {
-    held: Arc<Held>,
+    context: Arc<BatchContext>,
     frame: FrameAt,
 }
 
-/// An event that is lent by who reads it ([`crate::Events::lend`]): the same as an [`Event`], without the cost
-/// of taking hold of it.
+/// An event borrowed from its reader ([`crate::Events::lend`]). Unlike an [`Event`] it costs no
+/// reference count.
 #[derive(Clone, Copy)]
 pub struct EventRef<'a> {
-    held: &'a Arc<Held>,
+    context: &'a Arc<BatchContext>,
     frame: FrameAt,
     payload: &'a [u8],
 }
 
 impl<'a> EventRef<'a> {
     #[inline]
-    pub(super) fn new(held: &'a Arc<Held>, frame: FrameAt) -> Self {
-        frame.lend(held)
+    pub(super) fn new(context: &'a Arc<BatchContext>, frame: FrameAt) -> Self {
+        frame.lend(context)
     }
 
-    /// Takes hold of the event.
+    /// Returns an [`Event`] that outlives the reader.
     #[must_use]
     #[inline]
     pub fn hold(&self) -> Event {
-        Event { held: Arc::clone(self.held), frame: self.frame }
+        Event { context: Arc::clone(self.context), frame: self.frame }
     }
 
-    /// As [`Event::stream`].
+    /// Returns the id of the stream, like [`Event::stream`].
     #[must_use]
     pub fn stream(&self) -> StreamId {
-        self.held.stream
+        self.context.stream
     }
 
-    /// As [`Event::seq`].
+    /// Returns the seq, like [`Event::seq`].
     #[must_use]
     pub fn seq(&self) -> Seq {
         Seq(self.frame.seq)
     }
 
-    /// As [`Event::generation`].
+    /// Returns the generation, like [`Event::generation`].
     #[must_use]
     pub fn generation(&self) -> u32 {
-        self.held.generation
+        self.context.generation
     }
 
-    /// As [`Event::position`].
+    /// Returns the position, like [`Event::position`].
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        self.held.position.map(Position)
+        self.context.position.map(Position)
     }
 
-    /// As [`Event::is_durable`].
+    /// Reports whether the event is committed, like [`Event::is_durable`].
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        self.held.position.is_some()
+        self.context.position.is_some()
     }
 
-    /// As [`Event::kind`].
+    /// Returns the kind, like [`Event::kind`].
     #[must_use]
     pub fn kind(&self) -> EventKind {
         self.frame.head.kind
     }
 
-    /// As [`Event::codec`].
+    /// Returns the codec, like [`Event::codec`].
     #[must_use]
     pub fn codec(&self) -> CodecId {
         self.frame.head.codec
     }
 
-    /// As [`Event::time`].
+    /// Returns the time of the append, like [`Event::time`].
     #[must_use]
     pub fn time(&self) -> Timestamp {
         self.frame.head.time
     }
 
-    /// As [`Event::dropped_before`].
+    /// Returns the size of the gap before this event, like [`Event::dropped_before`].
     #[must_use]
     pub fn dropped_before(&self) -> u64 {
-        if self.frame.seq == self.held.first_seq { self.held.dropped } else { 0 }
+        if self.frame.seq == self.context.first_seq { self.context.dropped } else { 0 }
     }
 
-    /// The payload.
+    /// Returns the payload, which stays borrowed from the reader.
     #[must_use]
     #[inline]
     pub fn payload(&self) -> &'a [u8] {
@@ -132,71 +133,73 @@ impl<'a> EventRef<'a> {
 }
 
 impl Event {
-    /// Lends the event.
+    /// Borrows the event.
     #[must_use]
     #[inline]
     pub fn lend(&self) -> EventRef<'_> {
-        self.frame.lend(&self.held)
+        self.frame.lend(&self.context)
     }
 
-    /// The stream it belongs to.
+    /// Returns the id of the event's stream.
     #[must_use]
     pub fn stream(&self) -> StreamId {
         self.lend().stream()
     }
 
-    /// Its place in its stream.
+    /// Returns the seq of the event in its stream.
     #[must_use]
     pub fn seq(&self) -> Seq {
         self.lend().seq()
     }
 
-    /// Which life of its seqs its stream was in: a rewind behind a commit starts another. In one stream the same
-    /// generation and seq never mean two events.
+    /// Returns the generation of the stream that the event belongs to. A rewind into committed
+    /// events starts a new generation, so (generation, seq) identifies an event in its stream.
     #[must_use]
     pub fn generation(&self) -> u32 {
-        self.held.generation
+        self.context.generation
     }
 
-    /// The commit that made it durable; `None` while it is volatile.
+    /// Returns the position of the event's commit, or `None` while the event is volatile.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.lend().position()
     }
 
-    /// Whether a commit made it durable.
+    /// Returns whether a commit has made the event durable.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.lend().is_durable()
     }
 
-    /// What the program called it.
+    /// Returns the kind that the program assigned.
     #[must_use]
     pub fn kind(&self) -> EventKind {
         self.lend().kind()
     }
 
-    /// The form of its payload.
+    /// Returns the codec of the payload.
     #[must_use]
     pub fn codec(&self) -> CodecId {
         self.lend().codec()
     }
 
-    /// When it was appended (P11).
+    /// Returns the time of the append (P11).
     #[must_use]
     pub fn time(&self) -> Timestamp {
         self.lend().time()
     }
 
-    /// How many events right before this one an overwriting ring dropped. They had seqs, so the seq
-    /// before this event's is not there. What of them was trimmed does not count; of a gap into which the stream was
-    /// forked or rewound, what is left of it does. By position it is what the event's own commit says.
+    /// Returns the number of events that an overwriting ring dropped right before this one.
+    ///
+    /// Dropped events keep their seqs, so the preceding seqs are missing. A trimmed part of the
+    /// gap does not count. If the stream was forked or rewound into a gap, the rest of that gap
+    /// counts. [`crate::AllEvents`] reports only the gap recorded by the event's own commit.
     #[must_use]
     pub fn dropped_before(&self) -> u64 {
         self.lend().dropped_before()
     }
 
-    /// The payload.
+    /// Returns the payload.
     #[must_use]
     #[inline]
     pub fn payload(&self) -> &[u8] {
@@ -233,8 +236,8 @@ impl EventRef<'_> {
         f.debug_struct(name)
             .field("stream", &self.stream())
             .field("seq", &self.seq().0)
-            .field("generation", &self.held.generation)
-            .field("position", &self.held.position)
+            .field("generation", &self.context.generation)
+            .field("position", &self.context.position)
             .field("kind", &self.kind())
             .field("codec", &self.codec())
             .field("time", &self.time())

@@ -1,74 +1,80 @@
-//! Reading: pin a snapshot, find, check, lend.
+//! Reading: pins a read view, finds batches, verifies them and lends their events.
 //!
-//! Who reads a whole batch has it verified against its checksums each time; who looks up a part of one, when nobody
-//! has done so since the segment was opened. An index entry is only a hint.
-//! Readers see what their snapshot shows and nothing of the writer. What is damaged is told as an error
-//! at its place, and reading goes on behind it.
+//! A read of a whole batch verifies its checksum every time. A lookup inside a batch verifies the
+//! checksum once after the segment was opened. An index entry is only a hint: the commit it points
+//! to is checked before use. Readers see their read view and nothing of the writer. Damage is
+//! returned as an error in its place in the order, and reading continues after it.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod batch;
 mod by_position;
 mod by_stream;
 mod event;
+mod extent;
 mod measure;
 mod walker;
 
-pub use by_position::LogEvents;
+pub use by_position::AllEvents;
 pub use by_stream::Events;
 pub use event::{Event, EventRef};
 
 pub(crate) use batch::Batch;
-pub(crate) use event::Held;
-pub(crate) use measure::Measure;
+pub(crate) use event::BatchContext;
+pub(crate) use measure::{Measure, Vouched};
 
-use crate::catalog::Snapshot;
+use crate::catalog::{Lineage, ReadView};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Position, StreamId, StreamState};
 
-impl Snapshot {
-    /// The events of a stream, from its first to its last; [`Events::range`] and `rev()` choose others.
+impl ReadView {
+    /// Returns the events of a stream, first to last. [`Events::range`] narrows them and `rev()`
+    /// reverses them.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownStream`] when the snapshot shows nothing of it; [`ErrorKind::Deleted`].
+    /// [`ErrorKind::UnknownStream`] if the read view does not contain the stream;
+    /// [`ErrorKind::Deleted`].
     pub fn events(&self, stream: StreamId) -> Result<Events> {
         let refused = |kind| Error::new(kind, "read");
         let view = self.view(stream).ok_or_else(|| refused(ErrorKind::UnknownStream(stream)))?;
         if view.state() == StreamState::Deleted {
             return Err(refused(ErrorKind::Deleted(stream)));
         }
-        let lineage = self.catalog.lineage(view.tip, view.head, self.mark.end);
+        let lineage = Lineage::new(view.tip, view.head);
         Ok(Events::durable(self.clone(), stream, lineage, view.start()..view.head))
     }
 
-    /// All events of the log in the order of their commits, from the commit at `from` on;
-    /// [`Position::START`] means from the first.
+    /// Returns all events of the log in commit order, starting with the commit at `from`;
+    /// [`Position::START`] starts with the first commit.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::PositionOutOfRange`] when `from` lies more than one behind the last commit.
-    pub fn read_all(&self, from: Position) -> Result<LogEvents> {
+    /// [`ErrorKind::PositionOutOfRange`] if `from` is more than one after the last commit.
+    pub fn all_events(&self, from: Position) -> Result<AllEvents> {
         let last = self.position();
-        if from.get() > last.get() + 1 {
+        if from.get() > last.get().saturating_add(1) {
             return Err(Error::new(ErrorKind::PositionOutOfRange { asked: from, last }, "read"));
         }
-        Ok(LogEvents::new(self.clone(), from.get().max(1)))
+        Ok(AllEvents::new(self.clone(), from.get().max(1)))
     }
 
-    /// The stream that a person means: by id, by name, or by the beginning of an id. Hyphens in ids do not matter.
+    /// Finds a stream by user input: a full id, a name, or a prefix of an id, tried in this order.
+    /// Hyphens in ids are ignored.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownName`]; [`ErrorKind::UnknownStream`]; [`ErrorKind::Deleted`]; or [`ErrorKind::AmbiguousPrefix`] when several ids start like this.
+    /// [`ErrorKind::UnknownName`]; [`ErrorKind::UnknownStream`]; [`ErrorKind::Deleted`]; or
+    /// [`ErrorKind::AmbiguousPrefix`] if several ids start with the prefix.
     pub fn resolve(&self, text: &str) -> Result<StreamId> {
-        if let Some(id) = self.find(text) {
-            return Ok(id);
-        }
         if let Ok(id) = text.parse::<StreamId>() {
             return match self.view(id).map(|view| view.state()) {
                 None => Err(Error::new(ErrorKind::UnknownStream(id), "resolve")),
                 Some(StreamState::Deleted) => Err(Error::new(ErrorKind::Deleted(id), "resolve")),
                 Some(_) => Ok(id),
             };
+        }
+        if let Some(id) = self.find(text) {
+            return Ok(id);
         }
         let plain = |text: String| text.replace('-', "");
         let prefix = plain(text.to_ascii_lowercase());

@@ -1,88 +1,150 @@
-//! What files there are, and what each of them is.
+//! Discovery and classification of the files of a log.
 //!
-//! Every file in the segments' directory whose name is a segment's is accounted for: a segment, a spare, or
-//! something that cannot be used, with the reason. One that was never finished has another name.
+//! Classifies every file with a segment's name in the segment directory: a segment, a spare, or an
+//! unusable file with the reason. Unfinished files have other names. Each file is open only while
+//! it is read.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::ErrorKind as ErrorKindOfIo;
 use std::sync::Arc;
 
 use super::report::DamageKind;
 use super::scan::{Scanner, Step};
-use crate::disk::{Disk, DiskFile, read_at_most, read_exact_at};
+use crate::disk::DiskFile;
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
-    COMMITS_AT, HeaderError, SegmentHeader, VERSION, commit_header, decode_header, decode_twin,
-    header, is_zero, seems_segment,
+    COMMITS_AT, Gone, HeaderError, SegmentHeader, VERSION, commit_header, decode_header,
+    decode_twin, header, header_of_trailer, is_zero, seems_segment, trailer,
 };
 use crate::segment::{
-    DIR, Sealed, Segment, Spare, UNFINISHED_COPY, is_unfinished, parse_name, path, place,
+    DIR, FilePool, KEPT, Sealed, Segment, UNFINISHED_COPY, parse_kept, parse_name,
+    parse_unfinished, path, place,
 };
 
-/// How to open the files.
+/// Purpose of an opening.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Access {
     Read,
-    Write,
+    /// For a writer that remembers this many commit ids.
+    Write {
+        commit_ids_max: usize,
+    },
 }
 
-/// A file with the name of a segment.
+/// File with the name of a segment.
 pub(super) struct Candidate {
     pub(super) number: u32,
     pub(super) bytes: u64,
     pub(super) role: Role,
-    /// One of the header's two copies is damaged.
-    pub(super) header_hurt: bool,
+    /// True if one of the header's two copies is damaged.
+    pub(super) header_damaged: bool,
 }
 
-/// What the file is.
+/// Classification of a file.
 pub(super) enum Role {
-    /// A segment with something in it.
+    /// Segment that holds something.
     Segment(Start),
-    /// A segment with nothing in it: made ready, and not used.
-    Spare(Spare),
-    /// No segment of this log.
+    /// Empty segment, prepared and not used.
+    Spare(SegmentHeader),
+    /// Not a usable segment of this log.
     Unusable(DamageKind),
 }
 
-/// How a segment starts.
+/// Order of files: by number. A file that stands for dropped segments comes after the last of
+/// these; of two such files, the one that stands for more segments comes last.
+pub(super) type Rank = (u32, u64);
+
+impl Candidate {
+    pub(super) fn rank(&self) -> Rank {
+        let gone = self.sealed().filter(|segment| segment.is_gone());
+        (self.number, gone.map_or(0, |segment| !segment.first_position))
+    }
+
+    fn sealed(&self) -> Option<&Segment> {
+        match &self.role {
+            Role::Segment(start) => start.sealed.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Returns true if nothing is left of the segments that it stands for.
+    pub(super) fn is_gone(&self) -> bool {
+        self.sealed().is_some_and(Segment::is_gone)
+    }
+
+    /// Returns the empty file that stands for dropped segments, or `None` if the file is something
+    /// else.
+    fn gone(
+        files: &FilePool,
+        path: &str,
+        gone: &Gone,
+        log_id: Option<[u8; 16]>,
+    ) -> Result<Option<Self>> {
+        let Some(log_id) = log_id.filter(|log_id| gone.is_of(*log_id)) else { return Ok(None) };
+        let bytes = match files.open_path(path).and_then(|file| file.len()) {
+            // A compactor in another process has just merged it into another file.
+            Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKindOfIo::InvalidInput => return Ok(None),
+            result => result.map_err(|error| Error::io("open", place_at(path), error))?,
+        };
+        let segment = Segment::gone(log_id, gone);
+        let (header, first) = (segment.header, Some(segment.first_position));
+        let role = Role::Segment(Start { header, sealed: Some(Arc::new(segment)), first });
+        let found = Self { number: gone.number, bytes, role, header_damaged: false };
+        Ok((bytes == 0).then_some(found))
+    }
+}
+
+impl Role {
+    /// Returns the header if the file is a segment or a spare of this log.
+    pub(super) fn header(&self) -> Option<SegmentHeader> {
+        match self {
+            Self::Segment(start) => Some(start.header),
+            Self::Spare(header) => Some(*header),
+            Self::Unusable(_) => None,
+        }
+    }
+}
+
+/// Start of a segment.
 pub(super) struct Start {
     pub(super) header: SegmentHeader,
-    pub(super) file: Arc<dyn DiskFile>,
-    /// As a segment that is sealed, when it is.
+    /// Sealed segment, if the trailer seals it. Its index is not read yet.
     pub(super) sealed: Option<Arc<Segment>>,
-    /// The position of its first commit; `None` when that commit cannot be read.
+    /// Position of its first commit; `None` if that commit cannot be read.
     pub(super) first: Option<u64>,
 }
 
-/// The files of a log, by number. `None`: there is no log.
+/// Files of a log, by number.
 pub(super) struct Discovered {
     pub(super) log_id: Option<[u8; 16]>,
     pub(super) candidates: Vec<Candidate>,
-    /// Paths of files that were never finished.
+    /// Numbers of all listed files.
+    pub(super) numbers: Vec<u32>,
+    /// Paths of unfinished files of the log, and of files that read views of another process kept.
     pub(super) unfinished: Vec<String>,
+    /// Files that have such a name without being a file of this log.
+    pub(super) foreign: Vec<Place>,
 }
 
-/// Which files with nothing where their first commit would be are spares.
+/// Treatment of files with zeros in place of their first commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Spares {
-    /// Those that hold nothing anywhere.
+    /// Files that hold only zeros are spares.
     Searched,
-    /// All of them, until somebody has looked ([`super::ahead`]).
+    /// All are taken for spares until [`super::parallel`] has searched them.
     Presumed,
 }
 
-/// Looks at every file.
-pub(super) fn discover(
-    disk: &dyn Disk,
-    access: Access,
-    spares: Spares,
-) -> Result<Option<Discovered>> {
+/// Classifies every file. Returns `None` if no log exists.
+pub(super) fn discover(files: &Arc<FilePool>, spares: Spares) -> Result<Option<Discovered>> {
+    let disk = files.disk();
     let above = match disk.list("") {
         Ok(names) => names,
         Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
         Err(error) => {
-            let place = Place { path: "".into(), segment: None, offset: None };
-            return Err(Error::io("list", place, error));
+            return Err(Error::io("list", place_at(""), error));
         }
     };
     if above.iter().any(|name| name == UNFINISHED_COPY) {
@@ -92,135 +154,220 @@ pub(super) fn discover(
         Ok(names) => names,
         Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
         Err(error) => {
-            let place = Place { path: DIR.into(), segment: None, offset: None };
-            return Err(Error::io("list", place, error));
+            return Err(Error::io("list", place_at(DIR), error));
         }
     };
+    let numbers = numbers(&names);
+    let mut opened = Vec::with_capacity(numbers.len());
+    for number in &numbers {
+        opened.extend(Opened::look_at(files, *number)?);
+    }
+    let log_id = majority(&opened);
+    let judged = opened.into_iter().map(|file| file.judge(files, log_id, spares));
+    let mut candidates: Vec<_> = judged.collect::<Result<_>>()?;
+    let (mut unfinished, mut foreign) = (Vec::new(), Vec::new());
+    for name in names.iter().filter_map(|name| name.to_str()) {
+        let path = format!("{DIR}/{name}");
+        let key = parse_unfinished(name).or_else(|| parse_kept(name));
+        if let Some(gone) = Gone::parse(name) {
+            match Candidate::gone(files, &path, &gone, log_id)? {
+                Some(gone) => candidates.push(gone),
+                None => foreign.push(place_at(&path)),
+            }
+        } else if key.is_some_and(|key| is_leftover(files, &path, key, log_id)) {
+            unfinished.push(path);
+        } else if key.is_some() {
+            foreign.push(place_at(&path));
+        }
+    }
+    candidates.sort_by_key(Candidate::rank);
+    Ok(Some(Discovered { log_id, candidates, numbers, unfinished, foreign }))
+}
+
+fn place_at(path: &str) -> Place {
+    Place { path: path.into(), segment: None, offset: None }
+}
+
+/// Returns the numbers in the names of segments, in order.
+pub(super) fn numbers(names: &[OsString]) -> Vec<u32> {
     let mut numbers: Vec<u32> =
         names.iter().filter_map(|name| parse_name(name.to_str()?)).collect();
     numbers.sort_unstable();
-    let mut opened = Vec::with_capacity(numbers.len());
-    for number in numbers {
-        opened.extend(Opened::look_at(disk, access, number)?);
-    }
-    let log_id = majority(&opened);
-    let judged = opened.into_iter().map(|one| one.judge(log_id, spares));
-    let candidates = judged.collect::<Result<_>>()?;
-    let leftovers =
-        names.iter().filter_map(|name| name.to_str()).filter(|name| is_unfinished(name));
-    let unfinished = leftovers.map(|name| format!("{DIR}/{name}")).collect();
-    Ok(Some(Discovered { log_id, candidates, unfinished }))
+    numbers
 }
 
-/// The file of this name, as the only segment of its log. What is no segment at all is
-/// [`ErrorKind::NoLog`].
-pub(super) fn alone(disk: &dyn Disk, name: &str) -> Result<Candidate> {
+/// Returns true if an unfinished file belongs to this log: its header agrees with its name, or none
+/// was written yet. An unreadable file does not count.
+fn is_leftover(
+    files: &FilePool,
+    path: &str,
+    (number, salt): (u32, u32),
+    log_id: Option<[u8; 16]>,
+) -> bool {
+    let found = files.open_path(path).and_then(|file| {
+        let mut block = [0; header::BLOCK_BYTES];
+        let (read, unread) = files.read(&*file, || path.to_owned(), &mut block, 0)?;
+        Ok(decode_header(&block[..read]).map_err(|error| (error, unread.is_some())))
+    });
+    match found {
+        Ok(Ok((found, _))) => {
+            // A log without segments has no compacted files.
+            let is_own = log_id.map_or(found.covers.is_none(), |id| id == found.log_id);
+            is_own && (found.number, found.salt) == (number, salt)
+        }
+        Ok(Err((error, is_unread))) => {
+            error == HeaderError::Blank && !is_unread && !path.ends_with(KEPT)
+        }
+        Err(_) => false,
+    }
+}
+
+/// Returns the file of this name as the only segment of its log. Fails with [`ErrorKind::NoLog`] if
+/// it is not a segment.
+pub(super) fn alone(files: &Arc<FilePool>, name: &str) -> Result<Candidate> {
     let place = || Place { path: name.into(), segment: None, offset: None };
     let failed = |error| Error::io("open", place(), error);
-    let file = disk.open_read(name).map_err(failed)?;
-    let bytes = file.len().map_err(failed)?;
-    let mut block = vec![0; bytes.min(header::BLOCK_BYTES as u64) as usize];
-    read_exact_at(&*file, &mut block, 0).map_err(failed)?;
-    match decode_header(&block) {
+    let file = files.open_path(name).map_err(failed)?;
+    let block = Block::read(files, &*file, &|| name.into()).map_err(failed)?;
+    match block.header() {
         Ok((header, whole)) if header.covers.is_some() => {
-            let role = start(header, file, bytes, Spares::Searched)?;
-            Ok(Candidate { number: header.number, bytes, role, header_hurt: !whole })
+            let role = start(header, &block, files, Spares::Searched)?;
+            if let Role::Segment(Start { sealed: Some(segment), .. }) = &role {
+                segment.stands_alone_at(name);
+            }
+            let bytes = block.file_bytes;
+            Ok(Candidate { number: header.number, bytes, role, header_damaged: !whole })
         }
         Err(HeaderError::Version(found)) => {
             let kind = ErrorKind::UnsupportedVersion { found, supported: VERSION };
             Err(Error::new(kind, "open").at(place()))
         }
-        Err(_) if seems_segment(&block) => Err(Error::corrupt("open", place())),
+        Err(_) if seems_segment(&block.front) || block.is_unread => {
+            Err(Error::corrupt("open", place()))
+        }
         Ok(_) | Err(_) => Err(Error::new(ErrorKind::NoLog, "open").at(place())),
     }
 }
 
-/// The header of a file that stands alone; `None` when it has none that can be read.
-pub(super) fn header_of(file: &dyn DiskFile) -> std::io::Result<Option<SegmentHeader>> {
-    let mut block = vec![0; file.len()?.min(header::BLOCK_BYTES as u64) as usize];
-    read_exact_at(file, &mut block, 0)?;
-    Ok(decode_header(&block).ok().map(|(header, _)| header))
+/// First and last bytes of a file, which identify it.
+pub(super) struct Block {
+    front: Vec<u8>,
+    last: [u8; trailer::BYTES],
+    pub(super) file_bytes: u64,
+    /// True if the disk could not read all of these bytes.
+    is_unread: bool,
 }
 
-/// A file whose header was read.
+impl Block {
+    pub(super) fn read(
+        files: &FilePool,
+        file: &dyn DiskFile,
+        path: &dyn Fn() -> String,
+    ) -> std::io::Result<Self> {
+        let file_bytes = file.len()?;
+        let mut front = vec![0; file_bytes.min(header::BLOCK_BYTES as u64) as usize];
+        let (read, unread) = files.read(file, path, &mut front, 0)?;
+        front.truncate(read);
+        let mut is_unread = unread.is_some();
+        let mut last = [0; trailer::BYTES];
+        if let Some(at) = file_bytes.checked_sub(trailer::BYTES as u64) {
+            let (_, unread) = files.read(file, path, &mut last, at)?;
+            is_unread |= unread.is_some();
+        }
+        Ok(Self { front, last, file_bytes, is_unread })
+    }
+
+    /// Returns the header, and true if both copies are whole. The trailer of a sealed segment
+    /// replaces a damaged header, provided that it fits its file.
+    pub(super) fn header(&self) -> Result<(SegmentHeader, bool), HeaderError> {
+        match decode_header(&self.front) {
+            Err(error @ (HeaderError::Damaged | HeaderError::Blank)) => {
+                let header = header_of_trailer(&self.last);
+                let header = header.filter(|header| self.sealed(header).is_some());
+                header.map(|header| (header, false)).ok_or(error)
+            }
+            found => found,
+        }
+    }
+
+    /// Returns the trailer's content if the file is sealed.
+    pub(super) fn sealed(&self, header: &SegmentHeader) -> Option<Sealed> {
+        Sealed::of(header, &self.last, self.file_bytes)
+    }
+}
+
+/// File whose header was read.
 struct Opened {
     number: u32,
-    /// `None`: a directory, or another thing that is no plain file.
-    file: Option<Arc<dyn DiskFile>>,
-    bytes: u64,
+    /// First and last bytes; `None` for a directory or another irregular file.
+    block: Option<Block>,
     header: Result<(SegmentHeader, bool), HeaderError>,
     twin: Option<SegmentHeader>,
-    /// Something stands where its first commit would.
+    /// True if anything but zeros stands in place of the first commit.
     used: bool,
 }
 
-/// Each header names its log. The log is the one that most of them name, so that no single file can
-/// speak for all others; of two with as many, the one that comes first. Spares have no say as long as there is
-/// anything else: they come and go, and whose log it is must not change with them.
+/// Returns the log id that most headers name, so that no single file decides; the first one wins a
+/// tie. Spares count only if no other file exists: they come and go, and must not change the log's
+/// identity.
 fn majority(all: &[Opened]) -> Option<[u8; 16]> {
-    let any_used = all.iter().any(|one| one.used && one.header.is_ok());
-    let voters = || all.iter().filter(|one| one.used || !any_used);
-    let ids = || voters().filter_map(|one| one.header.ok()).map(|(header, _)| header.log_id);
-    let votes = |id: [u8; 16]| ids().filter(|one| *one == id).count();
-    let mut best: Option<([u8; 16], usize)> = None;
+    let any_used = all.iter().any(|file| file.used && file.header.is_ok());
+    let voters = || all.iter().filter(|file| file.used || !any_used);
+    let ids = || voters().filter_map(|file| file.header.ok()).map(|(header, _)| header.log_id);
+    let mut votes: HashMap<[u8; 16], usize> = HashMap::new();
     for id in ids() {
-        if best.is_none_or(|(leading, most)| leading != id && votes(id) > most) {
-            best = Some((id, votes(id)));
-        }
+        let votes = votes.entry(id).or_default();
+        *votes = votes.saturating_add(1);
     }
-    best.map(|(id, _)| id)
+    let most = votes.values().max()?;
+    ids().find(|id| votes.get(id) == Some(most))
 }
 
 impl Opened {
-    fn look_at(disk: &dyn Disk, access: Access, number: u32) -> Result<Option<Self>> {
+    fn look_at(files: &FilePool, number: u32) -> Result<Option<Self>> {
         let failed = |error| Error::io("open", place(number, 0), error);
-        let opened = match access {
-            Access::Read => disk.open_read(&path(number)),
-            Access::Write => disk.open_write(&path(number)),
-        };
-        let file = match opened {
+        let file = match files.open_path(&path(number)) {
             Ok(file) => file,
-            // A spare that a writer in another process has just given back.
+            // A writer in another process has just removed this spare.
             Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
-            // What the disk says of a directory, a pipe or a device.
+            // The disk's error for a directory, a pipe or a device.
             Err(error) if error.kind() == ErrorKindOfIo::InvalidInput => {
                 let header = Err(HeaderError::Damaged);
-                return Ok(Some(Self {
-                    number,
-                    file: None,
-                    bytes: 0,
-                    header,
-                    twin: None,
-                    used: false,
-                }));
+                return Ok(Some(Self { number, block: None, header, twin: None, used: false }));
             }
             Err(error) => return Err(failed(error)),
         };
-        let bytes = file.len().map_err(failed)?;
-        let mut block = vec![0; bytes.min(header::BLOCK_BYTES as u64) as usize];
-        read_exact_at(&*file, &mut block, 0).map_err(failed)?;
-        let header = decode_header(&block);
+        let path = || path(number);
+        let block = Block::read(files, &*file, &path).map_err(failed)?;
+        let header = block.header();
         if let Err(HeaderError::Version(found)) = header {
             let kind = ErrorKind::UnsupportedVersion { found, supported: VERSION };
             return Err(Error::new(kind, "open").at(place(number, 0)));
         }
         let mut first = [0; commit_header::BYTES];
-        let read = read_at_most(&*file, &mut first, COMMITS_AT).map_err(failed)?;
+        let (read, _) = files.read(&*file, path, &mut first, COMMITS_AT).map_err(failed)?;
         let used = !is_zero(&first[..read]);
-        let twin = decode_twin(&block);
-        Ok(Some(Self { number, file: Some(file), bytes, header, twin, used }))
+        let twin = decode_twin(&block.front);
+        Ok(Some(Self { number, block: Some(block), header, twin, used }))
     }
 
-    fn judge(self, log_id: Option<[u8; 16]>, spares: Spares) -> Result<Candidate> {
-        let Self { number, file, bytes, header, twin, .. } = self;
-        let is_own = |one: &SegmentHeader| one.number == number && Some(one.log_id) == log_id;
+    fn judge(
+        self,
+        files: &Arc<FilePool>,
+        log_id: Option<[u8; 16]>,
+        spares: Spares,
+    ) -> Result<Candidate> {
+        let Self { number, block, header, twin, .. } = self;
+        let bytes = block.as_ref().map_or(0, |block| block.file_bytes);
+        let is_own =
+            |header: &SegmentHeader| header.number == number && Some(header.log_id) == log_id;
         let header = match (header, twin) {
-            // A sector of another segment may stand over the first copy.
+            // A misdirected write may have put another segment's sector over the first copy.
             (Ok((first, _)), Some(twin)) if !is_own(&first) && is_own(&twin) => Ok((twin, false)),
             (header, _) => header,
         };
-        let header_hurt = matches!(header, Ok((_, false)));
-        let role = match (header, file) {
+        let header_damaged = matches!(header, Ok((_, false)));
+        let role = match (header, block) {
             (_, None) => Role::Unusable(DamageKind::Foreign),
             (Ok((header, _)), _) if Some(header.log_id) != log_id => {
                 Role::Unusable(DamageKind::Foreign)
@@ -228,49 +375,46 @@ impl Opened {
             (Ok((header, _)), _) if header.number != number => {
                 Role::Unusable(DamageKind::Misplaced)
             }
-            (Ok((header, _)), Some(file)) => start(header, file, bytes, spares)?,
-            // A file gets its name after its header is durable: zeros are damage as anything else is.
+            (Ok((header, _)), Some(block)) => start(header, &block, files, spares)?,
+            // A file is named only after its header is durable, so zeros are damage too.
             (Err(_), Some(_)) => Role::Unusable(DamageKind::Header),
         };
-        Ok(Candidate { number, bytes, role, header_hurt })
+        Ok(Candidate { number, bytes, role, header_damaged })
     }
 }
 
 fn start(
     header: SegmentHeader,
-    file: Arc<dyn DiskFile>,
-    bytes: u64,
+    block: &Block,
+    files: &Arc<FilePool>,
     spares: Spares,
 ) -> Result<Role> {
-    let sealed = Sealed::open(&header, &*file)
-        .map_err(|error| Error::io("open", place(header.number, 0), error))?;
-    if let Some(sealed) = sealed {
+    if let Some(sealed) = block.sealed(&header) {
         let first = Some(sealed.first_position);
-        let segment = Segment::sealed(header, Arc::clone(&file), sealed);
-        let sealed = Some(Arc::new(segment));
-        return Ok(Role::Segment(Start { header, file, sealed, first }));
+        let sealed = Some(Arc::new(Segment::sealed(header, sealed)));
+        return Ok(Role::Segment(Start { header, sealed, first }));
     }
     if let Some(covers) = header.covers {
-        return Ok(Role::Segment(Start { header, file, sealed: None, first: Some(covers.first) }));
+        return Ok(Role::Segment(Start { header, sealed: None, first: Some(covers.first) }));
     }
-    let mut scanner = scanner(&header, &file, bytes);
+    let mut scanner = scanner(&header, block.file_bytes, files);
     let first = match scanner.step(COMMITS_AT)? {
         Step::Commit(found) => Some(found.head.position),
-        Step::Witness(witness) => Some(witness.position),
-        // A spare is as long as its header says before it gets its name; what is shorter was cut.
-        step if bytes >= header.reserved_bytes => {
+        Step::TailRecord(tail_record) => Some(tail_record.position),
+        // A spare has its full length before it is named; a shorter file was cut.
+        step if block.file_bytes >= header.reserved_bytes => {
             let presumed = spares == Spares::Presumed && matches!(step, Step::End);
             if presumed || scanner.last_written(COMMITS_AT)?.is_none() {
-                return Ok(Role::Spare(Spare { header, file }));
+                return Ok(Role::Spare(header));
             }
             None
         }
         _ => None,
     };
-    Ok(Role::Segment(Start { header, file, sealed: None, first }))
+    Ok(Role::Segment(Start { header, sealed: None, first }))
 }
 
-/// For a look at a segment of which nothing is known yet.
-pub(super) fn scanner(header: &SegmentHeader, file: &Arc<dyn DiskFile>, bytes: u64) -> Scanner {
-    Scanner::new(Arc::new(Segment::active(*header, 0, Arc::clone(file))), bytes)
+/// Creates a scanner for a segment that is not loaded yet.
+pub(super) fn scanner(header: &SegmentHeader, bytes: u64, files: &Arc<FilePool>) -> Scanner {
+    Scanner::new(Arc::new(Segment::active(*header, 0)), bytes, Arc::clone(files))
 }

@@ -1,31 +1,43 @@
-//! A log taken apart, record by record, for people who debug. Reads only, and shows what it cannot read.
+//! Record by record dump of a log, for debugging. Changes nothing, and also shows the bytes that it
+//! cannot read.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::scan::{Found, Scanner, Step, Wanted};
-use crate::disk::{Disk, RealDisk, read_exact_at};
+use super::discover::Block;
+use super::scan::{Found, Scanner, SearchTarget, Step};
+use crate::disk::{Disk, DiskFile, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
-    Attribute, Attributes, BatchHead, BatchKind, COMMITS_AT, Ending, Frames, HeaderError,
-    decode_fork, decode_gap, decode_header, header, record_at, witness,
+    Attribute, Attributes, BatchHead, BatchKind, COMMITS_AT, Ending, Frames, Gone, HeaderError,
+    SegmentHeader, decode_fork, record_at, tail_record,
 };
-use crate::segment::{DIR, Sealed, Segment, parse_name, path, place};
-use crate::types::{CodecId, CommitId, EventKind, Position, Seq, StreamId, StreamState, Timestamp};
+use crate::options::Reads;
+use crate::segment::{DIR, FilePool, Sealed, Segment, parse_name, path, place};
+use crate::types::{
+    CodecId, CommitId, EventKind, Position, Seq, StreamId, StreamState, Timestamp, range_len,
+    through,
+};
 
-/// One record, or one part of it, in the order of the file. Offsets are bytes from the file's start.
+/// One record, or one part of it, in the order of the file. Offsets are bytes from the file's
+/// start.
+///
+/// With feature `json` it is serializable: one object with the fields of its kind, and the kind's
+/// own name, in kebab case, as `item`.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", serde(tag = "item", rename_all = "kebab-case"))]
 #[non_exhaustive]
 #[allow(
     missing_docs,
     reason = "the fields are the format's own words; docs/format.md explains them"
 )]
-pub enum Item {
+pub enum Record {
     /// A segment starts.
     Segment {
-        number: u32,
+        segment: u32,
         bytes: u64,
         log_id: StreamId,
         reserved_bytes: u64,
@@ -36,8 +48,11 @@ pub enum Item {
         sealed: bool,
         header_whole: bool,
     },
+    /// An empty file that stands for segments of which nothing was left, and the positions that its
+    /// name says; with bytes in it, a file that only has such a name.
+    Collected { segment: u32, bytes: u64, covers: Range<Position> },
     /// A file that has no readable header: a spare if `blank`.
-    NoHeader { number: u32, bytes: u64, blank: bool },
+    NoHeader { segment: u32, bytes: u64, blank: bool },
     /// A commit. Its batches follow.
     Commit {
         segment: u32,
@@ -45,6 +60,8 @@ pub enum Item {
         bytes: u64,
         position: Position,
         time: Timestamp,
+        /// True if the writer vouched for this time.
+        vouched: bool,
         acknowledged: Position,
         durable: Position,
         batches: u32,
@@ -71,29 +88,20 @@ pub enum Item {
         time: Timestamp,
         payload_bytes: u32,
     },
-    /// So many events were dropped here by an overwriting ring.
+    /// Events that an overwriting ring dropped.
     Gap { segment: u32, offset: u64, stream: StreamId, seq: Seq, dropped: u64 },
-    /// The stream got this name; none when it is empty.
+    /// New name of the stream; an empty one removes the name.
     Name { segment: u32, offset: u64, stream: StreamId, name: String },
-    /// The stream got this label; it was taken away when there is no value.
+    /// New value of a label of the stream; `None` removes the label.
     Label { segment: u32, offset: u64, stream: StreamId, key: String, value: Option<String> },
-    /// The host keeps so many bytes with the stream.
+    /// Number of bytes that the host keeps with the stream.
     Data { segment: u32, offset: u64, stream: StreamId, bytes: u64 },
-    /// From here on the stream is in this state.
+    /// New state of the stream.
     State { segment: u32, offset: u64, stream: StreamId, state: StreamState },
-    /// The events before this one are trimmed.
+    /// First seq of the stream that is not trimmed.
     Start { segment: u32, offset: u64, stream: StreamId, seq: Seq },
     /// The stream was forked from this one, at this seq.
     Parent { segment: u32, offset: u64, stream: StreamId, parent: StreamId, seq: Seq },
-    /// These events of the stream moved to its archive file, which has this length and this salt.
-    Cold {
-        segment: u32,
-        offset: u64,
-        stream: StreamId,
-        seqs: Range<Seq>,
-        file_bytes: u64,
-        salt: u32,
-    },
     /// The stream's events before this one are those of another stream, in this generation of it.
     Fork {
         segment: u32,
@@ -105,12 +113,21 @@ pub enum Item {
     },
     /// The stream's events from this one on were dropped, and this generation starts.
     Rewind { segment: u32, offset: u64, stream: StreamId, seq: Seq, generation: u32 },
-    /// What the program called the commit.
+    /// Something that a newer version says of the stream, and that older ones may ignore.
+    Optional { segment: u32, offset: u64, stream: StreamId },
+    /// Id that the program gave the commit.
     CommitId { segment: u32, offset: u64, stream: StreamId, id: CommitId },
     /// The watermark behind the last commit.
-    Witness { segment: u32, offset: u64, next: Position, durable: Position, clean: bool },
+    TailRecord { segment: u32, offset: u64, next: Position, durable: Position, clean: bool },
     /// The index of a sealed segment.
-    Footer { segment: u32, offset: u64, entries: u32, last_position: Position },
+    Footer {
+        segment: u32,
+        offset: u64,
+        entries: u32,
+        last_position: Position,
+        /// From the earliest time of a commit to the latest.
+        times: RangeInclusive<Timestamp>,
+    },
     /// From here to the end of the file nothing could be read as a record.
     Unreadable { segment: u32, offset: u64, bytes: u64 },
     /// From here on the file holds zeros only.
@@ -118,15 +135,17 @@ pub enum Item {
 }
 
 /// Iterates over everything in a log's segments.
-pub struct Inspection {
-    disk: Box<dyn Disk>,
-    numbers: VecDeque<u32>,
+pub struct RecordDump {
+    files: Arc<FilePool>,
+    numbers: VecDeque<(u32, Option<Gone>)>,
     at: Option<At>,
-    ready: VecDeque<Item>,
+    ready: VecDeque<Record>,
 }
 
 /// The segment that is being taken apart.
 struct At {
+    files: Arc<FilePool>,
+    file: Arc<dyn DiskFile>,
     segment: Arc<Segment>,
     scanner: Scanner,
     offset: u64,
@@ -134,104 +153,133 @@ struct At {
 }
 
 impl At {
-    /// Looks whether a segment that was not sealed is so now, or has another length. If it has, goes on
-    /// with what it is.
+    /// Looks whether a segment that was not sealed is so now, or has another length. If it has,
+    /// goes on with what it is.
     fn refresh(&mut self) -> Result<bool> {
         if self.segment.seal_state().is_some() {
             return Ok(false);
         }
-        let (header, file) = (self.segment.header, Arc::clone(&self.segment.file));
+        let header = self.segment.header;
         let failed = |error| Error::io("inspect", place(header.number, 0), error);
-        let sealed = Sealed::open(&header, &*file).map_err(failed)?;
+        let path = || self.segment.path();
+        let sealed = Sealed::find(&header, &self.files, &*self.file, path).map_err(failed)?;
         let limit = match &sealed {
             Some(sealed) => sealed.footer_at,
-            None => file.len().map_err(failed)?,
+            None => self.file.len().map_err(failed)?,
         };
         if sealed.is_none() && limit == self.limit {
             return Ok(false);
         }
-        self.segment = Arc::new(match sealed {
-            Some(sealed) => Segment::sealed(header, file, sealed),
-            None => Segment::active(header, 0, file),
-        });
-        self.scanner = Scanner::new(Arc::clone(&self.segment), limit);
-        self.limit = limit;
+        let (files, file) = (Arc::clone(&self.files), Arc::clone(&self.file));
+        let offset = self.offset;
+        *self = Self { offset, ..Self::new(files, file, (header, sealed), limit) };
         Ok(true)
     }
-}
 
-impl std::fmt::Debug for Inspection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inspection").field("segments_left", &self.numbers).finish_non_exhaustive()
+    fn new(
+        files: Arc<FilePool>,
+        file: Arc<dyn DiskFile>,
+        (header, sealed): (SegmentHeader, Option<Sealed>),
+        limit: u64,
+    ) -> Self {
+        let segment = Arc::new(match sealed {
+            Some(sealed) => Segment::sealed(header, sealed),
+            None => Segment::active(header, 0),
+        });
+        // Its name may be that of another segment.
+        segment.hold(Arc::clone(&file));
+        let scanner = Scanner::new(Arc::clone(&segment), limit, Arc::clone(&files));
+        Self { files, file, segment, scanner, offset: COMMITS_AT, limit }
     }
 }
 
-impl Inspection {
+impl std::fmt::Debug for RecordDump {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordDump").field("segments_left", &self.numbers).finish_non_exhaustive()
+    }
+}
+
+impl RecordDump {
     /// Starts at the first segment of the log at `path`. Takes no lock and changes nothing.
     ///
     /// # Errors
     ///
     /// [`crate::ErrorKind::NoLog`] or [`crate::ErrorKind::Io`] when the directory cannot be listed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::start(Box::new(RealDisk::new(path.as_ref(), false)))
+        let disk = RealDisk::new(path.as_ref(), false)
+            .map_err(|error| Error::io("inspect", Place::root(), error))?;
+        Self::start(Arc::new(disk))
     }
 
-    /// As [`Inspection::open`], on a simulated disk.
+    /// Starts at the first segment of a log on a simulated disk.
     ///
     /// # Errors
     ///
-    /// As [`Inspection::open`].
+    /// Fails like [`RecordDump::open`].
     #[cfg(feature = "sim")]
     pub fn open_on(disk: &crate::disk::SimDisk) -> Result<Self> {
-        Self::start(Box::new(disk.clone()))
+        Self::start(Arc::new(disk.clone()))
     }
 
-    fn start(disk: Box<dyn Disk>) -> Result<Self> {
+    fn start(disk: Arc<dyn Disk>) -> Result<Self> {
         let place = Place { path: DIR.into(), segment: None, offset: None };
         let names = disk.list(DIR).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::new(ErrorKind::NoLog, "inspect"),
             _ => Error::io("inspect", place, error),
         })?;
-        let mut numbers: Vec<u32> =
-            names.iter().filter_map(|name| parse_name(name.to_str()?)).collect();
-        numbers.sort_unstable();
-        Ok(Self { disk, numbers: numbers.into(), at: None, ready: VecDeque::new() })
+        let listed = |name: &str| {
+            let gone = Gone::parse(name);
+            Some((gone.map(|gone| gone.number).or_else(|| parse_name(name))?, gone))
+        };
+        let mut numbers: Vec<_> = names.iter().filter_map(|name| listed(name.to_str()?)).collect();
+        numbers.sort_unstable_by_key(|(number, gone)| (*number, gone.is_some()));
+        let files = FilePool::new(disk, Reads::Positional, 1);
+        Ok(Self { files, numbers: numbers.into(), at: None, ready: VecDeque::new() })
+    }
+
+    fn enter_gone(&mut self, gone: &Gone) -> Result<()> {
+        let path = format!("{DIR}/{}", gone.file_name());
+        let place = Place { path: path.clone().into(), ..place(gone.number, 0) };
+        let bytes = self.files.open_path(&path).and_then(|file| file.len());
+        self.ready.push_back(Record::Collected {
+            segment: gone.number,
+            bytes: bytes.map_err(|error| Error::io("inspect", place, error))?,
+            covers: Position(gone.covers.first)..Position(gone.covers.last.saturating_add(1)),
+        });
+        Ok(())
     }
 
     fn enter(&mut self, number: u32) -> Result<()> {
         let failed = |error| Error::io("inspect", place(number, 0), error);
-        let file = self.disk.open_read(&path(number)).map_err(failed)?;
-        let bytes = file.len().map_err(failed)?;
-        let mut block = vec![0; bytes.min(header::BLOCK_BYTES as u64) as usize];
-        read_exact_at(&*file, &mut block, 0).map_err(failed)?;
-        let (header, header_whole) = match decode_header(&block) {
+        let path = || path(number);
+        let file = self.files.open_path(&path()).map_err(failed)?;
+        let block = Block::read(&self.files, &*file, &path).map_err(failed)?;
+        let bytes = block.file_bytes;
+        let (header, header_whole) = match block.header() {
             Ok(found) => found,
             Err(error) => {
                 let blank = error == HeaderError::Blank;
-                self.ready.push_back(Item::NoHeader { number, bytes, blank });
+                self.ready.push_back(Record::NoHeader { segment: number, bytes, blank });
                 return Ok(());
             }
         };
-        let sealed = Sealed::open(&header, &*file).map_err(failed)?;
+        let sealed = block.sealed(&header);
         let limit = sealed.as_ref().map_or(bytes, |sealed| sealed.footer_at);
-        self.ready.push_back(Item::Segment {
-            number,
+        self.ready.push_back(Record::Segment {
+            segment: number,
             bytes,
             log_id: StreamId::from_bytes(header.log_id),
             reserved_bytes: header.reserved_bytes,
             created: Timestamp::from_micros(header.created_micros),
             salt: header.salt,
-            covers: header.covers.map(|all| Position(all.first)..Position(all.last + 1)),
+            covers: header.covers.map(|all| {
+                let all = through(all.first, all.last);
+                Position(all.start)..Position(all.end)
+            }),
             sealed: sealed.is_some(),
             header_whole,
         });
-        let segment = match sealed {
-            Some(sealed) => Segment::sealed(header, file, sealed),
-            None => Segment::active(header, 0, file),
-        };
-        let segment = Arc::new(segment);
-        let scanner = Scanner::new(Arc::clone(&segment), limit);
-        self.at = Some(At { segment, scanner, offset: COMMITS_AT, limit });
+        self.at = Some(At::new(Arc::clone(&self.files), file, (header, sealed), limit));
         Ok(())
     }
 
@@ -251,11 +299,24 @@ impl Inspection {
         let (number, offset) = (at.segment.number(), at.offset);
         if offset >= at.limit {
             if let Some(sealed) = at.segment.seal_state() {
-                self.ready.push_back(Item::Footer {
-                    segment: number,
-                    offset: sealed.footer_at,
-                    entries: sealed.footer.len(),
-                    last_position: Position(sealed.last_position),
+                let (offset, last_position) = (sealed.footer_at, Position(sealed.last_position));
+                let times = at.segment.times.get();
+                self.ready.push_back(match at.segment.footer(&at.files) {
+                    Ok(footer) => Record::Footer {
+                        segment: number,
+                        offset,
+                        entries: footer.len(),
+                        last_position,
+                        times: Timestamp::from_micros(times.earliest)
+                            ..=Timestamp::from_micros(times.latest),
+                    },
+                    Err(error) if !matches!(error.kind(), ErrorKind::Corrupt { .. }) => {
+                        return Err(error);
+                    }
+                    Err(_) => {
+                        let bytes = range_len(&(offset..sealed.file_bytes));
+                        Record::Unreadable { segment: number, offset, bytes }
+                    }
                 });
             }
             return Ok(false);
@@ -265,25 +326,25 @@ impl Inspection {
                 self.take_apart(number, &at.scanner, &found);
                 at.offset = record_at(found.end()).min(at.limit);
             }
-            Step::Witness(witness) => {
-                self.ready.push_back(Item::Witness {
+            Step::TailRecord(tail_record) => {
+                self.ready.push_back(Record::TailRecord {
                     segment: number,
                     offset,
-                    next: Position(witness.position),
-                    durable: Position(witness.durable),
-                    clean: witness.ending == Ending::Clean,
+                    next: Position(tail_record.position),
+                    durable: Position(tail_record.durable),
+                    clean: tail_record.ending == Ending::Clean,
                 });
-                at.offset += witness::BYTES as u64;
+                at.offset = offset.saturating_add(tail_record::BYTES as u64);
             }
             _ if at.refresh()? => {}
             _ => {
-                let end =
-                    at.scanner.find(offset + 1, Wanted::ANY)?.map_or(at.limit, |(next, _)| next);
-                let bytes = end - offset;
+                let found = at.scanner.find(offset.saturating_add(1), SearchTarget::ANY)?;
+                let end = found.map_or(at.limit, |(next, _)| next);
+                let bytes = range_len(&(offset..end));
                 let item = if end == at.limit && at.scanner.last_written(offset)?.is_none() {
-                    Item::Zeros { segment: number, offset, bytes }
+                    Record::Zeros { segment: number, offset, bytes }
                 } else {
-                    Item::Unreadable { segment: number, offset, bytes }
+                    Record::Unreadable { segment: number, offset, bytes }
                 };
                 self.ready.push_back(item);
                 at.offset = end;
@@ -293,38 +354,39 @@ impl Inspection {
     }
 
     fn take_apart(&mut self, number: u32, scanner: &Scanner, found: &Found) {
-        self.ready.push_back(Item::Commit {
+        self.ready.push_back(Record::Commit {
             segment: number,
             offset: found.offset,
             bytes: found.head.length,
             position: Position(found.head.position),
-            time: Timestamp::from_micros(found.head.time_micros),
+            time: found.head.date.time,
+            vouched: found.head.date.is_vouched,
             acknowledged: Position(found.head.acked),
             durable: Position(found.head.durable),
             batches: found.head.batches,
             whole: found.is_sound(),
         });
         for (index, batch) in found.batches.iter().enumerate() {
-            let offset = found.offset + batch.start;
-            let end = found.offset + batch.end;
-            let pinned = scanner.pinned(offset..end);
-            let body = pinned.as_ref().and_then(|(pin, range)| (**pin).as_ref().get(range.clone()));
+            let range = batch.range_in(found.offset);
+            let offset = range.start;
+            let pinned = scanner.pinned(range);
+            let body = pinned.as_ref().and_then(|(pin, range)| pin.get(range.clone()));
             let body = body.unwrap_or_default();
             let stream = StreamId::from_bytes(batch.stream);
-            let whole = !found.bad.contains(&index);
+            let whole = !found.is_bad(index);
             match batch.kind {
-                Some(BatchKind::Gap) => self.ready.push_back(Item::Gap {
+                Some(kind) if kind.is_gap() => self.ready.push_back(Record::Gap {
                     segment: number,
                     offset,
                     stream,
                     seq: Seq(batch.first_seq),
-                    dropped: decode_gap(body).unwrap_or(0),
+                    dropped: kind.seqs(batch.count),
                 }),
                 Some(BatchKind::Events) => {
-                    self.ready.push_back(Item::Events {
+                    self.ready.push_back(Record::Events {
                         segment: number,
                         offset,
-                        bytes: batch.end - batch.start,
+                        bytes: batch.bytes(),
                         stream,
                         seq: Seq(batch.first_seq),
                         count: batch.count,
@@ -335,16 +397,16 @@ impl Inspection {
                     }
                 }
                 Some(_) if whole => self.life(number, offset, batch, body),
-                _ => self.ready.push_back(Item::Unreadable {
+                _ => self.ready.push_back(Record::Unreadable {
                     segment: number,
                     offset,
-                    bytes: batch.end - batch.start,
+                    bytes: batch.bytes(),
                 }),
             }
         }
     }
 
-    /// What becomes of a stream beside its events.
+    /// Shows a batch that changes a stream other than by events.
     fn life(&mut self, segment: u32, offset: u64, batch: &BatchHead, body: &[u8]) {
         let (stream, seq) = (StreamId::from_bytes(batch.stream), Seq(batch.first_seq));
         let generation = batch.generation;
@@ -352,55 +414,50 @@ impl Inspection {
             Some(BatchKind::Fork) => {
                 let (base, base_generation) = decode_fork(body).unwrap_or_default();
                 let base = StreamId::from_bytes(base);
-                Item::Fork { segment, offset, stream, seq, base, base_generation }
+                Record::Fork { segment, offset, stream, seq, base, base_generation }
             }
-            Some(BatchKind::Rewind) => Item::Rewind { segment, offset, stream, seq, generation },
+            Some(BatchKind::Rewind) => Record::Rewind { segment, offset, stream, seq, generation },
             Some(BatchKind::CommitId) => {
                 let id = CommitId(body.try_into().unwrap_or_default());
-                Item::CommitId { segment, offset, stream, id }
+                Record::CommitId { segment, offset, stream, id }
             }
             _ => return self.attributes(segment, offset, stream, body),
         });
     }
 
     fn attributes(&mut self, segment: u32, offset: u64, stream: StreamId, body: &[u8]) {
-        let item = |attribute| {
-            Some(match attribute {
-                Attribute::Name(name) => {
-                    Item::Name { segment, offset, stream, name: name.to_owned() }
+        for attribute in Attributes(body) {
+            self.ready.push_back(match attribute {
+                Ok(Attribute::Name(name)) => {
+                    Record::Name { segment, offset, stream, name: name.to_owned() }
                 }
-                Attribute::Label { key, value } => {
+                Ok(Attribute::Label { key, value }) => {
                     let (key, value) = (key.to_owned(), value.map(ToOwned::to_owned));
-                    Item::Label { segment, offset, stream, key, value }
+                    Record::Label { segment, offset, stream, key, value }
                 }
-                Attribute::Data(data) => {
-                    Item::Data { segment, offset, stream, bytes: data.len() as u64 }
+                Ok(Attribute::Data(data)) => {
+                    Record::Data { segment, offset, stream, bytes: data.len() as u64 }
                 }
-                Attribute::State(state) => Item::State { segment, offset, stream, state },
-                Attribute::Start(seq) => Item::Start { segment, offset, stream, seq: Seq(seq) },
-                Attribute::Parent { stream: parent, seq } => {
+                Ok(Attribute::State(state)) => Record::State { segment, offset, stream, state },
+                Ok(Attribute::Start(seq)) => {
+                    Record::Start { segment, offset, stream, seq: Seq(seq) }
+                }
+                Ok(Attribute::Parent { stream: parent, seq }) => {
                     let parent = StreamId::from_bytes(parent);
-                    Item::Parent { segment, offset, stream, parent, seq: Seq(seq) }
+                    Record::Parent { segment, offset, stream, parent, seq: Seq(seq) }
                 }
-                Attribute::Cold(cold) => Item::Cold {
-                    segment,
-                    offset,
-                    stream,
-                    seqs: Seq(cold.start)..Seq(cold.end),
-                    file_bytes: cold.file_bytes,
-                    salt: cold.salt,
-                },
-                Attribute::Optional => return None,
-            })
-        };
-        self.ready.extend(Attributes(body).map_while(Result::ok).filter_map(item));
+                Ok(Attribute::Optional) => Record::Optional { segment, offset, stream },
+                // The attributes after it cannot be told apart either.
+                Err(_) => Record::Unreadable { segment, offset, bytes: body.len() as u64 },
+            });
+        }
     }
 
     fn events(&mut self, segment: u32, offset: u64, stream: StreamId, first: u64, body: &[u8]) {
         for (n, (at, head)) in Frames::new(body).enumerate() {
-            self.ready.push_back(Item::Event {
+            self.ready.push_back(Record::Event {
                 segment,
-                offset: offset + at as u64,
+                offset: offset.saturating_add(at as u64),
                 stream,
                 seq: Seq(first.saturating_add(n as u64)),
                 kind: head.kind,
@@ -412,8 +469,8 @@ impl Inspection {
     }
 }
 
-impl Iterator for Inspection {
-    type Item = Result<Item>;
+impl Iterator for RecordDump {
+    type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -423,13 +480,45 @@ impl Iterator for Inspection {
             let step = if self.at.is_some() {
                 self.advance()
             } else {
-                let number = self.numbers.pop_front()?;
-                self.enter(number)
+                match self.numbers.pop_front()? {
+                    (number, None) => self.enter(number),
+                    (_, Some(gone)) => self.enter_gone(&gone),
+                }
             };
             if let Err(error) = step {
                 self.at = None;
                 return Some(Err(error));
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+    use crate::format::put_attribute;
+
+    #[test]
+    fn what_a_newer_version_says_of_a_stream_is_shown_and_so_is_what_cannot_be_read() {
+        let disk = Arc::new(crate::disk::SimDisk::new(1));
+        let files = FilePool::new(disk, Reads::Positional, 1);
+        let (numbers, ready) = (VecDeque::new(), VecDeque::new());
+        let mut inspection = RecordDump { files, numbers, at: None, ready };
+        let mut body = Vec::new();
+        put_attribute(&Attribute::Optional, &mut body);
+        put_attribute(&Attribute::Name("n"), &mut body);
+        body.push(7);
+        let stream = StreamId::from_bytes([1; 16]);
+        inspection.attributes(1, 8, stream, &body);
+        let items: Vec<Record> = inspection.map(|item| item.expect("read already")).collect();
+        let (segment, offset, name, bytes) = (1, 8, "n".to_owned(), body.len() as u64);
+        assert_eq!(
+            items,
+            [
+                Record::Optional { segment, offset, stream },
+                Record::Name { segment, offset, stream, name },
+                Record::Unreadable { segment, offset, bytes },
+            ]
+        );
     }
 }

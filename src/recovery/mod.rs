@@ -1,129 +1,139 @@
-//! Survey and repair: looking without touching, and changing only what must change.
+//! Opening, verification and repair of a log.
 //!
-//! Opening is one line read backwards once: discover, account, fold, judge, and then the one repair that a
-//! torn tail needs. Everything else waits for somebody to say so.
+//! Opening discovers the files, replays them in order, finds the end of the log, and clears a torn
+//! tail. Any other repair is made only when the caller asks for it with [`repair()`]. Verification
+//! changes nothing.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-mod ahead;
-mod aside;
-pub(crate) mod cold;
+pub(crate) mod apply;
 mod discover;
-pub(crate) mod fold;
+mod ids;
 mod inspect;
+mod later;
 mod load;
+mod parallel;
+mod quarantine;
 mod repair;
+mod replay;
 mod report;
 pub(crate) mod scan;
 mod sealed;
-mod walk;
+mod unread;
 
 use std::path::Path;
 use std::sync::Arc;
 
-pub use inspect::{Inspection, Item};
+pub use inspect::{Record, RecordDump};
 pub use report::{
-    Damage, DamageKind, NewSegment, Repair, SegmentReport, SegmentState, Survey, TornTail,
+    Damage, DamageKind, NewSegment, RecoveryReport, RepairReport, SegmentReport, SegmentState,
+    TornTail, Unreadable,
 };
 
 use self::discover::Access;
 use self::load::{Depth, Loaded, load, load_alone};
-use crate::catalog::{Catalog, CommitIds, LogPlace, Snapshot, Watermark};
-use crate::disk::{Disk, LockGuard, RealDisk};
+use crate::catalog::{Catalog, CommitIds, Lsn, ReadView, Watermark};
+use crate::disk::{Disk, DiskFile, HeldLock, LockGuard, RealDisk, lock_file};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::Ending;
-use crate::options::Options;
+use crate::format::SegmentHeader;
+use crate::options::{Options, ReadOptions, Reads};
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{Segment, Spare, place, segment_bytes};
-use crate::types::Position;
+use crate::segment::{DIR, FilePool, OPEN_SEGMENTS_FEW, Segment, Spare, place, segment_bytes};
+use crate::types::{Position, Timestamp};
 
-/// A log without a lock is read again so often, while what seems damaged keeps changing: then it is a
-/// writer at work, and no damage.
+/// Maximum number of reads of an unlocked log whose apparent damage keeps changing. A writer at
+/// work causes such changes; damage stays.
 const LOOKS_MAX: usize = 8;
 
-/// A log as it was found, ready to go on.
+/// Log that is ready for its writer.
 pub(crate) struct Opened {
     pub(crate) catalog: Catalog,
-    pub(crate) survey: Survey,
+    pub(crate) report: RecoveryReport,
     pub(crate) tail: Tail,
 }
 
-/// Where an opened log goes on.
+/// End of an opened log, where its writer continues.
 pub(crate) struct Tail {
     pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) claim: LockGuard,
     pub(crate) offset: u64,
-    /// The file is as long as its header says.
+    /// True if the file is as long as its header states.
     pub(crate) is_reserved: bool,
     pub(crate) mark: Watermark,
-    /// A segment without commits that has the next number.
+    /// Segment without commits that has the next number.
     pub(crate) spare: Option<Spare>,
-    /// Full segments without a footer: segment, where its commits end, last position.
+    /// Full segments without a footer: segment, end of its commits, last position.
     pub(crate) unsealed: Vec<(Arc<Segment>, u64, u64)>,
     pub(crate) ids: CommitIds,
+    /// Latest time that earlier writers vouched for.
+    pub(crate) vouched: Option<Timestamp>,
 }
 
-/// Looks at every byte of a log and reports; changes nothing, takes no lock.
+/// Reads every byte of a log and reports its state; changes nothing and takes no lock.
 ///
-/// Blocks for as long as it takes to read the whole log.
+/// Blocks until the whole log is read.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::NoLog`] when there is none; [`ErrorKind::UnsupportedVersion`] and
-/// [`ErrorKind::UnsupportedFeature`] when a newer version wrote it; [`ErrorKind::Io`] when it cannot be read.
-/// Damage is no error here: it is in the report.
-pub fn survey(path: impl AsRef<Path>) -> Result<Survey> {
+/// [`ErrorKind::UnsupportedFeature`] when a newer version wrote it; [`ErrorKind::Io`] when it
+/// cannot be read. Damage is not an error: the report lists it.
+pub fn verify_quick(path: impl AsRef<Path>) -> Result<RecoveryReport> {
     if let Some((disk, name)) = RealDisk::of_file(path.as_ref()) {
-        return Ok(load_alone(&disk, &name, Depth::Full)?.survey);
+        return Ok(load_alone(&looking(&(Arc::new(disk) as _)), &name, Depth::Full)?.report);
     }
-    let disk = RealDisk::new(path.as_ref(), false);
-    look_closely(&disk)
+    Ok(look(&real(path.as_ref())?, Depth::Full)?.report)
 }
 
-/// As [`survey`], on a simulated disk.
+/// Opens the log's directory for reading.
+fn real(path: &Path) -> Result<Arc<dyn Disk>> {
+    let disk = RealDisk::new(path, false);
+    Ok(Arc::new(disk.map_err(|error| Error::io("open", Place::root(), error))?))
+}
+
+/// Runs [`verify_quick`] on a simulated disk.
 ///
 /// # Errors
 ///
-/// As [`survey`].
+/// Fails like [`verify_quick`].
 #[cfg(feature = "sim")]
-pub fn survey_on(disk: &crate::disk::SimDisk) -> Result<Survey> {
-    look_closely(disk)
+pub fn verify_quick_on(disk: &crate::disk::SimDisk) -> Result<RecoveryReport> {
+    Ok(look(&(Arc::new(disk.hold()) as _), Depth::Full)?.report)
 }
 
-/// Every byte of the log, and of the archive files that it needs.
-fn look_closely(disk: &dyn Disk) -> Result<Survey> {
-    let Loaded { catalog, mut survey, .. } = look(disk, Depth::Full)?;
-    cold::survey(disk, &Snapshot::new(Arc::new(catalog)), &mut survey)?;
-    Ok(survey)
-}
-
-/// Repairs a log: clears a torn tail, and begins a new segment behind a file that the log cannot go on in or
-/// behind. It drops no byte: what a torn tail held, and spares that were in the way, are kept beside the
-/// segments; files that are damaged stay as they are, are reported, and what is lost in them reads as
-/// [`ErrorKind::Corrupt`].
+/// Repairs a log: clears a torn tail, or begins a new segment if damage at the end of the log
+/// prevents a writer from continuing.
 ///
-/// Takes the writer's lock. It may be cut anywhere and run again. Running it twice changes nothing more. The
-/// files it makes can be read by those who may read the log's directory.
+/// Repair drops no byte. It quarantines the bytes of a torn tail, and spares that obstruct the new
+/// segment, in files beside the segments. Damaged files stay unchanged and are reported; reading
+/// what is lost in them returns [`ErrorKind::Corrupt`].
+///
+/// Takes the writer's lock. An interrupted repair can be run again, and a second repair changes
+/// nothing more. The files it creates have the read permissions of the log's directory.
 ///
 /// # Errors
 ///
-/// As [`survey`], and [`ErrorKind::Locked`] when somebody writes the log; [`ErrorKind::StorageFull`], also when
-/// there is no number left for another segment.
-pub fn repair(path: impl AsRef<Path>) -> Result<Repair> {
-    let place = || Place { path: crate::segment::DIR.into(), segment: None, offset: None };
-    let disk = RealDisk::alike(path.as_ref(), crate::segment::DIR)
-        .map_err(|error| Error::io("repair", place(), error))?;
-    mend(&disk)
+/// Fails like [`verify_quick`], and with [`ErrorKind::Locked`] when a writer has the log open, or
+/// [`ErrorKind::StorageFull`] when the disk is full or no segment number is left.
+pub fn repair(path: impl AsRef<Path>) -> Result<RepairReport> {
+    let place = || Place { path: DIR.into(), segment: None, offset: None };
+    let disk =
+        RealDisk::alike(path.as_ref(), DIR).map_err(|error| Error::io("repair", place(), error))?;
+    mend(&(Arc::new(disk) as _))
 }
 
-/// As [`repair`], on a simulated disk.
+/// Runs [`repair`] on a simulated disk.
 ///
 /// # Errors
 ///
-/// As [`repair`].
+/// Fails like [`repair`].
 #[cfg(feature = "sim")]
-pub fn repair_on(disk: &crate::disk::SimDisk) -> Result<Repair> {
-    mend(disk)
+pub fn repair_on(disk: &crate::disk::SimDisk) -> Result<RepairReport> {
+    mend(&(Arc::new(disk.hold()) as _))
 }
 
-fn mend(disk: &dyn Disk) -> Result<Repair> {
+fn mend(disk: &Arc<dyn Disk>) -> Result<RepairReport> {
     let none = || Error::new(ErrorKind::NoLog, "repair");
     let names = match disk.list("") {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(none()),
@@ -132,23 +142,24 @@ fn mend(disk: &dyn Disk) -> Result<Repair> {
             Error::io("repair", place, error)
         })?,
     };
-    if !names.iter().any(|name| name == crate::segment::DIR) {
+    if !names.iter().any(|name| name == DIR) {
         return Err(none());
     }
-    let _guard = lock(disk)?;
-    let loaded = load(disk, Access::Write, Depth::Full)?.ok_or_else(none)?;
-    let mut report = repair::repair(disk, &loaded)?;
+    let _guard = lock(&**disk)?;
+    let access = Access::Write { commit_ids_max: 0 };
+    let (loaded, _claims) = load_claimed(disk, access, Depth::Full)?.ok_or_else(none)?;
+    let mut report = repair::repair(&loaded)?;
     report.after = match report.changed_nothing() {
         true => report.before.clone(),
-        false => load(disk, Access::Read, Depth::Full)?.ok_or_else(none)?.survey,
+        false => load(&looking(disk), Access::Read, Depth::Full)?.ok_or_else(none)?.report,
     };
     Ok(report)
 }
 
 /// Takes the lock of a log that is on disk.
-pub(crate) fn lock(disk: &dyn Disk) -> Result<LockGuard> {
+pub(crate) fn lock(disk: &dyn Disk) -> Result<HeldLock> {
     let place = || Place { path: crate::segment::LOCK.into(), segment: None, offset: None };
-    match disk.lock(crate::segment::LOCK) {
+    match crate::disk::lock(disk, crate::segment::LOCK) {
         Ok(crate::disk::Lock::Held(guard)) => Ok(guard),
         Ok(crate::disk::Lock::Busy(holder)) => {
             Err(Error::new(ErrorKind::Locked { holder }, "open").at(place()))
@@ -160,153 +171,269 @@ pub(crate) fn lock(disk: &dyn Disk) -> Result<LockGuard> {
     }
 }
 
-/// Opens a log for writing, under its lock. `None`: nothing is on disk yet.
-pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Option<Opened>> {
-    let Some(loaded) = load(disk, Access::Write, Depth::Quick)? else {
+/// Locked files that a writer may change.
+struct Claims {
+    /// The file of the last segment.
+    last: Option<(Arc<dyn DiskFile>, LockGuard)>,
+    spares: Vec<Spare>,
+    /// Spares with one damaged copy of their header.
+    damaged_spares: Vec<Spare>,
+}
+
+/// Reads a log under its lock, and also locks the files a writer may change: the last segment and
+/// the spares. A writer that still holds them has lost the `LOCK` file without noticing (F41).
+fn load_claimed(
+    disk: &Arc<dyn Disk>,
+    access: Access,
+    depth: Depth,
+) -> Result<Option<(Loaded, Claims)>> {
+    for _ in 0..LOOKS_MAX {
+        let Some(loaded) = load(&looking(disk), access, depth)? else { return Ok(None) };
+        let claims = claim(&loaded)?;
+        // A writer that has rotated since then holds other files.
+        let names = disk.list(DIR).map_err(|error| {
+            Error::io("list", Place { path: DIR.into(), segment: None, offset: None }, error)
+        })?;
+        if let Some(claims) = claims
+            && discover::numbers(&names) == loaded.numbers
+        {
+            return Ok(Some((loaded, claims)));
+        }
+    }
+    Err(Error::new(ErrorKind::Locked { holder: None }, "open"))
+}
+
+/// Locks the last segment and the spares. Returns `None` if any of the files no longer exists.
+fn claim(loaded: &Loaded) -> Result<Option<Claims>> {
+    let busy = |number| Error::new(ErrorKind::Locked { holder: None }, "open").at(place(number, 0));
+    let failed = |number| move |error| Error::io("lock", place(number, 0), error);
+    let files = &loaded.files;
+    let mut last = None;
+    if let Some((segment, _)) = &loaded.last {
+        let number = segment.number();
+        let Some(file) = there(segment.file_to_write(files))? else { return Ok(None) };
+        segment.hold(Arc::clone(&file));
+        let Some(lock) = lock_file(&file).map_err(failed(number))? else {
+            return Err(busy(number));
+        };
+        last = Some((file, lock));
+    }
+    let all = |headers: &[SegmentHeader]| {
+        let mut claimed = Vec::with_capacity(headers.len());
+        for header in headers {
+            let Some(mut spare) = there(Spare::reopen(files, *header))? else { return Ok(None) };
+            if !spare.claim().map_err(failed(header.number))? {
+                return Err(busy(header.number));
+            }
+            claimed.push(spare);
+        }
+        Ok(Some(claimed))
+    };
+    let (Some(spares), Some(damaged_spares)) = (all(&loaded.spares)?, all(&loaded.damaged_spares)?)
+    else {
         return Ok(None);
     };
-    if loaded.survey.segments.iter().all(|one| one.state == SegmentState::Spare) {
-        let spares = loaded.spares.iter().map(|spare| spare.header.number);
-        repair::sweep(disk, &loaded.unfinished, spares.chain(loaded.worn))?;
+    Ok(Some(Claims { last, spares, damaged_spares }))
+}
+
+/// Turns an open error into `None` if the file no longer exists or another file has its name.
+fn there<T>(opened: Result<T>) -> Result<Option<T>> {
+    match opened {
+        Err(error) if error.is_gone() => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Opens a log for writing, under its lock. Returns `None` if nothing is on disk yet.
+pub(crate) fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Option<Opened>> {
+    let access = Access::Write { commit_ids_max: options.commit_ids_max };
+    let Some((loaded, claims)) = load_claimed(disk, access, Depth::Quick)? else {
+        return Ok(None);
+    };
+    if loaded.report.segments.iter().all(|report| report.state == SegmentState::Spare) {
+        repair::sweep(
+            &**disk,
+            &loaded.unfinished,
+            claims.spares.into_iter().chain(claims.damaged_spares),
+        )?;
         return Ok(None);
     }
+    let (files, disk) = (loaded.files, &**disk);
     let refuse = |number: u32| {
         Error::corrupt("open", place(number, 0)).because(
-            "the log cannot go on behind this file; read it, or repair it (`amberlog repair`)",
+            "the log cannot continue after this file; read the log, or repair it (`amberlog repair`)",
         )
     };
     if let Some(number) = loaded.in_the_way.first() {
         return Err(refuse(*number));
     }
-    if let Some(cut) = loaded.survey.damages.iter().find(|one| one.kind == DamageKind::Cut) {
-        // What was cut off may have been acknowledged; its positions must not be given again.
+    if let Some(cut) = loaded.report.damages.iter().find(|damage| damage.kind == DamageKind::Cut) {
+        // The lost bytes may hold acknowledged commits, whose positions must not be reused.
         return Err(refuse(cut.place.segment.unwrap_or(0)));
     }
-    let Some((segment, end)) = loaded.last else {
-        let number = loaded.survey.segments.iter().map(|one| one.number).max().unwrap_or(0);
-        return Err(refuse(number + 1));
+    let (Some((segment, end)), Some((file, claim))) = (loaded.last, claims.last) else {
+        let number = loaded.report.segments.iter().map(|report| report.number).max().unwrap_or(0);
+        return Err(refuse(number.saturating_add(1)));
     };
-    repair::clear_tail(&segment, &end)?;
-    let wanted = segment.number() + 1;
+    repair::clear_tail(&files, &segment, &end, loaded.vouched)?;
+    let wanted = segment.number().saturating_add(1);
     let usual = segment_bytes(options, wanted);
-    let (mut spare, mut extra) = (None, loaded.worn);
-    for one in loaded.spares {
-        if one.header.number == wanted && one.header.reserved_bytes >= usual {
-            spare = Some(one);
+    let (mut spare, mut extra) = (None, claims.damaged_spares);
+    for found in claims.spares {
+        if found.header.number == wanted && found.header.reserved_bytes >= usual {
+            spare = Some(found);
         } else {
-            extra.push(one.header.number);
+            extra.push(found);
         }
     }
     repair::sweep(disk, &loaded.unfinished, extra)?;
-    repair::sweep_superseded(disk, &loaded.catalog, &loaded.superseded)?;
-    if let Some(one) = &spare
+    repair::sweep_superseded(&files, &loaded.catalog, &loaded.superseded)?;
+    if let Some(spare) = &spare
         && !broken(Sabotage::AdoptUnsynced)
     {
-        // Whoever made it may have died before it, or its name, was durable.
+        // Its writer may have stopped before the spare or its name was durable.
         let failed = |error| Error::io("open", place(wanted, 0), error);
-        one.file.sync_data().map_err(failed)?;
-        disk.sync_dir(crate::segment::DIR).map_err(failed)?;
+        spare.file.sync_data().map_err(failed)?;
+        spare.publish_again(disk).map_err(failed)?;
     }
-    let length = segment.file.len().map_err(|error| segment.io_error("open", 0, error))?;
+    let length = file.len().map_err(|error| segment.io_error("open", 0, error))?;
     let mark = Watermark {
-        visible: end.next - 1,
-        durable: end.next - 1,
-        end: LogPlace::new(segment.number(), end.offset),
+        visible: end.last_position(),
+        durable: end.last_position(),
+        end: Lsn::new(segment.number(), end.offset),
     };
     loaded.catalog.raise(mark);
-    // Behind a clean close the file was cut. If it is long again, somebody died, or failed, before that was synced.
+    // A clean close truncates the file. A longer file means that the truncation was not synced.
     let is_reserved =
         length >= segment.header.reserved_bytes && end.witnessed != Some(Ending::Clean);
-    let (offset, unsealed, ids) = (end.offset, loaded.unsealed, loaded.ids);
-    let tail = Tail { segment, offset, is_reserved, mark, spare, unsealed, ids };
-    Ok(Some(Opened { catalog: loaded.catalog, survey: loaded.survey, tail }))
+    let (offset, unsealed) = (end.offset, loaded.unsealed);
+    let (ids, vouched) = (loaded.ids, loaded.vouched);
+    let tail =
+        Tail { segment, file, claim, offset, is_reserved, mark, spare, unsealed, ids, vouched };
+    Ok(Some(Opened { catalog: loaded.catalog, report: loaded.report, tail }))
 }
 
-/// Whether every commit of a sealed segment is there and whole.
-pub(crate) fn is_whole(segment: &Arc<Segment>) -> Result<bool> {
-    Ok(matches!(sealed::check(segment)?, sealed::Verdict::Listed(losses) if losses.is_empty()))
+/// Returns true if every commit of a sealed segment exists and is whole.
+pub(crate) fn is_whole(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<bool> {
+    Ok(
+        matches!(sealed::check(segment, files)?, sealed::Verdict::Listed(losses) if losses.is_empty()),
+    )
 }
 
-/// Opens a log for reading only: no lock, no change, whoever may be writing (P12).
-pub(crate) fn open_read(disk: Arc<dyn Disk>) -> Result<(Snapshot, Survey)> {
-    let loaded = look(&*disk, Depth::Quick)?;
-    loaded.catalog.raise(acknowledged(&loaded));
-    loaded.catalog.lies_on(disk);
-    Ok((Snapshot::new(Arc::new(loaded.catalog)), loaded.survey))
+/// Opens a log for reading only, without a lock or a change, even while it is written (P12).
+pub(crate) fn open_read(
+    disk: &Arc<dyn Disk>,
+    options: &ReadOptions,
+) -> Result<(ReadView, RecoveryReport)> {
+    let loaded = look(disk, Depth::Quick)?;
+    if !options.shows_unconfirmed {
+        loaded.catalog.raise(acknowledged(&loaded));
+    }
+    show(loaded, disk, options)
 }
 
 /// Opens the log, or the archive file, at `path`.
-pub(crate) fn open_read_at(path: &Path) -> Result<(Snapshot, Survey)> {
+pub(crate) fn open_read_at(
+    path: &Path,
+    options: &ReadOptions,
+) -> Result<(ReadView, RecoveryReport)> {
     let Some((disk, name)) = RealDisk::of_file(path) else {
-        return open_read(Arc::new(RealDisk::new(path, false)));
+        return open_read(&real(path)?, options);
     };
-    let loaded = load_alone(&disk, &name, Depth::Quick)?;
-    Ok((Snapshot::new(Arc::new(loaded.catalog)), loaded.survey))
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let loaded = load_alone(&looking(&disk), &name, Depth::Quick)?;
+    show(loaded, &disk, options)
 }
 
-/// A log as somebody else may be writing it.
+/// Creates a read-only view. No compactor waits for such a view to end, so it opens as many
+/// segments as it may at once.
+fn show(
+    loaded: Loaded,
+    disk: &Arc<dyn Disk>,
+    options: &ReadOptions,
+) -> Result<(ReadView, RecoveryReport)> {
+    let files = FilePool::new(Arc::clone(disk), options.reads, options.open_segments_max);
+    loaded.catalog.read_by(Arc::clone(&files));
+    let view = ReadView::new(Arc::new(loaded.catalog));
+    // The newest segments come last, so that they stay open when the pool is full.
+    let skipped = view.segments.iter().count().saturating_sub(files.open_segments_max());
+    view.segments.iter().skip(skipped).for_each(|segment| segment.warm(&files));
+    Ok((view, loaded.report))
+}
+
+/// State of a log that another process may be writing.
 pub(crate) struct Standing {
-    pub(crate) survey: Survey,
-    /// The segment that commits go to; `None` when what there is of it is not all that there was.
+    pub(crate) report: RecoveryReport,
+    /// Segment that receives commits; `None` if its end is lost.
     pub(crate) last: Option<Arc<Segment>>,
-    /// What was acknowledged.
-    pub(crate) snapshot: Snapshot,
+    /// View of the acknowledged commits.
+    pub(crate) view: ReadView,
 }
 
-/// Looks at a log without a lock.
-pub(crate) fn standing(disk: &dyn Disk) -> Result<Standing> {
+/// Reads the state of a log without a lock.
+pub(crate) fn standing(disk: &Arc<dyn Disk>) -> Result<Standing> {
     let loaded = look(disk, Depth::Quick)?;
     let mark = acknowledged(&loaded);
-    let is_cut = loaded.survey.damages.iter().any(|one| one.kind == DamageKind::Cut);
+    let hides_end = |kind| matches!(kind, DamageKind::Cut | DamageKind::Unreadable);
+    let is_cut = loaded.report.damages.iter().any(|damage| hides_end(damage.kind));
     let last = loaded.last.filter(|_| !is_cut).map(|(segment, _)| segment);
     loaded.catalog.raise(mark);
-    Ok(Standing { survey: loaded.survey, last, snapshot: Snapshot::new(Arc::new(loaded.catalog)) })
+    loaded.catalog.read_by(loaded.files);
+    Ok(Standing { report: loaded.report, last, view: ReadView::new(Arc::new(loaded.catalog)) })
 }
 
-/// How much of a log was acknowledged.
+/// Returns the watermark of the acknowledged commits.
 fn acknowledged(loaded: &Loaded) -> Watermark {
     let mut mark = loaded.catalog.watermark();
-    let acknowledged = loaded.survey.acknowledged.get();
+    let acknowledged = loaded.report.acknowledged.get();
     if let Some((segment, end)) = &loaded.last
         && acknowledged < mark.visible
     {
-        // What stands behind the watermark may not be synced yet, and may still be lost.
+        // Commits after the watermark may not be synced yet and can still be lost.
         mark.visible = acknowledged;
-        mark.end = LogPlace::new(segment.number(), end.offset_behind(acknowledged));
+        mark.end = Lsn::new(segment.number(), end.offset_behind(acknowledged));
     }
     mark.durable = mark.durable.min(mark.visible);
     mark
 }
 
-/// The same failure in the same place; elsewhere it may be what a writer is just doing there.
-fn is_same(one: &Error, other: &Error) -> bool {
-    one.kind() == other.kind() && one.place() == other.place()
+/// Returns true if both errors have the same kind and place. An error elsewhere may be a trace of a
+/// writer at work.
+fn is_same(error: &Error, other: &Error) -> bool {
+    error.kind() == other.kind() && error.place() == other.place()
 }
 
-/// Reads a log that somebody may be writing. Damage counts only when it is seen twice in the same place.
-fn look(disk: &dyn Disk, depth: Depth) -> Result<Loaded> {
-    let mut before: Option<Result<Survey>> = None;
+/// Creates a file pool for one pass over the log. It maps no file, so an unreadable sector is
+/// reported as damage and raises no signal.
+fn looking(disk: &Arc<dyn Disk>) -> Arc<FilePool> {
+    FilePool::new(Arc::clone(disk), Reads::Positional, OPEN_SEGMENTS_FEW)
+}
+
+/// Reads a log that may be written meanwhile. Damage counts only if two reads find it in the same
+/// place.
+fn look(disk: &Arc<dyn Disk>, depth: Depth) -> Result<Loaded> {
+    let mut before: Option<Result<RecoveryReport>> = None;
     for _ in 0..LOOKS_MAX {
-        let seen = load(disk, Access::Read, depth);
+        let seen = load(&looking(disk), Access::Read, depth);
         match (seen, before.take()) {
             (Ok(None), _) => return Err(Error::new(ErrorKind::NoLog, "open")),
             (Ok(Some(loaded)), last) => {
-                let same = matches!(&last, Some(Ok(last)) if last.damages == loaded.survey.damages);
-                if loaded.survey.is_sound() || same {
+                let same = matches!(&last, Some(Ok(last)) if last.damages == loaded.report.damages);
+                if loaded.report.is_sound() || same {
                     return Ok(loaded);
                 }
-                before = Some(Ok(loaded.survey));
+                before = Some(Ok(loaded.report));
             }
             (Err(error), Some(Err(last))) if is_same(&error, &last) => return Err(error),
             (Err(error), _) => before = Some(Err(error)),
         }
     }
-    // A writer that rolls faster than this can look: the last look has the last word.
-    load(disk, Access::Read, depth)?.ok_or_else(|| Error::new(ErrorKind::NoLog, "open"))
+    // A writer rotates segments faster than they can be read: the result of the last read stands.
+    load(&looking(disk), Access::Read, depth)?.ok_or_else(|| Error::new(ErrorKind::NoLog, "open"))
 }
 
-impl Survey {
-    /// The position of the first damage, for messages.
+impl RecoveryReport {
+    /// Returns the position of the first damage, for messages.
     #[must_use]
     pub fn first_damaged(&self) -> Option<Position> {
         self.damages.iter().map(|damage| damage.positions.start).min()

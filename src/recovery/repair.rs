@@ -1,57 +1,69 @@
-//! Changing the disk: clearing a torn tail, and going on behind what is damaged.
+//! Repairs on disk: clears a torn tail, and continues the log after damage.
 //!
-//! Nothing that may have been acknowledged is dropped, and every step may be cut: what is done is done
-//! again the same way.
+//! A repair keeps everything that may have been acknowledged. Each step can be interrupted, and the
+//! next repair repeats it with the same result.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
 
-use super::aside::{keep_bytes, set_aside};
 use super::load::Loaded;
-use super::report::{DamageKind, NewSegment, Repair, SegmentReport, SegmentState};
-use super::walk::End;
+use super::quarantine::{keep_bytes, quarantine_file};
+use super::replay::End;
+use super::report::{DamageKind, NewSegment, RepairReport, SegmentReport, SegmentState};
 use crate::catalog::Catalog;
 use crate::disk::{Disk, copy_at, write_all_at};
-use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, Ending, POSITION_MAX, Witness, witness};
+use crate::error::{Error, ErrorKind, Place, Result, is_full};
+use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, Ending, POSITION_MAX, TailRecord, tail_record};
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{DIR, NUMBER_MAX, Segment, Spare, Zero, path, place};
+use crate::segment::{
+    DIR, FilePool, NUMBER_MAX, OldFile, Segment, Spare, Zero, open_own, path, place, remove_made,
+    unfinished_path,
+};
 use crate::types::{Position, StreamId, Timestamp};
 
-/// How large the segment is that a repair begins.
+/// Size limits of the segment that a repair creates.
 const NEW_BYTES_MIN: u64 = 16 << 10;
 const NEW_BYTES_MAX: u64 = 256 << 10;
-/// How much a lost segment may have held: what segments usually grow to, and what they can.
+/// Limits of the assumed size of a lost segment: the usual and the maximum size of a segment.
 const LOST_BYTES_MIN: u64 = 64 << 20;
 const LOST_BYTES_MAX: u64 = 4 << 30;
 
-/// Makes the end of the log certain: what is there above the watermark is written once more (after a
-/// failed sync the page cache is no evidence), and then the log ends as a clean close ends it, with the file cut
-/// behind a witness: of what stood there nothing can come back, whatever the cache has forgotten. Does nothing
-/// when the end is certain already. Returns the bytes of the torn tail.
-pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
+/// Settles the end of the log and returns the number of bytes of the torn tail.
+///
+/// Writes the commits above the watermark again, because the page cache proves nothing after a
+/// failed sync. Then ends the log like a clean close: a tail record, with the file truncated after
+/// it, so that no bytes of the torn tail can reappear. Does nothing if the end is settled already.
+pub(super) fn clear_tail(
+    files: &FilePool,
+    segment: &Segment,
+    end: &End,
+    vouched: Option<Timestamp>,
+) -> Result<u64> {
     let failed = |error| segment.io_error("repair", end.offset, error);
-    let (file, behind) = (&*segment.file, end.offset + witness::BYTES as u64);
+    let file = &*segment.file_to_write(files)?;
+    let behind = end.behind_tail_record();
     let settled = match end.witnessed {
         Some(Ending::Settled) => end.torn_to.is_none(),
         Some(Ending::Clean) => file.len().map_err(failed)? == behind,
-        // What was read may be in memory only, and so may be the zeros behind it (after a failed write, say).
-        Some(Ending::Open) => broken(Sabotage::TrustWitness) && end.torn_to.is_none(),
+        // The bytes that were read, and the zeros after them, may exist only in the page cache.
+        Some(Ending::Open) => broken(Sabotage::TrustTailRecord) && end.torn_to.is_none(),
         None => false,
     };
-    if settled && end.witness_durable == end.next - 1 && !broken(Sabotage::RewriteOnOpen) {
+    if settled && end.tail_record_durable == end.last_position() && !broken(Sabotage::RewriteOnOpen)
+    {
         return Ok(0);
     }
     let write = || -> std::io::Result<()> {
         if !broken(Sabotage::TrustPageCache) {
-            // Where the next record may start can lie behind the end of a file that was cut.
+            // In a truncated file, the offset of the next record can exceed the file's length.
             let written = end.offset_behind(end.durable)..end.offset.min(file.len()?);
             copy_at(file, written.clone(), file, written.start)?;
         }
         file.sync_data()?;
-        let bytes = Witness {
+        let bytes = TailRecord {
             position: end.next,
-            durable: end.next - 1,
-            time_micros: Timestamp::now().as_micros(),
+            durable: end.last_position(),
+            vouched: vouched.unwrap_or_default(),
             ending: Ending::Clean,
         }
         .encode(segment.header.salt);
@@ -63,67 +75,101 @@ pub(super) fn clear_tail(segment: &Segment, end: &End) -> Result<u64> {
         file.sync_data()
     };
     write().map_err(failed)?;
-    Ok(end.torn_to.map_or(0, |to| to - end.torn_from()))
+    Ok(end.torn_bytes())
 }
 
-/// Removes spares, and what was never finished.
+/// Removes spares and unfinished files that discovery has attributed to this log.
 pub(super) fn sweep(
     disk: &dyn Disk,
     unfinished: &[String],
-    spares: impl IntoIterator<Item = u32>,
+    spares: impl IntoIterator<Item = Spare>,
 ) -> Result<()> {
     for path in unfinished {
         let place = Place { path: path.into(), segment: None, offset: None };
         disk.remove(path).map_err(|error| Error::io("sweep", place, error))?;
     }
-    for number in spares {
-        disk.remove(&path(number)).map_err(|error| Error::io("sweep", place(number, 0), error))?;
+    for spare in spares {
+        let number = spare.header.number;
+        remove_made(disk, &path(number), &*spare.file)
+            .map_err(|error| Error::io("sweep", place(number, 0), error))?;
     }
     Ok(())
 }
 
-/// Removes files whose commits are in a later, sparse segment, once that one is known to be whole and durable. As long
-/// as it is not, they stay.
+/// Removes files whose commits are in a later, sparse segment, once that segment is known to be
+/// whole and durable. Keeps them until then.
 pub(super) fn sweep_superseded(
-    disk: &dyn Disk,
+    files: &Arc<FilePool>,
     catalog: &Catalog,
-    superseded: &[(u32, u32)],
+    superseded: &[(OldFile, u32)],
 ) -> Result<()> {
-    let segments = catalog.segments();
-    for (number, by) in superseded {
+    let (disk, segments) = (files.disk(), catalog.segments());
+    let mut made_again = None;
+    for (old, by) in superseded {
         let Some(sparse) = segments.get(*by) else { continue };
-        if super::is_whole(sparse)? {
-            // Whoever made it may have died before it, or its name, was durable.
-            let failed = |error| Error::io("sweep", place(*number, 0), error);
-            sparse.file.sync_data().map_err(failed)?;
-            disk.sync_dir(DIR).map_err(failed)?;
-            disk.remove(&path(*number)).map_err(failed)?;
+        if super::is_whole(sparse, files)? {
+            let failed = |error| Error::io("sweep", place(old.header.number, 0), error);
+            if made_again != Some(*by) {
+                match make_again(files, sparse) {
+                    Err(error) if is_full(&error) => continue,
+                    result => result.map_err(failed)?,
+                }
+                made_again = Some(*by);
+            }
+            old.remove(&**disk).map_err(failed)?;
         }
     }
     Ok(())
 }
 
-/// The explicit repair. No byte of a damaged file is touched, and none that is touched is lost.
-pub(super) fn repair(disk: &dyn Disk, loaded: &Loaded) -> Result<Repair> {
-    let mut report = Repair { before: loaded.survey.clone(), ..Repair::default() };
-    let is_cut = report.before.damages.iter().any(|one| one.kind == DamageKind::Cut);
-    let used = |one: &&SegmentReport| one.state != SegmentState::Spare;
-    let highest = report.before.segments.iter().filter(used).map(|one| one.number).max();
+/// Replaces a segment by a copy, because its compactor may have stopped before the segment or its
+/// name was durable. Another sync proves nothing about a name that a failed sync has lost (F46);
+/// the name of a new file is unaffected.
+fn make_again(files: &FilePool, segment: &Segment) -> io::Result<()> {
+    let disk = &**files.disk();
+    let path = segment.path();
+    let found = files.open_path(&path)?;
+    if broken(Sabotage::BelieveDirSync) {
+        found.sync_data()?;
+        return disk.sync_dir(DIR);
+    }
+    let unfinished = unfinished_path(&segment.header);
+    let copy = disk.create(&unfinished)?;
+    let made = || {
+        copy_at(&*found, 0..found.len()?, &*copy, 0)?;
+        copy.sync_data()?;
+        if !segment.is_gone() {
+            open_own(disk, &segment.header)?;
+        }
+        disk.replace(&unfinished, &path)?;
+        disk.sync_dir(DIR)
+    };
+    made().inspect_err(|_| drop(remove_made(disk, &unfinished, &*copy)))
+}
+
+/// Repairs a loaded log. Leaves damaged files unchanged, and quarantines all bytes that it clears.
+pub(super) fn repair(loaded: &Loaded) -> Result<RepairReport> {
+    let (files, disk) = (&*loaded.files, &**loaded.files.disk());
+    let mut report = RepairReport { before: loaded.report.clone(), ..RepairReport::default() };
+    let is_cut = report.before.damages.iter().any(|damage| damage.kind == DamageKind::Cut);
+    let used = |segment: &&SegmentReport| segment.state != SegmentState::Spare;
+    let highest = report.before.segments.iter().filter(used).map(|segment| segment.number).max();
     match (&loaded.last, highest) {
         (Some((segment, end)), _) if !is_cut && loaded.in_the_way.is_empty() => {
             if let Some(torn_to) = end.torn_to {
-                let kept_to = torn_to.max(end.offset + witness::BYTES as u64);
+                let kept_to = torn_to.max(end.behind_tail_record());
                 let range = end.offset..kept_to;
-                report.set_aside.push(keep_bytes(disk, segment, range)?);
-                report.cleared_bytes = clear_tail(segment, end)?;
+                report.set_aside.push(keep_bytes(files, segment, range)?);
+                report.cleared_bytes = clear_tail(files, segment, end, loaded.vouched)?;
             }
         }
         (_, Some(highest)) => {
-            let spares = loaded.spares.iter().map(|spare| spare.header.number);
-            for number in spares.chain(loaded.worn.iter().copied()) {
-                report.set_aside.push(set_aside(disk, number)?);
+            for spare in loaded.spares.iter().chain(&loaded.damaged_spares) {
+                report.set_aside.push(quarantine_file(disk, spare.number)?);
             }
-            report.went_on = Some(go_on(disk, loaded, highest)?);
+            // An interrupted repair may have left unfinished files.
+            sweep(disk, &loaded.unfinished, [])?;
+            report.went_on = Some(continue_after(disk, loaded, highest)?);
         }
         // Nothing was ever committed.
         (_, None) => {}
@@ -131,20 +177,26 @@ pub(super) fn repair(disk: &dyn Disk, loaded: &Loaded) -> Result<Repair> {
     Ok(report)
 }
 
-/// Makes an empty segment behind all others; its witness says at which position it starts. Positions that may
-/// have been given are never given again: it starts behind all that what was lost could have held.
-fn go_on(disk: &dyn Disk, loaded: &Loaded, highest: u32) -> Result<NewSegment> {
-    let number = highest + 1;
-    let survey = &loaded.survey;
+/// Creates an empty segment after all others; its tail record states its first position. No
+/// position that may have been assigned is reused: the segment starts after the most commits that
+/// the lost bytes could have held.
+fn continue_after(disk: &dyn Disk, loaded: &Loaded, highest: u32) -> Result<NewSegment> {
+    let number = highest.saturating_add(1);
+    let report = &loaded.report;
     let reserved = loaded.last.as_ref().map_or(0, |(segment, _)| segment.header.reserved_bytes);
-    let largest = survey.segments.iter().map(|one| one.bytes).max().unwrap_or(0).max(reserved);
-    let damaged = survey.segments.iter().filter(|one| loaded.in_the_way.contains(&one.number));
-    // What is missing altogether may have been twice as large as the largest that is there.
-    let lost_bytes = damaged.map(|one| one.bytes).sum::<u64>();
+    let largest =
+        report.segments.iter().map(|segment| segment.bytes).max().unwrap_or(0).max(reserved);
+    let damaged = report
+        .segments
+        .iter()
+        .filter(|segment| loaded.in_the_way.binary_search(&segment.number).is_ok());
+    // A missing segment may have been twice as large as the largest remaining segment.
+    let lost_bytes = damaged.map(|segment| segment.bytes).fold(0, u64::saturating_add);
     let lost_bytes =
         lost_bytes.max(largest.saturating_mul(2)).clamp(LOST_BYTES_MIN, LOST_BYTES_MAX);
     let seen = loaded.last.as_ref().map_or(0, |(_, end)| end.seen);
-    let first = seen.max(survey.position.get() + 1) + lost_bytes / COMMIT_BYTES_MIN;
+    let next = report.position.get().saturating_add(1);
+    let first = seen.max(next).saturating_add(lost_bytes / COMMIT_BYTES_MIN);
     if number > NUMBER_MAX || first > POSITION_MAX {
         return Err(Error::new(ErrorKind::StorageFull, "repair").at(place(number, 0)));
     }
@@ -152,19 +204,19 @@ fn go_on(disk: &dyn Disk, loaded: &Loaded, highest: u32) -> Result<NewSegment> {
     let bytes = reserved.clamp(NEW_BYTES_MIN, NEW_BYTES_MAX);
     let make = || {
         let spare = Spare::prepare(disk, log_id, number, bytes, Zero::Written)?;
-        let witness = Witness {
+        let tail_record = TailRecord {
             position: first,
-            durable: first - 1,
-            time_micros: spare.header.created_micros,
+            durable: first.saturating_sub(1),
+            vouched: loaded.vouched.unwrap_or_default(),
             ending: Ending::Settled,
         };
-        let bytes = witness.encode(spare.header.salt);
+        let bytes = tail_record.encode(spare.header.salt);
         write_all_at(&*spare.file, &mut [IoSlice::new(&bytes)], COMMITS_AT)?;
         spare.file.sync_data()?;
-        spare.publish(disk)
+        spare.publish(disk).inspect_err(|_| spare.remove(disk))
     };
     make().map_err(|error| Error::io("repair", place(number, 0), error))?;
     Ok(NewSegment { place: place(number, 0), first: Position(first) })
 }
 
-const _: () = assert!(witness::BYTES as u64 <= COMMIT_BYTES_MIN);
+const _: () = assert!(tail_record::BYTES as u64 <= COMMIT_BYTES_MIN);

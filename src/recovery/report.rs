@@ -1,37 +1,46 @@
-//! What a survey says: every file accounted for, every damage with its place and what it cost.
+//! Reports of verification and repair: the state of every file, and every damage with its place and
+//! its losses.
 
 use std::ops::Range;
 
 use crate::error::Place;
 use crate::types::{Position, Seq, StreamId};
 
-/// What a survey found. It is a report: nothing was changed.
+/// Findings of a verification or an opening, which changed nothing to obtain them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
-pub struct Survey {
-    /// The files in the segments' directory that are the log's, by number.
+pub struct RecoveryReport {
+    /// Files of the log in its segment directory, by number.
     pub segments: Vec<SegmentReport>,
-    /// Everything that is not as it was written, and was once acknowledged or may have been.
+    /// Damage to anything that was acknowledged or may have been.
     pub damages: Vec<Damage>,
-    /// What an interrupted writer left behind the last commit, if anything. It was never acknowledged
-    /// as durable, and the next opening for writing removes it.
+    /// Files with the name of an unfinished segment that belong to another log or cannot be read.
+    /// They are kept and do not stop an opening.
+    pub foreign: Vec<Place>,
+    /// Places that the disk failed to read, ordered by path. `damages` lists what is lost there:
+    /// nothing, if no commit was written in that place.
+    pub unreadable: Vec<Unreadable>,
+    /// Bytes that an interrupted writer left after the last commit, if any. They were never
+    /// acknowledged as durable, and the next opening for writing removes them.
     pub torn_tail: Option<TornTail>,
-    /// The last commit that can be read.
+    /// Position of the last commit that can be read.
     pub position: Position,
-    /// The last commit that is known to have been synced.
+    /// Position of the last commit that is known to have been synced.
     pub durable: Position,
-    /// The last commit that is known to have been acknowledged: what read-only openings show.
+    /// Position of the last commit that is known to have been acknowledged. Read-only openings show
+    /// the log up to here.
     pub acknowledged: Position,
-    /// The log was closed, or its torn tail cut off by an opening, and nothing was written since.
+    /// True if the log must be repaired before it can be opened for writing: the lost part may have
+    /// been acknowledged, and a repair continues the log after it.
+    pub needs_repair: bool,
+    /// True if nothing was written since the log was closed or an opening cut off its torn tail.
     pub closed_cleanly: bool,
-    /// Streams with at least one commit.
+    /// Number of streams with at least one commit.
     pub streams: u64,
-    /// Archive files that the log needs and that were looked at; only a full survey does.
-    pub archive_files: u64,
 }
 
-impl Survey {
-    /// Nothing is damaged. A torn tail is no damage.
+impl RecoveryReport {
+    /// Returns true if nothing is damaged. A torn tail is not damage.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.damages.is_empty()
@@ -42,75 +51,90 @@ impl Survey {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SegmentReport {
-    /// Its number, as in its name.
+    /// Segment number, as in the file's name.
     pub number: u32,
-    /// The file's length in bytes.
+    /// File length in bytes.
     pub bytes: u64,
-    /// The positions of its commits; empty for a spare.
+    /// Positions of its commits; empty for a spare.
     pub positions: Range<Position>,
-    /// What it is.
+    /// State of the file.
     pub state: SegmentState,
 }
 
-/// What a segment file is.
+/// State of a segment file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum SegmentState {
     /// Immutable, with an index footer.
     Sealed,
-    /// Full, but without its footer yet. It is replayed instead.
+    /// Full, but without its footer; opening replays its commits.
     Unsealed,
-    /// The one that commits go to.
+    /// Receives the next commits.
     Active,
-    /// All zeros: made ready for later.
+    /// Prepared for later; all zeros after the header.
     Spare,
-    /// Everything that was still wanted of it is in a later, sparse segment. The next opening for writing removes it.
+    /// Compacted: a later, sparse segment holds its live commits. The next opening for writing
+    /// removes the file.
     Superseded,
+    /// Compacted to nothing: the file is empty, and its name states the positions it stands for.
+    Dropped,
     /// Not readable as a segment of this log.
     Unusable,
 }
 
-/// Something that is not as it was written.
+/// Bytes that differ from what was written, or a file that is missing or misplaced.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Damage {
-    /// What sort.
+    /// Kind of damage.
     pub kind: DamageKind,
-    /// Where.
+    /// File and offset of the damage.
     pub place: Place,
-    /// The commits that are lost or hurt; behind a repair also the positions that it left out. Empty when none
-    /// is, as far as can be known.
+    /// Positions of the lost or damaged commits, including positions that an earlier repair
+    /// skipped. Empty if no commit is known to be affected.
     pub positions: Range<Position>,
-    /// The events that are lost, by stream, as far as they can be named.
+    /// Lost events by stream, as far as they are known.
     pub events: Vec<(StreamId, Range<Seq>)>,
 }
 
-/// The sorts of damage.
+/// Bytes that the disk cannot read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Unreadable {
+    /// File and offset of the first byte.
+    pub place: Place,
+    /// Number of bytes. The system reads whole pages, so they may exceed the bad sectors.
+    pub bytes: u64,
+}
+
+/// Kinds of damage.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum DamageKind {
-    /// One of the two copies of a segment's header, or the space around them. Nothing is lost.
+    /// One copy of a segment's header, or the space around the copies, is damaged. Nothing is lost.
     HeaderCopy,
-    /// Both copies of a segment's header: its commits cannot be verified.
+    /// Both copies of a segment's header are damaged; its commits cannot be verified.
     Header,
-    /// The bytes of a commit are not those that were written.
+    /// A commit's bytes differ from those that were written.
     Commit,
-    /// Where commits should be there is something else.
+    /// Commits are missing where they should stand in a segment.
     Hole,
-    /// The file is shorter than it was.
+    /// The file is shorter than when it was written.
     Cut,
-    /// The footer of a sealed segment does not list the batches that are there.
+    /// The disk cannot read the bytes after a segment's last commit: its index, or further commits.
+    Unreadable,
+    /// The footer of a sealed segment does not list the segment's batches.
     Footer,
     /// A segment is missing.
     Missing,
-    /// A segment of another log.
+    /// The file is not a segment of this log.
     Foreign,
-    /// A segment whose name and header disagree, or that repeats positions.
+    /// The segment's name and header disagree, or it repeats positions.
     Misplaced,
 }
 
 impl DamageKind {
-    /// In a word, for people and for JSON.
+    /// Returns the name used in messages and JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -119,6 +143,7 @@ impl DamageKind {
             Self::Commit => "commit",
             Self::Hole => "hole",
             Self::Cut => "cut",
+            Self::Unreadable => "unreadable",
             Self::Footer => "footer",
             Self::Missing => "missing",
             Self::Foreign => "foreign",
@@ -128,7 +153,7 @@ impl DamageKind {
 }
 
 impl SegmentState {
-    /// In a word, for people and for JSON.
+    /// Returns the name used in messages and JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -137,53 +162,54 @@ impl SegmentState {
             Self::Active => "active",
             Self::Spare => "spare",
             Self::Superseded => "superseded",
+            Self::Dropped => "collected",
             Self::Unusable => "unusable",
         }
     }
 }
 
-/// What stands behind the last commit that counts.
+/// Bytes after the last commit that counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TornTail {
-    /// Where it starts.
+    /// File and offset of its first byte.
     pub place: Place,
-    /// How many bytes of the file it spans.
+    /// Number of bytes it spans.
     pub bytes: u64,
-    /// Whole commits inside it, which stand behind a broken one.
+    /// Number of whole commits in it; they stand behind a damaged commit.
     pub commits: u64,
 }
 
-/// What a repair did. Whatever it took away can be put back: see `docs/format.md`.
+/// Actions of a repair. Everything it removed from the log can be put back: see `docs/format.md`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
-pub struct Repair {
-    /// What the survey before the repair found.
-    pub before: Survey,
-    /// What a survey finds now: the losses that stay are named here.
-    pub after: Survey,
-    /// Bytes of a torn tail that were cleared.
+pub struct RepairReport {
+    /// Report of the verification before the repair.
+    pub before: RecoveryReport,
+    /// Report of a verification after the repair; it names the losses that remain.
+    pub after: RecoveryReport,
+    /// Number of bytes of a torn tail that were cleared.
     pub cleared_bytes: u64,
-    /// Files beside the segments that keep what is no longer part of the log, byte for byte. With an offset: the
-    /// bytes that stood there. Without: a whole file, under another name.
+    /// Quarantined files, which keep byte for byte what the repair removed from the log. A place
+    /// with an offset names a copy of the bytes that stood there; one without names a renamed file.
     pub set_aside: Vec<Place>,
-    /// A new segment, begun behind one that was lost or cut.
+    /// New segment after a segment that was lost or cut, if the repair created one.
     pub went_on: Option<NewSegment>,
 }
 
-/// Where a repaired log goes on.
+/// Segment in which a repaired log continues.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct NewSegment {
-    /// The file.
+    /// File of the segment.
     pub place: Place,
-    /// The position that its first commit will get. Those before it may have been given; they are left out, and
-    /// missing in every later survey.
+    /// Position of its first commit. Earlier positions may have been assigned to lost commits; they
+    /// are skipped, and every later verification reports them as missing.
     pub first: Position,
 }
 
-impl Repair {
-    /// Nothing had to be done, and nothing on disk was changed.
+impl RepairReport {
+    /// Returns true if no repair was needed and nothing on disk was changed.
     #[must_use]
     pub fn changed_nothing(&self) -> bool {
         self.cleared_bytes == 0 && self.set_aside.is_empty() && self.went_on.is_none()

@@ -1,8 +1,9 @@
-//! Walking the records of one segment: what stands at an offset, and what stands after something bad.
+//! Scanner for the records of one segment: classifies the record at an offset, and searches for the
+//! next record after a bad one.
 //!
-//! It classifies and never judges: whether a bad record is a torn tail or damage is for the walk above.
-//! Every length is checked against the file before it is followed, and the search for a later record has
-//! a bound on its work, so that no bytes whatever make it panic, hang or allocate beyond the file.
+//! The replay decides if a bad record is a torn tail or damage. Every length is checked against the
+//! file before it is followed, and the search is bounded, so that arbitrary bytes cannot cause a
+//! panic, a hang, or an allocation larger than the file.
 
 use std::sync::Arc;
 
@@ -10,33 +11,35 @@ use crate::catalog::{Change, Fork, Rewind};
 use crate::disk::Pin;
 use crate::error::Result;
 use crate::format::{
-    AttributeError, Attributes, BatchHead, BatchKind, COMMIT_BYTES_MIN, Class, CommitHead, Witness,
-    batch_crc, classify, commit_header, decode_fork, decode_witness, is_zero, marker,
-    padding_is_zero, witness,
+    ALIGN, AttributeError, Attributes, BatchHead, BatchKind, COMMIT_BYTES_MIN, Class, CommitHead,
+    TailRecord, align_up, batch_crc, classify, commit_header, decode_fork, decode_tail_record,
+    is_zero, marker, padding_is_zero, tail_record,
 };
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{Segment, Window};
-use crate::types::{CommitId, StreamId};
+use crate::segment::{FilePool, Segment, Window};
+use crate::types::{CommitId, StreamId, range_len};
 
-/// How much is read at once: what stays in a core's own cache, so that it comes from memory once.
+/// Number of bytes per read; small enough for a core's own cache.
 const READ_AHEAD_BYTES: u64 = 512 << 10;
 
-/// A commit whose header is whole.
+/// Commit with a whole header.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) offset: u64,
     pub(crate) head: CommitHead,
     pub(crate) batches: Vec<BatchHead>,
-    /// The batches whose bytes are not what was written, by index.
+    /// Indexes of the damaged batches, ascending.
     pub(crate) bad: Vec<usize>,
-    /// Directory, marker and padding are whole.
+    /// True if directory, marker and padding are whole.
     pub(crate) closed: bool,
-    /// What it says of streams beside their events.
+    /// Changes to streams other than their events.
     pub(crate) changes: Vec<(StreamId, Change)>,
-    /// What its caller called it.
+    /// Commit id that the program gave it.
     pub(crate) id: Option<CommitId>,
-    /// It says something that this build does not understand.
+    /// True if it holds something that this build does not understand.
     pub(crate) unknown: bool,
+    /// True if it is known to have been acknowledged; every later opening shows it.
+    pub(crate) is_acknowledged: bool,
 }
 
 impl Found {
@@ -50,11 +53,12 @@ impl Found {
             changes: Vec::new(),
             id: None,
             unknown: !head.is_known,
+            is_acknowledged: false,
         }
     }
 
-    /// Checks everything behind the header; `bytes` are the whole commit's. If the marker does not prove
-    /// the directory, nothing of it is believed.
+    /// Checks everything after the header; `bytes` is the whole commit. Ignores a directory that
+    /// the marker does not prove.
     fn verify(&mut self, bytes: &[u8], salt: u32) {
         let Some(marker_at) = bytes.len().checked_sub(marker::BYTES) else { return };
         let Some(directory) = self.head.directory(bytes, &bytes[marker_at..], salt) else { return };
@@ -77,10 +81,22 @@ impl Found {
         self.closed = bytes.get(last..marker_at).is_some_and(padding_is_zero);
     }
 
-    /// What it says of one stream beside its events.
-    pub(crate) fn change(&self, stream: StreamId) -> Option<&Change> {
-        let mut changes = self.changes.iter();
-        changes.find(|(of, _)| *of == stream).map(|(_, change)| change)
+    /// Returns the batches grouped by stream, each with the stream's change.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = (&[BatchHead], Option<&Change>)> {
+        let mut changes = self.changes.iter().peekable();
+        let by_stream = self.batches.chunk_by(|batch, next| batch.stream == next.stream);
+        by_stream.map(move |batches| {
+            // Changes are in the order of their batches.
+            let is_own = |(of, _): &&(StreamId, Change)| {
+                batches.first().is_some_and(|first| *of.as_bytes() == first.stream)
+            };
+            (batches, changes.next_if(is_own).map(|(_, change)| change))
+        })
+    }
+
+    /// Returns true if the batch with this index is damaged.
+    pub(crate) fn is_bad(&self, index: usize) -> bool {
+        self.bad.binary_search(&index).is_ok()
     }
 
     pub(crate) fn is_sound(&self) -> bool {
@@ -88,11 +104,11 @@ impl Found {
     }
 
     pub(crate) fn end(&self) -> u64 {
-        self.offset + self.head.length
+        self.offset.saturating_add(self.head.length)
     }
 }
 
-/// Adds what a batch says beside events. Batches are in the order of their streams.
+/// Adds a batch's change to its stream. Batches are ordered by stream.
 fn read_change(
     batch: &BatchHead,
     body: &[u8],
@@ -100,7 +116,7 @@ fn read_change(
     id: &mut Option<CommitId>,
 ) -> Result<(), AttributeError> {
     let kind = match batch.kind.ok_or(AttributeError::Unknown)? {
-        BatchKind::Gap | BatchKind::Events => return Ok(()),
+        BatchKind::Gap | BatchKind::LongGap | BatchKind::Events => return Ok(()),
         BatchKind::CommitId => {
             let bytes = body.try_into().map_err(|_| AttributeError::Malformed)?;
             *id = Some(CommitId(bytes));
@@ -130,33 +146,33 @@ fn read_change(
     Ok(())
 }
 
-/// What stands at an offset.
+/// Record or gap at an offset.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Commit(Found),
-    Witness(Witness),
+    TailRecord(TailRecord),
     Footer,
-    /// Zeros, as wide as a record's head or up to the limit.
+    /// Zeros over the length of a record's head, or up to the limit.
     End,
     Invalid,
 }
 
-/// Which record is looked for behind something bad.
+/// Target of a search for the next record after a bad one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
-    /// Its position is this or a later one.
+pub(crate) struct SearchTarget {
+    /// Minimum position of the record.
     pub(crate) position: u64,
-    /// Where the commit of that position started, if that is known.
+    /// Offset at which the commit of that position started, if known.
     pub(crate) started: Option<u64>,
 }
 
-impl Wanted {
-    /// Any record at all.
+impl SearchTarget {
+    /// Matches any record.
     pub(crate) const ANY: Self = Self { position: 0, started: None };
 
-    /// Whether a record of `position` can stand at `offset`: those before it had room. What cannot is a piece of
-    /// another part of the file.
-    fn can_stand(self, position: u64, offset: u64) -> bool {
+    /// Returns true if a record of `position` can stand at `offset`: the commits before it had
+    /// room. A record that cannot stand there is a stray piece of another part of the file.
+    pub(crate) fn can_stand(self, position: u64, offset: u64) -> bool {
         let Some(between) = position.checked_sub(self.position) else { return false };
         let room = |started| offset.saturating_sub(started) / COMMIT_BYTES_MIN;
         self.started.is_none_or(|started| between <= room(started))
@@ -166,19 +182,20 @@ impl Wanted {
 /// Reads the records of a segment up to a limit.
 #[derive(Debug)]
 pub(crate) struct Scanner {
+    files: Arc<FilePool>,
     segment: Arc<Segment>,
     limit: u64,
     window: Option<Window>,
-    /// From here to the limit everything is zero, as a search that came to nothing has seen.
+    /// Start of the zeros up to the limit, as a search without a result has found.
     zero_from: u64,
 }
 
 impl Scanner {
-    pub(crate) fn new(segment: Arc<Segment>, limit: u64) -> Self {
-        Self { segment, limit, window: None, zero_from: u64::MAX }
+    pub(crate) fn new(segment: Arc<Segment>, limit: u64, files: Arc<FilePool>) -> Self {
+        Self { files, segment, limit, window: None, zero_from: u64::MAX }
     }
 
-    /// What stands at `offset`.
+    /// Returns the record at `offset`.
     ///
     /// # Errors
     ///
@@ -187,7 +204,7 @@ impl Scanner {
         self.step_until(offset, self.limit)
     }
 
-    /// What stands at `offset`; a commit that ends behind `end` is not verified.
+    /// Returns the record at `offset`; does not verify a commit that ends after `end`.
     ///
     /// # Errors
     ///
@@ -200,7 +217,9 @@ impl Scanner {
             Class::End => Step::End,
             Class::Invalid => Step::Invalid,
             Class::Footer => Step::Footer,
-            Class::Witness => decode_witness(head, salt).map_or(Step::Invalid, Step::Witness),
+            Class::TailRecord => {
+                decode_tail_record(head, salt).map_or(Step::Invalid, Step::TailRecord)
+            }
             Class::Commit { .. } => {
                 let Some(head) = CommitHead::decode(head, salt) else { return Ok(Step::Invalid) };
                 let mut found = Found::new(offset, head);
@@ -212,24 +231,24 @@ impl Scanner {
         })
     }
 
-    /// The first whole record at or after `from` that belongs where it stands, as far as `wanted` can tell: the
-    /// proof that what stands before it is not the end.
-    pub(crate) fn find(&mut self, from: u64, wanted: Wanted) -> Result<Option<(u64, Step)>> {
-        let mut at = from.next_multiple_of(crate::format::ALIGN);
+    /// Returns the first whole record at or after `from` that can stand where it does. Such a
+    /// record proves that the log does not end before it.
+    pub(crate) fn find(&mut self, from: u64, target: SearchTarget) -> Result<Option<(u64, Step)>> {
+        let mut at = align_up(from);
         let (mut used, mut zero_from) = (None, at);
         while at < self.limit {
-            let until = self.limit.min(at + READ_AHEAD_BYTES);
-            let window = self.segment.read_over(used.take(), at..until, 0, until)?;
+            let until = self.limit.min(at.saturating_add(READ_AHEAD_BYTES));
+            let window = self.segment.read_over(&self.files, used.take(), at..until, 0, until)?;
             let bytes = window.get(at..until).unwrap_or_default();
             let mut inside = bytes.len();
             if !is_zero(bytes) {
                 (inside, zero_from) = (0, until);
             }
             while let Some(hit) = next_magic(bytes, inside) {
-                let offset = at + hit as u64;
-                match self.candidate(offset, wanted)? {
+                let offset = at.saturating_add(hit as u64);
+                match self.candidate(offset, target)? {
                     Some(step) => return Ok(Some((offset, step))),
-                    None => inside = hit + crate::format::ALIGN as usize,
+                    None => inside = hit.saturating_add(ALIGN as usize),
                 }
             }
             at = until;
@@ -239,32 +258,40 @@ impl Scanner {
         Ok(None)
     }
 
-    fn candidate(&mut self, offset: u64, wanted: Wanted) -> Result<Option<Step>> {
+    fn candidate(&mut self, offset: u64, target: SearchTarget) -> Result<Option<Step>> {
         let salt = self.segment.header.salt;
-        let room = self.limit - offset;
+        let room = range_len(&(offset..self.limit));
         let head = self.bytes(offset, room.min(commit_header::BYTES as u64))?;
         let here = match classify(head) {
-            Class::Witness => decode_witness(head, salt).map(|witness| witness.position),
+            Class::TailRecord => {
+                decode_tail_record(head, salt).map(|tail_record| tail_record.position)
+            }
             Class::Commit { .. } => CommitHead::decode(head, salt).map(|head| head.position),
             _ => None,
         };
         match here {
-            Some(here) if wanted.can_stand(here, offset) => Ok(Some(self.step(offset)?)),
+            Some(here) if target.can_stand(here, offset) => Ok(Some(self.step(offset)?)),
             _ => Ok(None),
         }
     }
 
-    /// Whether anything but zeros stands in the file from `from` on, and where the last of it ends.
+    /// Returns true if any bytes after `offset` could not be read.
+    pub(crate) fn is_unread_behind(&self, offset: u64) -> bool {
+        self.files.unread_of(&self.segment.path()).iter().any(|lost| lost.end > offset)
+    }
+
+    /// Returns the end of the last byte at or after `from` that is not zero, or `None` if all are
+    /// zero.
     pub(crate) fn last_written(&self, from: u64) -> Result<Option<u64>> {
         let mut at = self.limit.min(self.zero_from);
         let mut used = None;
         while at > from {
             let start = at.saturating_sub(READ_AHEAD_BYTES).max(from);
-            let window = self.segment.read_over(used.take(), start..at, 0, at)?;
+            let window = self.segment.read_over(&self.files, used.take(), start..at, 0, at)?;
             let bytes = window.get(start..at).unwrap_or_default();
             if !is_zero(bytes) {
-                let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
-                return Ok(Some(start + last as u64 + 1));
+                let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64;
+                return Ok(Some(start.saturating_add(last).saturating_add(1)));
             }
             at = start;
             used = Some(window);
@@ -272,38 +299,41 @@ impl Scanner {
         Ok(None)
     }
 
-    /// The part of the file at `range`, pinned; it must have been looked at by the last step.
+    /// Returns the pinned bytes at `range`, which the last step must have read.
     pub(crate) fn pinned(
         &self,
         range: std::ops::Range<u64>,
     ) -> Option<(Pin, std::ops::Range<usize>)> {
-        self.window.as_ref()?.pinned(range)
+        self.window.as_ref()?.pinned(&range)
     }
 
-    /// The bytes at `offset`, as many of them as there are before the limit. A whole header may say that its
-    /// commit ends behind the limit, so an offset may lie behind it too.
+    /// Returns up to `bytes` bytes at `offset`, and none past the limit. The offset may exceed the
+    /// limit, since a whole header can state a commit length that does.
     fn bytes(&mut self, offset: u64, bytes: u64) -> Result<&[u8]> {
         if offset >= self.limit {
             return Ok(&[]);
         }
         let range = offset..offset.saturating_add(bytes).min(self.limit);
-        let held = self.window.as_ref().is_some_and(|window| window.get(range.clone()).is_some());
-        if !held {
+        let is_read = self.window.as_ref().is_some_and(|window| window.holds(&range));
+        if !is_read {
             let used = self.window.take();
-            let window =
-                self.segment.read_over(used, range.clone(), READ_AHEAD_BYTES, self.limit)?;
+            let (files, ahead) = (&self.files, READ_AHEAD_BYTES);
+            let window = self.segment.read_over(files, used, range.clone(), ahead, self.limit)?;
             self.window = Some(window);
         }
         Ok(self.window.as_ref().and_then(|window| window.get(range)).unwrap_or_default())
     }
 }
 
-/// The next multiple of eight in `bytes`, from `from` on, where a commit or a witness may start.
+/// Returns the next multiple of [`ALIGN`] in `bytes`, at or after `from`, where a commit or a tail
+/// record may start.
 fn next_magic(bytes: &[u8], from: usize) -> Option<usize> {
-    const STEP: usize = crate::format::ALIGN as usize;
+    const STEP: usize = ALIGN as usize;
     let words = bytes.get(from..)?.chunks(STEP);
     let starts = |word: &[u8]| {
-        word.get(..3).is_some_and(|magic| magic == commit_header::MAGIC || magic == witness::MAGIC)
+        word.get(..3)
+            .is_some_and(|magic| magic == commit_header::MAGIC || magic == tail_record::MAGIC)
     };
-    words.enumerate().find(|(_, word)| starts(word)).map(|(index, _)| from + index * STEP)
+    let index = words.enumerate().find(|(_, word)| starts(word))?.0;
+    from.checked_add(index.checked_mul(STEP)?)
 }

@@ -1,7 +1,7 @@
-//! Is a sealed segment what its footer says? Every commit that it lists is looked at where it should stand.
+//! Verification of sealed segments against their footers.
 //!
-//! The footer is a second account of the segment: it says where each commit starts and which events are in it. So
-//! nothing has to be searched for, and of a commit that is lost the events can be named.
+//! The footer records where each commit starts and which events it holds. Each commit is therefore
+//! checked at its known offset without a search, and the events of a lost commit can be named.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use super::report::DamageKind;
 use super::scan::{Found, Scanner, Step};
 use crate::error::Result;
 use crate::format::{BatchKind, COMMITS_AT, FooterEntry};
-use crate::segment::Segment;
-use crate::types::{Seq, StreamId};
+use crate::segment::{FilePool, Segment};
+use crate::types::{Seq, StreamId, through};
 
-/// Events of streams.
+/// Ranges of lost events, by stream.
 pub(super) type LostEvents = Vec<(StreamId, Range<Seq>)>;
 
-/// What became of a sealed segment.
+/// Result of checking a sealed segment.
 pub(super) enum Verdict {
-    /// Its commits are those of the footer, but for these.
+    /// Its commits are those of the footer, except for these losses.
     Listed(Vec<Loss>),
-    /// The footer lists other commits than the segment should have.
+    /// The footer does not list the commits that the segment should have.
     Unlisted,
-    /// A sound commit, starting here, that this build does not understand.
+    /// Offset of a sound commit that this build does not understand.
     Unknown(u64),
 }
 
-/// Commits that are lost or hurt.
+/// Lost or damaged commits in one place.
 pub(super) struct Loss {
     pub(super) kind: DamageKind,
     pub(super) offset: u64,
@@ -34,22 +34,22 @@ pub(super) struct Loss {
     pub(super) events: LostEvents,
 }
 
-/// Looks at every commit of a sealed segment.
-pub(super) fn check(segment: &Arc<Segment>) -> Result<Verdict> {
+/// Checks every commit of a sealed segment.
+pub(super) fn check(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<Verdict> {
     let Some(sealed) = segment.seal_state() else { return Ok(Verdict::Unlisted) };
-    let footer = &sealed.footer;
+    let footer = segment.footer(files)?;
     let mut entries: Vec<FooterEntry> =
         (0..footer.len()).filter_map(|at| footer.entry(at)).collect();
     entries.sort_by_key(|entry| entry.offset);
-    let starts = || entries.chunk_by(|one, next| one.offset == next.offset);
-    let dense = (sealed.last_position + 1).checked_sub(sealed.first_position);
+    let starts = || entries.chunk_by(|entry, next| entry.offset == next.offset);
+    let dense = sealed.last_position.saturating_add(1).checked_sub(sealed.first_position);
     let commits = (!segment.is_sparse()).then_some(dense);
     let counted = commits.is_none_or(|commits| commits == Some(starts().count() as u64));
     let at_start = entries.first().is_none_or(|entry| entry.offset == COMMITS_AT);
     if !counted || !at_start {
         return Ok(Verdict::Unlisted);
     }
-    let mut scanner = Scanner::new(Arc::clone(segment), sealed.footer_at);
+    let mut scanner = Scanner::new(Arc::clone(segment), sealed.footer_at, Arc::clone(files));
     let mut losses = Losses { list: Vec::new(), next: sealed.first_position };
     let mut ends = starts().skip(1).map(|listed| listed[0].offset).chain([sealed.footer_at]);
     for listed in starts() {
@@ -74,11 +74,11 @@ pub(super) fn check(segment: &Arc<Segment>) -> Result<Verdict> {
         }
         losses.found(segment, &found, listed);
     }
-    losses.end(segment, sealed.last_position);
+    losses.extend_hole(segment, sealed.last_position);
     Ok(Verdict::Listed(losses.list))
 }
 
-/// What was lost so far, and the position that comes next.
+/// Losses found so far, and the position of the next commit.
 struct Losses {
     list: Vec<Loss>,
     next: u64,
@@ -87,23 +87,23 @@ struct Losses {
 impl Losses {
     fn found(&mut self, segment: &Segment, found: &Found, listed: &[FooterEntry]) {
         let position = found.head.position;
-        self.end(segment, position - 1);
+        self.extend_hole(segment, position.saturating_sub(1));
         if !found.is_sound() {
             self.list.push(Loss {
                 kind: DamageKind::Commit,
                 offset: found.offset,
-                positions: position..position + 1,
+                positions: through(position, position),
                 events: if found.batches.is_empty() { events(listed) } else { lost_events(found) },
             });
         }
-        self.next = position + 1;
+        self.next = position.saturating_add(1);
     }
 
-    /// Commits that are lost one after the other are one hole.
+    /// Records a lost commit. Adjacent lost commits form one hole.
     fn lose(&mut self, segment: &Segment, offset: u64, listed: &[FooterEntry]) {
-        // In a sparse segment nothing tells which position it had: that of the hole ends with the next commit.
+        // A lost commit of a sparse segment has an unknown position; the next commit ends the hole.
         let step = u64::from(!segment.is_sparse());
-        let lost = self.next..self.next + step;
+        let lost = self.next..self.next.saturating_add(step);
         self.next = lost.end;
         match self.list.last_mut() {
             Some(hole) if hole.kind == DamageKind::Hole && hole.positions.end == lost.start => {
@@ -119,14 +119,14 @@ impl Losses {
         }
     }
 
-    /// In a sparse segment, a hole right before reaches up to this position.
-    fn end(&mut self, segment: &Segment, last: u64) {
+    /// Extends an open hole of a sparse segment up to the position `last`.
+    fn extend_hole(&mut self, segment: &Segment, last: u64) {
         if let Some(hole) = self.list.last_mut()
             && segment.is_sparse()
             && hole.kind == DamageKind::Hole
             && hole.positions.end == self.next
         {
-            hole.positions.end = last + 1;
+            hole.positions.end = last.saturating_add(1);
         }
     }
 }
@@ -136,14 +136,14 @@ fn events(listed: &[FooterEntry]) -> LostEvents {
     events.map(|entry| span(entry.stream, entry.first_seq, entry.count)).collect()
 }
 
-/// The events of the batches of a commit that are not what was written.
+/// Returns the events of a commit's damaged batches.
 pub(super) fn lost_events(found: &Found) -> LostEvents {
     let bad = found.bad.iter().filter_map(|index| found.batches.get(*index));
     bad.filter_map(|batch| match batch.kind? {
         BatchKind::Events => Some(span(batch.stream, batch.first_seq, batch.count)),
-        // What it shared cannot be found without.
+        // Without the fork batch, the events shared with the base stream cannot be found.
         BatchKind::Fork => Some((StreamId::from_bytes(batch.stream), Seq(0)..Seq(batch.first_seq))),
-        // No event is lost, but what was said of the stream.
+        // Attributes of the stream are lost, but no event.
         BatchKind::Catalog => Some(span(batch.stream, batch.first_seq, 0)),
         _ => None,
     })

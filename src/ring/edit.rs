@@ -1,5 +1,5 @@
-//! What is done to a ring beside appending and committing: forgetting its newest events, leaving some out, and
-//! refusing all.
+//! Operations on a ring besides append and commit: cut its newest events, add a gap, refuse all
+//! events.
 
 use std::sync::Arc;
 
@@ -7,24 +7,30 @@ use super::{Budget, Buffer, Filled, Ring};
 use crate::format::Frames;
 use crate::sync::RwLock;
 
-/// Whether a ring takes events at all.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shut {
-    Yes,
-    No,
+pub(crate) enum Admission {
+    Open,
+    Closed,
 }
 
 impl Ring {
-    /// Refuses every event from now on, or no longer.
-    pub(crate) fn shut(&mut self, is_shut: Shut) {
+    /// Returns the size of the buffer in bytes.
+    #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.buffer.bytes.len()
+    }
+
+    /// Opens the ring to events or closes it.
+    pub(crate) fn set_admission(&mut self, admission: Admission) {
         let bound = &mut self.limits.event_bytes_max;
-        // Below zero, and so below every event, without forgetting what it was.
-        if (bound.cast_signed() < 0) != (is_shut == Shut::Yes) {
+        // A closed ring stores the complement of its bound: negative, hence below every event size,
+        // and reversible.
+        if (bound.cast_signed() < 0) != (admission == Admission::Closed) {
             *bound = !*bound;
         }
     }
 
-    /// Forgets the newest events, so that `keep` of them are left, those that were dropped counted as well.
+    /// Removes the newest events and keeps the first `keep`, dropped ones included.
     pub(crate) fn cut(&mut self, keep: u64) {
         let Some(frames) = keep.checked_sub(self.dropped) else {
             self.discard();
@@ -32,6 +38,10 @@ impl Ring {
             return;
         };
         let mut left = frames.min(u64::from(self.count)) as u32;
+        if left == 0 {
+            self.reset();
+            return;
+        }
         self.count = left;
         for (nth, range) in self.ranges().into_iter().enumerate() {
             let bytes = &self.buffer.bytes[range.clone()];
@@ -52,8 +62,8 @@ impl Ring {
         }
     }
 
-    /// Counts events as dropped that were never here. What is buffered before them goes with them: there is
-    /// one gap, in front.
+    /// Adds `dropped` events to the gap. Events buffered before them are dropped as well, because a
+    /// batch has a single gap, before its first event.
     pub(crate) fn skip(&mut self, dropped: u64) {
         if dropped > 0 {
             self.dropped += u64::from(self.count) + dropped;
@@ -61,14 +71,27 @@ impl Ring {
         }
     }
 
-    /// What a commit takes that holds no events.
+    /// Takes the gap of a ring that holds no events; `None` if there is no gap.
+    #[cfg(feature = "json")]
+    pub(crate) fn take_gap(&mut self) -> Option<Filled> {
+        let dropped = if self.count == 0 { std::mem::take(&mut self.dropped) } else { 0 };
+        (dropped > 0).then(|| Filled { dropped, ..self.nothing() })
+    }
+
+    /// Returns the frames of a commit without events.
     pub(crate) fn nothing(&self) -> Filled {
         Filled::nothing(&self.buffer.budget)
     }
 }
 
 impl Filled {
-    /// No events, of a ring with this budget.
+    /// Returns the size of the buffer in bytes; zero once it was released.
+    #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.hold().buffer.bytes.len()
+    }
+
+    /// Returns an empty set of frames for this budget.
     pub(crate) fn nothing(budget: &Arc<Budget>) -> Self {
         Self {
             buffer_bytes: 0,

@@ -1,7 +1,9 @@
-//! How a group lies on disk: which bytes are made here, which are lent by the rings, and in which order.
+//! Layout of a group on disk: the bytes made here, those lent by the rings, and their order.
 //!
-//! Small batches are copied next to their headers, large ones are written from where they are: below a
-//! few KiB the copy costs less than one more slice in the gathered write.
+//! Small batches are copied next to their headers, large ones are written in place: below a few KiB
+//! a copy costs less than another slice in the gathered write. The copies of a group are bounded,
+//! and memory beyond the bound is released after the group
+//! (`p10_a_layout_copies_and_keeps_a_bounded_number_of_bytes`).
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -10,17 +12,25 @@ use std::sync::Arc;
 use crate::catalog::Watermark;
 use crate::commit::{Part, Pending};
 use crate::format::{
-    BatchKind, CommitPlan, PlannedBatch, RECORD_SHIFT_MAX, batch_crc, encode_commit, encode_fork,
-    encode_gap, record_at,
+    BatchKind, CommitDate, CommitPlan, PlannedBatch, RECORD_SHIFT_MAX, SEQ_MAX, batch_crc,
+    encode_commit, encode_fork, gap_batches, record_at,
 };
-use crate::types::Timestamp;
+use crate::sabotage::{Sabotage, broken};
 
-/// A batch of at most so many bytes is copied.
+/// Maximum size of a batch that is copied.
 const COPY_BYTES_MAX: usize = 16 << 10;
-/// Headers, a gap, a fork and an id add less than this to the events of one stream in a commit.
+/// Maximum size of a batch that is copied in any group: lending it would take as much memory.
+const COPY_BYTES_ALWAYS: usize = 256;
+/// Size of a group's copies and headers from which all larger batches are lent.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+/// Maximum allocation of each kind that is kept between groups. Twice the bound above, because
+/// vectors double when they grow.
+const KEPT_BYTES_MAX: usize = 2 * SCRATCH_BYTES_MAX;
+/// Upper bound on the bytes that headers, a gap, a fork and an id add to one stream's events in a
+/// commit.
 const OVERHEAD_BYTES_MAX: u64 = 512;
 
-/// The layout of one group. Keeps its memory from group to group.
+/// Layout of one group. Its memory is reused from group to group, up to a bound.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     scratch: Vec<u8>,
@@ -28,23 +38,31 @@ pub(super) struct Layout {
     batches: Vec<PlannedBatch>,
     /// Parts of the commit being laid out, in the order of their streams.
     order: Vec<usize>,
-    /// Where each commit of the group starts in its segment; `None` for one that is not written.
+    /// Offset of each commit in its segment; `None` for a commit that is not written.
     offsets: Vec<Option<u64>>,
 }
 
 #[derive(Clone, Debug)]
 enum Piece {
     Made(Range<usize>),
-    Lent { pending: usize, part: usize },
+    Lent {
+        pending: usize,
+        part: usize,
+    },
+    /// Change of a part's stream.
+    LentChange {
+        pending: usize,
+        part: usize,
+    },
 }
 
 impl Layout {
-    /// How many commits were laid out.
+    /// Returns the number of commits laid out.
     pub(super) fn commits(&self) -> u64 {
         self.offsets.iter().flatten().count() as u64
     }
 
-    /// The commits that were laid out, each with where it starts.
+    /// Returns the commits laid out, each with its offset.
     pub(super) fn placed<'a>(
         &'a self,
         group: &'a [Arc<Pending>],
@@ -52,7 +70,7 @@ impl Layout {
         group.iter().zip(&self.offsets).filter_map(|(pending, at)| Some((&**pending, (*at)?)))
     }
 
-    /// What a commit of these parts takes, if that is more than `bytes_max`.
+    /// Returns the size of the commit if it exceeds `bytes_max`.
     pub(super) fn excess(&mut self, pending: &Pending, bytes_max: u64) -> Option<u64> {
         let parts = pending.parts();
         let bytes: u64 = parts.iter().map(Part::bytes).sum();
@@ -63,24 +81,29 @@ impl Layout {
         Some(CommitPlan::length(&self.batches)).filter(|bytes| *bytes > bytes_max)
     }
 
-    /// The bytes that the group will take.
-    pub(super) fn measure(&mut self, group: &[Arc<Pending>]) -> u64 {
+    /// Returns the size of the group in bytes; `None` if an event would get a seq beyond the last
+    /// one.
+    pub(super) fn measure(&mut self, group: &[Arc<Pending>]) -> Option<u64> {
         let mut total = 0;
         for pending in group.iter().filter(|pending| is_written(pending)) {
             self.plan(pending);
+            let mut events = self.batches.iter().filter(|batch| batch.kind == BatchKind::Events);
+            if events.any(|batch| batch.first_seq > SEQ_MAX - u64::from(batch.count)) {
+                return None;
+            }
             total += CommitPlan::length(&self.batches) + RECORD_SHIFT_MAX;
         }
-        total
+        Some(total)
     }
 
-    /// Lays the group out at `offset` of the segment with this salt. Returns where the group ends.
+    /// Lays the group out at `offset` of the segment with this salt. Returns the end of the group.
     pub(super) fn encode(
         &mut self,
         group: &[Arc<Pending>],
         salt: u32,
         offset: u64,
         mark: Watermark,
-        time: Timestamp,
+        date: CommitDate,
     ) -> u64 {
         self.scratch.clear();
         self.pieces.clear();
@@ -96,7 +119,7 @@ impl Layout {
             self.plan(pending);
             let plan = CommitPlan {
                 position,
-                time_micros: time.as_micros(),
+                date,
                 acked: mark.visible,
                 durable: mark.durable,
                 salt,
@@ -108,7 +131,7 @@ impl Layout {
             at = record_at(end);
             self.lay_parts(index, pending);
             self.scratch.extend_from_slice(&tail[tail.len() - used..]);
-            // Zeros up to where the next record may start.
+            // Zeros up to the next valid start of a record.
             let shift = [0; RECORD_SHIFT_MAX as usize];
             self.scratch.extend_from_slice(&shift[..(at - end) as usize]);
         }
@@ -126,21 +149,37 @@ impl Layout {
             return with(&mut [IoSlice::new(&self.scratch[all.clone()])]);
         }
         let hold = |piece: &Piece| match piece {
-            Piece::Made(_) => None,
+            Piece::Made(_) | Piece::LentChange { .. } => None,
             Piece::Lent { pending, part } => Some(group[*pending].parts()[*part].filled.hold()),
         };
         let held: Vec<_> = self.pieces.iter().map(hold).collect();
         let mut slices = Vec::with_capacity(self.pieces.len() * 2);
         for (piece, held) in self.pieces.iter().zip(&held) {
-            if let Piece::Made(range) = piece {
-                slices.push(IoSlice::new(&self.scratch[range.clone()]));
-            }
-            slices.extend(held.iter().flat_map(|held| held.slices()).map(IoSlice::new));
+            let made: &[u8] = match piece {
+                Piece::Made(range) => &self.scratch[range.clone()],
+                Piece::LentChange { pending, part } => encoded(&group[*pending].parts()[*part]),
+                Piece::Lent { .. } => &[],
+            };
+            let lent = held.iter().flat_map(|held| held.slices());
+            let some = lent.chain([made]).filter(|slice| !slice.is_empty());
+            slices.extend(some.map(IoSlice::new));
         }
         with(&mut slices)
     }
 
-    /// The batches of one commit, sorted as they will stand.
+    /// Clears the layout and releases memory beyond the bound.
+    pub(super) fn release_memory(&mut self) {
+        if broken(Sabotage::KeepScratch) {
+            return;
+        }
+        keep(&mut self.scratch);
+        keep(&mut self.pieces);
+        keep(&mut self.batches);
+        keep(&mut self.order);
+        keep(&mut self.offsets);
+    }
+
+    /// Plans the batches of one commit, in their order on disk.
     fn plan(&mut self, pending: &Pending) {
         let parts = pending.parts();
         self.order.clear();
@@ -166,10 +205,11 @@ impl Layout {
                 self.batches.push(made(BatchKind::Catalog, head, encoded.count, &encoded.bytes));
             }
             let events = part.filled.count;
-            if dropped > 0 && events > 0 {
-                let count = u32::try_from(dropped).unwrap_or(u32::MAX);
-                self.batches.push(made(BatchKind::Gap, head, count, &encode_gap(dropped)));
-            }
+            let gap = gap_batches(head, dropped).map(|(kind, first_seq, count)| {
+                (count > 0).then(|| made(kind, first_seq, count, &[]))
+            });
+            let [long_gap, gap] = gap;
+            self.batches.extend(gap);
             if events > 0 {
                 let bytes = part.filled.frame_bytes();
                 let first_seq = part.first_seq();
@@ -186,22 +226,24 @@ impl Layout {
             if let Some(id) = pending.id.filter(|_| nth == 0) {
                 self.batches.push(made(BatchKind::CommitId, head, 1, &id.0));
             }
+            self.batches.extend(long_gap);
         }
     }
 
-    /// The bytes of a commit's batches, in the order of `plan`.
+    /// Adds the bytes of a commit's batches, in the order of `plan`.
     fn lay_parts(&mut self, number: usize, pending: &Pending) {
         let parts = pending.parts();
         for at in 0..self.order.len() {
             let index = self.order[at];
             let part = &parts[index];
-            if let Some(encoded) = &part.change {
-                self.scratch.extend_from_slice(&encoded.bytes);
+            let change = encoded(part);
+            if self.is_copied(change.len()) {
+                self.scratch.extend_from_slice(change);
+            } else {
+                self.end_made_piece();
+                self.pieces.push(Piece::LentChange { pending: number, part: index });
             }
-            if part.filled.dropped > 0 && part.filled.count > 0 {
-                self.scratch.extend_from_slice(&encode_gap(part.filled.dropped));
-            }
-            if part.filled.frame_bytes() <= COPY_BYTES_MAX {
+            if self.is_copied(part.filled.frame_bytes()) {
                 for slice in part.filled.hold().slices() {
                     self.scratch.extend_from_slice(slice);
                 }
@@ -219,10 +261,16 @@ impl Layout {
         }
     }
 
+    /// Returns true if a batch of this size is copied, not lent.
+    fn is_copied(&self, bytes: usize) -> bool {
+        let is_bounded = self.scratch.len() < SCRATCH_BYTES_MAX || bytes <= COPY_BYTES_ALWAYS;
+        bytes <= COPY_BYTES_MAX && (is_bounded || broken(Sabotage::KeepScratch))
+    }
+
     fn end_made_piece(&mut self) {
         let made = |piece: &Piece| match piece {
             Piece::Made(range) => Some(range.end),
-            Piece::Lent { .. } => None,
+            Piece::Lent { .. } | Piece::LentChange { .. } => None,
         };
         let start = self.pieces.iter().rev().find_map(made).unwrap_or(0);
         if start < self.scratch.len() {
@@ -231,7 +279,20 @@ impl Layout {
     }
 }
 
-/// Whether a commit of the group has something to write and was not refused.
+/// Returns the catalog batch of a part; empty if it has none.
+fn encoded(part: &Part) -> &[u8] {
+    part.change.as_deref().map_or(&[], |encoded| &encoded.bytes)
+}
+
+/// Clears a list and keeps its memory up to the bound.
+fn keep<T>(list: &mut Vec<T>) {
+    list.clear();
+    if list.capacity() > KEPT_BYTES_MAX / size_of::<T>() {
+        list.shrink_to(KEPT_BYTES_MAX / size_of::<T>());
+    }
+}
+
+/// Returns true if a commit of the group has parts and was not refused.
 fn is_written(pending: &Pending) -> bool {
     !pending.parts().is_empty() && pending.failed().is_none()
 }
@@ -239,29 +300,32 @@ fn is_written(pending: &Pending) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::Seat;
+    use crate::commit::Placement;
     use crate::format::FrameHead;
     use crate::options::{CommitOptions, Overflow};
     use crate::ring::{Budget, Limits, Ring};
-    use crate::types::{CodecId, EventKind, StreamId};
+    use crate::types::{CodecId, EventKind, StreamId, Timestamp};
 
     fn part(events: usize, bytes: usize) -> Part {
         let overflow = Overflow::Reject;
         let limits = Limits { ring_bytes_max: 1 << 20, event_bytes_max: 1 << 20, overflow };
         let mut ring = Ring::new(limits, Arc::new(Budget::new(1 << 30)));
         for _ in 0..events {
-            let (kind, codec, time) = (EventKind(0), CodecId::RAW, Timestamp::now());
+            let kind = EventKind(0);
+            let codec = CodecId::RAW;
+            let time = Timestamp::now();
             let head = FrameHead { payload_bytes: bytes as u32, kind, codec, time };
             ring.push_over(&head, &vec![1; bytes]).expect("room");
         }
         let filled = ring.take().expect("some");
         let crc = filled.crc();
-        let (stream, seat) = (StreamId::new(), Seat::new(0, 0));
-        Part { stream, root: None, filled, crc, seat, change: None }
+        let stream = StreamId::new();
+        let placement = Placement::new(0, 0);
+        Part { stream, root: None, filled, crc, placement, change: None }
     }
 
-    /// The quick look may only let pass what the exact one does: it is what keeps one commit that is too large
-    /// from failing with others of its group (P5).
+    /// The quick bound may only accept commits that the exact one accepts: otherwise one commit
+    /// that is too large would fail with the others of its group (P5).
     #[test]
     fn p5_a_commit_is_too_large_exactly_when_its_layout_is() {
         let mut layout = Layout::default();
@@ -276,5 +340,40 @@ mod tests {
                 assert_eq!(layout.excess(&pending, bytes_max), Some(length), "{bytes_max}");
             }
         }
+    }
+
+    fn a_layout_copies_and_keeps_a_bounded_number_of_bytes() {
+        const PARTS: usize = 1_000;
+        let parts: Vec<Part> = (0..PARTS).map(|_| part(1, COPY_BYTES_MAX - 100)).collect();
+        let group = [Pending::new(parts, CommitOptions::new(), Vec::new())];
+        let mut layout = Layout::default();
+        let mark = Watermark::default();
+        let date = CommitDate::default();
+        let end = layout.encode(&group, 1, 0, mark, date);
+        let headers = PARTS * 64;
+        assert!(layout.scratch.len() <= SCRATCH_BYTES_MAX + COPY_BYTES_MAX + headers);
+        let bytes = layout.with_slices(&group, |slices| {
+            slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>()
+        });
+        assert_eq!(bytes.len() as u64, end);
+        let frames = bytes.windows(4).filter(|bytes| *bytes == [1; 4]).count();
+        assert!(frames >= PARTS * (COPY_BYTES_MAX - 103), "all payloads are there: {frames}");
+        layout.release_memory();
+        let kept = [layout.scratch.capacity(), layout.pieces.capacity() * size_of::<Piece>()];
+        assert!(kept.iter().all(|bytes| *bytes <= KEPT_BYTES_MAX), "{kept:?}");
+    }
+
+    #[test]
+    fn p10_a_layout_copies_and_keeps_a_bounded_number_of_bytes() {
+        a_layout_copies_and_keeps_a_bounded_number_of_bytes();
+    }
+
+    /// F40: a layout that keeps all its memory is noticed.
+    #[cfg(amberlog_sabotage)]
+    #[test]
+    fn control_a_layout_that_keeps_everything_is_noticed() {
+        let _broken = crate::sabotage::sabotage(Sabotage::KeepScratch);
+        std::panic::catch_unwind(a_layout_copies_and_keeps_a_bounded_number_of_bytes)
+            .expect_err("nobody noticed");
     }
 }

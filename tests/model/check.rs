@@ -2,7 +2,9 @@
 
 use std::io::Cursor;
 
-use amberlog::{Order, Page, Query, StreamInfo, backup_on, survey_on};
+use crate::support::verified::checked_on;
+use amberlog::sim::backup_on;
+use amberlog::{Order, Page, Query, StreamInfo};
 
 use super::*;
 
@@ -149,7 +151,7 @@ impl World {
             || self.hands.iter().any(wanted);
         let hand = &mut self.hands[at];
         if self.rng.one_in(4) {
-            if hand.stream.unname().is_ok() {
+            if hand.stream.clear_name().is_ok() {
                 hand.said.name = own.map(|_| None);
             }
             return "unname";
@@ -225,7 +227,7 @@ impl World {
         };
         let (id, model) = self.now.iter().nth(nth as usize).expect("there");
         let (id, model) = (*id, model.clone());
-        match self.log.resume(id) {
+        match self.log.open_stream(id) {
             Ok(stream) if self.hands.len() < HANDLES_MAX => {
                 assert_ne!(model.state, StreamState::Deleted);
                 let seen = Some((model.slots.len(), model.generation));
@@ -244,20 +246,20 @@ impl World {
         if self.pinned.len() == 3 {
             self.pinned.remove(0);
         }
-        self.pinned.push((self.log.snapshot(), self.now.clone()));
+        self.pinned.push((self.log.read_view(), self.now.clone()));
         "pin"
     }
 
     pub(super) fn collect(&mut self) -> &'static str {
-        let options = CollectOptions::new().dead_percent_min(0);
+        let options = CompactOptions::new().dead_percent_min(0);
         // Forks that are gone count once more.
-        self.log.collect(options.dry_run()).expect("planned");
-        let plan = self.log.collect(options.dry_run()).expect("planned");
-        let report = self.log.collect(options).expect("open");
+        self.log.compact(options.dry_run()).expect("planned");
+        let plan = self.log.compact(options.dry_run()).expect("planned");
+        let report = self.log.compact(options).expect("open");
         assert!(report.refused.is_empty(), "{:?}", report.refused);
         assert_eq!(plan.runs, report.runs);
         let gone: u64 = report.runs.iter().map(|run| run.events_dropped).sum();
-        *self.tally.entry("dropped by collecting").or_default() += gone;
+        *self.tally.entry("dropped by compacting").or_default() += gone;
         "collect"
     }
 
@@ -275,7 +277,7 @@ impl World {
 
     fn open(&mut self, what: &'static str) -> &'static str {
         self.log = options().open_on(&self.disk).expect("opens");
-        assert!(self.log.survey().is_sound(), "{:?}", self.log.survey().damages);
+        assert!(self.log.recovery_report().is_sound(), "{:?}", self.log.recovery_report().damages);
         what
     }
 
@@ -287,14 +289,14 @@ impl World {
         self.open("power cut")
     }
 
-    /// The machine stops in the middle of collecting, or of a backup.
+    /// The machine stops in the middle of compacting, or of a backup.
     pub(super) fn stopped(&mut self) -> &'static str {
         let calls = self.rng.below(60);
         self.disk.fail_at(self.disk.calls() + calls, Fault::Crash);
         if self.rng.one_in(3) {
             let _ = self.log.backup(format!("stopped{}", self.number));
         } else {
-            let _ = self.log.collect(CollectOptions::new().dead_percent_min(0));
+            let _ = self.log.compact(CompactOptions::new().dead_percent_min(0));
         }
         self.forget();
         self.disk = match self.rng.one_in(2) {
@@ -302,21 +304,21 @@ impl World {
             false => self.disk.after_power_cut(self.rng.next()),
         };
         *self.tally.entry("power cuts").or_default() += 1;
-        let survey = survey_on(&self.disk);
-        assert!(self.now.is_empty() || survey.expect("a log").is_sound());
+        let recovery = checked_on(&self.disk);
+        assert!(self.now.is_empty() || recovery.expect("a log").is_sound());
         self.open("stopped")
     }
 
     /// Exported, imported elsewhere, and exported again.
     pub(super) fn around(&mut self) -> &'static str {
         let mut lines = Vec::new();
-        self.log.snapshot().export_jsonl(&mut lines).expect("exported");
+        self.log.read_view().export_jsonl(&mut lines).expect("exported");
         let disk = SimDisk::new(1);
         let log = options().open_on(&disk).expect("opens");
         log.import_jsonl(Cursor::new(&lines)).expect("imported");
-        same(&log.snapshot(), &self.now, Positions::Others, &mut self.rng);
+        same(&log.read_view(), &self.now, Positions::Others, &mut self.rng);
         let mut again = Vec::new();
-        log.snapshot().export_jsonl(&mut again).expect("exported");
+        log.read_view().export_jsonl(&mut again).expect("exported");
         let text = |lines| String::from_utf8(lines).expect("text");
         let (lines, again) = (text(lines), text(again));
         let mut pairs = lines.lines().zip(again.lines());
@@ -337,24 +339,24 @@ impl World {
             false => drop(backup_on(&self.disk, &target).expect("backed up")),
         }
         let disk = self.disk.dir(&target);
-        let (snapshot, survey) = Snapshot::open_on(&disk).expect("opens");
-        assert!(survey.is_sound());
-        same(&snapshot, &self.now, Positions::Same, &mut self.rng);
+        let (read_view, recovery) = ReadView::open_on(&disk).expect("opens");
+        assert!(recovery.is_sound());
+        same(&read_view, &self.now, Positions::Same, &mut self.rng);
         "backup"
     }
 
     pub(super) fn compare(&mut self) {
-        same(&self.log.snapshot(), &self.now, Positions::Same, &mut self.rng);
-        for (snapshot, state) in &self.pinned {
-            same(snapshot, state, Positions::Same, &mut self.rng);
+        same(&self.log.read_view(), &self.now, Positions::Same, &mut self.rng);
+        for (read_view, state) in &self.pinned {
+            same(read_view, state, Positions::Same, &mut self.rng);
         }
         for at in 0..self.hands.len() {
             self.compare_handle(at);
         }
         if self.rng.one_in(8) && !self.now.is_empty() {
-            let (snapshot, survey) = Snapshot::open_on(&self.disk).expect("opens");
-            assert!(survey.is_sound(), "{:?}", survey.damages);
-            same(&snapshot, &self.now, Positions::Same, &mut self.rng);
+            let (read_view, recovery) = ReadView::open_on(&self.disk).expect("opens");
+            assert!(recovery.is_sound(), "{:?}", recovery.damages);
+            same(&read_view, &self.now, Positions::Same, &mut self.rng);
         }
     }
 
@@ -396,12 +398,12 @@ pub(super) enum Positions {
     Others,
 }
 
-fn same(snapshot: &Snapshot, state: &State, positions: Positions, rng: &mut Rng) {
+fn same(read_view: &ReadView, state: &State, positions: Positions, rng: &mut Rng) {
     for (id, model) in state {
-        let info = snapshot.stream(*id).expect("known");
+        let info = read_view.info(*id).expect("known");
         assert_eq!(info.state, model.state);
         if model.state == StreamState::Deleted {
-            let error = snapshot.events(*id).expect_err("deleted");
+            let error = read_view.events(*id).expect_err("deleted");
             assert_eq!(*error.kind(), ErrorKind::Deleted(*id));
             continue;
         }
@@ -409,7 +411,7 @@ fn same(snapshot: &Snapshot, state: &State, positions: Positions, rng: &mut Rng)
         let all = model.slots.iter().zip(0..).skip(model.start);
         let mut expected: Vec<_> = all.collect();
         let backwards = rng.one_in(2);
-        let events = snapshot.events(*id).expect("known");
+        let events = read_view.events(*id).expect("known");
         let events: Vec<_> = match backwards {
             true => events.rev().collect(),
             false => events.collect(),
@@ -427,12 +429,12 @@ fn same(snapshot: &Snapshot, state: &State, positions: Positions, rng: &mut Rng)
         }
     }
     let living = state.values().filter(|model| model.state != StreamState::Deleted).count();
-    assert_eq!(snapshot.streams().len(), living);
+    assert_eq!(read_view.streams().len(), living);
     for name in NAMES {
         let holder = state.iter().find(|(_, model)| model.name.as_deref() == Some(name));
-        assert_eq!(snapshot.find(name), holder.map(|(id, _)| *id), "who is named {name}");
+        assert_eq!(read_view.find(name), holder.map(|(id, _)| *id), "who is named {name}");
     }
-    lists(snapshot, state, positions, rng);
+    lists(read_view, state, positions, rng);
 }
 
 fn describes(info: &StreamInfo, model: &Model) {
@@ -446,8 +448,8 @@ fn describes(info: &StreamInfo, model: &Model) {
 }
 
 /// A query of chance, page by page.
-fn lists(snapshot: &Snapshot, state: &State, positions: Positions, rng: &mut Rng) {
-    let mut query = Query::new().streams_max(1 + rng.below(5) as usize);
+fn lists(read_view: &ReadView, state: &State, positions: Positions, rng: &mut Rng) {
+    let mut query = Query::new().limit(1 + rng.below(5) as usize);
     let mut all: Vec<(&StreamId, &Model)> = state.iter().collect();
     match rng.below(4) {
         0 => all.retain(|(_, model)| model.state == StreamState::Active),
@@ -467,11 +469,11 @@ fn lists(snapshot: &Snapshot, state: &State, positions: Positions, rng: &mut Rng
     let deleted = all.iter().any(|(_, model)| model.state == StreamState::Deleted);
     match rng.below(6) {
         0 if !deleted => {
-            query = query.label("k");
+            query = query.has_label("k");
             all.retain(|(_, model)| model.labels.contains_key("k"));
         }
         1 if !deleted => {
-            query = query.label_is("k", "1").label("l");
+            query = query.label("k", "1").has_label("l");
             let is = |model: &Model| model.labels.get("k").is_some_and(|value| value == "1");
             all.retain(|(_, model)| is(model) && model.labels.contains_key("l"));
         }
@@ -492,13 +494,13 @@ fn lists(snapshot: &Snapshot, state: &State, positions: Positions, rng: &mut Rng
         all.sort_by_key(|(id, model)| (model.last, **id));
     }
     if rng.one_in(2) {
-        query = query.backwards();
+        query = query.descending();
         all.reverse();
     }
     let mut listed = Vec::new();
     let mut asked = query.clone();
     loop {
-        let Page { streams, next, .. } = snapshot.list(&asked);
+        let Page { streams, next, .. } = read_view.list(&asked);
         listed.extend(streams.iter().map(|info| info.id));
         let Some(next) = next else { break };
         let next = next.to_string().parse().expect("its own text");

@@ -1,8 +1,7 @@
 //! Bugs that scripts of chance found on the simulated disk (tests/crashes.rs).
 
-use amberlog::{
-    Durability, ErrorKind, Fault, Log, Overflow, RefusedReason, SimDisk, Stream, StreamOptions,
-};
+use amberlog::sim::{Fault, SimDisk};
+use amberlog::{AppendError, Durability, ErrorKind, Log, Overflow, Stream, StreamOptions};
 
 use super::{os, small};
 
@@ -15,7 +14,11 @@ fn all_open(disk: &SimDisk, most: u128, what: &str) {
     for way in 0..disk.power_cuts().min(most) {
         let log = small().open_on(&disk.power_cut(way));
         let log = log.unwrap_or_else(|error| panic!("{what}, way {way}: {error}"));
-        assert!(log.survey().is_sound(), "{what}, way {way}: {:?}", log.survey().damages);
+        assert!(
+            log.recovery_report().is_sound(),
+            "{what}, way {way}: {:?}",
+            log.recovery_report().damages
+        );
     }
 }
 
@@ -27,19 +30,19 @@ fn f22_a_read_that_fails_is_no_damage() {
     let disk = SimDisk::new(1);
     let log = small().open_on(&disk).expect("opens");
     let how = StreamOptions::new().ring_bytes_max(2_000).overflow(Overflow::OverwriteOldest);
-    let mut stream = log.stream_with(&how).expect("a stream");
+    let mut stream = log.create_stream_with(&how).expect("a stream");
     for _ in 0..3 {
         for _ in 0..6 {
             stream.append([7; 600]).expect("drops the oldest");
         }
         stream.commit().wait().expect("committed");
     }
-    let snapshot = log.snapshot();
+    let view = log.read_view();
     let (mut away, mut failed) = (0, 0);
     loop {
         let before = disk.faults_fired();
         disk.fail_at(disk.calls() + away, Fault::Io);
-        let events = || snapshot.events(stream.id()).expect("known");
+        let events = || view.events(stream.id()).expect("known");
         let forwards: Vec<_> = events().collect();
         let backwards: Vec<_> = events().rev().collect();
         disk.forget_faults();
@@ -69,19 +72,19 @@ fn f22_a_read_that_fails_is_no_damage() {
 fn p10_a_full_ring_is_no_full_memory() {
     let log = small().open_on(&SimDisk::new(1)).expect("opens");
     let mut stream =
-        log.stream_with(&StreamOptions::new().ring_bytes_max(2_000)).expect("a stream");
+        log.create_stream_with(&StreamOptions::new().ring_bytes_max(2_000)).expect("a stream");
     stream.append([1; 900]).expect("room");
     let refused = stream.append([2; 1_200]).expect_err("no room");
-    assert_eq!(refused.reason, RefusedReason::RingFull { ring_bytes_max: 2_000 });
+    assert_eq!(refused, AppendError::RingFull { ring_bytes_max: 2_000 });
 }
 
 /// Two commits of a flight recorder were in flight, so its ring was small. When they had succeeded their memory
-/// was free again, but nobody had looked: the next event overwrote one that there was room for. P10.
+/// was free again, but the ring had not checked: the next event overwrote one that there was room for. P10.
 #[test]
 fn p10_what_commits_have_finished_with_is_room_before_anything_is_dropped() {
     let log = small().open_on(&SimDisk::new(1)).expect("opens");
     let how = StreamOptions::new().ring_bytes_max(2_000).overflow(Overflow::OverwriteOldest);
-    let mut stream = log.stream_with(&how).expect("a stream");
+    let mut stream = log.create_stream_with(&how).expect("a stream");
     for _ in 0..3 {
         stream.append([1; 600]).expect("room");
     }
@@ -96,27 +99,30 @@ fn p10_what_commits_have_finished_with_is_room_before_anything_is_dropped() {
 }
 
 /// A clean close cuts the active file; the first commit afterwards makes it long again, and syncs that before it
-/// writes over the clean witness. A process that was killed in between left a long file whose length was in
-/// memory only; the next one took it for durable. A power cut then left a short file without its clean witness:
+/// writes over the clean tail record. A process that was killed in between left a long file whose length was in
+/// memory only; the next one took it for durable. A power cut then left a short file without its clean tail record:
 /// it seemed to have lost its end, and the log refused to be written. F9, F16.
 #[test]
 fn f9_f16_a_length_that_a_killed_process_left_is_synced_before_it_counts() {
     let closed = SimDisk::new(1);
     let log = small().open_on(&closed).expect("opens");
-    assert!(commit(&mut log.stream().expect("a stream"), 600));
+    assert!(commit(&mut log.create_stream().expect("a stream"), 600));
     log.close().expect("closes");
     closed.write_back();
     let whole = closed.copy();
-    assert!(commit(&mut small().open_on(&whole).expect("opens").stream().expect("one"), 600));
+    assert!(commit(
+        &mut small().open_on(&whole).expect("opens").create_stream().expect("one"),
+        600
+    ));
     for stop in closed.calls()..whole.calls() {
         let disk = closed.copy();
         disk.fail_at(stop, Fault::Crash);
         if let Ok(log) = small().open_on(&disk) {
-            commit(&mut log.stream().expect("a stream"), 600);
+            commit(&mut log.create_stream().expect("a stream"), 600);
         }
         let disk = disk.after_kill();
         let log = small().open_on(&disk).expect("opens after a kill");
-        let mut stream = log.stream().expect("a stream");
+        let mut stream = log.create_stream().expect("a stream");
         stream.append("not synced").expect("room");
         let told = stream.commit_with(os()).wait().expect("committed");
         assert_eq!(told.durability, Durability::Os);
@@ -124,14 +130,14 @@ fn f9_f16_a_length_that_a_killed_process_left_is_synced_before_it_counts() {
     }
 }
 
-/// The first group of a segment was torn. Recovery cleared it and wrote a witness, and was killed before that was
-/// synced. The next recovery found the witness in the cache, held it for proof that the segment was begun, and
-/// sealed the one before. A power cut took the witness: behind a sealed segment nothing but zeros, as if its
+/// The first group of a segment was torn. Recovery cleared it and wrote a tail record, and was killed before that was
+/// synced. The next recovery found the tail record in the cache, held it for proof that the segment was begun, and
+/// sealed the one before. A power cut took the tail record: behind a sealed segment nothing but zeros, as if its
 /// commits had been lost, and the log refused to be written. F9, F25.
 #[test]
-fn f9_f25_no_segment_is_sealed_on_the_word_of_a_witness_in_memory() {
+fn f9_f25_no_segment_is_sealed_on_the_word_of_a_tail_record_in_memory() {
     let script = |log: &Log| {
-        let Ok(mut stream) = log.stream() else { return };
+        let Ok(mut stream) = log.create_stream() else { return };
         // The second one does not fit behind the first.
         let _ = commit(&mut stream, 9_000) && commit(&mut stream, 9_000);
     };
@@ -157,24 +163,25 @@ fn f9_f25_no_segment_is_sealed_on_the_word_of_a_witness_in_memory() {
     }
 }
 
-/// A repair had begun a new segment, and the first commit in it was torn. Opening made zeros of that and wrote a
-/// witness; when it was cut in between, nothing said any more at which position the segment starts. It was taken for
-/// a spare behind the damaged file, and the log, repaired as it was, refused to be written again. The same when a
-/// first commit failed and was made harmless. F25.
+/// A repair had begun a new segment, and the first commit in it was torn. Opening overwrote it with
+/// zeros and wrote a tail record; when it was cut in between, no record named the position at which
+/// the segment starts. The segment was taken for a spare behind the damaged file, and the log,
+/// repaired as it was, refused to be written again. The same happened when a first commit failed
+/// and was made harmless. F25.
 #[test]
 fn f25_the_segment_of_a_repair_is_never_without_a_first_record() {
     let closed = SimDisk::new(1);
     let log = small().open_on(&closed).expect("opens");
-    assert!(commit(&mut log.stream().expect("a stream"), 600));
+    assert!(commit(&mut log.create_stream().expect("a stream"), 600));
     log.close().expect("closes");
     let repaired = SimDisk::new(1);
     for (name, mut bytes) in closed.files() {
-        // Its end is lost, with the clean witness.
+        // Its end is lost, with the clean tail record.
         bytes.truncate(bytes.len().saturating_sub(48));
         repaired.write_file(&name, &bytes);
     }
     assert!(small().open_on(&repaired).is_err());
-    assert!(amberlog::repair_on(&repaired).expect("repaired").went_on.is_some());
+    assert!(amberlog::sim::repair_on(&repaired).expect("repaired").went_on.is_some());
     repaired.write_back();
     let opens = |disk: &SimDisk, what: String| {
         if let Err(error) = small().open_on(disk) {
@@ -183,7 +190,7 @@ fn f25_the_segment_of_a_repair_is_never_without_a_first_record() {
     };
     let go_on = |disk: &SimDisk| {
         let Ok(log) = small().open_on(disk) else { return };
-        commit(&mut log.stream().expect("a stream"), 3_000);
+        commit(&mut log.create_stream().expect("a stream"), 3_000);
     };
     let whole = repaired.copy();
     go_on(&whole);
@@ -219,7 +226,7 @@ fn f25_the_segment_of_a_repair_is_never_without_a_first_record() {
 fn f9_f20_what_a_recovery_forgot_to_clear_never_comes_back() {
     // With header, directory and marker each of these takes exactly a sector.
     let commit = |log: &Log, how| {
-        let mut stream = log.stream().expect("a stream");
+        let mut stream = log.create_stream().expect("a stream");
         stream.append([7; 410]).expect("room");
         stream.commit_with(how).wait().expect("committed");
     };
@@ -238,11 +245,11 @@ fn f9_f20_what_a_recovery_forgot_to_clear_never_comes_back() {
             drop(small().open_on(&failed));
             let next = failed.after_kill();
             let log = small().open_on(&next).expect("opens the second time");
-            let before = log.snapshot().streams().len();
+            let before = log.read_view().streams().len();
             commit(&log, amberlog::CommitOptions::new());
             for cut in 0..next.power_cuts().min(16) {
                 let log = small().open_on(&next.power_cut(cut)).expect("opens the third time");
-                let found = log.snapshot().streams().len();
+                let found = log.read_view().streams().len();
                 assert_eq!(found, before + 1, "way {way}, call {call}, cut {cut}");
             }
         }

@@ -1,24 +1,25 @@
-//! Bugs in what a whole stream goes through: states, ids, forks, lists, collecting.
+//! Bugs in what a whole stream goes through: states, ids, forks, lists, compacting.
 
+use amberlog::maintenance::CompactOptions;
+use amberlog::sim::{Fault, SimDisk};
 use amberlog::{
-    CollectOptions, CommitId, CommitOptions, ErrorKind, Expect, Fault, Log, Order, Query, SimDisk,
-    Snapshot, Status, Stream,
+    CommitId, CommitOptions, ErrorKind, Expect, Log, Order, Query, ReadView, Seq, Status, Stream,
 };
 
 use super::small;
 
-/// Fills segments with streams that are deleted at once, so that there is something to collect.
+/// Fills segments with streams that are deleted at once, so that there is something to compact.
 fn churn(log: &Log, streams: usize) {
     for _ in 0..streams {
-        let mut stream = log.stream().expect("a stream");
+        let mut stream = log.create_stream().expect("a stream");
         stream.append([1; 2_000]).expect("room");
         stream.commit().wait().expect("committed");
         stream.delete().wait().expect("deleted");
     }
 }
 
-fn collect(log: &Log) {
-    let report = log.collect(CollectOptions::new().dead_percent_min(0)).expect("open");
+fn compact(log: &Log) {
+    let report = log.compact(CompactOptions::new().dead_percent_min(0)).expect("open");
     assert!(!report.runs.is_empty() && report.refused.is_empty(), "{report:?}");
 }
 
@@ -37,7 +38,7 @@ fn p5_a_deletion_that_failed_behind_the_first_commit_is_forgotten() {
         let disk = SimDisk::new(1);
         let log = small().open_on(&disk).expect("opens");
         churn(&log, 1);
-        let mut stream = log.stream().expect("a stream");
+        let mut stream = log.create_stream().expect("a stream");
         stream.append("precious").expect("room");
         disk.fail_at(disk.calls(), Fault::Io);
         let first = stream.commit();
@@ -51,7 +52,7 @@ fn p5_a_deletion_that_failed_behind_the_first_commit_is_forgotten() {
     }
 }
 
-/// The id of a commit stood with the first of its streams. When that one was deleted and collected, the id went with
+/// The id of a commit stood with the first of its streams. When that one was deleted and compacted, the id went with
 /// it; after a restart a retry of the commit was made a second time, in the streams that were left. Now the ids that
 /// are remembered outlive their streams. P6.
 #[test]
@@ -59,7 +60,8 @@ fn p6_the_id_of_a_commit_outlives_its_streams() {
     let disk = SimDisk::new(1);
     let log = small().open_on(&disk).expect("opens");
     let id = |n: u128| CommitOptions::new().id(CommitId::from(n));
-    let (mut gone, mut kept) = (log.stream().expect("a stream"), log.stream().expect("a stream"));
+    let (mut gone, mut kept) =
+        (log.create_stream().expect("a stream"), log.create_stream().expect("a stream"));
     for (n, stream) in [&mut gone, &mut kept].into_iter().enumerate() {
         stream.append("first").expect("room");
         stream.commit_with(id(n as u128)).wait().expect("committed");
@@ -71,14 +73,14 @@ fn p6_the_id_of_a_commit_outlives_its_streams() {
     log.commit_all_with([&mut gone, &mut kept], id(2)).wait().expect("committed");
     gone.delete().wait().expect("deleted");
     churn(&log, 30);
-    collect(&log);
+    compact(&log);
     let (deleted, kept_id) = (gone.id(), kept.id());
     drop((gone, kept));
     log.close().expect("closes");
     let log = small().open_on(&disk).expect("opens");
-    assert!(log.survey().is_sound());
+    assert!(log.recovery_report().is_sound());
     assert_eq!(log.status(deleted), Status::Deleted);
-    let mut kept = log.resume(kept_id).expect("there");
+    let mut kept = log.open_stream(kept_id).expect("there");
     kept.append("both").expect("room");
     for n in 0..3 {
         let error = kept.commit_with(id(n)).wait().expect_err("made before");
@@ -86,23 +88,23 @@ fn p6_the_id_of_a_commit_outlives_its_streams() {
         assert_eq!(*error.kind(), ErrorKind::AlreadyCommitted { position });
     }
     churn(&log, 30);
-    collect(&log);
+    compact(&log);
     assert_eq!(read(&kept), [Ok(0), Ok(1), Ok(2)]);
 }
 
-/// A handle of a stream that another handle had deleted, or rewound, was told of damaged bytes once the rest had been
-/// collected: on a log in which nothing is damaged. Now it is told what happened. P6.
+/// A handle of a stream that another handle had deleted or rewound reported damage once the rest
+/// had been compacted, on a log without damage. Now it reports the delete or the rewind. P6.
 #[test]
-fn p6_what_was_collected_under_an_old_handle_is_not_called_damaged() {
+fn p6_what_was_compacted_under_an_old_handle_is_not_called_damaged() {
     let disk = SimDisk::new(1);
     let log = small().open_on(&disk).expect("opens");
     for rewound in [false, true] {
-        let mut stream = log.stream().expect("a stream");
+        let mut stream = log.create_stream().expect("a stream");
         for n in 0..10 {
             stream.append([n; 1_000]).expect("room");
             stream.commit().wait().expect("committed");
         }
-        let mut old = log.resume(stream.id()).expect("there");
+        let mut old = log.open_stream(stream.id()).expect("there");
         old.append("buffered").expect("room");
         match rewound {
             true => stream.rewind(2).expect("in range"),
@@ -110,7 +112,7 @@ fn p6_what_was_collected_under_an_old_handle_is_not_called_damaged() {
         }
         stream.commit().wait().map(drop).unwrap_or_default();
         churn(&log, 30);
-        collect(&log);
+        compact(&log);
         let (expected, actual) = (11.into(), 2.into());
         let gone = match rewound {
             true => ErrorKind::Conflict { expected, actual },
@@ -123,7 +125,7 @@ fn p6_what_was_collected_under_an_old_handle_is_not_called_damaged() {
         let backwards = old.events().expect("readable").rev().nth(1).expect("there");
         assert_eq!(*backwards.expect_err("gone").kind(), gone);
     }
-    assert!(log.survey().is_sound());
+    assert!(log.recovery_report().is_sound());
 }
 
 /// A handle whose commit was put behind a rewind that it had not seen, because it asked for that by name, was told of a
@@ -132,12 +134,12 @@ fn p6_what_was_collected_under_an_old_handle_is_not_called_damaged() {
 fn p8_a_fork_right_behind_a_commit_that_was_put_elsewhere() {
     let disk = SimDisk::new(1);
     let log = small().open_on(&disk).expect("opens");
-    let mut stream = log.stream().expect("a stream");
+    let mut stream = log.create_stream().expect("a stream");
     for n in 0..5 {
         stream.append([n]).expect("room");
     }
     stream.commit().wait().expect("committed");
-    let mut other = log.resume(stream.id()).expect("there");
+    let mut other = log.open_stream(stream.id()).expect("there");
     other.rewind(2).expect("in range");
     other.commit().wait().expect("committed");
     stream.append("behind").expect("room");
@@ -153,23 +155,25 @@ fn a_page_may_be_as_large_as_one_likes() {
     let disk = SimDisk::new(1);
     let log = small().open_on(&disk).expect("opens");
     churn(&log, 3);
-    let mut stream = log.stream().expect("a stream");
+    let mut stream = log.create_stream().expect("a stream");
     stream.append("one").expect("room");
     stream.commit().wait().expect("committed");
     for max in [usize::MAX, usize::MAX - 1, 1, 0] {
-        let page = log.list(&Query::new().streams_max(max));
+        let page = log.list(&Query::new().limit(max));
         assert_eq!((page.streams.len(), page.next), (1, None), "{max}");
     }
 }
 
-/// A stream was trimmed to its end before it was ever committed. The commit that said so held its events, too, and
-/// these were collected. What was left told the length before that commit: after a restart the stream had none, and
-/// gave seqs again, in front of where it starts, so that nobody saw what was appended. P6, P7.
+/// A stream was trimmed to its end before it was ever committed. The commit that recorded the trim
+/// held its events, too, and a compaction removed both. The rest recorded the length before that
+/// commit: after a restart the stream was empty, and gave seqs again, in front of its start, so
+/// that no reader saw what was appended. P6, P7.
 #[test]
 fn p6_p7_a_stream_that_was_trimmed_before_its_first_commit_keeps_its_length() {
     let disk = SimDisk::new(1);
     let log = small().open_on(&disk).expect("opens");
-    let mut streams = [log.stream().expect("a stream"), log.stream().expect("a stream")];
+    let mut streams =
+        [log.create_stream().expect("a stream"), log.create_stream().expect("a stream")];
     for (n, stream) in (0_u64..).zip(&mut streams) {
         (0..6).for_each(|_| assert!(stream.append([9; 100]).is_ok()));
         stream.trim(6).wait().expect("in memory");
@@ -181,7 +185,7 @@ fn p6_p7_a_stream_that_was_trimmed_before_its_first_commit_keeps_its_length() {
     let ids = streams.each_ref().map(Stream::id);
     churn(&log, 30);
     for _ in 0..2 {
-        collect(&log);
+        compact(&log);
         churn(&log, 30);
     }
     drop(streams);
@@ -194,7 +198,7 @@ fn p6_p7_a_stream_that_was_trimmed_before_its_first_commit_keeps_its_length() {
     );
     let log = small().open_on(&disk).expect("opens");
     for id in ids {
-        let mut stream = log.resume(id).expect("there");
+        let mut stream = log.open_stream(id).expect("there");
         assert_eq!(stream.append("seen").expect("room").get(), 6);
         stream.commit().wait().expect("committed");
         assert_eq!(read(&stream), [Ok(6)]);
@@ -212,7 +216,7 @@ fn p6_p9_a_stream_does_not_start_behind_its_end() {
     for (way, fails) in ways.into_iter().flat_map(|way| [(way, false), (way, true)]) {
         let disk = SimDisk::new(1);
         let log = small().open_on(&disk).expect("opens");
-        let mut stream = log.stream().expect("a stream");
+        let mut stream = log.create_stream().expect("a stream");
         stream.append("a").expect("room");
         let savepoint = stream.savepoint();
         (0..3).for_each(|_| assert!(stream.append("gone").is_ok()));
@@ -230,7 +234,7 @@ fn p6_p9_a_stream_does_not_start_behind_its_end() {
         assert_eq!(read(&stream), [Ok(head)]);
         stream.commit().wait().expect("committed");
         assert_eq!(read(&stream), [Ok(head)]);
-        assert_eq!(log.snapshot().events(stream.id()).expect("known").count(), 1);
+        assert_eq!(log.read_view().events(stream.id()).expect("known").count(), 1);
     }
 }
 
@@ -241,20 +245,20 @@ fn p6_p9_a_stream_does_not_start_behind_its_end() {
 fn p8_a_name_that_another_handle_has_reserved_stays_reserved() {
     let disk = SimDisk::new(1);
     let log = small().open_on(&disk).expect("opens");
-    let mut first = log.stream().expect("a stream");
+    let mut first = log.create_stream().expect("a stream");
     first.rename("b").expect("free");
     first.commit().wait().expect("committed");
-    let mut second = log.resume(first.id()).expect("there");
+    let mut second = log.open_stream(first.id()).expect("there");
     second.rename("c").expect("free");
     second.commit().wait().expect("committed");
     second.rename("b").expect("free again");
     first.commit().wait().expect("of nothing");
-    let mut other = log.stream().expect("a stream");
+    let mut other = log.create_stream().expect("a stream");
     let error = other.rename("b").expect_err("reserved");
     assert!(matches!(error.kind(), ErrorKind::NameTaken { holder, .. } if *holder == first.id()));
     second.commit().wait().expect("committed");
-    assert_eq!(log.snapshot().find("b"), Some(first.id()));
-    second.unname().expect("it has one");
+    assert_eq!(log.read_view().find("b"), Some(first.id()));
+    second.clear_name().expect("it has one");
     second.commit().wait().expect("committed");
     other.rename("b").expect("free");
 }
@@ -265,35 +269,35 @@ fn p8_a_name_that_another_handle_has_reserved_stays_reserved() {
 fn a_handle_notices_that_another_one_took_the_archive_back() {
     let disk = SimDisk::new(1);
     let log = small().open_on(&disk).expect("opens");
-    let mut first = log.stream().expect("a stream");
+    let mut first = log.create_stream().expect("a stream");
     first.append("a").expect("room");
     first.commit().wait().expect("committed");
     first.archive().wait().expect("archived");
-    let mut second = log.resume(first.id()).expect("there");
+    let mut second = log.open_stream(first.id()).expect("there");
     second.unarchive().wait().expect("active");
     first.rewind(0).expect("it is active");
     first.commit().wait().expect("committed");
-    assert_eq!(log.snapshot().stream(first.id()).expect("there").generation, 1);
+    assert_eq!(log.read_view().info(first.id()).expect("there").generation, 1);
 }
 
-/// In the list of a snapshot that was taken after collecting, by commits, a stream that had moved on since stood in a
+/// In the list of a read view that was taken after compacting, by commits, a stream that had moved on since stood in a
 /// wrong place: where its last visible commit stands now, among places where those of others had stood before.
 #[test]
-fn an_old_snapshot_lists_by_commits_in_the_order_of_commits() {
+fn an_old_view_lists_by_commits_in_the_order_of_commits() {
     let disk = SimDisk::new(1);
     let log = small().open_on(&disk).expect("opens");
     let mut streams = Vec::new();
     for _ in 0..5 {
         churn(&log, 1);
-        let mut stream = log.stream().expect("a stream");
+        let mut stream = log.create_stream().expect("a stream");
         stream.append([1; 50]).expect("room");
         stream.commit().wait().expect("committed");
         streams.push(stream);
     }
     churn(&log, 20);
     let query = Query::new().order(Order::Committed);
-    collect(&log);
-    let old = log.snapshot();
+    compact(&log);
+    let old = log.read_view();
     let before: Vec<_> = streams.iter().map(Stream::id).collect();
     streams[1].append("moves on").expect("room");
     streams[1].commit().wait().expect("committed");
@@ -301,14 +305,14 @@ fn an_old_snapshot_lists_by_commits_in_the_order_of_commits() {
     assert_eq!(listed, before);
 }
 
-/// Everything in front of a rewind had been trimmed and collected. After a restart the stream's first branch was
+/// Everything in front of a rewind had been trimmed and compacted. After a restart the stream's first branch was
 /// taken for one of the generation that the rewind began, and two branches had the same generation. P7.
 #[test]
 #[cfg(feature = "json")]
-fn p7_a_stream_whose_beginning_was_collected_has_the_generations_that_it_had() {
+fn p7_a_stream_whose_beginning_was_compacted_has_the_generations_that_it_had() {
     let disk = SimDisk::new(1);
     let log = small().open_on(&disk).expect("opens");
-    let mut stream = log.stream().expect("a stream");
+    let mut stream = log.create_stream().expect("a stream");
     stream.append([1; 50]).expect("room");
     stream.append([1; 50]).expect("room");
     stream.commit().wait().expect("committed");
@@ -317,14 +321,57 @@ fn p7_a_stream_whose_beginning_was_collected_has_the_generations_that_it_had() {
     stream.commit().wait().expect("committed");
     stream.trim(3).wait().expect("trimmed");
     churn(&log, 30);
-    collect(&log);
-    let export = |snapshot: Snapshot| {
+    compact(&log);
+    let export = |view: ReadView| {
         let mut lines = Vec::new();
-        snapshot.export_jsonl(&mut lines).expect("exported");
+        view.export_jsonl(&mut lines).expect("exported");
         String::from_utf8(lines).expect("text").lines().take(6).collect::<Vec<_>>().join("\n")
     };
-    let before = export(log.snapshot());
+    let before = export(log.read_view());
     drop(stream);
     log.close().expect("closes");
-    assert_eq!(export(Snapshot::open_on(&disk).expect("opens").0), before);
+    assert_eq!(export(ReadView::open_on(&disk).expect("opens").0), before);
+}
+
+/// A commit landed in a generation that its handle had not seen, while a later one of the handle was under way or had just
+/// failed: until the handle was used again it went on in the old generation, and read events that were rewound, or a
+/// conflict. P9.
+#[test]
+fn p9_a_handle_reads_the_generation_that_its_commit_went_to() {
+    let disk = SimDisk::new(1);
+    let log = small().open_on(&disk).expect("opens");
+    let append = |stream: &mut Stream, payloads: &[u8]| {
+        payloads.iter().for_each(|payload| assert!(stream.append([*payload]).is_ok()));
+    };
+    let mut first = log.create_stream().expect("a stream");
+    append(&mut first, &[0, 1, 2]);
+    first.commit().wait().expect("committed");
+    let mut second = log.open_stream(first.id()).expect("there");
+    first.rewind(1).expect("rewound");
+    append(&mut first, &[3, 4]);
+    first.commit().wait().expect("committed");
+    append(&mut second, &[5]);
+    let moved = second.commit_with(CommitOptions::new().expect(Expect::Any));
+    append(&mut second, &[6]);
+    let refused = second.commit();
+    append(&mut second, &[7]);
+    assert_eq!(moved.wait().expect("anything goes").seqs, Seq::from(3)..Seq::from(4));
+    refused.wait().expect_err("it saw the old generation");
+    for round in 0..2 {
+        let events = second.events().expect("readable");
+        let events: Vec<_> = events.map(|event| event.expect("readable")).collect();
+        let payloads: Vec<u8> = events.iter().map(|event| event.payload()[0]).collect();
+        assert_eq!(payloads, [0, 3, 4, 5, 6, 7], "round {round}");
+        assert_eq!((second.info().generation, second.head()), (1, Seq::from(6)));
+        // The second time the events of the commit that failed have come back.
+        assert_eq!(second.discard_to(second.savepoint()).expect("buffered"), 0);
+    }
+}
+
+#[cfg(amberlog_sabotage)]
+#[test]
+#[should_panic(expected = "readable")]
+fn control_a_handle_that_stays_in_its_old_generation_is_noticed() {
+    let _broken = amberlog::sabotage(amberlog::Sabotage::KeepGeneration);
+    p9_a_handle_reads_the_generation_that_its_commit_went_to();
 }

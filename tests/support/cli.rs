@@ -1,20 +1,28 @@
 //! The command line, run as a program, with a folder of its own.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// What a run came to.
-#[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) out: Vec<u8>,
     pub(crate) err: String,
+}
+
+impl fmt::Debug for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code {:?}\nout: {}\nerr: {}", self.code, self.text(), self.err)
+    }
 }
 
 impl Ran {
@@ -89,6 +97,30 @@ impl Bench {
             out: output.stdout,
             err: String::from_utf8(output.stderr).expect("UTF-8"),
         }
+    }
+
+    /// Runs the program on a pseudo-terminal that types `keys`; `out` is all that it shows.
+    pub(crate) fn run_on_terminal(&self, args: &[&str], keys: &str) -> Ran {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("ours");
+        let name = ptsname(&terminal, Vec::new()).expect("named");
+        let name = std::ffi::OsStr::from_bytes(name.as_bytes());
+        let side = || File::options().read(true).write(true).open(name).expect("opens");
+        let mut child = self
+            .command(args)
+            .env("TERM", "xterm")
+            .stdin(side())
+            .stdout(side())
+            .stderr(side())
+            .spawn()
+            .expect("the program starts");
+        let mut terminal = File::from(terminal);
+        terminal.write_all(keys.as_bytes()).expect("typed");
+        let mut out = Vec::new();
+        // Once the last process has closed the terminal, reading it fails.
+        let _ = terminal.read_to_end(&mut out);
+        let code = child.wait().expect("the program ends").code();
+        Ran { code, out, err: String::new() }
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {

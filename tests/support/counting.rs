@@ -1,4 +1,4 @@
-//! An allocator that counts. Whoever includes this file measures with it.
+//! An allocator that counts, for the tests that include this file.
 
 #![allow(dead_code, reason = "everyone who includes it uses their own part of it")]
 

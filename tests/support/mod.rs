@@ -6,6 +6,9 @@
 pub(crate) mod cli;
 #[cfg(feature = "sim")]
 pub(crate) mod oracle;
+pub(crate) mod script;
+pub(crate) mod verified;
+pub(crate) mod waiting;
 pub(crate) mod writers;
 
 use std::collections::BTreeMap;
@@ -46,6 +49,12 @@ pub(crate) fn env_or(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// Step over many like cases: a plain run takes every fourth of them, and one with an effort of 4 or more, as the
+/// gate makes, takes all.
+pub(crate) fn sparsely() -> u64 {
+    if env_or("AMBERLOG_EFFORT", 1) >= 4 { 1 } else { 4 }
+}
+
 /// Everything in a directory: the path of each file, and its bytes.
 pub(crate) fn read_dir(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
@@ -80,4 +89,36 @@ pub(crate) fn write_dir(root: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
 /// The path of a segment's file.
 pub(crate) fn segment(root: &Path, number: u32) -> PathBuf {
     root.join(format!("segments/{number:010}.seg"))
+}
+
+/// A log of at least this many segments, which `root` becomes, and what its streams hold. It is made on a simulated disk:
+/// a real one would sync each of them.
+#[cfg(feature = "sim")]
+pub(crate) fn many_segments(
+    root: &Path,
+    segments: u32,
+) -> BTreeMap<amberlog::StreamId, Vec<Vec<u8>>> {
+    let disk = amberlog::sim::SimDisk::new(2);
+    let log = amberlog::Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10);
+    let log = log.open_on(&disk).expect("opens");
+    let mut streams: Vec<_> = (0..5).map(|_| log.create_stream().expect("a stream")).collect();
+    let mut content: BTreeMap<_, Vec<Vec<u8>>> = BTreeMap::new();
+    let os = amberlog::CommitOptions::new().durability(amberlog::Durability::Os);
+    for n in 0..segments as usize {
+        let stream = &mut streams[n % 5];
+        for part in 0..2 {
+            let payload = vec![(n * 2 + part) as u8; 5_900];
+            stream.append(&payload).expect("room");
+            content.entry(stream.id()).or_default().push(payload);
+        }
+        stream.commit_with(os).wait().expect("committed");
+    }
+    drop(streams);
+    log.close().expect("closes");
+    let files = disk.files();
+    let made = files.keys().filter(|path| path.ends_with(".seg")).count();
+    assert!(made >= segments as usize, "{made} segments");
+    let files = files.into_iter().map(|(path, bytes)| (PathBuf::from(path), bytes)).collect();
+    write_dir(root, &files);
+    content
 }

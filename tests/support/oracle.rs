@@ -7,9 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use super::verified::checked_on;
+use amberlog::sim::{SimDisk, repair_on};
+use amberlog::verify::{Record, RecordDump, RecoveryReport, RepairReport};
 use amberlog::{
-    CommitOptions, Durability, Error, ErrorKind, Event, Inspection, Item, Log, Overflow, Position,
-    Repair, SimDisk, Snapshot, Stream, StreamId, StreamOptions, Survey, repair_on, survey_on,
+    CommitOptions, Durability, Error, ErrorKind, Event, Log, Overflow, Position, ReadView, Stream,
+    StreamId, StreamOptions,
 };
 
 /// Files by path.
@@ -33,8 +36,8 @@ pub(crate) struct Sample {
     /// The payload of each event, what was dropped before it, and its position.
     events: BTreeMap<At, (Vec<u8>, u64, u64)>,
     commits: Vec<Commit>,
-    /// Where the witness stands, and the position up to which it says that all was synced.
-    witness: (u32, Range<usize>, u64),
+    /// Where the tail record stands, and the position up to which it says that all was synced.
+    tail_record: (u32, Range<usize>, u64),
     /// How many segments hold commits, and how long the last of them has to be unless it was closed cleanly.
     pub(crate) segments: u32,
     reserved: usize,
@@ -93,7 +96,7 @@ pub(crate) fn disk_of(files: &Files) -> SimDisk {
     disk
 }
 
-/// The files of a disk, without the one that only tells people who writes.
+/// The files of a disk, without the one that only names the writer.
 pub(crate) fn files_of(disk: &SimDisk) -> Files {
     let mut files = disk.files();
     files.remove("LOCK");
@@ -111,9 +114,9 @@ impl Sample {
         let recorder = StreamOptions::new().overflow(Overflow::OverwriteOldest).ring_bytes_max(600);
         let mut streams: Vec<Stream> = (0..5)
             .map(|n| match n {
-                0 => log.stream_with(&StreamOptions::new().name("named")),
-                1 => log.stream_with(&recorder),
-                _ => log.stream(),
+                0 => log.create_stream_with(&StreamOptions::new().name("named")),
+                1 => log.create_stream_with(&recorder),
+                _ => log.create_stream(),
             })
             .collect::<Result<_, _>>()
             .expect("streams");
@@ -154,17 +157,17 @@ impl Sample {
             files: disk.files(),
             events: BTreeMap::new(),
             commits: Vec::new(),
-            witness: (0, 0..0, 0),
+            tail_record: (0, 0..0, 0),
             segments: 0,
             reserved: 16 << 10,
         };
-        for item in Inspection::open_on(disk).expect("readable") {
+        for item in RecordDump::open_on(disk).expect("readable") {
             sample.note(&item.expect("readable"));
         }
         // As a writer finds it: all that was written, not only what was acknowledged.
         let log = options().open_on(disk).expect("opens");
         for id in appended.keys().map(|(id, _)| *id).collect::<BTreeSet<_>>() {
-            for event in log.snapshot().events(id).expect("known") {
+            for event in log.read_view().events(id).expect("known") {
                 let event = event.expect("whole");
                 let at = (id, event.seq().get());
                 assert_eq!(event.payload(), appended[&at]);
@@ -179,9 +182,9 @@ impl Sample {
         sample
     }
 
-    fn note(&mut self, item: &Item) {
+    fn note(&mut self, item: &Record) {
         match *item {
-            Item::Commit { segment, offset, bytes, position, durable, batches, .. } => {
+            Record::Commit { segment, offset, bytes, position, durable, batches, .. } => {
                 let start = offset as usize;
                 self.segments = self.segments.max(segment);
                 self.commits.push(Commit {
@@ -193,14 +196,14 @@ impl Sample {
                     batches: Vec::new(),
                 });
             }
-            Item::Events { offset, bytes, stream, seq, count, .. } => {
+            Record::Events { offset, bytes, stream, seq, count, .. } => {
                 let range = offset as usize..(offset + bytes) as usize;
                 let seqs = seq.get()..seq.get() + u64::from(count);
                 let commit = self.commits.last_mut().expect("behind its commit");
                 commit.batches.push((range, stream, seqs));
             }
-            Item::Witness { segment, offset, durable, .. } => {
-                self.witness = (segment, offset as usize..offset as usize + 40, durable.get());
+            Record::TailRecord { segment, offset, durable, .. } => {
+                self.tail_record = (segment, offset as usize..offset as usize + 40, durable.get());
             }
             _ => {}
         }
@@ -232,7 +235,7 @@ impl Sample {
         let proofs = self.commits.iter().filter(|one| {
             headed(one.segment) && same(one.segment, one.bytes.start..one.bytes.start + 40)
         });
-        let (at, bytes, synced) = &self.witness;
+        let (at, bytes, synced) = &self.tail_record;
         let witnessed = if headed(*at) && same(*at, bytes.clone()) { *synced } else { 0 };
         let footed = |segment: u32| {
             let file = &self.files[&segment_path(segment)];
@@ -241,7 +244,7 @@ impl Sample {
             let length = length(segment) == file.len();
             sealed && length && headed(segment) && same(segment, footer_at..file.len())
         };
-        // A short file without the witness of a clean close was cut: there nothing is torn.
+        // A short file without the tail record of a clean close was cut: there nothing is torn.
         let whole_file = length(self.segments) >= self.reserved || witnessed > 0;
         let durable = proofs.map(|one| one.durable).fold(witnessed, u64::max);
         let mut cost = Cost { proven: durable, ..Cost::default() };
@@ -275,7 +278,7 @@ impl Sample {
     }
 
     /// What stands there, read from both ends and by position. Nothing may be made up (P6).
-    fn read(&self, snapshot: &Snapshot) -> BTreeSet<At> {
+    fn read(&self, view: &ReadView) -> BTreeSet<At> {
         let items_max = 4 * self.events.len() + 100;
         let gather = |events: &mut dyn Iterator<Item = Result<Event, Error>>| {
             let (mut seen, mut told) = (BTreeSet::new(), false);
@@ -296,15 +299,15 @@ impl Sample {
         };
         let mut forward = BTreeSet::new();
         for id in self.events.keys().map(|(id, _)| *id).collect::<BTreeSet<_>>() {
-            let Ok(events) = snapshot.events(id) else { continue };
+            let Ok(events) = view.events(id) else { continue };
             let (seen, _) = gather(&mut { events });
-            let (backward, _) = gather(&mut snapshot.events(id).expect("known").rev());
+            let (backward, _) = gather(&mut view.events(id).expect("known").rev());
             assert_eq!(seen, backward, "forwards and backwards");
-            let name = snapshot.stream(id).expect("known").name;
+            let name = view.info(id).expect("known").name;
             assert!(name.is_none_or(|name| name == "named"));
             forward.extend(seen);
         }
-        let (all, told) = gather(&mut snapshot.read_all(Position::START).expect("from the start"));
+        let (all, told) = gather(&mut view.all_events(Position::START).expect("from the start"));
         let missed = forward.difference(&all).count();
         assert!(missed == 0 || told, "F22: by position, untold: {missed}");
         forward
@@ -329,18 +332,18 @@ impl Sample {
         }
         let cost = self.cost(damaged);
         let disk = disk_of(damaged);
-        let before = match survey_on(&disk) {
+        let before = match checked_on(&disk) {
             Ok(before) => before,
             Err(error) => return assert_eq!(*error.kind(), ErrorKind::NoLog, "{error:?}"),
         };
-        let (snapshot, _) = Snapshot::open_on(&disk).expect("P13: readable");
-        self.read(&snapshot);
+        let (view, _) = ReadView::open_on(&disk).expect("P13: readable");
+        self.read(&view);
         assert!(files_of(&disk) == original, "F24: looking changed the disk");
         let refused = self.try_to_write(&disk_of(damaged), &cost, strictness);
 
         let report = repair_on(&disk).expect("P13: repaired");
-        assert_eq!(report.before, before, "the report tells what a survey had told");
-        assert_eq!(report.after, survey_on(&disk).expect("readable"), "and what one tells now");
+        assert_eq!(report.before, before, "the report tells what a recovery had told");
+        assert_eq!(report.after, checked_on(&disk).expect("readable"), "and what one tells now");
         assert_eq!(report.went_on.is_some(), refused, "going on is for what cannot be opened");
         let repaired = files_of(&disk);
         assert!(restored(&repaired, &original) == original, "the original can be put back");
@@ -349,7 +352,7 @@ impl Sample {
         assert!(again.changed_nothing() && files_of(&disk) == repaired, "F24: {again:?}");
 
         let log = options().open_on(&disk).expect("a repaired log opens");
-        let seen = self.read(&log.snapshot());
+        let seen = self.read(&log.read_view());
         self.judge(&seen, &cost, &report, strictness);
         drop(log);
         self.write(&disk, &seen);
@@ -374,7 +377,13 @@ impl Sample {
     }
 
     /// What is there and what is named are what the bytes say.
-    fn judge(&self, seen: &BTreeSet<At>, cost: &Cost, report: &Repair, strictness: Strictness) {
+    fn judge(
+        &self,
+        seen: &BTreeSet<At>,
+        cost: &Cost,
+        report: &RepairReport,
+        strictness: Strictness,
+    ) {
         let missing: BTreeSet<At> =
             self.events.keys().filter(|at| !seen.contains(at)).copied().collect();
         let named = self.named(&report.after);
@@ -412,11 +421,12 @@ impl Sample {
     }
 
     /// The positions of commits that were written and are named as lost or hurt.
-    fn named(&self, survey: &Survey) -> BTreeSet<u64> {
+    fn named(&self, recovery: &RecoveryReport) -> BTreeSet<u64> {
         let written = self.commits.iter().map(|commit| commit.position);
         let is_named = |position: &u64| {
-            let named = |one: &amberlog::Damage| one.positions.contains(&Position::from(*position));
-            survey.damages.iter().any(named)
+            let named =
+                |one: &amberlog::verify::Damage| one.positions.contains(&Position::from(*position));
+            recovery.damages.iter().any(named)
         };
         written.filter(is_named).collect()
     }
@@ -425,7 +435,7 @@ impl Sample {
     fn try_to_write(&self, disk: &SimDisk, cost: &Cost, strictness: Strictness) -> bool {
         match options().open_on(disk) {
             Ok(log) => {
-                let seen = self.read(&log.snapshot());
+                let seen = self.read(&log.read_view());
                 if strictness == Strictness::Exact {
                     let lost = |at: &&At| cost.lost.contains(at);
                     assert!(self.events.keys().filter(|at| !lost(at)).eq(&seen), "exact");
@@ -446,11 +456,11 @@ impl Sample {
     /// The log goes on: every stream that is known takes another event, and all is there after reopening.
     fn write(&self, disk: &SimDisk, seen: &BTreeSet<At>) {
         let log = options().open_on(disk).expect("opens");
-        let known = log.snapshot().streams();
+        let known = log.read_view().streams();
         let mut streams: Vec<Stream> = known
             .iter()
-            .map(|one| log.resume(one.id).expect("known"))
-            .chain([log.stream().expect("a stream")])
+            .map(|one| log.open_stream(one.id).expect("known"))
+            .chain([log.create_stream().expect("a stream")])
             .collect();
         let mut fresh = BTreeSet::new();
         for stream in &mut streams {
@@ -459,10 +469,10 @@ impl Sample {
         }
         drop(streams);
         log.close().expect("closes");
-        let (snapshot, _) = Snapshot::open_on(disk).expect("readable");
+        let (view, _) = ReadView::open_on(disk).expect("readable");
         let mut there = BTreeSet::new();
         for id in fresh.iter().map(|(id, _)| *id) {
-            for event in snapshot.events(id).expect("known").filter_map(Result::ok) {
+            for event in view.events(id).expect("known").filter_map(Result::ok) {
                 let at = (id, event.seq().get());
                 match fresh.contains(&at) {
                     true => assert_eq!(event.payload(), b"fresh"),
@@ -476,13 +486,13 @@ impl Sample {
     }
 
     /// What a repaired or half repaired log holds, for comparing.
-    pub(crate) fn content(&self, disk: &SimDisk) -> (BTreeSet<At>, Vec<amberlog::Damage>) {
+    pub(crate) fn content(&self, disk: &SimDisk) -> (BTreeSet<At>, Vec<amberlog::verify::Damage>) {
         let log = options().open_on(disk).expect("opens");
-        (self.read(&log.snapshot()), log.survey().damages.clone())
+        (self.read(&log.read_view()), log.recovery_report().damages.clone())
     }
 }
 
-/// Puts back what a repair set aside, as `docs/format.md` says: by the names of the files alone.
+/// Puts back what a repair quarantined, as `docs/format.md` says: by the names of the files alone.
 pub(crate) fn restored(repaired: &Files, original: &Files) -> Files {
     let mut files = repaired.clone();
     let segment_of = |path: &str| path.find(".seg").map(|at| path[..at + 4].to_owned());

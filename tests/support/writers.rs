@@ -1,20 +1,20 @@
 //! Threads that write one log until they die, what they report, and what such reports promise.
 //!
 //! A writer says after each commit what was acknowledged: stream, first seq and count of each part. Every
-//! event says in its payload where it belongs, so that whoever reads the log needs nothing else to judge it.
+//! event says in its payload where it belongs, so that a reader of the log needs nothing else to judge it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use amberlog::{
-    Commit, CommitOptions, Durability, Error, Log, Options, Position, Snapshot, Stream, StreamId,
+    Commit, CommitOptions, Durability, Error, Log, Options, Position, ReadView, Stream, StreamId,
     Ticket,
 };
 
 use super::Rng;
+use super::waiting::let_chance_pass;
 
 const THREADS: u64 = 4;
 const STREAMS_MAX: usize = 24;
@@ -55,13 +55,17 @@ impl Mode {
     }
 }
 
-// ---------------------------------------------------------------- who writes
+// ---------------------------------------------------------------- writers
 
 /// Several threads on all streams of the log and on new ones, until the process dies or the disk fails.
 /// `on_error` sees the first failure of each thread.
 pub(crate) fn write(log: &Log, mode: Mode, seed: u64, on_error: impl Fn(&Error) + Sync) {
-    let mut known: Vec<Stream> =
-        log.snapshot().streams().iter().map(|info| log.resume(info.id).expect("known")).collect();
+    let mut known: Vec<Stream> = log
+        .read_view()
+        .streams()
+        .iter()
+        .map(|info| log.open_stream(info.id).expect("known"))
+        .collect();
     let groups = AtomicU64::new(seed << 24 | 1);
     thread::scope(|scope| {
         for index in 0..THREADS {
@@ -90,7 +94,7 @@ fn write_own(
         if groups.load(Ordering::Relaxed).wrapping_shr(24).is_multiple_of(4) { 16 } else { 2 };
     loop {
         if own.len() * (THREADS as usize) < STREAMS_MAX && rng.one_in(4) || own.is_empty() {
-            own.push(log.stream().expect("a stream"));
+            own.push(log.create_stream().expect("a stream"));
         }
         let many = if rng.one_in(3) { 1 + rng.below(own.len().min(4) as u64) as usize } else { 1 };
         let from = rng.below((own.len() - many + 1) as u64) as usize;
@@ -135,7 +139,7 @@ fn acknowledge(ticket: Ticket, said: Durability, line: &str, mode: Mode) -> Resu
     };
     if mode == Mode::BeforeWait {
         say(0);
-        thread::sleep(Duration::from_millis(3));
+        let_chance_pass(3_000);
         return ticket.wait();
     }
     let commit = ticket.wait()?;
@@ -218,12 +222,12 @@ impl Model {
 }
 
 /// Reads everything, in both ways, and panics over anything that is not as some writer wrote it.
-pub(crate) fn read_all(snapshot: &Snapshot) -> Content {
+pub(crate) fn read_all(view: &ReadView) -> Content {
     let mut content = Content::new();
     let mut groups: HashMap<u64, (u64, u64, BTreeSet<u64>)> = HashMap::new();
-    for info in snapshot.streams() {
+    for info in view.streams() {
         let mut events = Vec::new();
-        for event in snapshot.events(info.id).expect("listed") {
+        for event in view.events(info.id).expect("listed") {
             let event = event.expect("readable");
             let text = String::from_utf8_lossy(event.payload());
             let mut words = text.split('/');
@@ -247,12 +251,12 @@ pub(crate) fn read_all(snapshot: &Snapshot) -> Content {
     }
     let mut last = 0;
     let mut events = 0;
-    for event in snapshot.read_all(Position::START).expect("in range") {
+    for event in view.all_events(Position::START).expect("in range") {
         let position = event.expect("readable").position().expect("durable").get();
         assert!(position == last || position == last + 1, "P7: {position} behind {last}");
         (last, events) = (position, events + 1);
     }
-    assert_eq!(last, snapshot.position().get(), "P7: the last position");
+    assert_eq!(last, view.position().get(), "P7: the last position");
     assert_eq!(events, content.values().map(Vec::len).sum::<usize>());
     content
 }

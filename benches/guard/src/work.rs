@@ -3,7 +3,8 @@
 use std::hint::black_box;
 use std::path::Path;
 
-use amberlog::{Log, Options, SimDisk, Snapshot, Stream};
+use amberlog::sim::SimDisk;
+use amberlog::{Log, Options, ReadView, Stream};
 
 use crate::counting::allocations;
 
@@ -87,10 +88,10 @@ impl Site<'_> {
         .expect("opens")
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn view(&self) -> ReadView {
         match self {
-            Self::Real(path) => Snapshot::open(path),
-            Self::Simulated(disk) => Snapshot::open_on(disk),
+            Self::Real(path) => ReadView::open(path),
+            Self::Simulated(disk) => ReadView::open_on(disk),
         }
         .expect("opens")
         .0
@@ -128,7 +129,7 @@ fn options() -> Options {
 
 fn append(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
     let log = site.log(options());
-    let mut stream = log.stream().expect("open");
+    let mut stream = log.create_stream().expect("open");
     let event = [7; EVENT_BYTES];
     // The ring gets its size first.
     for _ in 0..1_000 {
@@ -156,8 +157,8 @@ fn commit_32(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
 
 fn commits(site: &Site<'_>, times: u64, events: usize, regressed: bool) -> u64 {
     let log = site.log(options());
-    let mut stream = log.stream().expect("open");
-    let mut second = log.stream().expect("open");
+    let mut stream = log.create_stream().expect("open");
+    let mut second = log.create_stream().expect("open");
     for n in 0..times + 10 {
         fill_and_commit(&mut stream, events);
         if regressed && n >= 10 {
@@ -177,7 +178,7 @@ fn fill_and_commit(stream: &mut Stream, events: usize) {
 
 fn roll(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
     let log = site.log(Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10));
-    let mut stream = log.stream().expect("open");
+    let mut stream = log.create_stream().expect("open");
     // Six commits of six events fill a segment; with fewer events in each there is one more of them.
     for _ in 0..times {
         match regressed {
@@ -191,7 +192,7 @@ fn roll(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
 /// A log as a kill leaves it, its last commit unsealed.
 fn prepare(site: &Site<'_>) -> (Log, Vec<Stream>) {
     let log = site.log(options());
-    let mut streams: Vec<_> = (0..STREAMS).map(|_| log.stream().expect("open")).collect();
+    let mut streams: Vec<_> = (0..STREAMS).map(|_| log.create_stream().expect("open")).collect();
     for _ in 0..EVENTS / COMMIT_EVENTS {
         streams.iter_mut().for_each(|stream| fill_and_commit(stream, COMMIT_EVENTS));
     }
@@ -201,16 +202,16 @@ fn prepare(site: &Site<'_>) -> (Log, Vec<Stream>) {
 fn open(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
     let _log = prepare(site);
     let times = times + if regressed { times.div_ceil(5) } else { 0 };
-    (0..times).map(|_| site.snapshot().position().get()).sum()
+    (0..times).map(|_| site.view().position().get()).sum()
 }
 
 fn scan(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
     let (log, streams) = prepare(site);
     let mut bytes = 0;
     for _ in 0..times {
-        let snapshot = log.snapshot();
+        let view = log.read_view();
         for stream in &streams {
-            for event in snapshot.events(stream.id()).expect("known") {
+            for event in view.events(stream.id()).expect("known") {
                 let event = event.expect("whole");
                 bytes += event.payload().len() as u64;
                 if regressed {

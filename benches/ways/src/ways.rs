@@ -23,7 +23,7 @@ pub(crate) enum Way {
     Uring,
     UringDirect,
     RangeSync,
-    WriteSyncWitness,
+    WriteSyncTailRecord,
 }
 
 impl Way {
@@ -36,7 +36,7 @@ impl Way {
         Self::Uring,
         Self::UringDirect,
         Self::RangeSync,
-        Self::WriteSyncWitness,
+        Self::WriteSyncTailRecord,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -49,7 +49,7 @@ impl Way {
             Self::Uring => "io_uring: write, linked sync",
             Self::UringDirect => "io_uring: O_DIRECT and O_DSYNC",
             Self::RangeSync => "sync_file_range, fdatasync",
-            Self::WriteSyncWitness => "pwrite, fdatasync, 40 bytes more",
+            Self::WriteSyncTailRecord => "pwrite, fdatasync, 40 bytes more",
         }
     }
 
@@ -90,7 +90,7 @@ impl Way {
                 start_writing(file, bytes.len(), at)?;
                 file.sync_data()
             }
-            Self::WriteSyncWitness => {
+            Self::WriteSyncTailRecord => {
                 file.write_all_at(bytes, at)?;
                 file.sync_data()?;
                 file.write_all_at(&bytes[..40], at + bytes.len() as u64)

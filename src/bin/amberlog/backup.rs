@@ -4,29 +4,33 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::output::{Out, Outcome, Verdict, in_log, waiting};
+use crate::output::{ExitVerdict, Out, Outcome, in_log, note, waiting};
+use crate::reading::{TailShown, open, tell_damage};
 use crate::units::{bytes_text, count};
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct BackupSummary {
     position: u64,
     segments: u32,
-    archive_files: u64,
     shared_bytes: u64,
     copied_bytes: u64,
+    unreadable_bytes: u64,
 }
 
-/// Backs the log up into `target` and tells at which position.
+/// Backs the log up into `target` and prints the backup's position.
 pub(crate) fn run(log: &Path, target: &Path, out: &mut Out) -> Outcome {
     let waiting = waiting("copying");
     let done = amberlog::backup(log, target).map_err(in_log(log))?;
     waiting.finish_and_clear();
-    let report = Report {
+    // The backup has the damage of the log. The exit code keeps a rotation from replacing a sound
+    // backup.
+    let found = open(target, TailShown::Confirmed)?.report;
+    let report = BackupSummary {
         position: done.position.get(),
         segments: done.segments,
-        archive_files: done.archive_files,
         shared_bytes: done.shared_bytes,
         copied_bytes: done.copied_bytes,
+        unreadable_bytes: done.unreadable_bytes,
     };
     if out.is_json() {
         out.json(&report)?;
@@ -39,5 +43,12 @@ pub(crate) fn run(log: &Path, target: &Path, out: &mut Out) -> Outcome {
             bytes_text(report.shared_bytes),
         ))?;
     }
-    Ok(Verdict::Done)
+    if report.unreadable_bytes > 0 {
+        let bytes = bytes_text(report.unreadable_bytes);
+        note(format_args!(
+            "the disk cannot read {bytes} of the log: they are damage in the backup too"
+        ));
+        return Ok(ExitVerdict::Found);
+    }
+    Ok(ExitVerdict::of_log(tell_damage(&found, log)))
 }

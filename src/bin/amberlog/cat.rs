@@ -1,37 +1,41 @@
-//! `amberlog cat`: the events of a stream, as the lines that they were.
+//! `amberlog cat`: prints the events of a stream, as the lines that they were.
 
 use std::path::PathBuf;
 
 use amberlog::{ErrorKind, Event};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
 use crate::lines::UNENDED;
-use crate::output::{Failure, Out, Outcome, Verdict, in_log, note};
-use crate::reading::{open, resolve};
-use crate::units::{base16, count, rfc3339};
+use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, in_log, note};
+use crate::reading::{Reading, TailShown, open, resolve};
+use crate::units::count;
 
 const DETAILS: &str = "\
-An event is printed as its payload and a newline. An imported file comes back
-byte for byte: if its last line had no newline (event kind 1 at the end of a
-stream), none is printed. Gaps and damage are told on standard error, reading
-goes on behind them, and damage gives exit code 1. Events that were asked for and are
-trimmed give exit code 2.
+Prints each event as its payload and a newline. An imported file comes back byte
+for byte: if its last line had no newline (event kind 1 at the end of a stream),
+none is printed. Gaps and damage are reported on standard error, and reading
+continues after them; damage gives exit code 1. Trimmed events in the range give
+exit code 2.
 
-With --json an event has seq, position, kind, codec, time, dropped_before (if
-any were), and payload, or payload_base16 if it is no UTF-8.";
+With --json the fields of an event are those of an export: seq, kind, codec,
+time_us, dropped_before (if any), and text, or base64 if the payload is not
+UTF-8. Two more are position, and unconfirmed (if the event is not known to have
+been acknowledged, in a log that needs a repair).";
 
-/// What can be asked of `cat`.
+/// Arguments of `cat`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = DETAILS)]
-pub(crate) struct Args {
-    /// The log's directory
+pub(crate) struct CatArgs {
+    /// Directory of the log
     log: PathBuf,
-    /// The stream: its id, the beginning of its id, or its name
+    /// Stream: its id, a prefix of its id, or its name
     stream: String,
-    /// The first event to print, counted from 0
+    /// Seq of the first event to print, counted from 0
     #[arg(long, value_name = "SEQ")]
     from: Option<u64>,
-    /// The event to stop before
+    /// Seq of the event to stop before
     #[arg(long, value_name = "SEQ")]
     to: Option<u64>,
     /// Print the last event first; every event then ends with a newline
@@ -40,22 +44,24 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Serialize)]
-struct Printed<'a> {
+struct EventFields<'a> {
     seq: u64,
     position: Option<u64>,
     kind: u16,
     codec: u8,
-    time: String,
+    time_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped_before: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unconfirmed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a str>,
+    text: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload_base16: Option<String>,
+    base64: Option<String>,
 }
 
-impl<'a> Printed<'a> {
-    fn new(event: &'a Event) -> Self {
+impl<'a> EventFields<'a> {
+    fn new(event: &'a Event, reading: &Reading) -> Self {
         let dropped = event.dropped_before();
         let text = std::str::from_utf8(event.payload()).ok();
         Self {
@@ -63,37 +69,45 @@ impl<'a> Printed<'a> {
             position: event.position().map(u64::from),
             kind: event.kind().0,
             codec: event.codec().0,
-            time: rfc3339(event.time()),
+            time_us: event.time().as_micros(),
             dropped_before: (dropped > 0).then_some(dropped),
-            payload: text,
-            payload_base16: text.is_none().then(|| base16(event.payload())),
+            unconfirmed: !reading.confirms(event),
+            text,
+            base64: text.is_none().then(|| BASE64.encode(event.payload())),
         }
     }
 }
 
 /// Prints the events of a stream.
-pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
-    let (snapshot, _) = open(&args.log)?;
-    let stream = resolve(&snapshot, &args.log, &args.stream)?;
-    let head = snapshot.stream(stream).map_or(0, |info| info.head.get());
-    let start = snapshot.stream(stream).map_or(0, |info| info.start.get());
+pub(crate) fn run(args: &CatArgs, out: &mut Out) -> Outcome {
+    let reading = open(&args.log, TailShown::Settled)?;
+    let view = &reading.view;
+    let stream = resolve(view, &args.log, &args.stream)?;
+    let info = view.info(stream);
+    let head = info.as_ref().map_or(0, |info| info.head.get());
+    let start = info.as_ref().map_or(0, |info| info.start.get());
+    if let Some(seq) = info.and_then(|info| reading.confirmed_head(&info)) {
+        note(format_args!("unconfirmed from seq {seq} on"));
+    }
     let range = args.from.unwrap_or(start)..args.to.unwrap_or(head).min(head);
-    let events = snapshot.events(stream).map_err(in_log(&args.log))?;
+    let events = view.events(stream).map_err(in_log(&args.log))?;
     let events = events.range(range.clone());
-    let printed = |seen: Seen| {
-        // A gap that reaches over the end of what was asked for is told by nothing behind it.
+    let printed = |seen: Printed| {
+        // A gap that extends past the range has no later event here to report it.
         let missing = seen.end.max(range.start.max(start))..range.end;
-        if !missing.is_empty() && seen.verdict == Verdict::Done {
-            let (events, seq) = (count(missing.end - missing.start, "event"), missing.end);
+        if !missing.is_empty() && seen.verdict == ExitVerdict::Done {
+            let events = missing.end.saturating_sub(missing.start);
+            let seq = missing.end;
+            let events = count(events, "event");
             note(format_args!("… {events} dropped before seq {seq}"));
         }
         Ok(seen.verdict)
     };
     if out.is_json() {
         return printed(if args.reverse {
-            print(args, events.rev(), |event| out.json(&Printed::new(event)))?
+            print(args, events.rev(), |event| out.json(&EventFields::new(event, &reading)))?
         } else {
-            print(args, events, |event| out.json(&Printed::new(event)))?
+            print(args, events, |event| out.json(&EventFields::new(event, &reading)))?
         });
     }
     if args.reverse {
@@ -106,45 +120,47 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
     printed(print(args, events, |event| {
         tell_gap(event);
         out.raw(event.payload())?;
-        // Only what ends the stream may lack its newline: other programs have a kind 1 of their own.
-        let ends_stream = event.seq().get() + 1 == head;
+        // Only the event that ends the stream may lack its newline: other programs have a kind 1 of
+        // their own.
+        let ends_stream = event.seq().get().checked_add(1) == Some(head);
         if event.kind() == UNENDED && ends_stream { Ok(()) } else { out.raw(b"\n") }
     })?)
 }
 
-/// How it went, and where the last event ended that was printed.
-struct Seen {
-    verdict: Verdict,
+/// Verdict, and the seq after the last event printed.
+struct Printed {
+    verdict: ExitVerdict,
     end: u64,
 }
 
 fn print(
-    args: &Args,
+    args: &CatArgs,
     events: impl Iterator<Item = amberlog::Result<Event>>,
     mut each: impl FnMut(&Event) -> std::io::Result<()>,
-) -> Result<Seen, Failure> {
-    let (mut verdict, mut end) = (Verdict::Done, 0);
+) -> Result<Printed, VerbFailure> {
+    let mut verdict = ExitVerdict::Done;
+    let mut end = 0;
     for event in events {
         match event {
             Ok(event) => {
                 each(&event)?;
-                end = end.max(event.seq().get() + 1);
+                end = end.max(event.seq().get().saturating_add(1));
             }
             Err(error) if matches!(error.kind(), ErrorKind::Trimmed { .. }) => {
-                verdict = Verdict::Incomplete;
+                verdict = ExitVerdict::Incomplete;
                 note(error);
             }
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt { .. }) => {
-                verdict = verdict.max(Verdict::Found);
+                verdict = verdict.max(ExitVerdict::Found);
                 note(error);
             }
             Err(error) => {
                 let path = args.log.clone();
-                return Err(Failure::Log { path, error });
+                return Err(VerbFailure::Log { path, error });
             }
         }
     }
-    Ok(Seen { verdict, end })
+    Ok(Printed { verdict, end })
 }
 
 fn tell_gap(event: &Event) {

@@ -9,36 +9,36 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
 use crate::life::change;
-use crate::output::{Failure, Out, Outcome, Verdict};
-use crate::reading::{open, resolve};
+use crate::output::{ExitVerdict, Out, Outcome, VerbFailure};
+use crate::reading::{Reading, TailShown, open, resolve};
 
-/// The library refuses what is longer than 64 KiB; nothing beyond that has to be read to know it.
+/// Number of bytes read at most: the library refuses more than 64 KiB.
 const READ_BYTES_MAX: u64 = (64 << 10) + 1;
 
 const DETAILS: &str = "\
-Without --set and --clear the data is printed, byte for byte and without a
-newline of its own; of a stream without data nothing is printed. That takes no
-lock and changes nothing. With --json it is data_text, or data_base64 if it is
-no UTF-8, as in an export; neither is there when there is no data.";
+Without --set and --clear the data is printed byte for byte, without a newline
+of its own; nothing is printed for a stream without data. This takes no lock and
+changes nothing. With --json it is data_text, or data_base64 if it is not UTF-8,
+as in an export; a stream without data has neither.";
 
-/// What can be asked of `data`.
+/// Arguments of `data`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = DETAILS)]
-pub(crate) struct Args {
-    /// The log's directory
+pub(crate) struct DataArgs {
+    /// Directory of the log
     log: PathBuf,
-    /// The stream: its id, the beginning of its id, or its name
+    /// Stream: its id, a prefix of its id, or its name
     stream: String,
-    /// Keep what is in this file, 1 byte to 64 KiB, with the stream, in place of what it had; - is standard input
+    /// Set the data to the content of this file, 1 byte to 64 KiB; - is standard input
     #[arg(long, value_name = "FILE")]
     set: Option<PathBuf>,
-    /// Take the data away
+    /// Remove the data
     #[arg(long, conflicts_with = "set")]
     clear: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct Printed<'a> {
+struct DataFields<'a> {
     id: String,
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,8 +47,8 @@ struct Printed<'a> {
     data_base64: Option<String>,
 }
 
-/// Prints the data of a stream, sets it, or takes it away.
-pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
+/// Prints, sets or removes the data of a stream.
+pub(crate) fn run(args: &DataArgs, out: &mut Out) -> Outcome {
     match &args.set {
         Some(from) => set(args, &read(from)?, "data set", out),
         None if args.clear => set(args, &[], "data cleared", out),
@@ -56,18 +56,19 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
     }
 }
 
-fn set(args: &Args, data: &[u8], what: &'static str, out: &mut Out) -> Outcome {
+fn set(args: &DataArgs, data: &[u8], what: &'static str, out: &mut Out) -> Outcome {
     change(&args.log, &args.stream, what, out, |log, id| {
-        let mut stream = log.resume(id)?;
+        let mut stream = log.open_stream(id)?;
         stream.set_data(data)?;
         let commit = stream.commit().wait()?;
         Ok((stream, commit))
     })
 }
 
-/// An empty file is more likely a mistake than a wish.
-fn read(from: &Path) -> Result<Vec<u8>, Failure> {
-    let (mut data, is_stdin) = (Vec::new(), from == Path::new("-"));
+/// Reads the new data. Refuses an empty file, which is more likely a mistake than a wish.
+fn read(from: &Path) -> Result<Vec<u8>, VerbFailure> {
+    let mut data = Vec::new();
+    let is_stdin = from == Path::new("-");
     let what = || if is_stdin { "standard input".into() } else { from.display().to_string() };
     let read = if is_stdin {
         io::stdin().take(READ_BYTES_MAX).read_to_end(&mut data)
@@ -75,20 +76,20 @@ fn read(from: &Path) -> Result<Vec<u8>, Failure> {
         File::open(from).and_then(|file| file.take(READ_BYTES_MAX).read_to_end(&mut data))
     };
     match read {
-        Ok(0) => Err(Failure::Said(format!("{} is empty; --clear takes data away", what()))),
+        Ok(0) => Err(VerbFailure::Said(format!("{} is empty; --clear removes data", what()))),
         Ok(_) => Ok(data),
-        Err(error) => Err(Failure::Input { what: what(), error }),
+        Err(error) => Err(VerbFailure::Input { what: what(), error }),
     }
 }
 
-fn print(args: &Args, out: &mut Out) -> Outcome {
-    let (snapshot, survey) = open(&args.log)?;
-    let id = resolve(&snapshot, &args.log, &args.stream)?;
-    let info = snapshot.stream(id);
+fn print(args: &DataArgs, out: &mut Out) -> Outcome {
+    let Reading { view, report, .. } = open(&args.log, TailShown::Settled)?;
+    let id = resolve(&view, &args.log, &args.stream)?;
+    let info = view.info(id);
     let data = info.as_ref().and_then(|info| info.data.as_deref());
     if out.is_json() {
         let text = data.and_then(|data| std::str::from_utf8(data).ok());
-        out.json(&Printed {
+        out.json(&DataFields {
             id: id.to_string(),
             name: info.as_ref().and_then(|info| info.name.as_deref()),
             data_text: text,
@@ -97,5 +98,5 @@ fn print(args: &Args, out: &mut Out) -> Outcome {
     } else {
         out.raw(data.unwrap_or_default())?;
     }
-    Ok(if survey.is_sound() { Verdict::Done } else { Verdict::Found })
+    Ok(ExitVerdict::of_log(report.is_sound()))
 }

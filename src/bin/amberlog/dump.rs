@@ -1,235 +1,111 @@
-//! `amberlog dump`: a log taken apart, record by record, as it lies on disk.
+//! `amberlog dump`: the records of a log, one by one, as they lie on disk.
+//!
+//! Prints the library's [`Record`] with all its fields; it names kinds of records for their
+//! indentation only.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use amberlog::{Inspection, Item};
-use serde::{Serialize, Serializer};
+use amberlog::verify::{Record, RecordDump};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::output::{Out, Outcome, Verdict, in_log, note};
-use crate::units::rfc3339;
+use crate::output::{ExitVerdict, Out, Outcome, in_log, note};
+use crate::reading::refuse_file;
 
 const DETAILS: &str = "\
 A line has the segment's number, the offset in its file, and the record.
-Nothing is judged: what cannot be read is shown as such, and `amberlog verify`
-says whether that is damage.";
+Unreadable parts are shown as such, without a judgement: `amberlog verify`
+reports whether they are damage.";
 
-/// What can be asked of `dump`.
+/// Arguments of `dump`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = DETAILS)]
-pub(crate) struct Args {
-    /// The log's directory
+pub(crate) struct DumpArgs {
+    /// Directory of the log
     log: PathBuf,
-    /// Show every event too
+    /// Print every event too
     #[arg(long)]
     events: bool,
 }
 
-/// A record: what it is, where it starts, and its words.
-#[derive(Debug)]
-struct Record {
-    item: &'static str,
-    segment: u32,
-    offset: u64,
-    words: Vec<(&'static str, Value)>,
-}
-
-impl Serialize for Record {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let place = [
-            ("item", Value::from(self.item)),
-            ("segment", Value::from(self.segment)),
-            ("offset", Value::from(self.offset)),
-        ];
-        serializer.collect_map(place.into_iter().chain(self.words.iter().cloned()))
-    }
-}
-
-/// Prints what is in the segments, in the order of the files.
-pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
+/// Prints the records of the segments, in file order.
+pub(crate) fn run(args: &DumpArgs, out: &mut Out) -> Outcome {
+    refuse_file(&args.log)?;
     let failed = in_log(&args.log);
-    let mut verdict = Verdict::Done;
-    for item in Inspection::open(&args.log).map_err(&failed)? {
+    let mut verdict = ExitVerdict::Done;
+    for item in RecordDump::open(&args.log).map_err(&failed)? {
         let item = match item {
             Ok(item) => item,
             Err(error) => {
-                verdict = Verdict::Incomplete;
+                verdict = ExitVerdict::Incomplete;
                 note(failed(error));
                 continue;
             }
         };
-        if matches!(item, Item::Event { .. }) && !args.events {
+        if matches!(item, Record::Event { .. }) && !args.events {
             continue;
         }
-        let record = of_file(&item).or_else(|| of_commit(&item));
-        let Some(record) = record else {
-            continue;
-        };
         if out.is_json() {
-            out.json(&record)?;
+            out.json(&item)?;
         } else {
-            out.line(text(&record))?;
+            out.line(text(&item)?)?;
         }
     }
     Ok(verdict)
 }
 
-fn text(record: &Record) -> String {
-    let indent = match record.item {
-        "segment" | "no-header" => "",
-        "events" | "gap" | "name" => "    ",
-        "event" => "      ",
-        _ => "  ",
+/// Renders a record on one line: its place, its kind, and all other fields.
+fn text(item: &Record) -> std::io::Result<String> {
+    let Words(words) = serde_json::from_str(&serde_json::to_string(item)?)?;
+    let value =
+        |wanted: &str| words.iter().find(|(word, _)| word == wanted).map(|(_, value)| value);
+    let number = |wanted| value(wanted).and_then(Value::as_u64).unwrap_or_default();
+    let kind = value("item").and_then(Value::as_str).unwrap_or_default();
+    let indent = match item {
+        Record::Segment { .. } | Record::NoHeader { .. } | Record::Collected { .. } => "",
+        Record::Commit { .. } | Record::TailRecord { .. } | Record::Footer { .. } => "  ",
+        Record::Event { .. } => "      ",
+        _ => "    ",
     };
-    let mut line = format!("{:04} {:>10}  {indent}{}", record.segment, record.offset, record.item);
-    for (word, value) in &record.words {
+    let mut line = format!("{:04} {:>10}  {indent}{kind}", number("segment"), number("offset"));
+    let rest = |(word, _): &&(String, Value)| !["item", "segment", "offset"].contains(&&**word);
+    for (word, value) in words.iter().filter(rest) {
         match value {
-            Value::String(text) if *word != "name" => line += &format!(" {word}={text}"),
+            Value::String(text) if is_plain(text) => line += &format!(" {word}={text}"),
             value => line += &format!(" {word}={value}"),
         }
     }
-    line
+    Ok(line)
 }
 
-/// Records that are not part of a commit.
-fn of_file(item: &Item) -> Option<Record> {
-    let (item, segment, offset, words) = match item {
-        Item::Segment {
-            number,
-            bytes,
-            log_id,
-            reserved_bytes,
-            created,
-            salt,
-            sealed,
-            header_whole,
-            ..
-        } => {
-            let words = vec![
-                ("bytes", Value::from(*bytes)),
-                ("sealed", Value::from(*sealed)),
-                ("log", Value::from(log_id.to_string())),
-                ("reserved_bytes", Value::from(*reserved_bytes)),
-                ("created", Value::from(rfc3339(*created))),
-                ("salt", Value::from(*salt)),
-                ("header_whole", Value::from(*header_whole)),
-            ];
-            ("segment", *number, 0, words)
+/// Fields of an object, in their order.
+struct Words(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Words;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Words, A::Error> {
+                let mut words = Vec::new();
+                while let Some(word) = map.next_entry()? {
+                    words.push(word);
+                }
+                Ok(Words(words))
+            }
         }
-        Item::NoHeader { number, bytes, blank } => {
-            let words = vec![("bytes", Value::from(*bytes)), ("blank", Value::from(*blank))];
-            ("no-header", *number, 0, words)
-        }
-        Item::Witness { segment, offset, next, durable, clean } => {
-            let words = vec![
-                ("next", Value::from(next.get())),
-                ("durable", Value::from(durable.get())),
-                ("clean", Value::from(*clean)),
-            ];
-            ("witness", *segment, *offset, words)
-        }
-        Item::Footer { segment, offset, entries, last_position } => {
-            let words = vec![
-                ("entries", Value::from(*entries)),
-                ("last_position", Value::from(last_position.get())),
-            ];
-            ("footer", *segment, *offset, words)
-        }
-        other => return of_rest(other),
-    };
-    Some(Record { item, segment, offset, words })
+        deserializer.deserialize_map(Fields)
+    }
 }
 
-/// Stretches of a file that hold no record.
-fn of_rest(item: &Item) -> Option<Record> {
-    let (item, segment, offset, bytes) = match item {
-        Item::Unreadable { segment, offset, bytes } => ("unreadable", *segment, *offset, *bytes),
-        Item::Zeros { segment, offset, bytes } => ("zeros", *segment, *offset, *bytes),
-        _ => return None,
-    };
-    Some(Record { item, segment, offset, words: vec![("bytes", Value::from(bytes))] })
-}
-
-/// Commits and what is in them.
-fn of_commit(item: &Item) -> Option<Record> {
-    let (item, segment, offset, words) = match item {
-        Item::Commit {
-            segment,
-            offset,
-            bytes,
-            position,
-            time,
-            acknowledged,
-            durable,
-            batches,
-            whole,
-        } => {
-            let words = vec![
-                ("position", Value::from(position.get())),
-                ("bytes", Value::from(*bytes)),
-                ("batches", Value::from(*batches)),
-                ("time", Value::from(rfc3339(*time))),
-                ("acknowledged", Value::from(acknowledged.get())),
-                ("durable", Value::from(durable.get())),
-                ("whole", Value::from(*whole)),
-            ];
-            ("commit", *segment, *offset, words)
-        }
-        Item::Events { segment, offset, bytes, stream, seq, count, whole } => {
-            let words = vec![
-                ("stream", Value::from(stream.to_string())),
-                ("seq", Value::from(seq.get())),
-                ("count", Value::from(*count)),
-                ("bytes", Value::from(*bytes)),
-                ("whole", Value::from(*whole)),
-            ];
-            ("events", *segment, *offset, words)
-        }
-        other => return of_batch(other),
-    };
-    Some(Record { item, segment, offset, words })
-}
-
-/// What is in batches, or stands for one.
-fn of_batch(item: &Item) -> Option<Record> {
-    let (item, segment, offset, words) = match item {
-        Item::Event { segment, offset, stream, seq, kind, codec, time, payload_bytes } => {
-            let words = vec![
-                ("stream", Value::from(stream.to_string())),
-                ("seq", Value::from(seq.get())),
-                ("kind", Value::from(kind.0)),
-                ("codec", Value::from(codec.0)),
-                ("time", Value::from(rfc3339(*time))),
-                ("payload_bytes", Value::from(*payload_bytes)),
-            ];
-            ("event", *segment, *offset, words)
-        }
-        Item::Gap { segment, offset, stream, seq, dropped } => {
-            let words = vec![
-                ("stream", Value::from(stream.to_string())),
-                ("seq", Value::from(seq.get())),
-                ("dropped", Value::from(*dropped)),
-            ];
-            ("gap", *segment, *offset, words)
-        }
-        Item::Name { segment, offset, stream, name } => {
-            let words = vec![
-                ("stream", Value::from(stream.to_string())),
-                ("name", Value::from(name.as_str())),
-            ];
-            ("name", *segment, *offset, words)
-        }
-        Item::Cold { segment, offset, stream, seqs, file_bytes, salt } => {
-            let words = vec![
-                ("stream", Value::from(stream.to_string())),
-                ("from", Value::from(seqs.start.get())),
-                ("to", Value::from(seqs.end.get())),
-                ("file_bytes", Value::from(*file_bytes)),
-                ("salt", Value::from(format!("{salt:08x}"))),
-            ];
-            ("cold", *segment, *offset, words)
-        }
-        _ => return None,
-    };
-    Some(Record { item, segment, offset, words })
+/// Returns whether a text needs no quotes: it has no special character and is no JSON of its own.
+fn is_plain(text: &str) -> bool {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-:.".contains(&byte);
+    text.bytes().all(fine) && serde_json::from_str::<Value>(text).is_err() && !text.is_empty()
 }

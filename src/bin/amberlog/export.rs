@@ -1,152 +1,250 @@
 //! `amberlog export` and `amberlog import --jsonl`: a log as JSON Lines, and back.
 
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use amberlog::{Error, ExportOptions, Exported, ImportOptions, Log, LostSeqs, Snapshot};
+use amberlog::jsonl::{ExportOptions, Exported, ImportOptions, LostSeqs};
+use amberlog::verify::RecoveryReport;
+use amberlog::{Error, ReadView};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::output::{Failure, Out, Outcome, Verdict, in_log, note, progress, waiting};
-use crate::reading::{open, resolve, tell_damage};
+use crate::output::{
+    ExitVerdict, Out, Outcome, VerbFailure, close, in_log, note, progress, waiting,
+};
+use crate::packed::open_twice;
+use crate::reading::{Reading, TailShown, open, resolve, tell_damage};
+use crate::signals::Signals;
 use crate::units::count;
 
-/// How much of a file is read at once.
+/// Size of the read buffer.
 const READ_BYTES: usize = 256 << 10;
 
 const DETAILS: &str = "\
 An export of the whole log can be imported without loss: ids, seqs, times, gaps,
 names, labels, data, states, forks that share, rewinds. Positions and commits
-are the log's own and not in it. docs/jsonl.md has every line. A damaged event
-ends it with exit code 2: nothing is left out silently.
+belong to the log and are not exported. docs/jsonl.md describes every line. A
+damaged event ends the export with exit code 2: nothing is left out silently.
 
-With --skip-damaged all that is whole is exported, and the lines say what is
-missing: what a verification finds, which is made first and reads every byte,
-and, in their place, the seqs that cannot be read. They are told on standard
-error as well, the exit code is 1, and an import makes gaps of them and ends
-with exit code 1, too.
+With --skip-damaged everything that is whole is exported, and lines report what
+is missing: the findings of a verification, which runs first and reads every
+byte, and, in their place, the seqs that cannot be read. Losses are reported on
+standard error as well, and the exit code is 1; an import makes gaps of them and
+ends with exit code 1, too. Whole commits that are not known to have been
+acknowledged are exported as well, and a line names their events.
 
-Streams that are named are exported whole, each for itself.";
+Named streams are exported whole, each for itself. A file gets its name once it
+is whole and durable: an export that fails, or is stopped by SIGINT or SIGTERM,
+leaves no file.";
 
-/// What can be asked of `export`.
+/// Arguments of `export`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = DETAILS)]
-pub(crate) struct Args {
-    /// The log's directory
+pub(crate) struct ExportArgs {
+    /// Directory of the log
     log: PathBuf,
-    /// Streams: their ids, the beginnings of their ids, or their names [default: all]
+    /// Streams: their ids, prefixes of their ids, or their names [default: all]
     #[arg(value_name = "STREAM")]
     streams: Vec<String>,
-    /// A file to write, which must not be there, instead of standard output
+    /// File to write instead of standard output; must not exist
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Go on where something is damaged, and say so in the lines
+    /// Skip damage, and report it in the lines
     #[arg(long)]
     skip_damaged: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct Summary {
+struct ExportSummary {
     file: Option<String>,
     streams: u64,
     events: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     commits: Option<u64>,
-    /// Seqs.
+    /// Number of lost seqs.
     lost: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    lost_seqs: Vec<Lost>,
-    /// Places that a verification finds damaged.
+    lost_seqs: Vec<LostFields>,
+    /// First and last position of the commits that are not known to have been acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unconfirmed: Option<[u64; 2]>,
+    /// Number of places that a verification finds damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     damages: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
-struct Lost {
+struct LostFields {
     stream: String,
     seqs: [u64; 2],
     why: String,
 }
 
 /// Writes streams as JSON Lines.
-pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
-    let (snapshot, mut survey) = open(&args.log)?;
-    let found = args.streams.iter().map(|text| resolve(&snapshot, &args.log, text));
-    let ids = found.collect::<Result<Vec<_>, Failure>>()?;
+pub(crate) fn run(args: &ExportArgs, out: &mut Out) -> Outcome {
+    let tail = if args.skip_damaged { TailShown::Whole } else { TailShown::Confirmed };
+    let Reading { view, mut report, .. } = open(&args.log, tail)?;
+    let found = args.streams.iter().map(|text| resolve(&view, &args.log, text));
+    let ids = found.collect::<Result<Vec<_>, VerbFailure>>()?;
     let mut options = ExportOptions::new();
     if !ids.is_empty() {
         options = options.streams(ids);
     }
     if args.skip_damaged {
         let waiting = waiting("verifying");
-        survey = amberlog::survey(&args.log).map_err(in_log(&args.log))?;
+        report = amberlog::verify_quick(&args.log).map_err(in_log(&args.log))?;
         waiting.finish_and_clear();
-        options = options.skip_damaged(&survey);
+        options = options.skip_damaged(&report);
     }
     let verdict = |exported: &Exported| {
         exported.lost.iter().for_each(|lost| note(&lost.error));
-        let is_whole = survey.is_sound() && exported.lost.is_empty();
-        if is_whole { Verdict::Done } else { Verdict::Found }
+        let is_whole = report.is_sound() && exported.lost.is_empty();
+        if is_whole { ExitVerdict::Done } else { ExitVerdict::Found }
     };
     let Some(path) = &args.output else {
-        let exported = snapshot.export_jsonl_with(&options, out.writer());
+        let exported = view.export_jsonl_with(&options, out.writer());
         return Ok(verdict(&exported.map_err(|error| of_output(args, error))?));
     };
-    let exported = to_file(args, path, &snapshot, &options)?;
+    let exported = to_file(args, path, &view, &options)?;
     let verdict = verdict(&exported);
-    let damages = args.skip_damaged.then_some(survey.damages.len() as u64);
-    print(path, &exported, damages, out)?;
+    print(path, &exported, args.skip_damaged.then_some(&report), out)?;
     Ok(verdict)
 }
 
+/// Writes the export to a temporary file in the same directory, and renames it once it is whole and
+/// durable.
 fn to_file(
-    args: &Args,
+    args: &ExportArgs,
     path: &Path,
-    snapshot: &Snapshot,
+    view: &ReadView,
     options: &ExportOptions,
-) -> Result<Exported, Failure> {
-    let unwritable = |error| Failure::Input { what: path.display().to_string(), error };
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = made.map_err(unwritable)?;
+) -> Result<Exported, VerbFailure> {
+    let unwritable = |error| VerbFailure::Input { what: path.display().to_string(), error };
+    if amberlog::maintenance::is_inside(&args.log, path).map_err(in_log(&args.log))? {
+        let path = path.display();
+        return Err(VerbFailure::Said(format!(
+            "{path} is inside the log's own directory; nothing was written"
+        )));
+    }
+    let signals = Signals::watch().map_err(unwritable)?;
+    let unfinished = Unfinished::create(path).map_err(unwritable)?;
     let waiting = waiting("exporting");
-    let exported = snapshot.export_jsonl_with(options, &mut file);
+    let exported =
+        view.export_jsonl_with(options, Stoppable { to: &unfinished.file, signals: &signals });
     waiting.finish_and_clear();
-    let exported = exported.map_err(|error| {
-        // A part of an export is none.
-        let _ = std::fs::remove_file(path);
-        in_log(&args.log)(error)
+    let exported = exported.map_err(|error| match signals.asked() {
+        Some(signal) => {
+            VerbFailure::Said(format!("stopped by {signal}; {} was not created", path.display()))
+        }
+        None => in_log(&args.log)(error),
     })?;
-    file.sync_all().map_err(unwritable)?;
+    unfinished.finish(path).map_err(unwritable)?;
     Ok(exported)
 }
 
-fn print(path: &Path, exported: &Exported, damages: Option<u64>, out: &mut Out) -> io::Result<()> {
-    let lost_seqs: Vec<Lost> = exported.lost.iter().map(Lost::from).collect();
-    let summary = Summary {
+/// Temporary file of an export; dropping it removes the file, unless it was renamed.
+struct Unfinished {
+    file: File,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// Creates the file, unless `path` exists.
+    fn create(path: &Path) -> io::Result<Self> {
+        if path.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}.unfinished", std::process::id()));
+        let unfinished = path.with_file_name(hidden);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        Ok(Self { file, path: unfinished })
+    }
+
+    /// Renames the file to `path`, unless that exists by now.
+    fn finish(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        match std::fs::hard_link(&self.path, path) {
+            // Some file systems have no hard links.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !path.exists() => {
+                std::fs::rename(&self.path, path)?;
+            }
+            linked => linked?,
+        }
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Fails when the file was renamed.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// File that refuses writes after a signal.
+struct Stoppable<'a> {
+    to: &'a File,
+    signals: &'a Signals,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.signals.asked() {
+            Some(signal) => Err(io::Error::other(signal)),
+            None => self.to.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+fn print(
+    path: &Path,
+    exported: &Exported,
+    report: Option<&RecoveryReport>,
+    out: &mut Out,
+) -> io::Result<()> {
+    let unconfirmed = report.filter(|report| report.acknowledged < report.position);
+    let unconfirmed = unconfirmed
+        .map(|report| [report.acknowledged.get().saturating_add(1), report.position.get()]);
+    let lost_seqs: Vec<LostFields> = exported.lost.iter().map(LostFields::from).collect();
+    let summary = ExportSummary {
         file: Some(path.display().to_string()),
         streams: exported.streams,
         events: exported.events,
         commits: None,
-        lost: lost_seqs.iter().map(|one| one.seqs[1] - one.seqs[0]).sum(),
+        lost: lost_seqs.iter().map(|lost| lost.seqs[1].saturating_sub(lost.seqs[0])).sum(),
         lost_seqs,
-        damages,
+        unconfirmed,
+        damages: report.map(|report| report.damages.len() as u64),
     };
     if out.is_json() {
         return out.json(&summary);
     }
     let (streams, events) = (count(summary.streams, "stream"), count(summary.events, "event"));
     let lost = lost_text(summary.lost);
-    out.line(format_args!("{}: {streams}, {events}{lost}", path.display()))
+    let unconfirmed = match summary.unconfirmed {
+        Some([first, last]) => format!(", positions {first} to {last} unconfirmed"),
+        None => String::new(),
+    };
+    out.line(format_args!("{}: {streams}, {events}{lost}{unconfirmed}", path.display()))
 }
 
 fn lost_text(lost: u64) -> String {
     if lost == 0 { String::new() } else { format!(", {} lost", count(lost, "event")) }
 }
 
-impl From<&LostSeqs> for Lost {
+impl From<&LostSeqs> for LostFields {
     fn from(lost: &LostSeqs) -> Self {
         Self {
             stream: lost.stream.to_string(),
@@ -156,16 +254,18 @@ impl From<&LostSeqs> for Lost {
     }
 }
 
-/// Whoever reads standard output may have seen enough.
-fn of_output(args: &Args, error: Error) -> Failure {
+/// Converts an error of an export to standard output; a reader that closed it is no failure of the
+/// log.
+fn of_output(args: &ExportArgs, error: Error) -> VerbFailure {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match source.map(io::Error::kind) {
-        Some(kind) if error.place().is_none() => Failure::Output(kind.into()),
+        Some(kind) if error.place().is_none() => VerbFailure::Output(kind.into()),
         _ => in_log(&args.log)(error),
     }
 }
 
-/// Makes the streams of exports; what they say is lost becomes gaps, and is damage found. The first file that is not right ends it, and nothing of it is written.
+/// Imports exports. Losses that they report become gaps, and count as damage found. The first
+/// invalid file ends the import, and nothing of it is written.
 pub(crate) fn import(log: &Path, files: &[PathBuf], resumes: bool, out: &mut Out) -> Outcome {
     let mut options = ImportOptions::new();
     if resumes {
@@ -173,30 +273,31 @@ pub(crate) fn import(log: &Path, files: &[PathBuf], resumes: bool, out: &mut Out
     }
     let mut opened = Vec::new();
     for path in files {
-        let file = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let unreadable = |error| Failure::Input { what: path.display().to_string(), error };
+        let file = open_twice(path);
+        let unreadable = |error| VerbFailure::Input { what: path.display().to_string(), error };
         opened.push((path, file.map_err(unreadable)?));
     }
-    let into = Log::open(log).map_err(in_log(log))?;
-    let sound = tell_damage(into.survey(), log);
+    let into = crate::reading::options().open(log).map_err(in_log(log))?;
+    let sound = tell_damage(into.recovery_report(), log);
     let mut summaries = Vec::new();
     for (path, (bytes, file)) in opened {
         // Every byte is read twice.
-        let bar = progress(bytes * 2, "{wide_bar} {bytes}/{total_bytes} {eta}");
+        let bar = progress(bytes.saturating_mul(2), "{wide_bar} {bytes}/{total_bytes} {eta}");
         let from = Watched { from: BufReader::with_capacity(READ_BYTES, file), bar: bar.clone() };
         let imported = into.import_jsonl_with(&options, from).map_err(in_log(path))?;
         bar.finish_and_clear();
-        summaries.push(Summary {
+        summaries.push(ExportSummary {
             file: Some(path.display().to_string()),
             streams: imported.streams,
             events: imported.events,
             commits: Some(imported.commits),
             lost: imported.lost,
             lost_seqs: Vec::new(),
+            unconfirmed: None,
             damages: None,
         });
     }
-    into.close().map_err(in_log(log))?;
+    close(into).map_err(in_log(log))?;
     for summary in &summaries {
         if out.is_json() {
             out.json(summary)?;
@@ -210,10 +311,10 @@ pub(crate) fn import(log: &Path, files: &[PathBuf], resumes: bool, out: &mut Out
         }
     }
     let is_whole = summaries.iter().all(|summary| summary.lost == 0);
-    Ok(if sound && is_whole { Verdict::Done } else { Verdict::Found })
+    Ok(if sound && is_whole { ExitVerdict::Done } else { ExitVerdict::Found })
 }
 
-/// A file whose reading is seen.
+/// File that moves a progress bar as it is read.
 struct Watched {
     from: BufReader<File>,
     bar: ProgressBar,

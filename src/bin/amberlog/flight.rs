@@ -1,24 +1,24 @@
-//! Commits that are under way while lines are still read. Every ticket is looked at.
+//! Commits in flight while more lines are read. Every ticket's outcome is checked.
 
 use std::collections::VecDeque;
 
-use amberlog::{Error, Ticket};
+use amberlog::{Commit, Error, Ticket};
 
-/// So many bytes may be under way; then the oldest commit is waited for.
+/// Maximum number of bytes in flight; beyond it, the oldest commit is awaited.
 const FLIGHT_BYTES_MAX: u64 = 16 << 20;
-/// And so many commits.
+/// Maximum number of commits in flight.
 const FLIGHT_COMMITS_MAX: usize = 256;
 
-/// A commit that failed, and whose it was.
+/// Failed commit and its owner.
 #[derive(Debug)]
 pub(crate) struct Crash {
-    /// The number that its owner gave it.
+    /// Number given by the owner.
     pub(crate) owner: usize,
-    /// Why.
+    /// Cause of the failure.
     pub(crate) error: Error,
 }
 
-/// Commits under way, oldest first.
+/// Commits in flight, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Flight {
     tickets: VecDeque<(usize, u64, Ticket)>,
@@ -28,46 +28,52 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    /// Lets a commit start, and waits for older ones if too many are under way.
+    /// Starts a commit, and waits for older ones if too many are in flight.
     pub(crate) fn launch(&mut self, owner: usize, bytes: u64, ticket: Ticket) -> Result<(), Crash> {
         // A ticket that is merely kept starts nothing.
         ticket.start();
         self.tickets.push_back((owner, bytes, ticket));
-        self.bytes += bytes;
+        self.bytes = self.bytes.saturating_add(bytes);
         while self.bytes > FLIGHT_BYTES_MAX || self.tickets.len() > FLIGHT_COMMITS_MAX {
             self.land_one()?;
         }
         Ok(())
     }
 
-    /// Waits for the oldest. `Ok(false)`: none is under way.
+    /// Waits for the oldest commit. Returns false if none is in flight.
     pub(crate) fn land_one(&mut self) -> Result<bool, Crash> {
         let Some((owner, bytes, ticket)) = self.tickets.pop_front() else {
             return Ok(false);
         };
-        self.bytes -= bytes;
+        self.bytes = self.bytes.saturating_sub(bytes);
         match ticket.wait() {
             Ok(commit) => {
-                self.commits += 1;
-                self.events += commit.seqs.end.get() - commit.seqs.start.get();
+                self.count(&commit);
                 Ok(true)
             }
             Err(error) => Err(Crash { owner, error }),
         }
     }
 
-    /// Waits for all.
+    /// Counts a commit that succeeded.
+    pub(crate) fn count(&mut self, commit: &Commit) {
+        let events = commit.seqs.end.get().saturating_sub(commit.seqs.start.get());
+        self.commits = self.commits.saturating_add(1);
+        self.events = self.events.saturating_add(events);
+    }
+
+    /// Waits for all commits.
     pub(crate) fn land(&mut self) -> Result<(), Crash> {
         while self.land_one()? {}
         Ok(())
     }
 
-    /// Commits that succeeded.
+    /// Returns the number of commits that succeeded.
     pub(crate) fn commits(&self) -> u64 {
         self.commits
     }
 
-    /// Events in them.
+    /// Returns the number of events in them.
     pub(crate) fn events(&self) -> u64 {
         self.events
     }

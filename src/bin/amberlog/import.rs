@@ -1,67 +1,81 @@
-//! `amberlog import`: each text file becomes a stream, each of its lines an event.
+//! `amberlog import`: makes a stream of each text file, and an event of each line.
 //!
-//! A name that is there already is compared first: what an earlier import began is finished, what is there is
-//! left alone, and what differs is not touched.
+//! A file whose stream exists is compared first: an incomplete import is finished, an equal stream
+//! is left alone, and a different one stays untouched.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use amberlog::{Events, Log, Options, RefusedReason, Stream, StreamOptions};
+use amberlog::{AppendError, Log, Stream, StreamOptions};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use crate::compare::{Compared, Difference, SEEN_LABEL, compare};
 use crate::export;
 use crate::flight::{Crash, Flight};
-use crate::lines::Lines;
-use crate::output::{Out, Outcome, Verdict, in_log, note, progress};
-use crate::reading::tell_damage;
+use crate::lines::LineReader;
+use crate::output::{ExitVerdict, Out, Outcome, close, in_log, note, progress};
+use crate::reading::{options, tell_damage};
 use crate::sources::{LINE_BYTES_MAX, Source, Sources, open};
-use crate::units::{count, printable};
+use crate::units::{count, parse_age};
 
-/// A commit is made whenever so much is buffered, if nothing else was asked for.
+/// Number of buffered bytes that triggers a commit by default.
 const COMMIT_BYTES: u64 = 1 << 20;
-/// Room for a few of the longest lines. A ring takes memory only as it fills.
+/// Size of the ring: a few of the longest lines. A ring takes memory only as it fills.
 const RING_BYTES: usize = 4 * LINE_BYTES_MAX;
-/// How often the progress bar moves.
+/// Number of bytes between two moves of the progress bar.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
 const DETAILS: &str = "\
-A stream is named by the file's path relative to the folder that was given, or
-by the file's name. Left out, with a note: hidden files, symbolic links, the
-log itself, and files with a NUL byte in their first 8 KiB unless they are
-called .jsonl. A file without lines makes no stream. What `amberlog export`
-wrote is taken as what it stands for with --jsonl, and as text without.
+A stream is named by the file's path relative to the given folder, or by the
+file's name. Skipped, with a note: hidden files, symbolic links, the log itself,
+and files with a NUL byte in their first 8 KiB unless their name ends in .jsonl.
+A file without lines makes no stream. The content of .gz and .zst files is read,
+and the suffix is not part of the stream's name: a file that was compressed
+since continues its stream. Files written by `amberlog export` are recreated as
+streams with --jsonl, and imported as text without.
 
-A file whose stream is there already is compared with it. If they are equal,
-nothing happens; if the file has more lines, those are imported; if they
-differ, the stream is left as it is and the exit code is 1. A file that cannot
-be read, or has a line above 64 MiB, is reported, the others are imported, and
-the exit code is 2.";
+A file whose stream exists is compared with it. If they are equal, nothing
+happens; if the file has more lines, those are imported; a last line that was
+incomplete is replaced by its new content. Events that were trimmed since
+(`amberlog retain`) stay trimmed: the label amberlog.source records how much of
+the file the stream represents. If they differ, the stream stays as it is, the
+change to the file is reported (emptied, shortened, filled anew or changed) with
+advice, and the exit code is 1. A file that cannot be read, or has a line above
+64 MiB, is reported, the others are imported, and the exit code is 2.
 
-/// What can be asked of `import`.
+With --jsonl an export may also come from standard input (-) or a pipe, or be
+compressed.";
+
+/// Arguments of `import`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = DETAILS)]
-pub(crate) struct Args {
-    /// The log's directory; made by the first commit
+pub(crate) struct ImportArgs {
+    /// Directory of the log; the first commit creates it
     log: PathBuf,
-    /// Files, and folders to walk
+    /// Files to import, and folders to walk
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Commit every N lines, and at the end of each file [default: whenever 1 MiB is buffered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     commit_every: Option<u64>,
-    /// The files are exports: make the streams that they hold, as they were. No file is taken in part
+    /// Skip files without a stream that were last changed longer ago: 12h, 30d or 8w. Keeps streams
+    /// deleted by `retain --max-idle` from coming back
+    #[arg(long, value_name = "AGE", value_parser = parse_age, conflicts_with = "jsonl")]
+    max_idle: Option<Duration>,
+    /// Read the files as exports and recreate their streams. Never imports part of a file
     #[arg(long, conflicts_with = "commit_every")]
     jsonl: bool,
-    /// Go on with an import of the same exports that was cut off: what is there is compared, what is missing added
+    /// Finish an interrupted import of the same exports: compare existing streams, add missing ones
     #[arg(long, requires = "jsonl")]
     resume: bool,
 }
 
-/// What became of a file.
+/// Outcome for a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Status {
+enum FileStatus {
     Imported,
     Already,
     Resumed,
@@ -72,42 +86,45 @@ enum Status {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct FileReport {
     file: String,
     name: Option<String>,
     id: Option<String>,
-    status: Status,
-    /// Events of the stream.
+    status: FileStatus,
+    /// Number of events in the stream.
     events: u64,
-    /// Those of them that this import brought.
+    /// Number of events that this import added.
     new_events: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    difference: Option<Difference>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
-impl Report {
+impl FileReport {
     fn new(file: &Path, name: Option<&str>) -> Self {
         Self {
             file: file.display().to_string(),
             name: name.map(str::to_owned),
             id: None,
-            status: Status::Imported,
+            status: FileStatus::Imported,
             events: 0,
             new_events: 0,
+            difference: None,
             reason: None,
         }
     }
 
-    fn set(&mut self, status: Status, reason: impl Into<String>) {
+    fn set(&mut self, status: FileStatus, reason: impl Into<String>) {
         self.status = status;
         self.reason = Some(reason.into());
     }
 
-    /// The stream has so many events now.
+    /// Sets the stream's number of events.
     fn reach(&mut self, events: u64) {
-        let before = self.events - self.new_events;
+        let before = self.events.saturating_sub(self.new_events);
         self.events = events.max(before);
-        self.new_events = self.events - before;
+        self.new_events = self.events.saturating_sub(before);
     }
 }
 
@@ -126,16 +143,16 @@ struct Totals {
 }
 
 #[derive(Debug, Serialize)]
-struct Summary<'a> {
-    files: &'a [Report],
+struct ImportSummary<'a> {
+    files: &'a [FileReport],
     totals: Totals,
 }
 
-/// Why a file was given up.
+/// Reason for giving up a file.
 enum Stop {
-    /// The file's own fault: the next one may do better.
+    /// Fault of the file itself: the next one may succeed.
     File(String),
-    /// The log takes no more.
+    /// The log accepts no more.
     Log(Crash),
 }
 
@@ -145,52 +162,45 @@ impl From<Crash> for Stop {
     }
 }
 
-/// How a stream and a file compare.
-enum Compared {
-    Same,
-    /// The lines from the current one on are new.
-    Prefix,
-    Differs(String),
-}
-
-/// Imports the files into the log, and says what became of each.
-pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
+/// Imports the files into the log, and reports the outcome for each.
+pub(crate) fn run(args: &ImportArgs, out: &mut Out) -> Outcome {
     if args.jsonl {
         return export::import(&args.log, &args.paths, args.resume, out);
     }
     let sources = Sources::find(&args.paths, &args.log)?;
-    let options = Options::new().ring_bytes_max(RING_BYTES);
+    let options = options().ring_bytes_max(RING_BYTES);
     let log = options.open(&args.log).map_err(in_log(&args.log))?;
-    let sound = tell_damage(log.survey(), &args.log);
-    let mut import = Import::new(&log, args.commit_every, &sources);
+    let sound = tell_damage(log.recovery_report(), &args.log);
+    let mut import = Import::new(&log, args, &sources);
     let crashed = import.all(&sources.files);
     import.bar.finish_and_clear();
-    let (reports, commits) = (import.reports, import.flight.commits());
+    let reports = import.reports;
+    let commits = import.flight.commits();
     let verdict = print(&reports, commits, out)?;
-    let closed = log.close();
+    let closed = close(log);
     if let Some(error) = crashed.or(closed.err()) {
         return Err(in_log(&args.log)(error));
     }
-    Ok(if sound || verdict != Verdict::Done { verdict } else { Verdict::Found })
+    Ok(if sound || verdict != ExitVerdict::Done { verdict } else { ExitVerdict::Found })
 }
 
 struct Import<'a> {
     log: &'a Log,
-    commit_every: Option<u64>,
+    args: &'a ImportArgs,
     flight: Flight,
     bar: ProgressBar,
-    reports: Vec<Report>,
-    /// What is appended and not committed: lines and bytes.
+    reports: Vec<FileReport>,
+    /// Lines and bytes that were appended but not committed.
     buffered_lines: u64,
     buffered_bytes: u64,
 }
 
 impl<'a> Import<'a> {
-    fn new(log: &'a Log, commit_every: Option<u64>, sources: &Sources) -> Self {
+    fn new(log: &'a Log, args: &'a ImportArgs, sources: &Sources) -> Self {
         let total = sources.files.iter().map(|file| file.bytes).sum();
         let mut import = Self {
             log,
-            commit_every,
+            args,
             flight: Flight::default(),
             bar: progress(total, "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}"),
             reports: Vec::new(),
@@ -198,25 +208,25 @@ impl<'a> Import<'a> {
             buffered_bytes: 0,
         };
         for (path, why) in &sources.left_out {
-            let mut report = Report::new(path, None);
-            report.set(Status::Skipped, *why);
+            let mut report = FileReport::new(path, None);
+            report.set(FileStatus::Skipped, *why);
             import.push(report);
         }
         for (path, why) in &sources.failed {
-            let mut report = Report::new(path, None);
-            report.set(Status::Failed, why);
+            let mut report = FileReport::new(path, None);
+            report.set(FileStatus::Failed, why);
             import.push(report);
         }
         import
     }
 
-    /// Keeps a report, and says at once what is not as it should be.
-    fn push(&mut self, report: Report) {
+    /// Keeps a report, and prints a note at once unless all is well.
+    fn push(&mut self, report: FileReport) {
         let why = report.reason.as_deref().unwrap_or_default();
         let word = match report.status {
-            Status::Skipped => "skipped: ",
-            Status::Differs => "differs: ",
-            Status::Failed => "",
+            FileStatus::Skipped => "skipped: ",
+            FileStatus::Differs => "differs: ",
+            FileStatus::Failed => "",
             _ => return self.reports.push(report),
         };
         let file = &report.file;
@@ -224,20 +234,20 @@ impl<'a> Import<'a> {
         self.reports.push(report);
     }
 
-    /// Takes one file after the other. `Some`: the log takes no more, and why.
+    /// Imports the files in turn. Returns the error after which the log accepts no more.
     fn all(&mut self, files: &[Source]) -> Option<amberlog::Error> {
         let mut begun = 0;
         let mut error = None;
         for source in files {
-            let mut report = Report::new(&source.path, Some(&source.name));
+            let mut report = FileReport::new(&source.path, Some(&source.name));
             let ended = self.file(source, begun, &mut report);
             if let Err(Stop::File(why)) = &ended {
-                report.set(Status::Failed, why);
+                report.set(FileStatus::Failed, why);
             }
-            begun += source.bytes;
+            begun = begun.saturating_add(source.bytes);
             self.bar.set_position(begun);
             if let Err(Stop::Log(crash)) = ended {
-                report.status = Status::Failed;
+                report.status = FileStatus::Failed;
                 self.reports.push(report);
                 error = Some(self.crash(crash));
                 break;
@@ -251,72 +261,89 @@ impl<'a> Import<'a> {
         error
     }
 
-    /// A commit failed: every file that had a part in it, or in one behind it, is told apart.
+    /// Handles a failed commit: marks every file with a part in it, or in a later commit, as
+    /// failed.
     fn crash(&mut self, first: Crash) -> amberlog::Error {
         let error = first.error.clone();
         let mut next = Some(first);
         while let Some(crash) = next {
             if let Some(report) = self.reports.get_mut(crash.owner) {
-                report.set(Status::Failed, crash.error.to_string());
+                report.set(FileStatus::Failed, crash.error.to_string());
             }
             next = self.flight.land().err();
         }
         error
     }
 
-    /// Of files that failed, a part may be there: what the log shows is what counts.
+    /// Corrects the reports of failed files: part of a file may have been committed, so the log's
+    /// state counts.
     fn recount_failed(&mut self) {
-        let snapshot = self.log.snapshot();
+        let view = self.log.read_view();
         let failed = self.reports.iter_mut();
-        for report in failed.filter(|report| report.status == Status::Failed) {
+        for report in failed.filter(|report| report.status == FileStatus::Failed) {
             let name = report.name.as_deref();
-            let id = name.and_then(|name| snapshot.find(name));
-            let info = id.and_then(|id| snapshot.stream(id));
+            let id = name.and_then(|name| view.find(name));
+            let info = id.and_then(|id| view.info(id));
             report.id = info.as_ref().map(|info| info.id.to_string());
             report.reach(info.map_or(0, |info| info.head.get()));
         }
     }
 
-    fn file(&mut self, source: &Source, begun: u64, report: &mut Report) -> Result<(), Stop> {
+    fn file(&mut self, source: &Source, begun: u64, report: &mut FileReport) -> Result<(), Stop> {
         let unreadable = |error: std::io::Error| Stop::File(error.to_string());
         let of_log = |error: amberlog::Error| Stop::File(error.to_string());
         let name = source.name.as_str();
-        let snapshot = self.log.snapshot();
-        let known = snapshot.find(name).and_then(|id| snapshot.stream(id));
+        let view = self.log.read_view();
+        let known = view.find(name).and_then(|id| view.info(id));
         if let Some(info) = &known {
             report.id = Some(info.id.to_string());
             report.events = info.head.get();
         }
-        let Some(mut lines) = open(&source.path).map_err(unreadable)? else {
-            report.set(Status::Skipped, "no text");
-            return Ok(());
+        let mut lines = match open(&source.path).map_err(unreadable)? {
+            Ok(lines) => lines,
+            Err(why) => {
+                report.set(FileStatus::Skipped, why);
+                return Ok(());
+            }
         };
-        let mut stream = if let Some(id) = known.map(|info| info.id) {
-            let events = snapshot.events(id).map_err(of_log)?;
-            match compare(events, &mut lines).map_err(unreadable)? {
+        let mut stream = if let Some(info) = known {
+            let events = view.events(info.id).map_err(of_log)?;
+            let compared = compare(&info, events, &mut lines).map_err(unreadable)?;
+            let line = lines.number();
+            let mut reason = format!("resumed at line {line}");
+            match &compared {
                 Compared::Same => {
-                    report.status = Status::Already;
+                    report.status = FileStatus::Already;
                     return Ok(());
                 }
-                Compared::Differs(why) => {
-                    report.set(Status::Differs, why);
+                Compared::Differs(difference, why) => {
+                    report.set(FileStatus::Differs, format!("{why}: {}", difference.advice()));
+                    report.difference = Some(*difference);
                     return Ok(());
                 }
                 Compared::Prefix => {}
+                Compared::Half => reason += ", which was incomplete",
             }
-            let line = lines.number();
-            report.set(Status::Resumed, format!("resumed at line {line}"));
-            self.log.resume(id).map_err(of_log)?
+            report.set(FileStatus::Resumed, reason);
+            let mut stream = self.log.open_stream(info.id).map_err(of_log)?;
+            if let Compared::Half = compared {
+                stream.rewind(line.saturating_sub(1)).map_err(of_log)?;
+                report.events = report.events.saturating_sub(1);
+            }
+            stream
+        } else if self.args.max_idle.is_some_and(|idle_max| source.is_idle(idle_max)) {
+            report.set(FileStatus::Skipped, "not changed for longer than --max-idle");
+            return Ok(());
         } else if lines.advance().map_err(unreadable)? {
             let options = StreamOptions::new().name(name);
-            self.log.stream_with(&options).map_err(of_log)?
+            self.log.create_stream_with(&options).map_err(of_log)?
         } else {
-            let why = "no lines, so no events and no stream";
-            report.set(Status::Empty, why);
+            let why = "no lines, so no stream";
+            report.set(FileStatus::Empty, why);
             return Ok(());
         };
         report.id = Some(stream.id().to_string());
-        self.rest(&mut stream, &mut lines, begun)?;
+        self.rest(&mut stream, source, &mut lines, begun)?;
         report.reach(lines.number());
         Ok(())
     }
@@ -325,43 +352,49 @@ impl<'a> Import<'a> {
     fn rest<R: BufRead>(
         &mut self,
         stream: &mut Stream,
-        lines: &mut Lines<R>,
+        source: &Source,
+        lines: &mut LineReader<R>,
         begun: u64,
     ) -> Result<(), Stop> {
         (self.buffered_lines, self.buffered_bytes) = (0, 0);
         let mut shown = 0;
         loop {
             self.append(stream, lines)?;
-            let is_due = match self.commit_every {
+            match lines.advance() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    // Earlier lines are whole; a later import continues after them.
+                    self.commit(stream)?;
+                    let done = stream.head();
+                    return Err(Stop::File(format!("{error}; {done} lines are imported")));
+                }
+            }
+            let is_due = match self.args.commit_every {
                 Some(every) => self.buffered_lines >= every,
                 None => self.buffered_bytes >= COMMIT_BYTES,
             };
             if is_due {
                 self.commit(stream)?;
             }
-            if lines.bytes_read() - shown >= PROGRESS_BYTES {
+            if lines.bytes_read().saturating_sub(shown) >= PROGRESS_BYTES {
                 shown = lines.bytes_read();
-                self.bar.set_position(begun + shown);
-            }
-            match lines.advance() {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    // What came before is whole lines; a later import goes on behind them.
-                    self.commit(stream)?;
-                    let done = stream.head();
-                    return Err(Stop::File(format!("{error}; {done} lines are imported")));
-                }
+                // The content of a compressed file is larger than the file.
+                self.bar.set_position(begun.saturating_add(shown.min(source.bytes)));
             }
         }
+        // Fails when the stream has too many labels: then trimmed events cannot be compared later.
+        let _ = stream.set_label(SEEN_LABEL, &lines.seen().to_string());
         self.commit(stream)
     }
 
-    fn append<R: BufRead>(&mut self, stream: &mut Stream, lines: &Lines<R>) -> Result<(), Stop> {
+    fn append<R: BufRead>(
+        &mut self,
+        stream: &mut Stream,
+        lines: &LineReader<R>,
+    ) -> Result<(), Stop> {
         let mut refused = stream.append(lines.event()).err();
-        if let Some(RefusedReason::RingFull { .. } | RefusedReason::MemoryFull { .. }) =
-            refused.map(|refused| refused.reason)
-        {
+        if let Some(AppendError::RingFull { .. } | AppendError::MemoryFull { .. }) = refused {
             self.commit(stream)?;
             self.flight.land()?;
             refused = stream.append(lines.event()).err();
@@ -370,55 +403,31 @@ impl<'a> Import<'a> {
             let line = lines.number();
             return Err(Stop::File(format!("line {line}: {refused}")));
         }
-        self.buffered_lines += 1;
-        self.buffered_bytes += lines.bytes().len() as u64;
+        self.buffered_lines = self.buffered_lines.saturating_add(1);
+        self.buffered_bytes = self.buffered_bytes.saturating_add(lines.bytes().len() as u64);
         Ok(())
     }
 
     fn commit(&mut self, stream: &mut Stream) -> Result<(), Stop> {
-        if self.buffered_lines > 0 {
-            // The file's report comes behind those that are there.
-            let owner = self.reports.len();
-            self.flight.launch(owner, self.buffered_bytes, stream.commit())?;
-            (self.buffered_lines, self.buffered_bytes) = (0, 0);
-        }
+        // The next report is that of this file.
+        let owner = self.reports.len();
+        self.flight.launch(owner, self.buffered_bytes, stream.commit())?;
+        (self.buffered_lines, self.buffered_bytes) = (0, 0);
         Ok(())
     }
 }
 
-fn compare<R: BufRead>(mut events: Events, lines: &mut Lines<R>) -> std::io::Result<Compared> {
-    loop {
-        let has_line = lines.advance()?;
-        let event = match events.next() {
-            None if has_line => return Ok(Compared::Prefix),
-            None => return Ok(Compared::Same),
-            Some(Err(error)) => return Ok(Compared::Differs(error.to_string())),
-            Some(Ok(event)) => event,
-        };
-        let why = if !has_line {
-            format!("the stream has more than the file's {}", lines.number())
-        } else if event.dropped_before() > 0 {
-            format!("the stream has a gap before event {}", event.seq())
-        } else if event.kind() != lines.kind() || event.payload() != lines.bytes() {
-            format!("line {} is not event {}", lines.number(), event.seq())
-        } else {
-            continue;
-        };
-        return Ok(Compared::Differs(why));
-    }
-}
-
-fn print(reports: &[Report], commits: u64, out: &mut Out) -> Outcome {
+fn print(reports: &[FileReport], commits: u64, out: &mut Out) -> Outcome {
     let totals = add_up(reports, commits);
     let verdict = if totals.failed > 0 {
-        Verdict::Incomplete
+        ExitVerdict::Incomplete
     } else if totals.differs > 0 {
-        Verdict::Found
+        ExitVerdict::Found
     } else {
-        Verdict::Done
+        ExitVerdict::Done
     };
     if out.is_json() {
-        out.json(&Summary { files: reports, totals })?;
+        out.json(&ImportSummary { files: reports, totals })?;
         return Ok(verdict);
     }
     for report in reports {
@@ -443,39 +452,38 @@ fn print(reports: &[Report], commits: u64, out: &mut Out) -> Outcome {
     Ok(verdict)
 }
 
-fn line(report: &Report) -> String {
+fn line(report: &FileReport) -> String {
     let word = match report.status {
-        Status::Imported => "imported",
-        Status::Already => "already there",
-        Status::Resumed => "resumed",
-        Status::Differs => "differs",
-        Status::Skipped => "skipped",
-        Status::Empty => "empty",
-        Status::Failed => "failed",
+        FileStatus::Imported => "imported",
+        FileStatus::Already => "already there",
+        FileStatus::Resumed => "resumed",
+        FileStatus::Differs => "differs",
+        FileStatus::Skipped => "skipped",
+        FileStatus::Empty => "empty",
+        FileStatus::Failed => "failed",
     };
     let id = report.id.as_deref().unwrap_or("-");
     let name = report.name.as_deref().unwrap_or(&report.file);
-    let name = printable(name);
     let why = report.reason.as_deref();
     let why = why.map(|why| format!("  ({why})")).unwrap_or_default();
     let events = count(report.events, "event");
     format!("{word:<13}  {id:<36}  {events:>12}  {name}{why}")
 }
 
-fn add_up(reports: &[Report], commits: u64) -> Totals {
+fn add_up(reports: &[FileReport], commits: u64) -> Totals {
     let mut totals = Totals { files: reports.len() as u64, commits, ..Totals::default() };
     for report in reports {
         let counter = match report.status {
-            Status::Imported => &mut totals.imported,
-            Status::Already => &mut totals.already,
-            Status::Resumed => &mut totals.resumed,
-            Status::Differs => &mut totals.differs,
-            Status::Skipped => &mut totals.skipped,
-            Status::Empty => &mut totals.empty,
-            Status::Failed => &mut totals.failed,
+            FileStatus::Imported => &mut totals.imported,
+            FileStatus::Already => &mut totals.already,
+            FileStatus::Resumed => &mut totals.resumed,
+            FileStatus::Differs => &mut totals.differs,
+            FileStatus::Skipped => &mut totals.skipped,
+            FileStatus::Empty => &mut totals.empty,
+            FileStatus::Failed => &mut totals.failed,
         };
-        *counter += 1;
-        totals.new_events += report.new_events;
+        *counter = counter.saturating_add(1);
+        totals.new_events = totals.new_events.saturating_add(report.new_events);
     }
     totals
 }

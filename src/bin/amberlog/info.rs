@@ -1,15 +1,16 @@
-//! `amberlog info`: what is known of a log, or of one stream.
+//! `amberlog info`: facts about a log, or about one stream.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use amberlog::{ErrorKind, Inspection, Item, MEMORY_COSTS, Snapshot, StreamId, Survey, Timestamp};
+use amberlog::verify::{Record, RecordDump, RecoveryReport, SegmentState};
+use amberlog::{ErrorKind, MEMORY_COSTS, StreamId, Timestamp};
 use serde::Serialize;
 
-use crate::list::state_word;
-use crate::output::{Failure, Out, Outcome, Verdict, in_log, note};
-use crate::reading::{open, resolve};
-use crate::units::{bytes_text, printable, rfc3339};
+use crate::list::{ParentFields, state_word};
+use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, in_log, note};
+use crate::reading::{Reading, TailShown, open, refuse_file, resolve};
+use crate::units::{bytes_text, count};
 
 #[derive(Debug, Serialize)]
 struct LogInfo {
@@ -23,12 +24,17 @@ struct LogInfo {
     segments: u64,
     segments_by_state: BTreeMap<&'static str, u64>,
     bytes_on_disk: u64,
+    /// Last position known to have been acknowledged.
+    acknowledged_position: u64,
     closed_cleanly: bool,
+    needs_repair: bool,
     damages: u64,
+    /// Pending work of the log's own, as far as its files show it.
+    left_undone: Vec<String>,
     memory: Memory,
 }
 
-/// What things cost in memory, in bytes, and what this log takes by it once it is open.
+/// Memory costs in bytes, and the total for this log once it is open.
 #[derive(Debug, Serialize)]
 struct Memory {
     when_open: u64,
@@ -37,18 +43,22 @@ struct Memory {
     idle_stream: u64,
     durable_stream: u64,
     index_entry: u64,
+    commit_id: u64,
+    listed_stream: u64,
 }
 
 impl Memory {
     fn of(streams: u64) -> Self {
         let costs = MEMORY_COSTS;
         Self {
-            when_open: costs.open_log + streams * costs.durable_stream,
+            when_open: costs.open_log.saturating_add(streams.saturating_mul(costs.durable_stream)),
             open_log: costs.open_log,
             volatile_stream: costs.volatile_stream,
             idle_stream: costs.idle_stream,
             durable_stream: costs.durable_stream,
             index_entry: costs.index_entry,
+            commit_id: costs.commit_id,
+            listed_stream: costs.listed_stream,
         }
     }
 
@@ -61,6 +71,8 @@ impl Memory {
             ("an idle handle", self.idle_stream),
             ("a durable stream", self.durable_stream),
             ("an index entry", self.index_entry),
+            ("a commit id", self.commit_id),
+            ("a listed stream", self.listed_stream),
         ];
         costs.iter().try_for_each(|(what, bytes)| out.line(format_args!("  {what:<19} {bytes}")))
     }
@@ -74,11 +86,13 @@ struct StreamFacts {
     state: &'static str,
     labels: BTreeMap<String, String>,
     data_bytes: usize,
-    parent: Option<String>,
-    parent_seq: Option<u64>,
+    parent: Option<ParentFields>,
     generation: u32,
     start: u64,
     head: u64,
+    /// Seq after the last confirmed event, if later ones exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmed_head: Option<u64>,
     events: u64,
     dropped: u64,
     unreadable: u64,
@@ -86,42 +100,48 @@ struct StreamFacts {
     last_event: Option<String>,
     payload_bytes: u64,
     segments: u64,
-    /// The seqs that are in its archive file.
-    moved: Option<[u64; 2]>,
 }
 
-/// Tells what is known of the log, or of the stream that `stream` names.
+/// Prints facts about the log, or about the stream that `stream` names.
 pub(crate) fn run(log: &Path, stream: Option<&str>, out: &mut Out) -> Outcome {
-    let (snapshot, survey) = open(log)?;
+    if stream.is_none() {
+        refuse_file(log)?;
+    }
+    let reading = open(log, TailShown::Settled)?;
     match stream {
-        None => of_log(log, &snapshot, &survey, out),
+        None => of_log(log, &reading, out),
         Some(text) => {
-            let id = resolve(&snapshot, log, text)?;
-            of_stream(log, &snapshot, id, out)
+            let id = resolve(&reading.view, log, text)?;
+            of_stream(log, &reading, id, out)
         }
     }
 }
 
-fn of_log(log: &Path, snapshot: &Snapshot, survey: &Survey, out: &mut Out) -> Outcome {
+fn of_log(log: &Path, reading: &Reading, out: &mut Out) -> Outcome {
+    let Reading { view, report, .. } = reading;
     let mut segments_by_state = BTreeMap::new();
-    for segment in &survey.segments {
-        *segments_by_state.entry(segment.state.as_str()).or_insert(0) += 1;
+    for segment in &report.segments {
+        let count = segments_by_state.entry(segment.state.as_str()).or_insert(0_u64);
+        *count = count.saturating_add(1);
     }
-    let streams = snapshot.streams();
+    let streams = view.streams();
     let (id, created) = identity(log)?;
     let facts = LogInfo {
         path: log.display().to_string(),
         id: id.map(|id| id.to_string()),
-        created: created.map(rfc3339),
+        created: created.map(|time| time.to_string()),
         streams: streams.len() as u64,
         events: streams.iter().map(|info| info.head.get()).sum(),
-        position: snapshot.position().get(),
-        durable_position: snapshot.durable_position().get(),
-        segments: survey.segments.len() as u64,
+        position: view.position().get(),
+        durable_position: view.durable_position().get(),
+        segments: report.segments.len() as u64,
         segments_by_state,
-        bytes_on_disk: survey.segments.iter().map(|one| one.bytes).sum(),
-        closed_cleanly: survey.closed_cleanly,
-        damages: survey.damages.len() as u64,
+        bytes_on_disk: report.segments.iter().map(|segment| segment.bytes).sum(),
+        acknowledged_position: report.acknowledged.get(),
+        closed_cleanly: report.closed_cleanly,
+        needs_repair: report.needs_repair,
+        damages: report.damages.len() as u64,
+        left_undone: left_undone(report),
         memory: Memory::of(streams.len() as u64),
     };
     if out.is_json() {
@@ -129,15 +149,37 @@ fn of_log(log: &Path, snapshot: &Snapshot, survey: &Survey, out: &mut Out) -> Ou
     } else {
         print_log(&facts, out)?;
     }
-    Ok(if survey.is_sound() { Verdict::Done } else { Verdict::Found })
+    Ok(ExitVerdict::of_log(report.is_sound()))
 }
 
-/// The log's own id, and when its oldest segment was made.
-fn identity(log: &Path) -> Result<(Option<StreamId>, Option<Timestamp>), Failure> {
-    for item in Inspection::open(log).map_err(in_log(log))? {
+/// Lists work that a writer does on its own and has not done. Failures of a live writer are known
+/// only to its own process.
+fn left_undone(report: &RecoveryReport) -> Vec<String> {
+    let in_state =
+        |state| report.segments.iter().filter(|segment| segment.state == state).count() as u64;
+    let mut left = Vec::new();
+    // A live writer seals one while it fills the next.
+    let unsealed = in_state(SegmentState::Unsealed);
+    if unsealed > 1 {
+        let what = count(unsealed, "full segment");
+        left.push(format!("{what} without an index: the next opening for writing seals them"));
+    }
+    let superseded = in_state(SegmentState::Superseded);
+    if superseded > 0 {
+        let what = count(superseded, "compacted segment");
+        left.push(format!("{what} still there: the next opening for writing removes them"));
+    }
+    left
+}
+
+/// Returns the log's own id, and the creation time of its oldest segment.
+fn identity(log: &Path) -> Result<(Option<StreamId>, Option<Timestamp>), VerbFailure> {
+    for item in RecordDump::open(log).map_err(in_log(log))? {
         match item {
-            Ok(Item::Segment { log_id, created, .. }) => return Ok((Some(log_id), Some(created))),
-            Ok(Item::NoHeader { .. }) => {}
+            Ok(Record::Segment { log_id, created, .. }) => {
+                return Ok((Some(log_id), Some(created)));
+            }
+            Ok(Record::NoHeader { .. } | Record::Collected { .. }) => {}
             _ => break,
         }
     }
@@ -165,27 +207,38 @@ fn print_log(facts: &LogInfo, out: &mut Out) -> std::io::Result<()> {
     ))?;
     let closed = if facts.closed_cleanly { "yes" } else { "no" };
     out.line(format_args!("closed cleanly    {closed}"))?;
+    if facts.position > facts.acknowledged_position {
+        let from = facts.acknowledged_position.saturating_add(1);
+        out.line(format_args!("unconfirmed       positions {from} to {}", facts.position))?;
+    }
+    if facts.needs_repair {
+        out.line("needs repair      yes: it cannot be written before that")?;
+    }
+    for work in &facts.left_undone {
+        out.line(format_args!("left undone       {work}"))?;
+    }
     facts.memory.print(out)
 }
 
-fn of_stream(log: &Path, snapshot: &Snapshot, id: StreamId, out: &mut Out) -> Outcome {
+fn of_stream(log: &Path, reading: &Reading, id: StreamId, out: &mut Out) -> Outcome {
+    let view = &reading.view;
     let failed = in_log(log);
-    let info = snapshot.stream(id);
+    let info = view.info(id);
     let head = info.as_ref().map_or(0, |info| info.head.get());
     let start = info.as_ref().map_or(0, |info| info.start.get());
     let parent = info.as_ref().and_then(|info| info.parent);
     let mut facts = StreamFacts {
         id: id.to_string(),
         name: info.as_ref().and_then(|info| info.name.clone()),
-        created: id.created().map(rfc3339),
+        created: id.created().map(|time| time.to_string()),
         state: info.as_ref().map_or("unknown", |info| state_word(info.state)),
         labels: info.as_ref().map(|info| info.labels.clone()).unwrap_or_default(),
         data_bytes: info.as_ref().and_then(|info| info.data.as_ref()).map_or(0, |data| data.len()),
-        parent: parent.map(|(id, _)| id.to_string()),
-        parent_seq: parent.map(|(_, seq)| seq.get()),
+        parent: parent.map(|(id, seq)| ParentFields { id: id.to_string(), seq: seq.get() }),
         generation: info.as_ref().map_or(0, |info| info.generation),
         start,
         head,
+        confirmed_head: info.as_ref().and_then(|info| reading.confirmed_head(info)),
         events: 0,
         dropped: 0,
         unreadable: 0,
@@ -193,18 +246,19 @@ fn of_stream(log: &Path, snapshot: &Snapshot, id: StreamId, out: &mut Out) -> Ou
         last_event: None,
         payload_bytes: 0,
         segments: info.as_ref().map_or(0, |info| info.segments as u64),
-        moved: info.and_then(|info| info.moved).map(|moved| [moved.start.get(), moved.end.get()]),
     };
     let mut last = None;
-    for event in snapshot.events(id).map_err(&failed)? {
+    for event in view.events(id).map_err(&failed)? {
         match event {
             Ok(event) => {
-                facts.events += 1;
-                // A gap may begin before the stream does now.
-                facts.dropped += event.dropped_before().min(event.seq().get() - start);
-                facts.payload_bytes += event.payload().len() as u64;
+                // A gap may begin before the stream's current start.
+                let dropped = event.dropped_before().min(event.seq().get().saturating_sub(start));
+                let payload_bytes = event.payload().len() as u64;
+                facts.events = facts.events.saturating_add(1);
+                facts.dropped = facts.dropped.saturating_add(dropped);
+                facts.payload_bytes = facts.payload_bytes.saturating_add(payload_bytes);
                 if last.is_none() {
-                    facts.first_event = Some(rfc3339(event.time()));
+                    facts.first_event = Some(event.time().to_string());
                 }
                 last = Some(event.time());
             }
@@ -212,33 +266,37 @@ fn of_stream(log: &Path, snapshot: &Snapshot, id: StreamId, out: &mut Out) -> Ou
             Err(error) => return Err(failed(error)),
         }
     }
-    facts.last_event = last.map(rfc3339);
-    facts.unreadable = (head - start.min(head)).saturating_sub(facts.events + facts.dropped);
+    facts.last_event = last.map(|time| time.to_string());
+    let known = facts.events.saturating_add(facts.dropped);
+    facts.unreadable = head.saturating_sub(start).saturating_sub(known);
     if out.is_json() {
         out.json(&facts)?;
     } else {
         print_stream(&facts, out)?;
     }
-    Ok(if facts.unreadable == 0 { Verdict::Done } else { Verdict::Found })
+    Ok(if facts.unreadable == 0 { ExitVerdict::Done } else { ExitVerdict::Found })
 }
 
 fn print_stream(facts: &StreamFacts, out: &mut Out) -> std::io::Result<()> {
     let unknown = "unknown".to_owned();
     out.line(format_args!("stream         {}", facts.id))?;
     if let Some(name) = &facts.name {
-        out.line(format_args!("name           {}", printable(name)))?;
+        out.line(format_args!("name           {}", name))?;
     }
     let created = facts.created.as_ref().unwrap_or(&unknown);
     out.line(format_args!("created        {created}"))?;
     out.line(format_args!("state          {}", facts.state))?;
     for (key, value) in &facts.labels {
-        out.line(format_args!("label          {}", printable(&format!("{key}={value}"))))?;
+        out.line(format_args!("label          {key}={value}"))?;
     }
-    if let (Some(parent), Some(seq)) = (&facts.parent, facts.parent_seq) {
-        out.line(format_args!("forked from    {parent} at {seq}"))?;
+    if let Some(parent) = &facts.parent {
+        out.line(format_args!("forked from    {} at {}", parent.id, parent.seq))?;
     }
     if facts.start > 0 {
         out.line(format_args!("starts at      {}", facts.start))?;
+    }
+    if let Some(seq) = facts.confirmed_head {
+        out.line(format_args!("unconfirmed    from {seq} on"))?;
     }
     if facts.data_bytes > 0 {
         out.line(format_args!("data           {}", bytes_text(facts.data_bytes as u64)))?;
@@ -259,11 +317,5 @@ fn print_stream(facts: &StreamFacts, out: &mut Out) -> std::io::Result<()> {
         bytes_text(facts.payload_bytes),
         facts.payload_bytes
     ))?;
-    out.line(format_args!("segments       {}", facts.segments))?;
-    match facts.moved {
-        Some([start, end]) => {
-            out.line(format_args!("moved          {start}..{end} are in its archive file"))
-        }
-        None => Ok(()),
-    }
+    out.line(format_args!("segments       {}", facts.segments))
 }

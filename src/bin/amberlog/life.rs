@@ -1,107 +1,109 @@
-//! What becomes of streams: forked, rewound, trimmed, archived and back, deleted, named, labelled. Each verb is a
-//! commit of the log, and the position is printed that made it so.
+//! Verbs that change streams: fork, rewind, trim, archive, unarchive, delete, name, label. Each
+//! makes a commit and prints its position.
 
 use std::path::{Path, PathBuf};
 
-use amberlog::{Commit, Log, Snapshot, Stream, StreamId, StreamOptions};
+use amberlog::{Commit, Log, ReadView, Stream, StreamId, StreamOptions};
 use serde::Serialize;
 
-use crate::output::{Failure, Out, Outcome, Verdict, in_log, note, progress, waiting};
-use crate::reading::{resolve, tell_damage};
-use crate::units::{bytes_text, parse_label, printable};
+use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, close, in_log, note, progress};
+use crate::reading::{Prefix, options, resolve, resolve_to_delete, tell_damage};
+use crate::units::parse_label;
 
-/// A log and streams of it.
+/// Arguments of verbs that take several streams.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Streams {
-    /// The log's directory
+pub(crate) struct StreamsArgs {
+    /// Directory of the log
     log: PathBuf,
-    /// Streams: their ids, the beginnings of their ids, or their names
+    /// Streams: their ids, prefixes of their ids, or their names
     #[arg(required = true, value_name = "STREAM")]
     streams: Vec<String>,
-    /// Only if the stream, of which there is one then, still ends at this seq: nothing was added since somebody looked
+    /// Act only if the head of the stream, which must be the only one, is still this seq
     #[arg(long, value_name = "SEQ")]
-    at: Option<u64>,
+    expect_head: Option<u64>,
 }
 
-/// What can be asked of `archive`.
+/// Arguments of `rm`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ArchiveArgs {
+pub(crate) struct RmArgs {
     #[command(flatten)]
-    streams: Streams,
-    /// Move everything that is archived to files of its own, which can be read alone; `collect` then gives the space in
-    /// the segments back
-    #[arg(long = "move")]
-    moves: bool,
+    streams: StreamsArgs,
+    /// Accept the prefix of an id
+    #[arg(long)]
+    yes: bool,
 }
 
-/// A log, a stream and a place in it.
+/// Arguments of verbs that cut a stream.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Place {
-    /// The log's directory
+pub(crate) struct CutArgs {
+    /// Directory of the log
     log: PathBuf,
-    /// The stream: its id, the beginning of its id, or its name
+    /// Stream: its id or its name; a prefix of its id with --yes
     stream: String,
-    /// The seq, counted from 0
+    /// Seq to cut at, counted from 0
     seq: u64,
-    /// Only if the stream still ends at this seq: nothing was added since somebody looked
+    /// Act only if the head of the stream is still this seq: nothing was added
     #[arg(long, value_name = "SEQ")]
-    at: Option<u64>,
+    expect_head: Option<u64>,
+    /// Accept the prefix of an id
+    #[arg(long)]
+    yes: bool,
 }
 
-/// What can be asked of `fork`.
+/// Arguments of `fork`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ForkArgs {
-    /// The log's directory
+    /// Directory of the log
     log: PathBuf,
-    /// The stream to fork: its id, the beginning of its id, or its name
+    /// Stream to fork: its id, a prefix of its id, or its name
     stream: String,
-    /// The first seq that the fork does not share [default: the end]
+    /// Seq to fork at: the first one that the fork does not share [default: the head]
     #[arg(long, value_name = "SEQ")]
     at: Option<u64>,
-    /// The fork's name
+    /// Name of the fork
     #[arg(long)]
     name: Option<String>,
-    /// A label of the fork; may be given several times
+    /// Label of the fork; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
 }
 
-/// What can be asked of `name`.
+/// Arguments of `name`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NameArgs {
-    /// The log's directory
+    /// Directory of the log
     log: PathBuf,
-    /// The stream: its id, the beginning of its id, or its name
+    /// Stream: its id, a prefix of its id, or its name
     stream: String,
-    /// Its name from now on
+    /// New name
     #[arg(required_unless_present = "remove")]
     name: Option<String>,
-    /// Take its name away
+    /// Remove the name
     #[arg(long, conflicts_with = "name")]
     remove: bool,
 }
 
-/// What can be asked of `label`.
+/// Arguments of `label`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LabelArgs {
-    /// The log's directory
+    /// Directory of the log
     log: PathBuf,
-    /// The stream: its id, the beginning of its id, or its name
+    /// Stream: its id, a prefix of its id, or its name
     stream: String,
     /// Labels to set
     #[arg(value_name = "KEY=VALUE", value_parser = parse_label, required_unless_present = "remove")]
     labels: Vec<(String, String)>,
-    /// A label to take away; may be given several times
+    /// Label to remove; may be repeated
     #[arg(long, value_name = "KEY")]
     remove: Vec<String>,
 }
 
-/// What is done to whole streams.
+/// Fate of whole streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
-    /// Read as before, listed no more, written no more.
+    /// Readable, but no longer listed or written.
     Archive,
-    /// All of that again.
+    /// Listed and written again.
     Unarchive,
     /// Gone for good.
     Delete,
@@ -127,22 +129,12 @@ struct Done {
 }
 
 #[derive(Debug, Serialize)]
-struct Summary {
+struct FateSummary {
     streams: Vec<Done>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    moved: Vec<Moved>,
     failed: usize,
 }
 
-/// A file that a stream moved to.
-#[derive(Debug, Serialize)]
-struct Moved {
-    path: PathBuf,
-    bytes: u64,
-    seqs: [u64; 2],
-}
-
-/// Opens the log, does one thing to one stream, and closes the log. `Ok(None)`: nothing had to be done.
+/// Opens the log, changes one stream, and closes the log.
 pub(crate) fn change(
     log: &Path,
     stream: &str,
@@ -150,62 +142,86 @@ pub(crate) fn change(
     out: &mut Out,
     with: impl FnOnce(&Log, StreamId) -> amberlog::Result<(Stream, Commit)>,
 ) -> Outcome {
-    change_at(log, stream, None, what, out, with)
+    let which = |view: &ReadView| resolve(view, log, stream);
+    change_one(log, which, what, out, with)
 }
 
-/// The same, if the stream ends where it is said to.
-fn change_at(
+/// Changes a stream like `change`, for verbs that delete events: the stream must be named exactly,
+/// and its head must be that of `--expect-head`.
+fn cut(
+    args: &CutArgs,
+    what: &'static str,
+    out: &mut Out,
+    with: impl FnOnce(&Log, StreamId) -> amberlog::Result<(Stream, Commit)>,
+) -> Outcome {
+    let which = |view: &ReadView| {
+        let id = resolve_to_delete(view, &args.log, &args.stream, prefix(args.yes))?;
+        check_head(view, id, args.expect_head)?;
+        Ok(id)
+    };
+    change_one(&args.log, which, what, out, with)
+}
+
+fn prefix(yes: bool) -> Prefix {
+    if yes { Prefix::Taken } else { Prefix::Asked }
+}
+
+fn change_one(
     log: &Path,
-    stream: &str,
-    at: Option<u64>,
+    which: impl FnOnce(&ReadView) -> Result<StreamId, VerbFailure>,
     what: &'static str,
     out: &mut Out,
     with: impl FnOnce(&Log, StreamId) -> amberlog::Result<(Stream, Commit)>,
 ) -> Outcome {
     let failed = in_log(log);
-    let opened = Log::open(log).map_err(&failed)?;
-    let sound = tell_damage(opened.survey(), log);
-    let snapshot = opened.snapshot();
-    let id = resolve(&snapshot, log, stream)?;
-    check_end(&snapshot, id, at)?;
+    let opened = options().open(log).map_err(&failed)?;
+    let sound = tell_damage(opened.recovery_report(), log);
+    let id = which(&opened.read_view())?;
     let (stream, commit) = with(&opened, id).map_err(&failed)?;
     let done = done(&stream, what, &commit);
     drop(stream);
-    opened.close().map_err(&failed)?;
+    close(opened).map_err(&failed)?;
     print_one(&done, out)?;
-    Ok(if sound { Verdict::Done } else { Verdict::Found })
+    Ok(ExitVerdict::of_log(sound))
 }
 
-/// Whoever has opened the log is alone in writing it: what is true here stays so.
-fn check_end(snapshot: &Snapshot, id: StreamId, at: Option<u64>) -> Result<(), Failure> {
-    let head = snapshot.stream(id).map_or(0, |info| info.head.get());
-    match at.filter(|at| *at != head) {
-        Some(at) => {
-            Err(Failure::Said(format!("{id} ends at {head}, not at {at}; nothing was done")))
-        }
+/// Checks the stream's head. No other process can move it: the caller has the log open for writing.
+fn check_head(view: &ReadView, id: StreamId, expected: Option<u64>) -> Result<(), VerbFailure> {
+    let head = view.info(id).map_or(0, |info| info.head.get());
+    match expected.filter(|expected| *expected != head) {
+        Some(expected) => Err(VerbFailure::Said(format!(
+            "the head of {id} is {head}, not {expected}; nothing was done"
+        ))),
         None => Ok(()),
     }
 }
 
 fn done(stream: &Stream, what: &'static str, commit: &Commit) -> Done {
     let info = stream.info();
-    let (head, position) = (info.head.get(), commit.position.get());
-    Done { id: info.id.to_string(), name: info.name, what, head, position }
+    Done {
+        id: info.id.to_string(),
+        name: info.name,
+        what,
+        head: info.head.get(),
+        position: commit.position.get(),
+    }
 }
 
 fn print_one(done: &Done, out: &mut Out) -> std::io::Result<()> {
     if out.is_json() {
         return out.json(done);
     }
-    let name = done.name.as_deref().map(printable).unwrap_or_default();
-    let (id, what, head) = (&done.id, done.what, done.head);
+    let name = done.name.as_deref().unwrap_or_default();
+    let id = &done.id;
+    let what = done.what;
+    let head = done.head;
     out.line(format!("{id}  {what}, ends at {head}  {name}").trim_end())
 }
 
-/// Makes a stream that begins as another one does.
+/// Forks a stream.
 pub(crate) fn fork(args: &ForkArgs, out: &mut Out) -> Outcome {
     change(&args.log, &args.stream, "forked", out, |log, id| {
-        let parent = log.resume(id)?;
+        let parent = log.open_stream(id)?;
         let at = args.at.map_or(parent.head(), Into::into);
         let mut options = StreamOptions::new();
         if let Some(name) = &args.name {
@@ -221,41 +237,41 @@ pub(crate) fn fork(args: &ForkArgs, out: &mut Out) -> Outcome {
 }
 
 /// Drops the events from a seq on.
-pub(crate) fn rewind(args: &Place, out: &mut Out) -> Outcome {
-    change_at(&args.log, &args.stream, args.at, "rewound", out, |log, id| {
-        let mut stream = log.resume(id)?;
+pub(crate) fn rewind(args: &CutArgs, out: &mut Out) -> Outcome {
+    cut(args, "rewound", out, |log, id| {
+        let mut stream = log.open_stream(id)?;
         stream.rewind(args.seq)?;
         let commit = stream.commit().wait()?;
         Ok((stream, commit))
     })
 }
 
-/// Forgets the events before a seq.
-pub(crate) fn trim(args: &Place, out: &mut Out) -> Outcome {
-    change_at(&args.log, &args.stream, args.at, "trimmed", out, |log, id| {
-        let mut stream = log.resume(id)?;
+/// Drops the events before a seq.
+pub(crate) fn trim(args: &CutArgs, out: &mut Out) -> Outcome {
+    cut(args, "trimmed", out, |log, id| {
+        let mut stream = log.open_stream(id)?;
         let commit = stream.trim(args.seq).wait()?;
         Ok((stream, commit))
     })
 }
 
-/// Gives a stream a name, or takes it away.
+/// Names a stream, or removes its name.
 pub(crate) fn name(args: &NameArgs, out: &mut Out) -> Outcome {
     change(&args.log, &args.stream, "named", out, |log, id| {
-        let mut stream = log.resume(id)?;
+        let mut stream = log.open_stream(id)?;
         match &args.name {
             Some(name) => stream.rename(name)?,
-            None => stream.unname()?,
+            None => stream.clear_name()?,
         }
         let commit = stream.commit().wait()?;
         Ok((stream, commit))
     })
 }
 
-/// Sets labels and takes them away.
+/// Sets and removes labels.
 pub(crate) fn label(args: &LabelArgs, out: &mut Out) -> Outcome {
     change(&args.log, &args.stream, "labelled", out, |log, id| {
-        let mut stream = log.resume(id)?;
+        let mut stream = log.open_stream(id)?;
         for key in &args.remove {
             stream.remove_label(key)?;
         }
@@ -267,85 +283,69 @@ pub(crate) fn label(args: &LabelArgs, out: &mut Out) -> Outcome {
     })
 }
 
-/// Archives streams, and moves what is archived if that was asked for.
-pub(crate) fn archive(args: &ArchiveArgs, out: &mut Out) -> Outcome {
-    let after = |log: &Log, summary: &mut Summary| {
-        if !args.moves {
-            return Ok(());
-        }
-        let waiting = waiting("moving");
-        let report = log.move_archived()?;
-        waiting.finish_and_clear();
-        report.refused.iter().for_each(note);
-        summary.failed += report.refused.len();
-        summary.moved.extend(report.moved.into_iter().map(|one| Moved {
-            path: one.path,
-            bytes: one.bytes,
-            seqs: [one.seqs.start.get(), one.seqs.end.get()],
-        }));
-        Ok(())
-    };
-    decide_and(&args.streams, Fate::Archive, after, out)
+/// Archives streams, or makes them active again.
+pub(crate) fn decide(args: &StreamsArgs, fate: Fate, out: &mut Out) -> Outcome {
+    decide_by(args, fate, |view, text| resolve(view, &args.log, text), out)
 }
 
-/// Takes back that streams were archived, or deletes them.
-pub(crate) fn decide(args: &Streams, fate: Fate, out: &mut Out) -> Outcome {
-    decide_and(args, fate, |_, _| Ok(()), out)
+/// Deletes streams that are named exactly.
+pub(crate) fn delete(args: &RmArgs, out: &mut Out) -> Outcome {
+    let streams = &args.streams;
+    let prefix = prefix(args.yes);
+    let which = |view: &ReadView, text: &str| resolve_to_delete(view, &streams.log, text, prefix);
+    decide_by(streams, Fate::Delete, which, out)
 }
 
-/// All of the streams are looked up before anything is done.
-fn decide_and(
-    args: &Streams,
+/// Changes the fate of streams. Resolves all of them before it changes any.
+fn decide_by(
+    args: &StreamsArgs,
     fate: Fate,
-    after: impl FnOnce(&Log, &mut Summary) -> amberlog::Result<()>,
+    which: impl Fn(&ReadView, &str) -> Result<StreamId, VerbFailure>,
     out: &mut Out,
 ) -> Outcome {
     let failed = in_log(&args.log);
-    let log = Log::open(&args.log).map_err(&failed)?;
-    let sound = tell_damage(log.survey(), &args.log);
-    let snapshot = log.snapshot();
-    let found = args.streams.iter().map(|text| resolve(&snapshot, &args.log, text));
-    let mut ids = found.collect::<Result<Vec<_>, Failure>>()?;
+    let log = options().open(&args.log).map_err(&failed)?;
+    let sound = tell_damage(log.recovery_report(), &args.log);
+    let view = log.read_view();
+    let found = args.streams.iter().map(|text| which(&view, text));
+    let mut ids = found.collect::<Result<Vec<_>, VerbFailure>>()?;
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(*id));
     match ids[..] {
-        [id] => check_end(&snapshot, id, args.at)?,
-        _ if args.at.is_some() => return Err(Failure::Said("--at is about one stream".into())),
+        [id] => check_head(&view, id, args.expect_head)?,
+        _ if args.expect_head.is_some() => {
+            return Err(VerbFailure::Said("--expect-head needs exactly one stream".into()));
+        }
         _ => {}
     }
     let bar = progress(ids.len() as u64, "{wide_bar} {pos}/{len} {eta}");
-    let mut summary = Summary { streams: Vec::new(), moved: Vec::new(), failed: 0 };
+    let mut summary = FateSummary { streams: Vec::new(), failed: 0 };
     for id in ids {
         match decide_one(&log, id, fate) {
             Ok(done) => summary.streams.push(done),
             Err(error) => {
-                summary.failed += 1;
+                summary.failed = summary.failed.saturating_add(1);
                 bar.suspend(|| note(format_args!("{id}: {error}")));
             }
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    after(&log, &mut summary).map_err(&failed)?;
-    log.close().map_err(&failed)?;
+    close(log).map_err(&failed)?;
     if out.is_json() {
         out.json(&summary)?;
     } else {
         summary.streams.iter().try_for_each(|done| print_one(done, out))?;
-        for Moved { path, bytes, seqs: [start, end] } in &summary.moved {
-            let (path, bytes) = (path.display(), bytes_text(*bytes));
-            out.line(format_args!("{path}  {bytes}, events {start} to {end}"))?;
-        }
     }
     Ok(match (summary.failed, sound) {
-        (0, true) => Verdict::Done,
-        (0, false) => Verdict::Found,
-        _ => Verdict::Incomplete,
+        (0, true) => ExitVerdict::Done,
+        (0, false) => ExitVerdict::Found,
+        _ => ExitVerdict::Incomplete,
     })
 }
 
 fn decide_one(log: &Log, id: StreamId, fate: Fate) -> amberlog::Result<Done> {
-    let mut stream = log.resume(id)?;
+    let mut stream = log.open_stream(id)?;
     let before = stream.info();
     let ticket = match fate {
         Fate::Archive => stream.archive(),
@@ -354,6 +354,6 @@ fn decide_one(log: &Log, id: StreamId, fate: Fate) -> amberlog::Result<Done> {
     };
     let commit = ticket.wait()?;
     let done = done(&stream, fate.done(), &commit);
-    // A deleted stream has no name any more; whoever asked for it wants to see which it was.
+    // Deletion removes the name; the report still has it.
     Ok(Done { name: before.name, head: before.head.get(), ..done })
 }

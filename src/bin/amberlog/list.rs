@@ -1,127 +1,130 @@
-//! `amberlog ls`: one line for each stream. No stream is opened for it.
+//! `amberlog ls`: lists streams, one per line, without opening any.
 
 use std::path::PathBuf;
 
-use amberlog::{Cursor, Order, Page, Query, Snapshot, StreamInfo, StreamState, Timestamp};
+use amberlog::{Cursor, Order, Page, Query, ReadView, StreamInfo, StreamState, Timestamp};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::output::{Failure, Out, Outcome, Verdict, note};
-use crate::reading::{open, resolve};
-use crate::units::{parse_time, printable, rfc3339};
+use crate::compare::SEEN_LABEL;
+use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, note};
+use crate::reading::{Reading, TailShown, open, resolve};
+use crate::units::parse_time;
 
-/// Streams that are looked up at once when all are asked for.
+/// Number of streams fetched at once for a full list.
 const PAGE_STREAMS: usize = 1000;
 
 const DETAILS: &str = "\
-A line has the stream's id, the seq at which it ends (its length, with what a
-ring dropped), when it was made, its state unless it is active, its name and
-its labels. Without --state and --all only active streams are listed.
+A line has the stream's id, its head (the number of its events, including those
+dropped by a ring), the time of its creation, its state unless it is active, the
+seq from which on it is not known to have been acknowledged (if there is one),
+its name and its labels. Without --state and --all only active streams are listed.
 
-With --limit there is a note on standard error when there are more, with the
-words to go on with; with --json it is a last line {\"next\": …}.";
+With --limit a note on standard error tells how to get the next page, if there
+is one. With --json every line is a stream.";
 
-/// What can be asked of `ls`.
+/// Arguments of `ls`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = DETAILS)]
-pub(crate) struct Args {
-    /// The log's directory
+pub(crate) struct ListArgs {
+    /// Directory of the log
     log: PathBuf,
-    /// Those in this state; may be given several times
+    /// List streams in this state; may be repeated
     #[arg(long, value_name = "STATE")]
-    state: Vec<State>,
-    /// Those in any state
+    state: Vec<StateArg>,
+    /// List streams in any state
     #[arg(long, conflicts_with = "state")]
     all: bool,
-    /// Those with this label, or with this value of it; may be given several times
+    /// List streams with this label, or with this value of it; may be repeated
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
-    /// Those whose name begins like this
+    /// List streams whose name begins with this prefix
     #[arg(long, value_name = "PREFIX")]
     name: Option<String>,
-    /// Those that were forked from this stream
+    /// List forks of this stream
     #[arg(long, value_name = "STREAM")]
     parent: Option<String>,
-    /// Those made at this time or later: 2026-11-22, or 2026-11-22T18:00:00Z
+    /// List streams created at this time or later: 2026-11-22, or 2026-11-22T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<Timestamp>,
-    /// Those made before this time
+    /// List streams created before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<Timestamp>,
-    /// Those last committed at this time or later
+    /// List streams last committed at this time or later
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     committed_since: Option<Timestamp>,
-    /// Those last committed before this time
+    /// List streams last committed before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     committed_until: Option<Timestamp>,
-    /// By when they were made, or by their last commit
-    #[arg(long, value_enum, default_value_t = By::Created)]
-    order: By,
-    /// The last one first
+    /// Order by creation, or by last commit
+    #[arg(long, value_enum, default_value_t = OrderArg::Created)]
+    order: OrderArg,
+    /// List the last stream first
     #[arg(long)]
     reverse: bool,
-    /// At most so many
+    /// List at most this number of streams
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Go on behind an earlier list of the same kind
+    /// Continue after an earlier list of the same kind
     #[arg(long, value_name = "CURSOR")]
     after: Option<Cursor>,
 }
 
-/// The state of a stream, in a word.
+/// StateArg of a stream, on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum State {
+enum StateArg {
     Active,
     Archived,
     Deleted,
 }
 
-/// What a list is ordered by.
+/// Order of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum By {
+enum OrderArg {
     Created,
     Committed,
 }
 
 #[derive(Debug, Serialize)]
-struct Listed<'a> {
+struct StreamFields<'a> {
     id: String,
     start: u64,
     head: u64,
+    /// Seq after the last confirmed event, if later ones exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmed_head: Option<u64>,
     created: Option<String>,
     state: &'static str,
     name: Option<&'a str>,
     labels: &'a std::collections::BTreeMap<String, String>,
-    parent: Option<Parent>,
+    parent: Option<ParentFields>,
 }
 
 #[derive(Debug, Serialize)]
-struct Parent {
-    id: String,
-    seq: u64,
+pub(crate) struct ParentFields {
+    pub(crate) id: String,
+    pub(crate) seq: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Next {
-    next: String,
-}
-
-impl<'a> Listed<'a> {
-    fn new(info: &'a StreamInfo) -> Self {
+impl<'a> StreamFields<'a> {
+    fn new(info: &'a StreamInfo, reading: &Reading) -> Self {
         Self {
             id: info.id.to_string(),
             start: info.start.get(),
             head: info.head.get(),
-            created: info.created.map(rfc3339),
+            confirmed_head: reading.confirmed_head(info),
+            created: info.created.map(|time| time.to_string()),
             state: state_word(info.state),
             name: info.name.as_deref(),
             labels: &info.labels,
-            parent: info.parent.map(|(id, seq)| Parent { id: id.to_string(), seq: seq.get() }),
+            parent: info
+                .parent
+                .map(|(id, seq)| ParentFields { id: id.to_string(), seq: seq.get() }),
         }
     }
 }
 
-/// What a state is called.
+/// Returns the word for a state.
 pub(crate) fn state_word(state: StreamState) -> &'static str {
     match state {
         StreamState::Active => "active",
@@ -132,54 +135,50 @@ pub(crate) fn state_word(state: StreamState) -> &'static str {
 }
 
 /// Lists streams of the log.
-pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
-    let (snapshot, survey) = open(&args.log)?;
-    let mut query = query(args, &snapshot)?;
+pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Outcome {
+    let reading = open(&args.log, TailShown::Settled)?;
+    let mut query = query(args, &reading.view)?;
     let page_max = args.limit.map_or(PAGE_STREAMS, |limit| limit as usize);
-    query = query.streams_max(page_max);
+    query = query.limit(page_max);
     loop {
-        let page = snapshot.list(&query);
-        print(&page, out)?;
+        let page = reading.view.list(&query);
+        print(&page, &reading, out)?;
         let Some(next) = page.next else { break };
         if args.limit.is_none() {
             query = query.after(next);
             continue;
         }
-        if out.is_json() {
-            out.json(&Next { next: next.to_string() })?;
-        } else {
-            note(format_args!("there are more: --after {next}"));
-        }
+        note(format_args!("more streams follow: --after {next}"));
         break;
     }
-    Ok(if survey.is_sound() { Verdict::Done } else { Verdict::Found })
+    Ok(ExitVerdict::of_log(reading.report.is_sound()))
 }
 
-fn query(args: &Args, snapshot: &Snapshot) -> Result<Query, Failure> {
+fn query(args: &ListArgs, view: &ReadView) -> Result<Query, VerbFailure> {
     let mut query = Query::new().order(match args.order {
-        By::Created => Order::Created,
-        By::Committed => Order::Committed,
+        OrderArg::Created => Order::Created,
+        OrderArg::Committed => Order::Committed,
     });
-    let all = [State::Active, State::Archived, State::Deleted];
+    let all = [StateArg::Active, StateArg::Archived, StateArg::Deleted];
     for state in if args.all { &all[..] } else { &args.state } {
         query = query.state(match state {
-            State::Active => StreamState::Active,
-            State::Archived => StreamState::Archived,
-            State::Deleted => StreamState::Deleted,
+            StateArg::Active => StreamState::Active,
+            StateArg::Archived => StreamState::Archived,
+            StateArg::Deleted => StreamState::Deleted,
         });
     }
     for label in &args.label {
         query = match label.split_once('=') {
-            Some((key, value)) => query.label_is(key, value),
-            None => query.label(label),
+            Some((key, value)) => query.label(key, value),
+            None => query.has_label(label),
         };
     }
     if let Some(prefix) = &args.name {
         query = query.name_prefix(prefix);
     }
     if let Some(parent) = &args.parent {
-        // Forks outlive what they were forked from.
-        let id = parent.parse().or_else(|_| resolve(snapshot, &args.log, parent))?;
+        // Forks outlive their parents.
+        let id = parent.parse().or_else(|_| resolve(view, &args.log, parent))?;
         query = query.parent(id);
     }
     if let Some(time) = args.since {
@@ -195,7 +194,7 @@ fn query(args: &Args, snapshot: &Snapshot) -> Result<Query, Failure> {
         query = query.committed_until(time);
     }
     if args.reverse {
-        query = query.backwards();
+        query = query.descending();
     }
     Ok(match args.after {
         Some(cursor) => query.after(cursor),
@@ -203,11 +202,11 @@ fn query(args: &Args, snapshot: &Snapshot) -> Result<Query, Failure> {
     })
 }
 
-fn print(page: &Page, out: &mut Out) -> std::io::Result<()> {
+fn print(page: &Page, reading: &Reading, out: &mut Out) -> std::io::Result<()> {
     let most = page.streams.iter().map(|info| info.head.get()).max();
     let width = most.unwrap_or(0).to_string().len();
     for info in &page.streams {
-        let listed = Listed::new(info);
+        let listed = StreamFields::new(info, reading);
         if out.is_json() {
             out.json(&listed)?;
             continue;
@@ -217,11 +216,15 @@ fn print(page: &Page, out: &mut Out) -> std::io::Result<()> {
         if info.state != StreamState::Active {
             line += &format!("  {}", listed.state);
         }
-        if let Some(name) = listed.name {
-            line += &format!("  {}", printable(name));
+        if let Some(seq) = listed.confirmed_head {
+            line += &format!("  unconfirmed from {seq}");
         }
-        for (key, value) in listed.labels {
-            line += &format!("  {}", printable(&format!("{key}={value}")));
+        if let Some(name) = listed.name {
+            line += &format!("  {name}");
+        }
+        // Only `info` and --json show the label of an import.
+        for (key, value) in listed.labels.iter().filter(|(key, _)| *key != SEEN_LABEL) {
+            line += &format!("  {key}={value}");
         }
         out.line(line)?;
     }

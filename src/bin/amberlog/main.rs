@@ -1,11 +1,13 @@
-//! The command line: what can be asked, and who answers.
+//! The command line: parses arguments and runs a verb.
 //!
-//! A shell around the library's public API. Results go to standard output; progress, hints and errors to
-//! standard error. Verbs that read take no lock and change nothing, whoever may be writing the log.
+//! A shell around the library's public API. Results go to standard output; progress, hints and
+//! errors to standard error. Verbs that read take no lock and change nothing, even beside a writer.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod backup;
 mod cat;
-mod collect;
+mod compact;
+mod compare;
 mod data;
 mod dump;
 mod export;
@@ -16,10 +18,13 @@ mod life;
 mod lines;
 mod list;
 mod output;
+mod packed;
 mod reading;
 mod record;
 mod repair;
 mod retain;
+mod screen;
+mod signals;
 mod sources;
 mod units;
 mod verify;
@@ -27,26 +32,33 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::life::Fate;
-use crate::output::{Failure, Form, Out, Outcome, Verdict, complain};
+use crate::output::{ExitVerdict, Form, Out, Outcome, VerbFailure, complain, tell_usage};
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  done
+  0  done; also when the reader of the output closed it, and when SIGINT or SIGTERM
+     stopped record and it committed what it had read
   1  damage or differences were found; they are listed
-  2  it could not be done, or not all of it
+  2  some or all of the work could not be done
+
+rm, trim and rewind need a stream's whole id or its name; they accept a prefix of
+the id only with --yes, or after asking on a terminal. On a terminal, control
+characters are escaped; files and pipes get the bytes as they are.
 
 Only a commit puts events on disk. ls, cat, info, data, export, verify, dump and
-backup change nothing in the log, take no lock, and work while another process writes
-the log; data --set and --clear do not.";
+backup change nothing in the log, take no lock, and work while another process
+writes the log; data --set and --clear do need the lock.";
 
-/// An embedded event log, from the command line.
+/// Embedded event log, from the command line.
 #[derive(Debug, Parser)]
 #[command(name = "amberlog", version, after_help = AFTER_HELP)]
-struct Args {
-    /// Print JSON: one object a line from ls, cat, dump and import --jsonl, one object from the others
+struct CommandLine {
+    /// Print JSON: one object per line from ls, cat, dump and import --jsonl, one object from the
+    /// others
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -55,80 +67,112 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Make a stream of each text file, an event of each line
-    Import(import::Args),
-    /// Write the lines of standard input into one stream
-    Record(record::Args),
-    /// List streams: by state, label, name, parent and time
-    Ls(list::Args),
+    /// Make a stream of each text file, and an event of each line
+    Import(import::ImportArgs),
+    /// Record the lines of standard input in one stream
+    Record(record::RecordArgs),
+    /// List streams by state, label, name, parent and time
+    Ls(list::ListArgs),
     /// Print the events of a stream
-    Cat(cat::Args),
-    /// Tell what is known of a log, or of one stream
+    Cat(cat::CatArgs),
+    /// Show facts about a log, or about one stream
     Info {
-        /// The log's directory
+        /// Directory of the log
         log: PathBuf,
-        /// A stream: its id, the beginning of its id, or its name
+        /// Stream: its id, a prefix of its id, or its name
         stream: Option<String>,
     },
-    /// Make a stream that begins as another one does; nothing is copied
+    /// Make a stream that shares the beginning of another one; copies nothing
     Fork(life::ForkArgs),
     /// Drop the events of a stream from a seq on; forks keep what they share
-    Rewind(life::Place),
-    /// Forget the events of a stream before a seq; forks keep what they share
-    Trim(life::Place),
-    /// Give a stream a name, another one, or none
+    Rewind(life::CutArgs),
+    /// Drop the events of a stream before a seq; forks keep what they share
+    Trim(life::CutArgs),
+    /// Name a stream, rename it, or remove its name
     Name(life::NameArgs),
-    /// Set labels of a stream, and take them away
+    /// Set and remove labels of a stream
     Label(life::LabelArgs),
-    /// Print the data that the host keeps with a stream, set it, or take it away
-    Data(data::Args),
-    /// Archive streams: they are read as before, and neither listed nor written
-    Archive(life::ArchiveArgs),
-    /// Take that back
-    Unarchive(life::Streams),
-    /// Delete streams, for good; forks keep what they share, `collect` gives the space back
-    Rm(life::Streams),
-    /// Write streams as JSON Lines, which `import --jsonl` takes without loss
-    Export(export::Args),
-    /// Forget what is too old or too much: trim events, delete idle streams
-    Retain(retain::Args),
-    /// Give back the space of what was deleted, trimmed, rewound and moved
-    Collect(collect::Args),
-    /// Read every byte of a log and report what is damaged; repairs nothing
-    Verify {
-        /// The log's directory
-        log: PathBuf,
-    },
-    /// Clear a torn tail, and set aside what keeps a log from going on; drops nothing that may count
+    /// Print, set or remove the data that the host keeps with a stream
+    Data(data::DataArgs),
+    /// Archive streams: they stay readable, but are neither listed nor written
+    Archive(life::StreamsArgs),
+    /// Make archived streams active again
+    Unarchive(life::StreamsArgs),
+    /// Delete streams for good; forks keep what they share, `compact` gives back the space
+    Rm(life::RmArgs),
+    /// Write streams as JSON Lines, which `import --jsonl` reads without loss
+    Export(export::ExportArgs),
+    /// Trim old or excess events, and delete idle streams
+    Retain(retain::RetainArgs),
+    /// Give back the space of what was deleted, trimmed and rewound
+    Compact(compact::CompactArgs),
+    /// Read all of a log, byte by byte and as its users do, and report damage; repairs nothing
+    Verify(verify::VerifyArgs),
+    /// Clear a torn tail, and quarantine damage that keeps a log from being written; loses nothing
+    /// that may count
     Repair {
-        /// The log's directory
+        /// Directory of the log
         log: PathBuf,
     },
-    /// Make a second log of this one, in a directory that is empty or not there yet, while it is written
+    /// Make a second log of this one while it is written, in a new or empty directory
     Backup {
-        /// The log's directory
+        /// Directory of the log
         log: PathBuf,
-        /// The backup's directory
+        /// Directory of the backup
         target: PathBuf,
     },
-    /// Take a log apart, record by record, as it lies on disk
-    Dump(dump::Args),
+    /// Print the records of a log, one by one, as they lie on disk
+    Dump(dump::DumpArgs),
 }
 
+/// Deleting verbs: never suggested for a mistyped word.
+const DELETING: [&str; 4] = ["rm", "trim", "rewind", "retain"];
+
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let form = if args.json { Form::Json } else { Form::Text };
-    match run(&args.verb, form) {
-        Ok(Verdict::Done) => ExitCode::SUCCESS,
-        Ok(Verdict::Found) => ExitCode::from(1),
-        Ok(Verdict::Incomplete) => ExitCode::from(2),
-        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            // Whoever read the output has seen enough.
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return misused(error),
+    };
+    let form = if line.json { Form::Json } else { Form::Text };
+    match run(&line.verb, form) {
+        Ok(ExitVerdict::Done) => ExitCode::SUCCESS,
+        Ok(ExitVerdict::Found) => ExitCode::from(1),
+        Ok(ExitVerdict::Incomplete) => ExitCode::from(2),
+        Err(VerbFailure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            // The reader of the output closed it.
             ExitCode::SUCCESS
         }
         Err(failure) => {
             complain(&failure);
             ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints help, or an error of the command line, whose words may be file names.
+fn misused(mut error: clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // The reader of the output may have closed it.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    suggest_nothing_that_deletes(&mut error);
+    tell_usage(&error.render().to_string());
+    ExitCode::from(2)
+}
+
+fn suggest_nothing_that_deletes(error: &mut clap::Error) {
+    let deletes = |word: &str| DELETING.contains(&word);
+    if let Some(ContextValue::Strings(mut verbs)) = error.remove(ContextKind::SuggestedSubcommand) {
+        verbs.retain(|verb| !deletes(verb));
+        if !verbs.is_empty() {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(verbs));
+        }
+    }
+    if let Some(ContextValue::StyledStrs(mut tips)) = error.remove(ContextKind::Suggested) {
+        tips.retain(|tip| !tip.to_string().split(['\'', ' ']).any(deletes));
+        if !tips.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
         }
     }
 }
@@ -145,20 +189,20 @@ fn run(verb: &Verb, form: Form) -> Outcome {
         Verb::Name(args) => life::name(args, &mut out),
         Verb::Label(args) => life::label(args, &mut out),
         Verb::Data(args) => data::run(args, &mut out),
-        Verb::Archive(args) => life::archive(args, &mut out),
+        Verb::Archive(args) => life::decide(args, Fate::Archive, &mut out),
         Verb::Unarchive(args) => life::decide(args, Fate::Unarchive, &mut out),
-        Verb::Rm(args) => life::decide(args, Fate::Delete, &mut out),
+        Verb::Rm(args) => life::delete(args, &mut out),
         Verb::Export(args) => export::run(args, &mut out),
         Verb::Retain(args) => retain::run(args, &mut out),
-        Verb::Collect(args) => collect::run(args, &mut out),
+        Verb::Compact(args) => compact::run(args, &mut out),
         Verb::Cat(args) => cat::run(args, &mut out),
         Verb::Info { log, stream } => info::run(log, stream.as_deref(), &mut out),
-        Verb::Verify { log } => verify::run(log, &mut out),
+        Verb::Verify(args) => verify::run(args, &mut out),
         Verb::Repair { log } => repair::run(log, &mut out),
         Verb::Backup { log, target } => backup::run(log, target, &mut out),
         Verb::Dump(args) => dump::run(args, &mut out),
     };
-    // What was printed before a failure is worth reading too.
+    // Output from before a failure is worth reading too.
     let flushed = out.flush();
     let verdict = verdict?;
     flushed?;

@@ -1,70 +1,89 @@
-//! Where results, hints and errors go, and how a verb ends.
+//! Results, hints, errors and exit codes.
 
 use std::fmt::{self, Display};
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use amberlog::{Error, ErrorKind};
+use amberlog::{Error, ErrorKind, Log};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// How much is printed at once.
+use crate::screen::{Escapes, Screen, on_one_line};
+
+/// Size of the output buffer.
 const OUT_BYTES: usize = 256 << 10;
 
-/// For people or for programs.
+/// Form of the output: for people or for programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Form {
-    /// Lines to read.
+    /// Text lines.
     Text,
     /// JSON.
     Json,
 }
 
-/// How a verb that ran to its end found things.
+/// Findings of a verb that ran to its end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum ExitVerdict {
     /// All is well. Exit code 0.
     Done,
-    /// Damage, or differences. Exit code 1.
+    /// Damage or differences exist. Exit code 1.
     Found,
-    /// A part could not be done. Exit code 2.
+    /// Part of the work could not be done. Exit code 2.
     Incomplete,
 }
 
-/// Why a verb could not be done. Exit code 2.
+/// Failure of a verb. Exit code 2.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// The library says so.
+pub(crate) enum VerbFailure {
+    /// Error of the library.
     Log {
-        /// The log, as it was named.
+        /// Path of the log, as given.
         path: PathBuf,
-        /// What it says.
+        /// The library's error.
         error: Error,
     },
-    /// Something else than the log cannot be read.
+    /// Error of an input other than the log.
     Input {
-        /// What.
+        /// Name of the input.
         what: String,
-        /// Why.
+        /// Cause.
         error: io::Error,
     },
-    /// Standard output does not take more.
+    /// Error of standard output.
     Output(io::Error),
-    /// Anything else, in words.
+    /// Any other failure, in words.
     Said(String),
 }
 
-/// What a verb comes to.
-pub(crate) type Outcome = Result<Verdict, Failure>;
+impl ExitVerdict {
+    /// Returns the verdict for errors that did not stop a verb: damage, or work not done.
+    pub(crate) fn of_refused(refused: &[Error]) -> Self {
+        let is_damage = |error: &Error| matches!(error.kind(), ErrorKind::Corrupt { .. });
+        match refused {
+            [] => Self::Done,
+            refused if refused.iter().all(is_damage) => Self::Found,
+            _ => Self::Incomplete,
+        }
+    }
 
-impl From<io::Error> for Failure {
-    /// Only writing to standard output is left to `?`.
+    /// Returns the verdict for a log, sound or not.
+    pub(crate) fn of_log(is_sound: bool) -> Self {
+        if is_sound { Self::Done } else { Self::Found }
+    }
+}
+
+/// Result of a verb.
+pub(crate) type Outcome = Result<ExitVerdict, VerbFailure>;
+
+impl From<io::Error> for VerbFailure {
+    /// Converts an error of standard output, the only I/O error left to `?`.
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
 }
 
-impl Display for Failure {
+impl Display for VerbFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Log { path, error } => write!(f, "{}: {error}", path.display()),
@@ -75,7 +94,7 @@ impl Display for Failure {
     }
 }
 
-impl Failure {
+impl VerbFailure {
     fn hint(&self) -> Option<String> {
         let Self::Log { path, error } = self else {
             return None;
@@ -85,47 +104,57 @@ impl Failure {
             ErrorKind::UnknownName(_)
             | ErrorKind::AmbiguousPrefix(_)
             | ErrorKind::UnknownStream(_) => Some(format!("`amberlog ls {log}` lists them")),
-            ErrorKind::NoLog => Some("a log is made by its first commit".into()),
+            ErrorKind::NoLog => Some("the first commit creates a log".into()),
             ErrorKind::Locked { .. } => Some(
-                "ls, cat, info, data, export, backup, verify and dump work all the same".into(),
+                "ls, cat, info, data, export, backup, verify and dump work beside a writer".into(),
             ),
-            ErrorKind::NotEmpty => Some("a backup needs a directory of its own".into()),
+            ErrorKind::NotEmpty => Some("a backup needs a new or empty directory".into()),
             ErrorKind::Archived(id) => {
-                Some(format!("`amberlog unarchive {log} {id}` takes that back"))
+                Some(format!("`amberlog unarchive {log} {id}` makes it active again"))
             }
             ErrorKind::StreamExists(_) => Some(
-                "an export is imported into a log that has none of its streams; --resume goes on \
-                     with an import that was cut off"
+                "an export needs a log that has none of its streams; --resume finishes an \
+                     interrupted import"
                     .into(),
             ),
-            ErrorKind::ArchiveMissing(_) | ErrorKind::WrongArchive(_) => {
-                Some("everything else can be read meanwhile".into())
-            }
-            ErrorKind::Corrupt { .. } => Some(format!("`amberlog verify {log}` tells more")),
+            ErrorKind::Corrupt { .. } => Some(format!("`amberlog verify {log}` reports details")),
             _ => None,
         }
     }
 }
 
-/// Makes a failure of what the library says of the log at `path`.
-pub(crate) fn in_log(path: &Path) -> impl Fn(Error) -> Failure + '_ {
-    move |error| Failure::Log { path: path.to_owned(), error }
+/// Returns a function that turns the library's errors into failures of the log at `path`.
+pub(crate) fn in_log(path: &Path) -> impl Fn(Error) -> VerbFailure + '_ {
+    move |error| VerbFailure::Log { path: path.to_owned(), error }
 }
 
-/// Says something on standard error. If nobody listens there, so be it.
+/// Prints a note on one line of standard error. Ignores errors of doing so.
 pub(crate) fn note(text: impl Display) {
-    let _ = writeln!(io::stderr(), "amberlog: {text}");
+    let text = text.to_string();
+    let _ = writeln!(io::stderr(), "amberlog: {}", on_one_line(&text));
 }
 
-/// Says why a verb could not be done, and what may help.
-pub(crate) fn complain(failure: &Failure) {
+/// Prints the log's background errors, and closes the log.
+pub(crate) fn close(log: Log) -> amberlog::Result<()> {
+    log.background_errors().iter().for_each(note);
+    log.close()
+}
+
+/// Prints a message about the command line, of one or more lines, on standard error.
+pub(crate) fn tell_usage(text: &str) {
+    let mut screen = Screen::new(io::stderr().lock(), Escapes::Text);
+    let _ = screen.write_all(text.as_bytes()).and_then(|()| screen.flush());
+}
+
+/// Prints a failure, and a hint if one may help.
+pub(crate) fn complain(failure: &VerbFailure) {
     note(failure);
     if let Some(hint) = failure.hint() {
         note(format_args!("hint: {hint}"));
     }
 }
 
-/// A bar that shows how far a long work is, where somebody may be looking.
+/// Creates a progress bar, visible on terminals only.
 pub(crate) fn progress(length: u64, template: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -137,7 +166,7 @@ pub(crate) fn progress(length: u64, template: &str) -> ProgressBar {
     }
 }
 
-/// The same where nobody knows how much there is to do.
+/// Creates a spinner for work of unknown length.
 pub(crate) fn waiting(what: &'static str) -> ProgressBar {
     let bar = progress(0, "{spinner} {msg} {elapsed}");
     bar.set_message(what);
@@ -145,46 +174,53 @@ pub(crate) fn waiting(what: &'static str) -> ProgressBar {
     bar
 }
 
-/// Standard output, buffered.
-#[derive(Debug)]
+/// Buffered standard output. Terminals get control characters escaped.
 pub(crate) struct Out {
     form: Form,
-    to: BufWriter<StdoutLock<'static>>,
+    to: BufWriter<Box<dyn Write>>,
 }
 
 impl Out {
     /// Takes standard output for the rest of the process.
     pub(crate) fn new(form: Form) -> Self {
-        Self { form, to: BufWriter::with_capacity(OUT_BYTES, io::stdout().lock()) }
+        let stdout = io::stdout().lock();
+        let escapes = if form == Form::Json { Escapes::Json } else { Escapes::Text };
+        // Escapes keep the value of JSON, and some readers end lines at more than `\n`.
+        let to: Box<dyn Write> = match stdout.is_terminal() || form == Form::Json {
+            true => Box::new(Screen::new(stdout, escapes)),
+            false => Box::new(stdout),
+        };
+        Self { form, to: BufWriter::with_capacity(OUT_BYTES, to) }
     }
 
-    /// Whether JSON is wanted.
+    /// Returns whether the output is JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.form == Form::Json
     }
 
-    /// Where bytes go as they are.
+    /// Returns the writer for bytes as they are; a terminal gets them escaped.
     pub(crate) fn writer(&mut self) -> &mut impl Write {
         &mut self.to
     }
 
-    /// Prints bytes as they are.
+    /// Prints bytes as they are; a terminal gets them escaped.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.to.write_all(bytes)
     }
 
-    /// Prints a line of text.
+    /// Prints one line of text; control characters inside it are escaped.
     pub(crate) fn line(&mut self, text: impl Display) -> io::Result<()> {
-        writeln!(self.to, "{text}")
+        let text = text.to_string();
+        writeln!(self.to, "{}", on_one_line(&text))
     }
 
-    /// Prints one object of JSON on a line of its own.
+    /// Prints one JSON object on a line of its own.
     pub(crate) fn json(&mut self, object: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.to, object)?;
         self.to.write_all(b"\n")
     }
 
-    /// Sends everything on its way.
+    /// Writes out the buffer.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }

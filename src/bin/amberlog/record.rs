@@ -1,42 +1,55 @@
-//! `amberlog record`: the lines of standard input, committed when the caller's policy says so.
+//! `amberlog record`: records the lines of standard input, committed as the caller's policy says.
 
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use amberlog::{Log, Options, Overflow, RefusedReason, Status, Stream, StreamOptions};
+use amberlog::{
+    AppendError, Error, ErrorKind, Log, Options, Overflow, Status, Stream, StreamOptions,
+};
 use regex::bytes::Regex;
 use serde::Serialize;
 
 use crate::flight::Flight;
-use crate::lines::{Content, Lines};
-use crate::output::{Failure, Out, Outcome, Verdict, in_log, note};
+use crate::lines::{Content, LineReader};
+use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, close, in_log, note};
 use crate::reading::tell_damage;
+use crate::signals::{Signals, StoppableInput};
 use crate::sources::LINE_BYTES_MAX;
 use crate::units::{count, parse_bytes};
 
-/// The ring of a flight recorder that was not given one.
+/// Default size of a flight recorder's ring.
 const RING_BYTES: usize = 1 << 20;
-/// How much of standard input is read at once.
+/// Size of the read buffer.
 const READ_BYTES: usize = 64 << 10;
+/// Pause between two attempts to commit on a full disk.
+const RETRY: Duration = Duration::from_secs(1);
 
 const DETAILS: &str = "\
-Lines wait in memory until a commit. Without --commit-every and --commit-on
-there is one commit, at the end. With --commit-every what is left at the end is
-committed too; with --commit-on what comes behind the last match is not, and a
-note says how much that was.
+Lines wait in memory until a commit. Without --commit-every and --commit-on the
+only commit is at the end. With --commit-every the rest is committed at the end
+too; with --commit-on lines after the last match are not committed, and a note
+reports their number.
+
+SIGINT and SIGTERM end the input: everything written to it before the signal is
+read and committed as at any other end; the exit code is 0. A second signal ends
+the process at once.
 
 When the ring is full before a commit: with --keep-last the oldest lines are
-dropped, and the next commit says how many; without it recording ends with exit
-code 2, and what was committed stays. A line too large for the ring ends it in
-either case.";
+dropped, and the next commit records their number; with --commit-on recording
+ends with exit code 2; otherwise the buffered lines are committed early. A line
+that cannot be recorded (above 64 MiB, or larger than the ring) ends recording
+with exit code 2, and the lines before it are committed as at the end of the
+input. On a full disk recording reports that, waits, and continues when there is
+space; a signal ends the wait with exit code 2.";
 
-/// What can be asked of `record`.
+/// Arguments of `record`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = DETAILS)]
-pub(crate) struct Args {
-    /// The log's directory; made by the first commit
+pub(crate) struct RecordArgs {
+    /// Directory of the log; the first commit creates it
     log: PathBuf,
-    /// The stream's name; a stream that has it already is continued
+    /// Name of the stream; an existing stream of this name is continued
     #[arg(long)]
     name: Option<String>,
     /// Commit every N lines
@@ -45,18 +58,20 @@ pub(crate) struct Args {
     /// Commit when a line matches
     #[arg(long, value_name = "REGEX", conflicts_with = "commit_every")]
     commit_on: Option<Regex>,
-    /// How much may wait in memory; k, M and G are understood [default: 64M, with --keep-last 1M]
+    /// Maximum size of the buffered lines, with an optional k, M or G [default: 64M, with
+    /// --keep-last 1M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     ring: Option<usize>,
-    /// A flight recorder: keep only what was last, as much as fits in the ring
+    /// Work as a flight recorder: keep only the newest lines that fit in the ring
     #[arg(long)]
     keep_last: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct Summary {
+struct RecordSummary {
     id: Option<String>,
     name: Option<String>,
+    ended: &'static str,
     lines: u64,
     committed: u64,
     commits: u64,
@@ -64,34 +79,62 @@ struct Summary {
     not_committed: u64,
 }
 
+/// Reason for the end of a recording.
+enum RecordEnd {
+    /// End of the input.
+    Input,
+    /// A signal, by its name.
+    Signal(&'static str),
+    /// Reason why a line was refused.
+    Refused(String),
+    /// A failure of the log.
+    Failed(VerbFailure),
+}
+
+impl RecordEnd {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Signal(signal) => signal,
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 /// Records standard input.
-pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
+pub(crate) fn run(args: &RecordArgs, out: &mut Out) -> Outcome {
     let failed = in_log(&args.log);
+    let signals = Signals::watch();
+    let signals = signals.map_err(|error| VerbFailure::Input { what: "signals".into(), error })?;
     let log = options(args).open(&args.log).map_err(&failed)?;
-    let sound = tell_damage(log.survey(), &args.log);
+    let sound = tell_damage(log.recovery_report(), &args.log);
     let stream = stream(&log, args).map_err(&failed)?;
     let mut recorder = Recorder {
         args,
+        signals: &signals,
         stream,
         flight: Flight::default(),
         lines: 0,
         since_commit: 0,
         bytes_since_commit: 0,
     };
-    let input = BufReader::with_capacity(READ_BYTES, std::io::stdin().lock());
-    let recorded = recorder.all(input);
-    let finished = recorder.finish(recorded.is_ok());
-    print(&recorder.summary(finished.as_ref().ok().copied()), out)?;
+    let input = BufReader::with_capacity(READ_BYTES, StoppableInput::new(&signals));
+    let end = recorder.all(input).unwrap_or_else(RecordEnd::Failed);
+    let (end, left) = recorder.finish(end);
+    print(&recorder.summary(&end, left), out)?;
     drop(recorder);
-    let closed = log.close().map_err(&failed);
-    recorded?;
-    finished?;
-    closed?;
-    Ok(if sound { Verdict::Done } else { Verdict::Found })
+    let closed = close(log).map_err(&failed);
+    match end {
+        RecordEnd::Failed(failure) => return Err(failure),
+        RecordEnd::Refused(why) => return Err(VerbFailure::Said(why)),
+        RecordEnd::Input | RecordEnd::Signal(_) => closed?,
+    }
+    Ok(ExitVerdict::of_log(sound))
 }
 
-fn options(args: &Args) -> Options {
-    let mut options = Options::new();
+fn options(args: &RecordArgs) -> Options {
+    let mut options = crate::reading::options();
     if args.keep_last {
         options = options.overflow(Overflow::OverwriteOldest);
     }
@@ -105,18 +148,19 @@ fn options(args: &Args) -> Options {
     }
 }
 
-fn stream(log: &Log, args: &Args) -> amberlog::Result<Stream> {
+fn stream(log: &Log, args: &RecordArgs) -> amberlog::Result<Stream> {
     let Some(name) = &args.name else {
-        return log.stream();
+        return log.create_stream();
     };
-    match log.snapshot().find(name) {
-        Some(id) => log.resume(id),
-        None => log.stream_with(&StreamOptions::new().name(name)),
+    match log.read_view().find(name) {
+        Some(id) => log.open_stream(id),
+        None => log.create_stream_with(&StreamOptions::new().name(name)),
     }
 }
 
 struct Recorder<'a> {
-    args: &'a Args,
+    args: &'a RecordArgs,
+    signals: &'a Signals,
     stream: Stream,
     flight: Flight,
     lines: u64,
@@ -126,16 +170,19 @@ struct Recorder<'a> {
 
 impl Recorder<'_> {
     /// Takes lines until there are no more, committing as the policy says.
-    fn all(&mut self, input: BufReader<impl Read>) -> Result<(), Failure> {
-        let mut lines = Lines::new(input, Content::Text, LINE_BYTES_MAX);
+    fn all(&mut self, input: BufReader<impl Read>) -> Result<RecordEnd, VerbFailure> {
+        let mut lines = LineReader::new(input, Content::Text, LINE_BYTES_MAX);
         loop {
-            let more = lines
-                .advance()
-                .map_err(|error| Failure::Input { what: "standard input".into(), error })?;
-            if !more {
-                return Ok(());
+            match lines.advance() {
+                Ok(true) => {}
+                Ok(false) => {
+                    return Ok(self.signals.asked().map_or(RecordEnd::Input, RecordEnd::Signal));
+                }
+                Err(error) => return Ok(RecordEnd::Refused(format!("standard input: {error}"))),
             }
-            self.append(&lines)?;
+            if let Some(refused) = self.append(&lines)? {
+                return Ok(RecordEnd::Refused(self.explain(lines.number(), &refused)));
+            }
             let is_due = match (&self.args.commit_every, &self.args.commit_on) {
                 (Some(every), _) => self.since_commit >= *every,
                 (None, Some(pattern)) => pattern.is_match(lines.bytes()),
@@ -147,84 +194,141 @@ impl Recorder<'_> {
         }
     }
 
-    fn append<R: std::io::BufRead>(&mut self, lines: &Lines<R>) -> Result<(), Failure> {
-        let mut refused = self.stream.append(lines.event()).err();
-        if let Some(RefusedReason::RingFull { .. } | RefusedReason::MemoryFull { .. }) =
-            refused.map(|refused| refused.reason)
-        {
-            // What is in flight counts, until it has landed.
+    /// Appends the current line, or returns the reason for its refusal.
+    fn append<R: BufRead>(
+        &mut self,
+        lines: &LineReader<R>,
+    ) -> Result<Option<AppendError>, VerbFailure> {
+        let try_it = |stream: &mut Stream| stream.append(lines.event()).err();
+        let mut refused = try_it(&mut self.stream);
+        if refused.is_some_and(is_full) {
+            // Bytes in flight count until they have landed.
             self.land()?;
-            refused = self.stream.append(lines.event()).err();
+            refused = try_it(&mut self.stream);
         }
-        if let Some(refused) = refused {
-            let line = lines.number();
-            let too_large = matches!(refused.reason, RefusedReason::EventTooLarge { .. });
-            let or = if too_large { "" } else { ", commit earlier, or --keep-last" };
-            return Err(Failure::Said(format!(
-                "line {line}: {refused}; give more with --ring{or}. Recording ends here; what was \
-                 committed is in the log"
-            )));
+        if refused.is_some_and(is_full) && self.args.commit_on.is_none() {
+            self.commit()?;
+            self.land()?;
+            refused = try_it(&mut self.stream);
         }
-        self.lines += 1;
-        self.since_commit += 1;
-        self.bytes_since_commit += lines.bytes().len() as u64;
-        Ok(())
+        if refused.is_none() {
+            let bytes = lines.bytes().len() as u64;
+            self.lines = self.lines.saturating_add(1);
+            self.since_commit = self.since_commit.saturating_add(1);
+            self.bytes_since_commit = self.bytes_since_commit.saturating_add(bytes);
+        }
+        Ok(refused)
     }
 
-    fn commit(&mut self) -> Result<(), Failure> {
+    fn explain(&self, line: u64, refused: &AppendError) -> String {
+        let or = if is_full(*refused) { ", commit earlier, or use --keep-last" } else { "" };
+        let kept = match &self.args.commit_on {
+            Some(_) => "committed lines are in the log",
+            None => "earlier lines are in the log",
+        };
+        format!("line {line}: {refused}; raise --ring{or}. Recording ends here; {kept}")
+    }
+
+    fn commit(&mut self) -> Result<(), VerbFailure> {
         let bytes = std::mem::take(&mut self.bytes_since_commit);
         self.since_commit = 0;
         let ticket = self.stream.commit();
-        let launched = self.flight.launch(0, bytes, ticket);
-        launched.map_err(|crash| in_log(&self.args.log)(crash.error))
+        let launched = match self.flight.launch(0, bytes, ticket) {
+            // A repeated commit would take along lines that were appended after the match.
+            Ok(()) if self.args.commit_on.is_some() => self.flight.land(),
+            launched => launched,
+        };
+        launched.or_else(|crash| self.recover(crash.error))
     }
 
-    fn land(&mut self) -> Result<(), Failure> {
-        let landed = self.flight.land();
-        landed.map_err(|crash| in_log(&self.args.log)(crash.error))
+    fn land(&mut self) -> Result<(), VerbFailure> {
+        self.flight.land().or_else(|crash| self.recover(crash.error))
     }
 
-    /// Commits the rest if the policy says so, and waits for all commits. Returns how many events were left
-    /// uncommitted.
-    fn finish(&mut self, is_end_of_input: bool) -> Result<u64, Failure> {
-        let promotes_rest = is_end_of_input && self.args.commit_on.is_none();
-        if promotes_rest && self.since_commit > 0 {
-            self.commit()?;
+    /// Handles a failed commit. On a full disk, its events are back in the ring: waits for space
+    /// and commits them.
+    fn recover(&mut self, mut error: Error) -> Result<(), VerbFailure> {
+        // Later commits of the stream fail with it.
+        while self.flight.land().is_err() {}
+        let mut is_told = false;
+        loop {
+            if !lacks_space(&error) {
+                return Err(in_log(&self.args.log)(error));
+            }
+            if !is_told {
+                let waiting = count(self.stream.buffered(), "line");
+                note(format_args!("{error}. {waiting} read but not committed; waiting for space"));
+            }
+            is_told = true;
+            let signal = self.signals.wait(RETRY);
+            match (self.stream.commit().wait(), signal) {
+                (Ok(commit), _) => {
+                    self.flight.count(&commit);
+                    (self.since_commit, self.bytes_since_commit) = (0, 0);
+                    note("there is space again; everything read up to now is committed");
+                    return Ok(());
+                }
+                (Err(again), None) => error = again,
+                (Err(again), Some(_)) => return Err(in_log(&self.args.log)(again)),
+            }
         }
-        self.land()?;
+    }
+
+    /// Commits the rest if the policy says so, and waits for all commits. Returns the reason for
+    /// the end, and the number of events left uncommitted.
+    fn finish(&mut self, end: RecordEnd) -> (RecordEnd, u64) {
+        let failed = matches!(end, RecordEnd::Failed(_));
+        let promotes_rest = !failed && self.args.commit_on.is_none() && self.since_commit > 0;
+        let rest = if promotes_rest { self.commit() } else { Ok(()) };
+        let landed = rest.and_then(|()| if failed { Ok(()) } else { self.land() });
+        let end = match landed {
+            Ok(()) => end,
+            Err(failure) => RecordEnd::Failed(failure),
+        };
+        if let RecordEnd::Signal(signal) = &end {
+            note(format_args!("{signal} ended the input; everything read before it is recorded"));
+        }
         let left = self.stream.discard();
         if left > 0 {
-            let why = if is_end_of_input && self.flight.commits() == 0 {
-                "no line matched"
-            } else if is_end_of_input {
-                "nothing behind the last match is"
-            } else {
-                "no commit had been due"
+            let why = match &end {
+                RecordEnd::Failed(_) => "the log accepts no more",
+                _ if self.flight.commits() == 0 => "no line matched",
+                _ => "nothing after the last match is committed",
             };
             note(format_args!("{} not committed: {why}", count(left, "event")));
         }
-        Ok(left)
+        (end, left)
     }
 
-    /// `left`: events that were there at the end and not committed, when everything went well.
-    fn summary(&self, left: Option<u64>) -> Summary {
+    /// Summarizes the recording; `left` is the number of events that were buffered at the end but
+    /// not committed.
+    fn summary(&self, end: &RecordEnd, left: u64) -> RecordSummary {
         let committed = self.flight.events();
         let rest = self.lines.saturating_sub(committed);
-        // Only an overwriting ring drops anything; whatever else is missing was not committed.
-        let not_committed = left.filter(|_| self.args.keep_last).unwrap_or(rest).min(rest);
-        Summary {
+        // Only an overwriting ring drops events; all others were not committed.
+        let not_committed = if self.args.keep_last { left.min(rest) } else { rest };
+        RecordSummary {
             id: (self.stream.status() == Status::Durable).then(|| self.stream.id().to_string()),
             name: self.args.name.clone(),
+            ended: end.word(),
             lines: self.lines,
             committed,
             commits: self.flight.commits(),
-            dropped: rest - not_committed,
+            dropped: rest.saturating_sub(not_committed),
             not_committed,
         }
     }
 }
 
-fn print(summary: &Summary, out: &mut Out) -> std::io::Result<()> {
+fn is_full(reason: AppendError) -> bool {
+    matches!(reason, AppendError::RingFull { .. } | AppendError::MemoryFull { .. })
+}
+
+fn lacks_space(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded { .. })
+}
+
+fn print(summary: &RecordSummary, out: &mut Out) -> std::io::Result<()> {
     if out.is_json() {
         return out.json(summary);
     }
@@ -232,7 +336,8 @@ fn print(summary: &Summary, out: &mut Out) -> std::io::Result<()> {
     let Some(id) = &summary.id else {
         return out.line(format_args!("-  {lines}, nothing committed"));
     };
-    let (committed, commits) = (summary.committed, count(summary.commits, "commit"));
+    let committed = summary.committed;
+    let commits = count(summary.commits, "commit");
     let mut text = format!("{id}  {lines}, {committed} committed in {commits}");
     if summary.dropped > 0 {
         text += &format!(", {} dropped by the ring", summary.dropped);

@@ -1,14 +1,14 @@
-//! `amberlog repair`: what `verify` only tells is made good, as far as that can be done without losing bytes.
+//! `amberlog repair`: makes a damaged log writable again, as far as possible without losing bytes.
 
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::output::{Out, Outcome, Verdict, in_log};
+use crate::output::{ExitVerdict, Out, Outcome, in_log};
 use crate::units::bytes_text;
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct RepairSummary {
     damages_before: usize,
     damages_after: usize,
     cleared_bytes: u64,
@@ -23,14 +23,14 @@ struct WentOn {
     first: u64,
 }
 
-/// Repairs the log and reports. Exit code 1 when there was damage; what is lost stays lost.
+/// Repairs the log and reports. Returns exit code 1 if the log was damaged: lost events stay lost.
 pub(crate) fn run(log: &Path, out: &mut Out) -> Outcome {
     let repair = amberlog::repair(log).map_err(in_log(log))?;
-    let report = Report {
+    let report = RepairSummary {
         damages_before: repair.before.damages.len(),
         damages_after: repair.after.damages.len(),
         cleared_bytes: repair.cleared_bytes,
-        set_aside: repair.set_aside.iter().map(|one| one.path.display().to_string()).collect(),
+        set_aside: repair.set_aside.iter().map(|file| file.path.display().to_string()).collect(),
         went_on: repair.went_on.as_ref().map(|new| WentOn {
             path: new.place.path.display().to_string(),
             first: new.first.get(),
@@ -42,19 +42,19 @@ pub(crate) fn run(log: &Path, out: &mut Out) -> Outcome {
     } else {
         print(&report, out)?;
     }
-    Ok(if report.damages_before == 0 { Verdict::Done } else { Verdict::Found })
+    Ok(if report.damages_before == 0 { ExitVerdict::Done } else { ExitVerdict::Found })
 }
 
-fn print(report: &Report, out: &mut Out) -> std::io::Result<()> {
+fn print(report: &RepairSummary, out: &mut Out) -> std::io::Result<()> {
     if report.cleared_bytes > 0 {
         out.line(format_args!("cleared: a torn tail of {}", bytes_text(report.cleared_bytes)))?;
     }
     for path in &report.set_aside {
-        out.line(format_args!("set aside: {path}"))?;
+        out.line(format_args!("quarantined: {path}"))?;
     }
     if let Some(new) = &report.went_on {
         out.line(format_args!(
-            "went on: in {}, from position {}, behind every one that may have been given",
+            "continued: in {}, from position {}, after every position that may have been assigned",
             new.path, new.first
         ))?;
     }
@@ -62,7 +62,7 @@ fn print(report: &Report, out: &mut Out) -> std::io::Result<()> {
         out.line("nothing to do")?;
     }
     if report.damages_after > 0 {
-        out.line("what is damaged stays as it is and is told by `verify`; the rest can be used")?;
+        out.line("damage stays in place, and `verify` reports it; the rest is usable")?;
     }
     Ok(())
 }

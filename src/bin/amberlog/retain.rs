@@ -1,87 +1,97 @@
-//! `amberlog retain`: what is over a bound is trimmed, streams that are idle are deleted.
+//! `amberlog retain`: trims streams that are over a bound, and deletes idle ones.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use amberlog::{Log, RetainOptions, RetainReport, Retention};
+use amberlog::Retention;
+use amberlog::maintenance::{RetainOptions, RetainReport};
 use serde::Serialize;
 
-use crate::output::{Out, Outcome, Verdict, in_log, note, waiting};
-use crate::reading::tell_damage;
+use crate::output::{ExitVerdict, Out, Outcome, close, in_log, note, waiting};
+use crate::reading::{check_is_there, options, tell_damage};
 use crate::units::{count, parse_age, parse_bytes, parse_label};
 
 const DETAILS: &str = "\
-What goes is gone for whoever reads from now on; forks keep what they share.
-Events that were committed together go together. `collect` gives the space
-back. With --dry-run nothing is changed, and what would go is listed.";
+Trimmed and deleted events are gone for all later readers; forks keep what they
+share. Events that were committed together go together. `compact` gives back the
+space. With --dry-run nothing is changed, and what would go is listed.";
 
-/// What can be asked of `retain`.
+/// Arguments of `retain`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = DETAILS,
     group(clap::ArgGroup::new("bound").required(true).multiple(true)
         .args(["max_age", "max_events", "max_bytes", "max_idle"]))
 )]
-pub(crate) struct Args {
-    /// The log's directory
+pub(crate) struct RetainArgs {
+    /// Directory of the log
     log: PathBuf,
     /// Trim events that were committed longer ago: 90s, 15m, 12h, 30d or 8w
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     max_age: Option<Duration>,
-    /// Keep so many events of each stream, the newest
+    /// Keep at most this number of events of each stream, the newest
     #[arg(long, value_name = "N")]
     max_events: Option<u64>,
-    /// Keep the newest events of each stream that take so many bytes: 4096, 64k, 1M, 2G
+    /// Keep the newest events of each stream that fit in this number of bytes: 4096, 64k, 1M, 2G
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     max_bytes: Option<usize>,
-    /// Delete streams of which nothing was committed for so long
+    /// Delete streams without a commit for longer than this
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     max_idle: Option<Duration>,
-    /// Only streams with this label; may be given several times, for those with any of them
+    /// Apply to streams with this label only; may be repeated, for streams with any of the labels
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
-    /// Archived streams as well
+    /// Include archived streams
     #[arg(long)]
     archived: bool,
-    /// Only say what would go
+    /// Trust the system's clock, however far it is from the log's last commit. A clock that is far
+    /// ahead is trusted without this option, because the run was requested explicitly
+    #[arg(long)]
+    trust_clock: bool,
+    /// Only report what would go
     #[arg(long)]
     dry_run: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct Retained {
+struct RetainSummary {
     dry_run: bool,
+    /// Time up to which ages were counted.
+    now: Option<String>,
     streams_trimmed: u64,
     streams_deleted: u64,
     events_forgotten: u64,
-    streams: Vec<One>,
+    streams: Vec<TrimmedFields>,
     refused: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct One {
+struct TrimmedFields {
     stream: String,
     seqs: [u64; 2],
     over: String,
 }
 
-/// Forgets. Exit code 1 when something could not be relied on and was left alone.
-pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
+/// Runs retention. Returns exit code 1 when streams were left alone because of damage, 2 when some
+/// work could not be done.
+pub(crate) fn run(args: &RetainArgs, out: &mut Out) -> Outcome {
     let failed = in_log(&args.log);
     let rule = args.rule();
     let options = match args.labels.as_slice() {
-        [] => Log::options().retain(rule),
+        [] => options().retain(rule),
         labels => labels
             .iter()
-            .fold(Log::options(), |options, (key, value)| options.retain_label(key, value, rule)),
+            .fold(options(), |options, (key, value)| options.retain_label(key, value, rule)),
     };
     let log = options.open(&args.log).map_err(&failed)?;
-    let sound = tell_damage(log.survey(), &args.log);
+    check_is_there(&log, &args.log)?;
+    let sound = tell_damage(log.recovery_report(), &args.log);
     let how = RetainOptions::new();
-    let waiting = waiting("looking for what is to go");
+    let how = if args.trust_clock { how.trust_clock() } else { how };
+    let waiting = waiting("selecting events");
     let report = log.retain(if args.dry_run { how.dry_run() } else { how }).map_err(&failed)?;
     waiting.finish_and_clear();
-    log.close().map_err(&failed)?;
+    close(log).map_err(&failed)?;
     report.refused.iter().for_each(note);
     let retained = tell(&report, args.dry_run);
     if out.is_json() {
@@ -89,11 +99,10 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
     } else {
         print(&retained, out)?;
     }
-    let is_fine = sound && retained.refused.is_empty();
-    Ok(if is_fine { Verdict::Done } else { Verdict::Found })
+    Ok(ExitVerdict::of_log(sound).max(ExitVerdict::of_refused(&report.refused)))
 }
 
-impl Args {
+impl RetainArgs {
     fn rule(&self) -> Retention {
         let rule = Retention::new();
         let rule = self.max_age.map_or(rule, |age| rule.age_max(age));
@@ -104,14 +113,15 @@ impl Args {
     }
 }
 
-fn tell(report: &RetainReport, dry_run: bool) -> Retained {
-    let streams = report.forgotten.iter().map(|one| One {
-        stream: one.stream.to_string(),
-        seqs: [one.seqs.start.get(), one.seqs.end.get()],
-        over: one.over.to_string(),
+fn tell(report: &RetainReport, dry_run: bool) -> RetainSummary {
+    let streams = report.forgotten.iter().map(|trimmed| TrimmedFields {
+        stream: trimmed.stream.to_string(),
+        seqs: [trimmed.seqs.start.get(), trimmed.seqs.end.get()],
+        over: trimmed.over.to_string(),
     });
-    Retained {
+    RetainSummary {
         dry_run,
+        now: report.now.map(|now| now.to_string()),
         streams_trimmed: report.streams_trimmed(),
         streams_deleted: report.streams_deleted(),
         events_forgotten: report.events_forgotten(),
@@ -120,13 +130,14 @@ fn tell(report: &RetainReport, dry_run: bool) -> Retained {
     }
 }
 
-fn print(retained: &Retained, out: &mut Out) -> std::io::Result<()> {
-    for One { stream, seqs: [start, end], over } in &retained.streams {
+fn print(retained: &RetainSummary, out: &mut Out) -> std::io::Result<()> {
+    for TrimmedFields { stream, seqs: [start, end], over } in &retained.streams {
         let what = match over.as_str() {
             "idle" => "deleted, idle".to_owned(),
             over => format!("trimmed to {end}, {over}"),
         };
-        out.line(format_args!("{stream}  {what}: {}", count(end - start, "event")))?;
+        let events = count(end.saturating_sub(*start), "event");
+        out.line(format_args!("{stream}  {what}: {events}"))?;
     }
     out.line(format_args!(
         "{}{} trimmed, {} deleted, {} forgotten",

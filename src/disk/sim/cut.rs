@@ -1,21 +1,22 @@
-//! What a power cut leaves: every choice that a disk may make, by chance or counted through.
+//! Outcomes of a power cut: every choice that a disk may make, at random or enumerated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::names::keep_reachable;
 use super::world::{File, SECTOR, Sector, World, sector_of};
 
-/// Who decides when there are several ways.
+/// Decides between several ways.
 pub(super) enum Choice<'a> {
-    /// Chance, in a mood: so that all and nothing come up as well, which even odds never bring.
+    /// Random choice in a mood: even odds would never let everything survive, or nothing.
     Chance(&'a mut u64, Mood),
-    /// The number of a combination, digit by digit.
+    /// Enumerated combination, as a number in mixed radix.
     Nth(u128),
-    /// Nobody: the ways are multiplied, to know how many there are.
+    /// Product of the numbers of ways, to count the combinations.
     Count(u128),
 }
 
-/// What chance is like in one power cut.
+/// Character of the random choices in one power cut.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mood {
     Everything,
@@ -23,7 +24,7 @@ pub(super) enum Mood {
     Any,
 }
 
-/// The next number of a generator: xorshift64*, Vigna 2016.
+/// Returns the next number of a generator: xorshift64*, Vigna 2016.
 pub(super) fn random(state: &mut u64) -> u64 {
     *state ^= *state >> 12;
     *state ^= *state << 25;
@@ -41,7 +42,8 @@ impl<'a> Choice<'a> {
         Self::Chance(state, mood)
     }
 
-    /// One of so many ways; the first is that nothing new survives, the last that the newest does.
+    /// Chooses one of `ways`. The first means that nothing new survives, the last that the newest
+    /// version does.
     fn of(&mut self, ways: usize) -> usize {
         match self {
             Self::Chance(_, Mood::Everything) => ways - 1,
@@ -65,11 +67,10 @@ impl<'a> Choice<'a> {
 }
 
 impl World {
-    /// Lets the power fail: what was synced stays, the rest is as `choice` says.
+    /// Cuts the power: synced data survives, `choice` decides about the rest.
     pub(super) fn power_cut(&mut self, choice: &mut Choice<'_>) {
         let names = self.surviving_names(choice);
-        self.names.clone_from(&names);
-        self.durable_names = names;
+        self.settle_names(names);
         let mut lost = Vec::new();
         let stale = std::mem::take(&mut self.stale);
         for file in self.files.values_mut().filter(|file| file.is_unsettled()) {
@@ -80,7 +81,7 @@ impl World {
         self.keep_stale(lost);
     }
 
-    /// The names that are there afterwards. The two names of a rename go together.
+    /// Returns the names that survive. The two names of a rename survive or vanish together.
     fn surviving_names(&self, choice: &mut Choice<'_>) -> BTreeMap<String, Option<u64>> {
         let mut names = self.durable_names.clone();
         let mut changed: BTreeSet<&String> =
@@ -109,19 +110,13 @@ impl World {
                 names.remove(*from);
             }
         }
-        // A name in a directory that is gone is gone too.
-        let known = names.clone();
-        let is_dir = |dir: &str| known.get(dir) == Some(&None);
-        names.retain(|name, _| match name.rsplit_once('/') {
-            Some((dir, _)) => is_dir(dir),
-            None => name.is_empty() || is_dir(""),
-        });
+        keep_reachable(&mut names);
         names
     }
 }
 
-/// What a sector may hold afterwards: what it held when it was last synced, or anything that was written
-/// to it since; the newest last.
+/// Returns the possible contents of a sector: the last synced one, and every version written since;
+/// the newest last.
 fn ways(old: Sector, versions: &[Sector]) -> Vec<Sector> {
     let mut ways: Vec<Sector> = vec![old];
     for version in versions {
@@ -131,8 +126,8 @@ fn ways(old: Sector, versions: &[Sector]) -> Vec<Sector> {
     ways
 }
 
-/// Decides what is left of a file: how long it is, and what each of its sectors holds. Where the length
-/// survives and the bytes do not, chance may show what lay there before.
+/// Decides the length of a file and the content of its sectors. Where the length survives without
+/// the bytes, stale bytes may show.
 fn settle(file: &mut File, stale: &[Sector], lost: &mut Vec<Sector>, choice: &mut Choice<'_>) {
     let synced = file.platter.len();
     let mut lengths = vec![synced];
@@ -141,7 +136,7 @@ fn settle(file: &mut File, stale: &[Sector], lost: &mut Vec<Sector>, choice: &mu
         lengths.push(*length);
     }
     let length = lengths[choice.of(lengths.len())];
-    let mut left = file.platter.clone();
+    let mut left = file.platter.to_vec();
     left.resize(length.max(synced), 0);
     let shows_stale = match choice {
         Choice::Chance(state, Mood::Any) => !stale.is_empty() && random(state).is_multiple_of(4),

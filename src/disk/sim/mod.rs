@@ -1,176 +1,247 @@
-//! The disk that is not there: a page cache apart from a platter, and every liberty that a real one takes.
+//! Simulated disk: a page cache separate from a platter, with every liberty that a real disk takes.
 //!
-//! What was not synced may survive a power cut in any subset of 512-byte sectors and in any version that
-//! was written since; lengths and names survive apart from data, and where a length survived alone, old bytes
-//! may show. Failures are injected by the number of the call. Everything random comes from one seed. It keeps
-//! no promise that `docs/format.md` does not assume.
+//! Unsynced data may survive a power cut in any subset of 512-byte sectors, and in any version
+//! written since the last sync. Lengths and names survive independently of data; where only a
+//! length survived, old bytes may show. Failures are injected by call number. All randomness comes
+//! from one seed. The disk keeps no promise that `docs/format.md` does not assume.
 
 mod cut;
+mod fault;
+mod file;
+mod hazards;
+mod names;
 mod world;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::cut::{Choice, random};
-use self::world::{World, injected};
-use super::{Disk, DiskFile, Lock, Pin, Pinned};
-use crate::sabotage::{Sabotage, broken};
-use crate::sync::{Mutex, MutexGuard, rest};
+pub use self::fault::Fault;
+pub(super) use self::file::SimFile;
+use self::world::{Time, World, injected};
+use super::{Disk, DiskFile, Identity};
+use crate::sync::{Mutex, MutexGuard};
+use crate::types::Timestamp;
 
-/// A simulated disk that holds a log, and others in directories beside it. Clones are the same disk.
+/// Simulated disk that holds a log, and others in sibling directories. Clones share the same disk.
 ///
-/// With it a program's own tests can fail its log at any call, cut the power, and open what is left:
+/// A program's own tests can use it to fail a log at any call, cut the power, and open the rest:
 ///
 /// ```
 /// # fn main() -> amberlog::Result<()> {
-/// use amberlog::{Log, SimDisk};
+/// use amberlog::Log;
+/// use amberlog::sim::SimDisk;
 ///
 /// let disk = SimDisk::new(1);
 /// let log = Log::options().open_on(&disk)?;
-/// let mut stream = log.stream()?;
+/// let mut stream = log.create_stream()?;
 /// stream.append(b"acknowledged").expect("there is room");
 /// stream.commit().wait()?;
 /// stream.append(b"not committed").expect("there is room");
 ///
 /// let later = disk.after_power_cut(7);
 /// let log = Log::options().open_on(&later)?;
-/// assert_eq!(log.snapshot().events(stream.id())?.count(), 1);
+/// assert_eq!(log.read_view().events(stream.id())?.count(), 1);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct SimDisk {
     world: Arc<Mutex<World>>,
-    /// The log's directory; the first one has no name.
-    root: String,
+    root: Root,
 }
 
-/// What goes wrong at a call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Fault {
-    /// The call fails; a write may have written a part, or all.
-    Io,
-    /// A write or a sync does everything, and says that it failed. Any other call merely fails.
-    DoneAndFailed,
-    /// A sync fails and what it should have written is forgotten: the cache may go on showing it, and later
-    /// syncs succeed without it (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
-    /// Any other call merely fails.
-    LostSync,
-    /// The machine stops here: this call and all later ones fail and change nothing.
-    Crash,
-    /// A read or a write is interrupted before it did anything, and has to be made again.
-    Interrupted,
-    /// A read or a write does only a part.
-    Short,
-    /// The disk is full from here on, until [`SimDisk::set_capacity`] says otherwise.
-    Full,
+/// Directory of a log.
+#[derive(Clone, Debug)]
+enum Root {
+    /// Directory currently at a path; the first directory is `""`.
+    Path(String),
+    /// Index of a directory that an open log holds.
+    Held(usize),
 }
 
 impl SimDisk {
-    /// An empty disk. The seed decides what survives power cuts.
+    /// Returns an empty disk. The seed decides what survives power cuts.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { world: Arc::new(Mutex::new(World::new(seed))), root: String::new() }
+        Self { world: Arc::new(Mutex::new(World::new(seed))), root: Root::Path(String::new()) }
     }
 
-    fn with(&self, world: World) -> Self {
-        Self { world: Arc::new(Mutex::new(world)), root: self.root.clone() }
+    fn with(&self, mut world: World) -> Self {
+        let root = match &self.root {
+            Root::Held(held) => Root::Path(world.roots[*held].clone().unwrap_or_default()),
+            path @ Root::Path(_) => path.clone(),
+        };
+        // Handles of the other world are not open in this one.
+        world.roots.clear();
+        Self { world: Arc::new(Mutex::new(world)), root }
     }
 
-    /// Another directory on this disk, for a backup, say: the same calls, faults and power cuts.
+    /// Returns the same directory, held open: the handle follows it when it is moved.
+    pub(crate) fn hold(&self) -> Self {
+        let mut world = self.world();
+        let path = self.root_in(&world).ok();
+        world.roots.push(path);
+        let root = Root::Held(world.roots.len() - 1);
+        drop(world);
+        Self { world: Arc::clone(&self.world), root }
+    }
+
+    /// Returns another directory on this disk, for example for a backup. It shares calls, faults
+    /// and power cuts.
     #[must_use]
     pub fn dir(&self, name: &str) -> Self {
-        Self { world: Arc::clone(&self.world), root: self.at(name) }
+        let root = self.at(&self.world(), name).unwrap_or_else(|_| name.to_owned());
+        Self { world: Arc::clone(&self.world), root: Root::Path(root) }
     }
 
-    /// A path of this log, as the disk knows it.
-    fn at(&self, path: &str) -> String {
-        match (self.root.as_str(), path) {
-            ("", path) => path.into(),
-            (root, "") => root.into(),
-            (root, path) => format!("{root}/{path}"),
+    /// Moves the directory to another path, durably, like `mv`. A log that is open continues in it;
+    /// a log opened at the old path uses the directory that is there by then.
+    pub fn move_to(&self, path: &str) {
+        let mut world = self.world();
+        if let Ok(from) = self.root_in(&world) {
+            world.move_dir(&from, path);
         }
     }
 
-    /// Calls so far: the number that the next one has.
+    /// Removes the directory and its content, durably, like `rm -r`. Open files continue without a
+    /// name.
+    pub fn remove_all(&self) {
+        let mut world = self.world();
+        if let Ok(root) = self.root_in(&world) {
+            world.remove_all(&root);
+        }
+    }
+
+    /// Returns the path of this directory; fails if it was removed.
+    fn root_in(&self, world: &World) -> io::Result<String> {
+        match &self.root {
+            Root::Path(path) => Ok(path.clone()),
+            Root::Held(held) => {
+                world.roots[*held].clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+            }
+        }
+    }
+
+    /// Returns the full path of a path in this log.
+    fn at(&self, world: &World, path: &str) -> io::Result<String> {
+        let root = self.root_in(world)?;
+        Ok(match (root.as_str(), path) {
+            ("", path) => path.into(),
+            (_, "") => root,
+            (root, path) => format!("{root}/{path}"),
+        })
+    }
+
+    /// Number of calls so far, which is also the number of the next call.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.world().calls
     }
 
-    /// Syncs of file data so far.
+    /// Number of syncs of file data so far.
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.world().syncs
     }
 
-    /// Lets syncs of file data wait from now on, or go on. Only where the log may use threads of its own
-    /// ([`SimDisk::allow_threads`]): without them whoever waits could let nobody go on.
+    /// Number of writes to files so far, including failed ones.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.world().writes
+    }
+
+    /// Blocks all syncs of file data, or lets them continue. Has an effect only if the log may use
+    /// its own threads ([`SimDisk::allow_threads`]): otherwise the blocked thread would be the only
+    /// one that could release itself.
     pub fn hold_syncs(&self, held: bool) {
         let mut world = self.world();
         world.held = held && world.threads;
     }
 
-    /// The names of all threads that have used the disk since the log may use threads of its own.
+    /// Names of all threads that have used the disk since [`SimDisk::allow_threads`].
     #[must_use]
     pub fn callers(&self) -> Vec<String> {
         self.world().callers.iter().cloned().collect()
     }
 
-    /// Lets the call of this number go wrong. Several calls may.
+    /// Injects a fault at the call of this number. Several calls may fail.
     pub fn fail_at(&self, call: u64, fault: Fault) {
         self.world().faults.insert(call, fault);
     }
 
-    /// Lets nothing go wrong any more. A machine that has stopped stays so.
+    /// Removes all faults that have not happened yet. A stopped machine remains stopped.
     pub fn forget_faults(&self) {
         self.world().faults.clear();
     }
 
-    /// How many calls have gone wrong so far.
+    /// Number of injected faults that have happened.
     #[must_use]
     pub fn faults_fired(&self) -> u64 {
         self.world().faults_fired
     }
 
-    /// How many bytes of file data the disk can hold.
+    /// Sets the number of bytes of file data that the disk can hold.
     pub fn set_capacity(&self, bytes: u64) {
         self.world().capacity = bytes;
     }
 
-    /// How many bytes of file data the disk can hold; [`u64::MAX`] unless it was said, or made full.
+    /// Limits the length of each file, like `RLIMIT_FSIZE`: a write or an extension beyond it
+    /// changes nothing and fails (`EFBIG`).
+    pub fn set_file_bytes_max(&self, bytes: u64) {
+        self.world().file_bytes_max = bytes;
+    }
+
+    /// Number of bytes of file data that the disk can hold; [`u64::MAX`] unless it was set or a
+    /// fault filled the disk.
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.world().capacity
     }
 
-    /// Writes back everything that is not synced, as a system does in its own time: a power cut can take none of
-    /// it any more, but for what a failed sync has forgotten.
+    /// Writes back all unsynced data, as a system does in the background. A power cut can no longer
+    /// lose any of it, except for what a failed sync has forgotten.
     pub fn write_back(&self) {
         let mut world = self.world();
-        world.durable_names = world.names.clone();
-        let files: Vec<u64> = world.files.keys().copied().collect();
-        for id in files {
-            if let Ok(file) = world.file(id) {
-                file.sync();
-            }
+        world.sync_names(|_| true);
+        for file in world.files.values_mut().filter(|file| file.is_unsettled()) {
+            Arc::make_mut(file).sync();
         }
     }
 
-    /// Lets the log use threads of its own on this disk, as it does on a real one. Then the numbers of calls
-    /// depend on the scheduler. Without this everything happens on the threads that call.
+    /// Sets the wall clock of this machine. It stands still from now on, except for
+    /// [`SimDisk::pass_time`], and can be set to jump in both directions. Without this call the
+    /// time is the system's. A log that is already open continues to date events by the clock that
+    /// it was opened with; everything else follows at once.
+    pub fn set_clock(&self, now: Timestamp) {
+        let mut world = self.world();
+        let uptime = world.time.map_or_else(super::clock::uptime, |time| time.uptime);
+        world.time = Some(Time { now, uptime });
+    }
+
+    /// Advances the clock of a machine whose clock was set.
+    pub fn pass_time(&self, time: Duration) {
+        if let Some(Time { now, uptime }) = &mut self.world().time {
+            let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            *now = Timestamp::from_micros(now.as_micros().saturating_add(micros));
+            *uptime = uptime.saturating_add(time);
+        }
+    }
+
+    /// Allows the log to use its own threads on this disk, as on a real one. The numbers of calls
+    /// then depend on the scheduler. Without this call everything happens on the calling threads.
     pub fn allow_threads(&self) {
         self.world().threads = true;
     }
 
-    /// A copy of the disk as any process sees it now. What goes wrong with one does not go wrong with the other,
-    /// and the lock is free.
+    /// Returns a copy of the disk as any process sees it now. Faults of either disk do not affect
+    /// the other, and the lock is free.
     #[must_use]
     pub fn copy(&self) -> Self {
         let mut world = self.world().clone();
@@ -178,8 +249,8 @@ impl SimDisk {
         self.with(world)
     }
 
-    /// The disk as a new process finds it after this one was killed: everything that was written is
-    /// there, the lock is free.
+    /// Returns the disk as a new process finds it after this one was killed: all written data is
+    /// present, and the lock is free.
     #[must_use]
     pub fn after_kill(&self) -> Self {
         let mut world = self.world().clone();
@@ -187,8 +258,8 @@ impl SimDisk {
         self.with(world)
     }
 
-    /// The disk as it comes back after a power cut: what was synced is there, and of the rest what chance
-    /// left. Another seed, another chance.
+    /// Returns the disk after a power cut: synced data is present, and chance decides about the
+    /// rest. Another seed gives another outcome.
     #[must_use]
     pub fn after_power_cut(&self, seed: u64) -> Self {
         let mut world = self.world().clone();
@@ -199,7 +270,7 @@ impl SimDisk {
         self.with(world)
     }
 
-    /// In how many ways a power cut could leave this disk now. Some of them are the same.
+    /// Number of ways in which a power cut could leave this disk now. Some of them are identical.
     #[must_use]
     pub fn power_cuts(&self) -> u128 {
         let mut world = self.world().clone();
@@ -211,8 +282,8 @@ impl SimDisk {
         }
     }
 
-    /// One of the ways in which a power cut could leave this disk, by its number below
-    /// [`SimDisk::power_cuts`]: with all of them nothing is left to chance.
+    /// Returns the disk after a power cut with the outcome of this number, below
+    /// [`SimDisk::power_cuts`]. All numbers together leave nothing to chance.
     #[must_use]
     pub fn power_cut(&self, number: u128) -> Self {
         let mut world = self.world().clone();
@@ -221,8 +292,8 @@ impl SimDisk {
         self.with(world)
     }
 
-    /// A hash of everything that is on the disk, to count distinct states. (No CRC: what ends with its own
-    /// checksum has the same one, whatever it says.)
+    /// Returns a hash of the disk's content, to count distinct states. It is not a CRC: bytes that
+    /// end with their own checksum all have the same CRC.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let world = self.world();
@@ -242,7 +313,7 @@ impl SimDisk {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+        self.world.lock()
     }
 }
 
@@ -250,44 +321,64 @@ impl Disk for SimDisk {
     fn create_root(&self) -> io::Result<()> {
         let mut world = self.world();
         world.making_call()?;
-        let above = self.root.match_indices('/').map(|(at, _)| &self.root[..at]);
-        for dir in above.chain(["", &self.root]) {
-            world.names.insert(dir.into(), None);
-            world.durable_names.insert(dir.into(), None);
+        let root = self.root_in(&world)?;
+        let above = root.match_indices('/').map(|(at, _)| &root[..at]);
+        for dir in above.chain(["", &root]) {
+            world.set_durably(dir, Some(None));
         }
         Ok(())
     }
 
     fn root_exists(&self) -> io::Result<bool> {
-        Ok(self.world().names.contains_key(&self.root))
+        let world = self.world();
+        // A removed directory existed when it was opened.
+        Ok(self.root_in(&world).map_or(true, |root| world.names.contains_key(&root)))
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
         let mut world = self.world();
         world.making_call()?;
-        world.names.entry(self.at(path)).or_insert(None);
+        let path = self.at(&world, path)?;
+        world.check_parent(&path)?;
+        if !world.names.contains_key(&path) {
+            world.set_name(&path, Some(None));
+        }
         Ok(())
+    }
+
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.plain_call()?;
+        let path = self.at(&world, path)?;
+        match world.names.get(&path) {
+            Some(None) if world.names.keys().any(|name| is_inside(name, &path)) => {
+                Err(io::ErrorKind::DirectoryNotEmpty.into())
+            }
+            Some(None) => {
+                world.set_name(&path, None);
+                Ok(())
+            }
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<OsString>> {
         let mut world = self.world();
         world.plain_call()?;
-        let path = self.at(path);
-        if !world.names.contains_key(&path) {
+        let path = self.at(&world, path)?;
+        if world.names.get(&path) != Some(&None) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let inside = |name: &&String| {
-            let (dir, last) = name.rsplit_once('/').unwrap_or(("", name));
-            dir == path && !last.is_empty()
-        };
+        let inside = world.names.keys().filter(|name| is_inside(name, &path));
         let last = |name: &String| OsString::from(name.rsplit('/').next().unwrap_or_default());
-        Ok(world.names.keys().filter(inside).map(last).collect())
+        Ok(inside.map(last).collect())
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut world = self.world();
         world.making_call()?;
-        let path = self.at(path);
+        let path = self.at(&world, path)?;
+        world.check_parent(&path)?;
         if world.names.contains_key(&path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -298,9 +389,10 @@ impl Disk for SimDisk {
     fn open_read(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut world = self.world();
         world.plain_call()?;
-        match world.names.get(&self.at(path)).copied() {
+        match world.names.get(&self.at(&world, path)?).copied() {
             Some(Some(id)) => Ok(Arc::new(self.opened(&mut world, id))),
-            _ => Err(io::ErrorKind::NotFound.into()),
+            Some(None) => Err(io::ErrorKind::InvalidInput.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
@@ -308,82 +400,119 @@ impl Disk for SimDisk {
         self.open_read(path)
     }
 
+    /// Not counted as a call, so that call numbers do not depend on how often names are looked up.
+    fn identity_at(&self, path: &str) -> io::Result<Option<Identity>> {
+        let world = self.world();
+        world.check_running()?;
+        let Ok(path) = self.at(&world, path) else { return Ok(None) };
+        // A directory has no inode here; no file has inode 0.
+        let found = world.names.get(&path).map(|file| file.unwrap_or(0));
+        Ok(found.map(|inode| Identity { device: 0, inode }))
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.world();
         world.plain_call()?;
-        let to = self.at(to);
+        let (from, to) = (self.at(&world, from)?, self.at(&world, to)?);
         if world.names.contains_key(&to) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let file = world.names.remove(&self.at(from)).ok_or(io::ErrorKind::NotFound)?;
-        world.names.insert(to, file);
-        Ok(())
+        world.rename(&from, &to)
     }
 
     fn replace(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.world();
         world.plain_call()?;
-        let file = world.names.remove(&self.at(from)).ok_or(io::ErrorKind::NotFound)?;
-        world.names.insert(self.at(to), file);
+        let (from, to) = (self.at(&world, from)?, self.at(&world, to)?);
+        world.rename(&from, &to)?;
         world.free_unnamed();
         Ok(())
     }
 
-    fn beside(&self, root: &Path) -> Arc<dyn Disk> {
-        Arc::new(Self { world: Arc::clone(&self.world), root: root.to_string_lossy().into() })
+    fn holds(&self, path: &Path) -> io::Result<bool> {
+        // Sibling directories are distinguished from the log's own by name alone.
+        let root = self.root_in(&self.world())?;
+        Ok(if root.is_empty() { path.as_os_str().is_empty() } else { path.starts_with(root) })
     }
 
-    fn share(&self, from: &str, root: &Path, to: &str) -> io::Result<()> {
+    fn beside(&self, root: &Path) -> io::Result<Arc<dyn Disk>> {
+        let root = Root::Path(root.to_string_lossy().into());
+        Ok(Arc::new(Self { world: Arc::clone(&self.world), root }.hold()))
+    }
+
+    fn share(&self, from: &str, to: &dyn Disk, path: &str) -> io::Result<()> {
+        let to: &Self = (to as &dyn Any).downcast_ref().ok_or(io::ErrorKind::Unsupported)?;
         let mut world = self.world();
         world.making_call()?;
-        let to = format!("{}/{to}", root.display());
+        let to = to.at(&world, path)?;
         if world.names.contains_key(&to) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let file = *world.names.get(&self.at(from)).ok_or(io::ErrorKind::NotFound)?;
-        world.names.insert(to, file);
+        let file = *world.names.get(&self.at(&world, from)?).ok_or(io::ErrorKind::NotFound)?;
+        world.set_name(&to, Some(file));
         Ok(())
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut world = self.world();
         world.plain_call()?;
-        world.names.remove(&self.at(path)).ok_or(io::ErrorKind::NotFound)?;
+        let path = self.at(&world, path)?;
+        match world.names.get(&path) {
+            Some(Some(_)) => world.set_name(&path, None),
+            Some(None) => return Err(io::ErrorKind::IsADirectory.into()),
+            None => return Err(io::ErrorKind::NotFound.into()),
+        }
         world.free_unnamed();
         Ok(())
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         let mut world = self.world();
-        world.plain_call()?;
-        let path = self.at(path);
-        let inside = |name: &String| name.rsplit_once('/').map_or("", |(dir, _)| dir) == path;
-        let now: Vec<_> = world
-            .names
-            .iter()
-            .filter(|(name, _)| inside(name))
-            .map(|(name, file)| (name.clone(), *file))
-            .collect();
-        world.durable_names.retain(|name, _| !inside(name) || name.is_empty());
-        world.durable_names.extend(now);
-        Ok(())
-    }
-
-    fn lock(&self, path: &str) -> io::Result<Lock> {
-        let mut world = self.world();
-        world.making_call()?;
-        if !world.names.contains_key(&self.root) {
+        let fault = world.call()?;
+        let path = self.at(&world, path)?;
+        if world.names.get(&path) != Some(&None) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let path = self.at(path);
-        if world.locked.contains(&path) && !broken(Sabotage::ShareLock) {
-            return Ok(Lock::Busy(None));
+        let inside = |name: &str| is_inside(name, &path);
+        match fault {
+            Some(Fault::LostSync) => world.forget_names(inside),
+            Some(Fault::Io) => {}
+            _ => world.sync_names(inside),
         }
-        world.locked.insert(path.clone());
-        if !world.names.contains_key(&path) {
-            world.new_file(&path);
+        match fault {
+            Some(Fault::Io | Fault::DoneAndFailed | Fault::LostSync) => Err(injected()),
+            _ => Ok(()),
         }
-        Ok(Lock::Held(Box::new(SimLock(self.clone(), path))))
+    }
+
+    /// Always `None`: otherwise the content of a lock file would differ from run to run.
+    fn holder(&self) -> Option<u32> {
+        None
+    }
+
+    fn check_file_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.world().check_length(bytes)
+    }
+
+    fn open_files_max(&self) -> Option<u64> {
+        None
+    }
+
+    fn now(&self) -> Timestamp {
+        self.world().time.map_or_else(Timestamp::now, |time| time.now)
+    }
+
+    fn uptime(&self) -> Duration {
+        let time = self.world().time;
+        time.map_or_else(super::clock::uptime, |time| time.uptime)
+    }
+
+    fn has_own_time(&self) -> bool {
+        self.world().time.is_some()
+    }
+
+    fn looks_are_free(&self) -> bool {
+        true
     }
 
     fn allows_threads(&self) -> bool {
@@ -391,162 +520,49 @@ impl Disk for SimDisk {
     }
 }
 
-struct SimLock(SimDisk, String);
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        self.0.world().locked.remove(&self.1);
-    }
+/// Returns true if a name is that of a direct entry of this directory.
+fn is_inside(name: &str, dir: &str) -> bool {
+    let (above, last) = name.rsplit_once('/').unwrap_or(("", name));
+    above == dir && !last.is_empty()
 }
 
-/// A file that somebody has open.
-#[derive(Debug)]
-pub(crate) struct SimFile {
-    disk: SimDisk,
-    id: u64,
-}
-
-impl DiskFile for SimFile {
-    fn len(&self) -> io::Result<u64> {
-        let mut world = self.disk.world();
-        world.plain_call()?;
-        Ok(world.file(self.id)?.cache.len() as u64)
-    }
-
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut world = self.disk.world();
-        let most = match world.call()? {
-            Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
-            Some(Fault::Short) => bytes.len().div_ceil(2),
-            Some(Fault::Io | Fault::LostSync | Fault::DoneAndFailed) => return Err(injected()),
-            _ => bytes.len(),
-        };
-        let cache = &world.file(self.id)?.cache;
-        let start = cache.len().min(offset as usize);
-        let end = cache.len().min(start + most);
-        bytes[..end - start].copy_from_slice(&cache[start..end]);
-        Ok(end - start)
-    }
-
-    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        let mut world = self.disk.world();
-        let fault = world.call()?;
-        let mut bytes = slices.iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
-        match fault {
-            Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
-            Some(Fault::Short) => bytes.truncate(bytes.len().div_ceil(2)),
-            Some(Fault::Io | Fault::LostSync) => {
-                // A part may have been written, or even all.
-                let part = random(&mut world.random) as usize % (bytes.len() + 1);
-                let all = random(&mut world.random).is_multiple_of(2);
-                bytes.truncate(if all { bytes.len() } else { part });
-            }
-            _ => {}
-        }
-        let (room, unit) = (world.room(), world.unit);
-        let written = world.file(self.id)?.write(&bytes, offset as usize, room, unit);
-        match fault {
-            Some(Fault::Io | Fault::LostSync | Fault::DoneAndFailed) => Err(injected()),
-            _ if written == 0 && !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
-            _ => Ok(written),
-        }
-    }
-
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        let mut world = self.disk.world();
-        world.plain_call()?;
-        world.file(self.id)?.set_len(bytes as usize);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut world = self.disk.world();
-        while world.held {
-            drop(world);
-            rest(Duration::from_millis(1));
-            world = self.disk.world();
-        }
-        let fault = world.call()?;
-        world.syncs += 1;
-        // Drawn only where it is needed: what a seed does elsewhere stays the same.
-        let forgets = fault == Some(Fault::LostSync);
-        let mut chance = if forgets { random(&mut world.random) | 1 } else { 1 };
-        let file = world.file(self.id)?;
-        match fault {
-            Some(Fault::LostSync) => {
-                file.forget(&mut chance);
-                Err(injected())
-            }
-            Some(Fault::Io) => Err(injected()),
-            Some(Fault::DoneAndFailed) => {
-                file.sync();
-                Err(injected())
-            }
-            _ => {
-                file.sync();
-                Ok(())
-            }
-        }
-    }
-
-    fn map(&self) -> io::Result<Pin> {
-        let mut world = self.disk.world();
-        world.plain_call()?;
-        let bytes = Arc::clone(&world.file(self.id)?.cache);
-        let _open = Box::new(self.disk.opened(&mut world, self.id));
-        Ok(Arc::new(Pinned::Simulated { bytes, _open }))
-    }
-
-    fn is_forsaken(&self) -> bool {
-        let world = self.disk.world();
-        let is_nameless = !world.names.values().any(|id| *id == Some(self.id));
-        is_nameless && world.handles.get(&self.id) == Some(&1)
-    }
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        if let Some(handles) = self.disk.world().handles.get_mut(&self.id) {
-            *handles -= 1;
-        }
-    }
-}
-
-/// The disk as bytes, for whoever damages a log by hand. Calls are not counted.
+/// Direct access to the bytes of the disk, for tests that damage a log. Not counted as calls.
 impl SimDisk {
-    /// Every file: its path in the log's directory, with `/` between its parts, and its bytes.
+    /// Returns the bytes of every file by its path in the log's directory, with `/` between its
+    /// parts.
     #[must_use]
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let world = self.world();
         let file = |id: &Option<u64>| Some(world.files.get(&(*id)?)?.cache.as_ref().clone());
-        let inside = |name: &str| match self.root.as_str() {
+        let Ok(root) = self.root_in(&world) else { return BTreeMap::new() };
+        let inside = |name: &str| match root.as_str() {
             "" => Some(name.to_owned()),
             root => Some(name.strip_prefix(root)?.strip_prefix('/')?.to_owned()),
         };
         world.names.iter().filter_map(|(name, id)| Some((inside(name)?, file(id)?))).collect()
     }
 
-    /// Puts a file there, as if it had always been: its directories, its name and its bytes are durable.
+    /// Writes a file as if it had always existed: its directories, its name and its bytes are
+    /// durable.
     pub fn write_file(&self, path: &str, bytes: &[u8]) {
         let mut world = self.world();
-        let path = self.at(path);
-        let dirs = path.match_indices('/').map(|(at, _)| path[..at].to_owned());
-        for dir in std::iter::once(String::new()).chain(dirs) {
-            world.names.insert(dir.clone(), None);
-            world.durable_names.insert(dir, None);
+        let Ok(path) = self.at(&world, path) else { return };
+        for dir in std::iter::once("").chain(path.match_indices('/').map(|(at, _)| &path[..at])) {
+            world.set_durably(dir, Some(None));
         }
         let id = world.new_file(&path);
-        world.durable_names.insert(path, Some(id));
-        if let Ok(file) = world.file(id) {
+        world.set_durably(&path, Some(Some(id)));
+        if let Ok(file) = world.file_mut(id) {
             file.write(bytes, 0, usize::MAX, world::SECTOR);
             file.sync();
         }
     }
 
-    /// Takes a file away, for good.
+    /// Removes a file, durably.
     pub fn remove_file(&self, path: &str) {
         let mut world = self.world();
-        world.names.remove(&self.at(path));
-        world.durable_names.remove(&self.at(path));
+        if let Ok(path) = self.at(&world, path) {
+            world.set_durably(&path, None);
+        }
     }
 }

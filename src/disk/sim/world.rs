@@ -1,16 +1,21 @@
-//! The state of a simulated disk: names and files, each as the running system sees it and as the platter
-//! has it, and what goes wrong when.
+//! State of a simulated disk: names and files, as the running system sees them and as the platter
+//! holds them, and the injected faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Fault;
 use super::cut::random;
+use super::hazards::Hazards;
+use super::names::keep_reachable;
 use crate::sync::thread;
+use crate::types::Timestamp;
 
 pub(super) const SECTOR: usize = 512;
-/// What is lost in a power cut is remembered so far, to show up where nothing was written yet.
+/// Maximum number of sectors lost in power cuts that are kept, to show up where nothing has been
+/// written yet.
 const STALE_SECTORS_MAX: usize = 64;
 
 pub(super) type Sector = [u8; SECTOR];
@@ -20,42 +25,64 @@ pub(super) struct World {
     pub(super) random: u64,
     pub(super) calls: u64,
     pub(super) syncs: u64,
-    /// Syncs of file data wait until this is over.
+    pub(super) writes: u64,
+    /// Set while syncs of file data must wait.
     pub(super) held: bool,
-    /// The names of the threads that have called.
+    /// Names of the threads that have made calls.
     pub(super) callers: BTreeSet<String>,
     pub(super) faults: BTreeMap<u64, Fault>,
     pub(super) faults_fired: u64,
     pub(super) stopped: bool,
     pub(super) threads: bool,
+    /// Simulated clocks; `None` uses the system's.
+    pub(super) time: Option<Time>,
     pub(super) capacity: u64,
-    /// Space is given in pieces of so many bytes: sectors, or pages.
+    /// Error of a call that finds no space.
+    pub(super) no_space: io::ErrorKind,
+    /// Maximum length of a file.
+    pub(super) file_bytes_max: u64,
+    /// Unit of space allocation in bytes: a sector or a page.
     pub(super) unit: usize,
     pub(super) files: BTreeMap<u64, Arc<File>>,
     pub(super) next_file: u64,
-    /// How many have a file open, by its id.
+    /// Number of open handles by file id.
     pub(super) handles: BTreeMap<u64, usize>,
-    /// Names as the running system sees them; a directory has no file.
+    /// Names as the running system sees them; a directory has no file id.
     pub(super) names: BTreeMap<String, Option<u64>>,
-    /// Names that a power cut cannot take away.
+    /// Names that survive a power cut.
     pub(super) durable_names: BTreeMap<String, Option<u64>>,
-    /// The lock files that somebody holds.
-    pub(super) locked: BTreeSet<String>,
-    /// What lay somewhere on the platter once.
+    /// Names changed since a sync of their directory last wrote or forgot them. Any other name that
+    /// differs from the durable one was lost by a failed sync, and differs until it is changed
+    /// again.
+    pub(super) unsynced_names: BTreeSet<String>,
+    /// Current paths of the directories that open logs hold; `None` once removed.
+    pub(super) roots: Vec<Option<String>>,
+    /// Ids of locked files.
+    pub(super) locked: BTreeSet<u64>,
+    pub(super) hazards: Hazards,
+    /// Former contents of the platter.
     pub(super) stale: Vec<Sector>,
+}
+
+/// Clocks of the simulated machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time {
+    pub(super) now: Timestamp,
+    pub(super) uptime: Duration,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct File {
     pub(super) cache: Arc<Vec<u8>>,
-    pub(super) platter: Vec<u8>,
-    /// What each sector was made to hold since the last sync, oldest first.
+    /// Shares its memory with the cache while both are equal.
+    pub(super) platter: Arc<Vec<u8>>,
+    /// Versions of each sector written since the last sync, oldest first.
     pub(super) dirty: BTreeMap<usize, Vec<Sector>>,
-    /// The lengths that it had since the last sync.
+    /// Lengths of the file since the last sync.
     pub(super) lengths: Vec<usize>,
-    /// Sectors that a failed sync forgot: clean in the cache, and never written.
+    /// Sectors that a failed sync forgot: clean in the cache, but never written.
     pub(super) forgotten: BTreeSet<usize>,
-    /// Sectors that take up space.
+    /// Sectors that occupy space.
     allocated: BTreeSet<usize>,
 }
 
@@ -65,25 +92,32 @@ impl World {
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             calls: 0,
             syncs: 0,
+            writes: 0,
             held: false,
             callers: BTreeSet::new(),
             faults: BTreeMap::new(),
             faults_fired: 0,
             stopped: false,
             threads: false,
+            time: None,
             capacity: u64::MAX,
+            no_space: io::ErrorKind::StorageFull,
+            file_bytes_max: u64::MAX,
             unit: if seed.is_multiple_of(2) { SECTOR } else { 4096 },
             files: BTreeMap::new(),
             next_file: 1,
             handles: BTreeMap::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
+            unsynced_names: BTreeSet::new(),
+            roots: Vec::new(),
             locked: BTreeSet::new(),
+            hazards: Hazards::default(),
             stale: Vec::new(),
         }
     }
 
-    /// Nothing is locked, nothing fails.
+    /// Releases all locks and handles, and removes all faults.
     pub(super) fn reset(&mut self) {
         self.locked.clear();
         self.handles.clear();
@@ -92,9 +126,25 @@ impl World {
         self.faults.clear();
     }
 
-    /// A new process: nothing is locked, nothing fails. What a failed sync forgot may have left the cache.
+    /// Starts a new process: nothing is locked, nothing fails. The cache may have dropped what a
+    /// failed sync forgot.
     pub(super) fn restart(&mut self) {
         self.reset();
+        let is_lost = |name: &&String| {
+            !self.unsynced_names.contains(*name)
+                && self.names.get(*name) != self.durable_names.get(*name)
+        };
+        let all = self.names.keys().chain(self.durable_names.keys());
+        let lost: BTreeSet<String> = all.filter(is_lost).cloned().collect();
+        if !lost.is_empty() && random(&mut self.random).is_multiple_of(2) {
+            for name in lost {
+                match self.durable_names.get(&name) {
+                    Some(file) => self.names.insert(name, *file),
+                    None => self.names.remove(&name),
+                };
+            }
+            keep_reachable(&mut self.names);
+        }
         for file in self.files.values_mut().filter(|file| !file.forgotten.is_empty()) {
             if random(&mut self.random).is_multiple_of(2) {
                 Arc::make_mut(file).evict();
@@ -102,23 +152,33 @@ impl World {
         }
     }
 
-    /// Counts a call, and says what goes wrong with it.
+    /// Counts a call and returns its fault.
     pub(super) fn call(&mut self) -> io::Result<Option<Fault>> {
+        self.shrink_at(self.calls);
         let fault = self.faults.get(&self.calls).copied();
         self.calls += 1;
         if self.threads {
             self.note_caller();
         }
         self.faults_fired += u64::from(fault.is_some());
-        match fault {
-            Some(Fault::Crash) => self.stopped = true,
-            Some(Fault::Full) => self.capacity = self.used(),
-            _ => {}
+        if fault == Some(Fault::Crash) {
+            self.stopped = true;
         }
-        if self.stopped {
-            return Err(io::Error::other("the simulated machine has stopped"));
+        if let Some(no_space) = fault.and_then(Fault::no_space) {
+            self.capacity = self.used();
+            self.no_space = no_space;
         }
+        self.check_running()?;
         Ok(fault)
+    }
+
+    /// Fails once the machine has stopped.
+    pub(super) fn check_running(&self) -> io::Result<()> {
+        if self.stopped {
+            Err(io::Error::other("the simulated machine has stopped"))
+        } else {
+            Ok(())
+        }
     }
 
     fn note_caller(&mut self) {
@@ -129,21 +189,28 @@ impl World {
         }
     }
 
-    /// A call that moves no bytes: it cannot be short, and the system tries it again if it is interrupted.
+    /// Makes a call that transfers no bytes: it cannot be short, and the system retries it if it is
+    /// interrupted.
     pub(super) fn plain_call(&mut self) -> io::Result<()> {
         match self.call()? {
-            None | Some(Fault::Interrupted | Fault::Short | Fault::Full) => Ok(()),
+            None | Some(Fault::Interrupted | Fault::Short) => Ok(()),
+            Some(fault) if fault.no_space().is_some() => Ok(()),
             Some(_) => Err(injected()),
         }
     }
 
-    /// A call that takes up space by itself.
+    /// Makes a call that occupies space by itself.
     pub(super) fn making_call(&mut self) -> io::Result<()> {
         match self.call()? {
-            Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
             None | Some(Fault::Interrupted | Fault::Short) => Ok(()),
-            Some(_) => Err(injected()),
+            Some(fault) => Err(fault.no_space().map_or_else(injected, io::Error::from)),
         }
+    }
+
+    /// Fails if a file of this length would exceed the limit.
+    pub(super) fn check_length(&self, bytes: u64) -> io::Result<()> {
+        let fits = bytes <= self.file_bytes_max;
+        if fits { Ok(()) } else { Err(io::ErrorKind::FileTooLarge.into()) }
     }
 
     fn used(&self) -> u64 {
@@ -151,7 +218,7 @@ impl World {
         (sectors * SECTOR) as u64
     }
 
-    /// Sectors that can still be taken up.
+    /// Number of free sectors.
     pub(super) fn room(&self) -> usize {
         (self.capacity.saturating_sub(self.used()) / SECTOR as u64) as usize
     }
@@ -160,15 +227,20 @@ impl World {
         let id = self.next_file;
         self.next_file += 1;
         self.files.insert(id, Arc::default());
-        self.names.insert(path.into(), Some(id));
+        self.set_name(path, Some(Some(id)));
         id
     }
 
-    pub(super) fn file(&mut self, id: u64) -> io::Result<&mut File> {
+    pub(super) fn file(&self, id: u64) -> io::Result<&File> {
+        self.files.get(&id).map(Arc::as_ref).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Returns a file for changes; copies of the disk keep theirs.
+    pub(super) fn file_mut(&mut self, id: u64) -> io::Result<&mut File> {
         self.files.get_mut(&id).map(Arc::make_mut).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Gives back the space of files that no name leads to any more. Their bytes stay where they lay.
+    /// Frees the space of files without a name. Their bytes stay on the platter.
     pub(super) fn free_unnamed(&mut self) {
         let named: BTreeSet<u64> = self.names.values().flatten().copied().collect();
         let gone: Vec<u64> = self.files.keys().filter(|id| !named.contains(id)).copied().collect();
@@ -188,10 +260,10 @@ impl World {
 }
 
 pub(super) fn injected() -> io::Error {
-    io::Error::other("an injected failure")
+    io::Error::other("injected failure")
 }
 
-/// What a sector of a file holds; behind its end, zeros.
+/// Returns the content of a sector, padded with zeros beyond the end of the file.
 pub(super) fn sector_of(bytes: &[u8], sector: usize) -> Sector {
     let mut held = [0; SECTOR];
     let at = sector * SECTOR;
@@ -202,13 +274,13 @@ pub(super) fn sector_of(bytes: &[u8], sector: usize) -> Sector {
 }
 
 impl File {
-    /// Whether a power cut can leave it in more than one way, or otherwise than the system sees it.
+    /// Returns true if a power cut could change the file, or leave it in more than one way.
     pub(super) fn is_unsettled(&self) -> bool {
         !self.dirty.is_empty() || !self.lengths.is_empty() || !self.forgotten.is_empty()
     }
 
-    /// Writes into the cache, as far as there is room for new sectors; how many bytes that were. Where there
-    /// is too little for all of a unit none of it is written, not even over what is there.
+    /// Writes into the cache while free sectors last, and returns the number of bytes written. A
+    /// unit that does not fit is not written at all, not even over sectors that exist.
     pub(super) fn write(&mut self, bytes: &[u8], at: usize, mut room: usize, unit: usize) -> usize {
         let mut end = at + bytes.len();
         let mut from = at;
@@ -254,41 +326,46 @@ impl File {
         self.forgotten.remove(&sector);
     }
 
-    /// Only what is dirty goes down: what a failed sync forgot stays forgotten.
+    /// Writes the dirty sectors to the platter; what a failed sync forgot remains forgotten.
     pub(super) fn sync(&mut self) {
         let length = self.cache.len();
-        self.platter.resize(length, 0);
+        let platter = Arc::make_mut(&mut self.platter);
+        platter.resize(length, 0);
         for (sector, versions) in std::mem::take(&mut self.dirty) {
             let at = sector * SECTOR;
             let end = length.min(at + SECTOR);
-            if let (Some(last), true) = (versions.last(), at < end) {
-                self.platter[at..end].copy_from_slice(&last[..end - at]);
+            if at < end
+                && let Some(last) = versions.last()
+            {
+                platter[at..end].copy_from_slice(&last[..end - at]);
             }
         }
         self.lengths.clear();
     }
 
-    /// A sync that failed: the pages are marked clean and were not written; the cache still shows them.
+    /// Fails a sync: marks the pages clean without writing them; the cache still shows them.
     pub(super) fn forget(&mut self, chance: &mut u64) {
         let end_of_file = self.cache.len();
         for (sector, versions) in std::mem::take(&mut self.dirty) {
             if sector * SECTOR >= end_of_file {
-                // That a file was cut is no page, and is not forgotten.
+                // The truncation of a file is not a page, and is not forgotten.
                 self.dirty.insert(sector, versions);
                 continue;
             }
-            // Some of it the system may have written back before, in its own time.
+            // The system may have written back some of it before, in the background.
             let at = sector * SECTOR;
             let end = self.platter.len().min(at + SECTOR);
             let way = random(chance) as usize % (versions.len() + 1);
-            if let (Some(written), true) = (versions.get(way), at < end) {
-                self.platter[at..end].copy_from_slice(&written[..end - at]);
+            if at < end
+                && let Some(written) = versions.get(way)
+            {
+                Arc::make_mut(&mut self.platter)[at..end].copy_from_slice(&written[..end - at]);
             }
             self.forgotten.insert(sector);
         }
     }
 
-    /// The cache lets go of clean pages; the next look finds what the platter has.
+    /// Drops the clean pages of the cache; the next read finds what the platter holds.
     fn evict(&mut self) {
         for sector in std::mem::take(&mut self.forgotten) {
             let at = sector * SECTOR;
@@ -300,10 +377,10 @@ impl File {
         }
     }
 
-    /// The machine is on again, and this is what the platter has.
+    /// Restarts the machine with these bytes on the platter.
     pub(super) fn come_back_as(&mut self, left: Vec<u8>) {
-        self.cache = Arc::new(left.clone());
-        self.platter = left;
+        self.cache = Arc::new(left);
+        self.platter = Arc::clone(&self.cache);
         self.dirty.clear();
         self.lengths.clear();
         self.forgotten.clear();

@@ -53,14 +53,14 @@ impl Open {
     fn id(&self, stream: u64) -> StreamId {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         if ids.is_empty() {
-            let all = self.log.snapshot().streams();
+            let all = self.log.read_view().streams();
             ids.extend(all.iter().map(|info| info.id).enumerate().map(|(n, id)| (n as u64, id)));
         }
         ids[&stream]
     }
 
     fn read(&self, id: StreamId, sink: &mut Sink) {
-        let mut events = self.log.snapshot().events(id).expect("known");
+        let mut events = self.log.read_view().events(id).expect("known");
         while let Some(event) = events.lend() {
             sink.take(event.expect("sound").payload());
         }
@@ -69,7 +69,7 @@ impl Open {
 
 impl Store for Open {
     fn writer<'a>(&'a self, stream: u64) -> Box<dyn Writer + 'a> {
-        let handle = self.log.stream().expect("open");
+        let handle = self.log.create_stream().expect("open");
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         ids.insert(stream, handle.id());
         Box::new(handle)
@@ -80,13 +80,13 @@ impl Store for Open {
     }
 
     fn read_any(&self, sink: &mut Sink) {
-        let mut all = self.log.snapshot().read_all(Position::START).expect("in range");
+        let mut all = self.log.read_view().all_events(Position::START).expect("in range");
         let first = all.next().expect("not empty").expect("sound");
         self.read(first.stream(), sink);
     }
 
     fn read_log(&self, sink: &mut Sink) {
-        let mut all = self.log.snapshot().read_all(Position::START).expect("in range");
+        let mut all = self.log.read_view().all_events(Position::START).expect("in range");
         while let Some(event) = all.lend() {
             sink.take(event.expect("sound").payload());
         }
@@ -118,7 +118,7 @@ impl Store for Open {
 
 async fn commit_until(log: Log, payload: Vec<u8>, end: Instant) -> Tally {
     let mut tally = Tally::default();
-    let mut stream = log.stream().expect("open");
+    let mut stream = log.create_stream().expect("open");
     loop {
         let started = Instant::now();
         if started >= end {

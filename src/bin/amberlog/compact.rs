@@ -1,0 +1,149 @@
+//! `amberlog compact`: gives back the space of what was deleted, trimmed and rewound.
+
+use std::path::PathBuf;
+
+use amberlog::maintenance::{CompactOptions, Holder, HolderKind};
+use serde::Serialize;
+
+use crate::output::{ExitVerdict, Out, Outcome, close, in_log, note, waiting};
+use crate::reading::{check_is_there, options, tell_damage};
+use crate::units::{bytes_text, count};
+
+const DETAILS: &str = "\
+Wholly dead segments are dropped first, which writes nothing and so works on a
+full disk. Then partly dead ones are rewritten.
+
+Deleted bytes may remain in the segment that commits go to, even with --dead 0,
+and in segments of which less than --dead percent is dead. --purge removes them
+from both: it ends the segment that commits go to and compacts all others.
+Events that a trim or a rewind removed from the middle of a commit stay until
+the stream's other events in that commit go, and former names, labels and data
+stay until the stream is deleted.
+
+--purge lists the files that still hold purged bytes: files in use by read
+views, files with further hard links (backups), files kept by a repair, and
+archive files; the exit code is 2 then. It cannot know of other backups and
+exports, of files that another process has open, or of blocks that the file
+system has freed.";
+
+/// Arguments of `compact`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = DETAILS)]
+pub(crate) struct CompactArgs {
+    /// Directory of the log
+    log: PathBuf,
+    /// Only report what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Rewrite segments of which at least this percentage is dead; 0 means any [default: 50]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    dead: Option<u32>,
+    /// Remove all dead bytes at once, also from the segment that commits go to; list the files that
+    /// still hold some
+    #[arg(long, conflicts_with = "dead")]
+    purge: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct CompactSummary {
+    dry_run: bool,
+    freed_bytes: u64,
+    written_bytes: u64,
+    runs: Vec<RunFields>,
+    refused: Vec<String>,
+    held: Vec<HolderFields>,
+}
+
+#[derive(Debug, Serialize)]
+struct HolderFields {
+    path: String,
+    kind: &'static str,
+    /// Number of other names; `None` for other kinds.
+    links: Option<u64>,
+}
+
+impl From<&Holder> for HolderFields {
+    fn from(holder: &Holder) -> Self {
+        let links = match holder.kind {
+            HolderKind::HardLinks(links) => Some(links),
+            _ => None,
+        };
+        Self { path: holder.path.display().to_string(), kind: holder.kind.as_str(), links }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct RunFields {
+    segments: Vec<u32>,
+    positions: [u64; 2],
+    bytes_before: u64,
+    bytes_after: u64,
+    commits_dropped: u64,
+    events_dropped: u64,
+}
+
+/// Compacts the log. Returns exit code 1 when segments were left alone because of damage, 2 when
+/// some work could not be done or files may still hold purged bytes.
+pub(crate) fn run(args: &CompactArgs, out: &mut Out) -> Outcome {
+    let failed = in_log(&args.log);
+    let log = options().open(&args.log).map_err(&failed)?;
+    check_is_there(&log, &args.log)?;
+    let sound = tell_damage(log.recovery_report(), &args.log);
+    let mut options = CompactOptions::new();
+    if args.dry_run {
+        options = options.dry_run();
+    }
+    if let Some(percent) = args.dead {
+        options = options.dead_percent_min(percent);
+    }
+    if args.purge {
+        options = options.purge();
+    }
+    let waiting = waiting("compacting");
+    let report = log.compact(options).map_err(&failed)?;
+    waiting.finish_and_clear();
+    close(log).map_err(&failed)?;
+    report.refused.iter().for_each(note);
+    let runs = report.runs.iter().map(|run| RunFields {
+        segments: run.segments.clone(),
+        positions: [run.positions.start.get(), run.positions.end.get()],
+        bytes_before: run.bytes_before,
+        bytes_after: run.bytes_after,
+        commits_dropped: run.commits_dropped,
+        events_dropped: run.events_dropped,
+    });
+    let compacted = CompactSummary {
+        dry_run: args.dry_run,
+        freed_bytes: report.freed_bytes(),
+        written_bytes: report.written_bytes(),
+        runs: runs.collect(),
+        refused: report.refused.iter().map(ToString::to_string).collect(),
+        held: report.held.iter().map(HolderFields::from).collect(),
+    };
+    if out.is_json() {
+        out.json(&compacted)?;
+    } else {
+        print(&compacted, out)?;
+    }
+    let gone = if report.held.is_empty() { ExitVerdict::Done } else { ExitVerdict::Incomplete };
+    Ok(ExitVerdict::of_log(sound).max(ExitVerdict::of_refused(&report.refused)).max(gone))
+}
+
+fn print(compacted: &CompactSummary, out: &mut Out) -> std::io::Result<()> {
+    for run in &compacted.runs {
+        let last = run.segments.last().copied().unwrap_or_default();
+        out.line(format_args!(
+            "{} up to {last:04}: {} become {}, {} dropped",
+            count(run.segments.len() as u64, "segment"),
+            bytes_text(run.bytes_before),
+            bytes_text(run.bytes_after),
+            count(run.events_dropped, "event")
+        ))?;
+    }
+    for held in &compacted.held {
+        let links = held.links.map_or_else(String::new, |links| format!(" ({links})"));
+        out.line(format_args!("{} may still hold purged bytes: {}{links}", held.path, held.kind))?;
+    }
+    let would = if compacted.dry_run { "would be given back" } else { "given back" };
+    out.line(format_args!("{} {would}", bytes_text(compacted.freed_bytes)))
+}

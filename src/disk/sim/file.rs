@@ -1,0 +1,166 @@
+//! Open files of a simulated disk, and their locks.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cut::random;
+use super::world::injected;
+use super::{Fault, SimDisk};
+use crate::disk::{DiskFile, Identity, LockGuard, Pin, Pinned};
+use crate::sync::rest;
+
+struct SimLock {
+    disk: SimDisk,
+    id: u64,
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.disk.world().locked.remove(&self.id);
+    }
+}
+
+/// Open file.
+#[derive(Debug)]
+pub(crate) struct SimFile {
+    pub(super) disk: SimDisk,
+    pub(super) id: u64,
+}
+
+impl DiskFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        let mut world = self.disk.world();
+        world.plain_call()?;
+        Ok(world.file(self.id)?.cache.len() as u64)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut world = self.disk.world();
+        let most = match world.call()? {
+            Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
+            Some(Fault::Short) => bytes.len().div_ceil(2),
+            Some(Fault::Io | Fault::LostSync | Fault::DoneAndFailed) => return Err(injected()),
+            _ => bytes.len(),
+        };
+        let length = world.file(self.id)?.cache.len();
+        let most = most.min(length.saturating_sub(offset as usize));
+        let most = world.hazards.readable(self.id, offset as usize, most)?;
+        let cache = &world.file(self.id)?.cache;
+        let start = cache.len().min(offset as usize);
+        let end = start + most;
+        bytes[..end - start].copy_from_slice(&cache[start..end]);
+        Ok(end - start)
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let mut world = self.disk.world();
+        let fault = world.call()?;
+        world.writes += 1;
+        let mut bytes = slices.iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
+        match fault {
+            Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
+            Some(Fault::Short) => bytes.truncate(bytes.len().div_ceil(2)),
+            Some(Fault::Io | Fault::LostSync) => {
+                // The write may have taken partial or full effect.
+                let part = random(&mut world.random) as usize % (bytes.len() + 1);
+                let all = random(&mut world.random).is_multiple_of(2);
+                bytes.truncate(if all { bytes.len() } else { part });
+            }
+            _ => {}
+        }
+        world.check_length(offset + bytes.len() as u64)?;
+        let end = offset as usize + bytes.len();
+        world.hazards.write(self.id, offset as usize..end)?;
+        let room = world.room();
+        let unit = world.unit;
+        let written = world.file_mut(self.id)?.write(&bytes, offset as usize, room, unit);
+        match fault {
+            Some(Fault::Io | Fault::LostSync | Fault::DoneAndFailed) => Err(injected()),
+            _ if written == 0 && !bytes.is_empty() => Err(world.no_space.into()),
+            _ => Ok(written),
+        }
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let mut world = self.disk.world();
+        world.plain_call()?;
+        if bytes > world.file(self.id)?.cache.len() as u64 {
+            world.check_length(bytes)?;
+        }
+        world.file_mut(self.id)?.set_len(bytes as usize);
+        world.hazards.cut(self.id, bytes as usize);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut world = self.disk.world();
+        while world.held {
+            drop(world);
+            rest(Duration::from_millis(1));
+            world = self.disk.world();
+        }
+        let fault = world.call()?;
+        world.syncs += 1;
+        // Drawn only if needed, so that the other effects of a seed do not change.
+        let forgets = fault == Some(Fault::LostSync);
+        let mut chance = if forgets { random(&mut world.random) | 1 } else { 1 };
+        let file = world.file_mut(self.id)?;
+        match fault {
+            Some(Fault::LostSync) => {
+                file.forget(&mut chance);
+                Err(injected())
+            }
+            Some(Fault::Io) => Err(injected()),
+            Some(Fault::DoneAndFailed) => {
+                file.sync();
+                Err(injected())
+            }
+            _ => {
+                file.sync();
+                Ok(())
+            }
+        }
+    }
+
+    fn map(&self) -> io::Result<Pin> {
+        let mut world = self.disk.world();
+        world.plain_call()?;
+        let hazards = world.hazards.note_map();
+        let bytes = Arc::clone(&world.file(self.id)?.cache);
+        let file = Box::new(self.disk.opened(&mut world, self.id));
+        Ok(Arc::new(Pinned::Simulated { bytes, file, hazards }))
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { device: 0, inode: self.id }
+    }
+
+    /// Not counted as a call, like [`Disk::identity_at`].
+    fn links(&self) -> io::Result<u64> {
+        let world = self.disk.world();
+        world.check_running()?;
+        Ok(world.links(self.id))
+    }
+
+    fn lock(self: Arc<Self>) -> io::Result<Option<LockGuard>> {
+        let mut world = self.disk.world();
+        world.plain_call()?;
+        let is_free = world.locked.insert(self.id);
+        let lock = || SimLock { disk: self.disk.clone(), id: self.id };
+        Ok(is_free.then(|| LockGuard::new(lock())))
+    }
+
+    fn is_forsaken(&self) -> bool {
+        let world = self.disk.world();
+        world.links(self.id) == 0 && world.handles.get(&self.id) == Some(&1)
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        if let Some(handles) = self.disk.world().handles.get_mut(&self.id) {
+            *handles -= 1;
+        }
+    }
+}

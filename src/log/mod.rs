@@ -1,0 +1,515 @@
+//! Handle of the log: opening, streams, read views, closing. Wiring only.
+
+#[cfg(all(test, feature = "sim"))]
+mod clocks;
+#[cfg(all(test, feature = "sim"))]
+mod compacting;
+#[cfg(all(test, feature = "sim"))]
+mod failing;
+#[cfg(all(test, feature = "sim"))]
+mod retaining;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, Page, Query, ReadView};
+use crate::clock::LogClock;
+use crate::commit::Ticket;
+use crate::disk::{Disk, RealDisk, watch_forks};
+use crate::engine::{Engine, Handle};
+use crate::error::{Error, ErrorKind, Place, Result};
+use crate::failures::{BackgroundError, Failures};
+use crate::maintenance::{
+    self, ArchiveReport, BackupReport, CompactOptions, CompactReport, RetainOptions, RetainReport,
+};
+use crate::options::{CommitOptions, Options, Privacy, RING_BYTES_MIN, ReadOptions, StreamOptions};
+use crate::recovery::{self, RecoveryReport};
+use crate::segment::{DIR, FilePool, LOCK, OPEN_SEGMENTS_MIN, Ownership, UNFINISHED_COPY, path};
+use crate::stream::Stream;
+use crate::types::{Status, StreamId, StreamState};
+use crate::writer::{Active, Context, Full, Resumed, Writer, Zeroed};
+
+/// Minimum segment size: the header and a few commits.
+const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+/// Maximum segment size: offsets in units of eight bytes must fit in 29 bits.
+const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+
+/// Open log. A clone is another handle on the same log. The log closes when the last handle of it
+/// and of its streams is dropped, or by [`Log::close`], which also reports errors. When either
+/// returns, the log can be opened again: backups, archives and compactions under way end with
+/// [`ErrorKind::Closed`].
+///
+/// In a child process after a `fork`, handles opened by the parent return
+/// [`ErrorKind::OtherProcess`] and close nothing; committed events can be read.
+#[derive(Clone, Debug)]
+pub struct Log(pub(crate) Handle);
+
+impl Options {
+    /// Opens the log at `path` for writing. The first commit creates a log that does not exist yet;
+    /// nothing is on disk until then (P1).
+    ///
+    /// Blocks while the unsealed end of the log is replayed: at most
+    /// [`Options::segment_bytes_max`], plus the indexes of sealed segments.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Locked`] when another writer has it open, in this process or another;
+    /// [`ErrorKind::UnsupportedVersion`] for a newer format; [`ErrorKind::Corrupt`] when the log
+    /// cannot continue after its last segment ([`crate::repair`] can help; other damage is in
+    /// [`Log::recovery_report`] and does not prevent opening); [`ErrorKind::InvalidOption`];
+    /// [`ErrorKind::Io`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Log> {
+        let path = path.as_ref();
+        let disk = RealDisk::new(path, self.privacy == Privacy::Readable)
+            .map_err(|error| Error::io("open", Place::root(), error))?;
+        open_on(Arc::new(disk), self, path.to_owned())
+    }
+
+    /// Opens a log on a simulated disk, like [`Options::open`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Options::open`].
+    #[cfg(feature = "sim")]
+    pub fn open_on(self, disk: &crate::disk::SimDisk) -> Result<Log> {
+        open_on(Arc::new(disk.hold()), self, PathBuf::new())
+    }
+
+    fn check(&self) -> Result<()> {
+        let wrong = |what| Err(Error::new(ErrorKind::InvalidOption(what), "open"));
+        if self.segment_bytes_first < SEGMENT_BYTES_MIN {
+            return wrong("segment_bytes_first must be at least 16 KiB");
+        }
+        if self.segment_bytes_max < self.segment_bytes_first
+            || self.segment_bytes_max > SEGMENT_BYTES_MAX
+        {
+            return wrong("segment_bytes_max must be from segment_bytes_first to 2 GiB");
+        }
+        if self.commit_ids_max == 0 {
+            return wrong("commit_ids_max must not be 0");
+        }
+        if self.ring_bytes_max < RING_BYTES_MIN {
+            return wrong("ring_bytes_max must be at least 64 bytes");
+        }
+        if self.memory_bytes_max == 0 {
+            return wrong("memory_bytes_max must not be 0");
+        }
+        check_open_segments(self.open_segments_max)
+    }
+}
+
+fn check_open_segments(max: usize) -> Result<()> {
+    match max < OPEN_SEGMENTS_MIN {
+        true => {
+            let wrong = ErrorKind::InvalidOption("open_segments_max must be at least 4");
+            Err(Error::new(wrong, "open"))
+        }
+        false => Ok(()),
+    }
+}
+
+impl ReadOptions {
+    /// Opens a log with these options, like [`ReadView::open`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ReadView::open`], and [`ErrorKind::InvalidOption`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<(ReadView, RecoveryReport)> {
+        check_open_segments(self.open_segments_max)?;
+        recovery::open_read_at(path.as_ref(), &self)
+    }
+
+    /// Opens a log on a simulated disk, like [`ReadOptions::open`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ReadOptions::open`].
+    #[cfg(feature = "sim")]
+    pub fn open_on(self, disk: &crate::disk::SimDisk) -> Result<(ReadView, RecoveryReport)> {
+        check_open_segments(self.open_segments_max)?;
+        let disk: Arc<dyn Disk> = Arc::new(disk.hold());
+        recovery::open_read(&disk, &self)
+    }
+}
+
+fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> {
+    options.check()?;
+    watch_forks();
+    let failed = |path: &str| {
+        let place = Place { path: path.into(), segment: None, offset: None };
+        move |error| Error::io("open", place, error)
+    };
+    let mut catalog = Catalog::new();
+    let mut report = RecoveryReport::default();
+    let mut resumed = None;
+    let names = match disk.root_exists().map_err(failed(""))? {
+        true => disk.list("").map_err(failed(""))?,
+        false => Vec::new(),
+    };
+    if names.iter().any(|name| name == UNFINISHED_COPY) {
+        return Err(Error::new(ErrorKind::UnfinishedBackup, "open"));
+    }
+    if names.iter().any(|name| name == LOCK || name == DIR) {
+        let lock = recovery::lock(&*disk)?;
+        match recovery::open(&disk, &options)? {
+            Some(opened) => {
+                catalog = opened.catalog;
+                report = opened.report;
+                resumed = Some((opened.tail, lock));
+            }
+            // The first commit never happened: the log is created as if nothing existed.
+            None => drop(lock),
+        }
+    }
+    let files = FilePool::new(Arc::clone(&disk), options.reads, options.open_segments_max);
+    catalog.read_by(files);
+    let catalog = Arc::new(catalog);
+    let ownership = Arc::new(Ownership::default());
+    let vouched = resumed.as_ref().and_then(|(tail, _)| tail.vouched);
+    let clock = Arc::new(LogClock::new(Arc::clone(&disk), vouched, options.clock_jump_max));
+    let failures = Arc::new(Failures::new(Arc::clone(&disk)));
+    let ground = Arc::new(Context { disk, catalog, clock, options, ownership, failures });
+    let writer = match resumed {
+        None => Writer::fresh(Arc::clone(&ground)),
+        Some((tail, lock)) => Writer::resumed(Arc::clone(&ground), resume(tail, lock)),
+    };
+    let core = Arc::new(Engine::new(&ground, writer, report, path));
+    core.start_background();
+    Ok(Log(Handle::new(core)))
+}
+
+fn resume(tail: recovery::Tail, lock: crate::disk::HeldLock) -> Resumed {
+    Resumed {
+        log_id: tail.segment.header.log_id,
+        active: Active {
+            path: path(tail.segment.number()),
+            lock: Some(tail.claim),
+            segment: tail.segment,
+            file: tail.file,
+            offset: tail.offset,
+            unsynced: false,
+            is_reserved: tail.is_reserved,
+            // A file that was cut ends here.
+            zeroed: if tail.is_reserved { Zeroed::ALL } else { Zeroed::NONE },
+        },
+        mark: tail.mark,
+        lock,
+        ready: tail.spare,
+        ids: tail.ids,
+        unsealed: tail
+            .unsealed
+            .into_iter()
+            .map(|(segment, end, last_position)| Full { segment, end, last_position, lock: None })
+            .collect(),
+    }
+}
+
+impl Log {
+    /// Opens the log at `path` with the default options; see [`Options::open`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    /// Returns the default options, to change before opening.
+    #[must_use]
+    pub fn options() -> Options {
+        Options::new()
+    }
+
+    /// Creates a stream: an id, and a ring that takes memory as it fills. Nothing is on disk (P1).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`].
+    pub fn create_stream(&self) -> Result<Stream> {
+        self.create_stream_with(&StreamOptions::new())
+    }
+
+    /// Creates a stream that has a name or differs from the log's defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NameTaken`] when a living stream has the name, committed or not;
+    /// [`ErrorKind::InvalidName`]; [`ErrorKind::NameIsAnId`]; [`ErrorKind::InvalidOption`];
+    /// [`ErrorKind::Refused`] when the log's memory has no room for the name
+    /// ([`crate::AppendError::MemoryFull`]); [`ErrorKind::Closed`].
+    pub fn create_stream_with(&self, options: &StreamOptions) -> Result<Stream> {
+        self.0.check_open("stream")?;
+        Stream::create(self.0.clone(), options)
+    }
+
+    /// Opens a durable stream for writing. Takes the time of a lookup in memory, however long the
+    /// stream is. Its commits are checked against the head that it has now (P8).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownStream`]; [`ErrorKind::NotMaterialized`] when the stream has only a
+    /// volatile handle elsewhere in this process; [`ErrorKind::Closed`].
+    pub fn open_stream(&self, id: StreamId) -> Result<Stream> {
+        self.open_stream_with(id, &StreamOptions::new())
+    }
+
+    /// Opens a durable stream like [`Log::open_stream`], with ring options of its own. The options
+    /// must not name the stream.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::open_stream`], and [`ErrorKind::InvalidOption`].
+    pub fn open_stream_with(&self, id: StreamId, options: &StreamOptions) -> Result<Stream> {
+        self.0.check_open("resume")?;
+        Stream::resume(&self.0, id, options)
+    }
+
+    /// Commits several streams atomically, with one marker (P4). Streams with nothing buffered take
+    /// no part.
+    pub fn commit_all<'a>(&self, streams: impl IntoIterator<Item = &'a mut Stream>) -> Ticket {
+        self.commit_all_with(streams, CommitOptions::new())
+    }
+
+    /// Commits several streams like [`Log::commit_all`], with options.
+    pub fn commit_all_with<'a>(
+        &self,
+        streams: impl IntoIterator<Item = &'a mut Stream>,
+        options: CommitOptions,
+    ) -> Ticket {
+        Stream::commit_all(&self.0, streams, options)
+    }
+
+    /// Returns the status of a stream, as known to this process.
+    #[must_use]
+    pub fn status(&self, id: StreamId) -> Status {
+        // First: a stream that is no longer volatile is committed, and the read view shows it.
+        let is_volatile = self.0.volatile.contains(id);
+        match self.read_view().view(id).map(|stream_view| stream_view.state()) {
+            Some(StreamState::Active) => Status::Durable,
+            Some(StreamState::Archived) => Status::Archived,
+            Some(StreamState::Deleted) => Status::Deleted,
+            None if is_volatile => Status::Volatile,
+            None => Status::Unknown,
+        }
+    }
+
+    /// Returns a view of everything committed now, for listing and reading.
+    #[must_use]
+    pub fn read_view(&self) -> ReadView {
+        ReadView::new(Arc::clone(&self.0.catalog))
+    }
+
+    /// Returns a page of streams as of now. Unlike [`ReadView::list`], it can also list volatile
+    /// streams.
+    #[must_use]
+    pub fn list(&self, query: &Query) -> Page {
+        if !query.wants_volatile() {
+            return self.read_view().list(query);
+        }
+        let mut max = query.page_max();
+        loop {
+            let earlier = self.read_view();
+            let is_durable = |id| earlier.view(id).is_some();
+            let mut volatile = self.0.volatile.list(query, max, is_durable);
+            let are_all = volatile.len() < max;
+            // Last: a stream committed meanwhile is in one of the two, and listed once.
+            let view = self.read_view();
+            volatile.retain(|info| view.view(info.id).is_none());
+            if are_all || volatile.len() >= query.page_max() {
+                return view.list_with(query, volatile);
+            }
+            max = max.saturating_mul(2);
+        }
+    }
+
+    /// Returns the findings of the opening: damage, if any, and the leftovers of an interrupted
+    /// writer.
+    #[must_use]
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.0.report
+    }
+
+    /// Returns failures since the opening that had no caller to report to, at most one entry per
+    /// task: retention and compaction in the background, making and sealing segments, commits whose
+    /// tickets were dropped, and so on. Empty when all went well. No acknowledged commit depends on
+    /// these tasks; if one keeps failing, the log grows or its next opening is slow. A clone of the
+    /// log still answers once the log is closed.
+    #[must_use]
+    pub fn background_errors(&self) -> Vec<BackgroundError> {
+        self.0.failures.all()
+    }
+
+    /// Returns the log's directory, as passed to the opening.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Returns the number of bytes held now by the rings of all streams, by uncommitted names,
+    /// labels and data, and by commits in flight: the amount bounded by
+    /// [`Options::memory_bytes_max`].
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.0.budget.used()
+    }
+
+    /// Returns the number of bytes held now by names, labels and data of durable streams, including
+    /// earlier ones that a read view still shows. [`Options::memory_bytes_max`] does not bound
+    /// them: a log could then not be opened again. Each stream has at most 64 KiB of data, 64
+    /// labels of 1,152 bytes and a name of 1 KiB. For the costs beside these, see
+    /// [`MEMORY_COSTS`](crate::MEMORY_COSTS).
+    #[must_use]
+    pub fn metadata_bytes(&self) -> usize {
+        self.0.catalog.meta_bytes()
+    }
+
+    #[cfg(feature = "json")]
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.0
+    }
+
+    /// Backs the log up into another directory while commits go on. The backup is durable when this
+    /// returns: a log that was closed at [`BackupReport::position`], the last commit visible now.
+    ///
+    /// `target` must not exist or be empty, and must lie outside the log's own directory. Opening
+    /// an unfinished backup fails with [`ErrorKind::UnfinishedBackup`]; one that failed stays like
+    /// this and has to be removed. Where the file system supports it, sealed segments are not
+    /// copied: the backup shares their blocks, as clones or as further names of the same file. A
+    /// backup that is to survive the disk has to be on another.
+    ///
+    /// Blocks while the rest is copied and synced; commits do not wait for it. Closing the log
+    /// stops it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotEmpty`]; [`ErrorKind::InsideLog`]; [`ErrorKind::StorageFull`];
+    /// [`ErrorKind::Io`]; [`ErrorKind::Closed`].
+    pub fn backup(&self, target: impl AsRef<Path>) -> Result<BackupReport> {
+        let _alone = self.0.alone("backup")?;
+        let is_over = || self.0.is_over();
+        maintenance::backup_open(&self.0.disk, &self.read_view(), target.as_ref(), &is_over)
+    }
+
+    /// Writes the committed state of a stream to a file of its own: its events, including those
+    /// shared with other streams, and its attributes. [`ReadView::open`] and the command line read
+    /// the file alone, anywhere. Its path is [`StreamId::archive_path`]; it replaces an earlier
+    /// one, and is durable when this returns. It is a copy that the log neither needs nor reads
+    /// again.
+    ///
+    /// Blocks while the stream is read and written.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownStream`]; [`ErrorKind::NotMaterialized`] when it was never committed;
+    /// [`ErrorKind::Deleted`]; [`ErrorKind::Corrupt`] when part of it cannot be read: then nothing
+    /// is written; [`ErrorKind::StorageFull`]; [`ErrorKind::Io`]; [`ErrorKind::Closed`].
+    pub fn write_archive(&self, stream: StreamId) -> Result<ArchiveReport> {
+        self.0.write_archive(stream)
+    }
+
+    /// Gives back the space of dead batches: drops wholly dead segments, then rewrites mostly dead
+    /// ones. Dropping writes nothing and works on a full disk.
+    ///
+    /// Deleted bytes stay in the segment that commits go to, in one that is not sealed yet, and in
+    /// segments below [`CompactOptions::dead_percent_min`]. [`CompactOptions::purge`] removes them
+    /// from there too, and lists in [`CompactReport::held`] the files that still hold them:
+    /// segments in use by read views or shared with backups, and archive files.
+    ///
+    /// Commits keep their positions. Older read views keep their content; its space is freed when
+    /// they are dropped. Segments that cannot be read are left alone and reported in
+    /// [`CompactReport::refused`].
+    ///
+    /// Blocks while segments are read and written; commits do not wait for it, but share the disk
+    /// with it. Only one compaction runs at a time. Closing the log stops it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`]; [`ErrorKind::Poisoned`], [`ErrorKind::StorageFull`] and
+    /// [`ErrorKind::Io`] when the disk cannot be made to prove what was acknowledged, or when a
+    /// purge cannot begin a new segment or seal the one before it: then nothing was compacted.
+    /// [`ErrorKind::Io`] also when a purge is done and its directory cannot be synced or listed.
+    pub fn compact(&self, options: CompactOptions) -> Result<CompactReport> {
+        self.0.collect(options)
+    }
+
+    /// Drops events and streams that the log's options do not keep ([`Options::retain`],
+    /// [`Options::retain_label`]): trims the oldest events of streams over a bound, and deletes
+    /// streams that were idle for too long. [`Log::compact`] gives back the space.
+    ///
+    /// Each commit covers up to 256 streams, atomically and as durably as the log's options say. A
+    /// stream that another writer changes meanwhile is left for the next run. A damaged log loses
+    /// nothing.
+    ///
+    /// Blocks while the heads of some commits are read, for each stream a logarithm of its length,
+    /// or as many as [`Retention::bytes_max`](crate::Retention::bytes_max) keeps; and for its own
+    /// commits. Other commits do not wait for it. Only one run works at a time, and not beside
+    /// [`Log::compact`]. Closing the log stops it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`]. Other failures are in [`RetainReport::refused`].
+    pub fn retain(&self, options: RetainOptions) -> Result<RetainReport> {
+        self.0.retain(options)
+    }
+
+    /// Closes the log: finishes started commits, syncs everything, and gives back preallocated
+    /// space. Uncommitted events are gone with their handles, which return [`ErrorKind::Closed`]
+    /// from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] and [`ErrorKind::StorageFull`] when the last sync failed,
+    /// [`ErrorKind::Poisoned`] when an earlier one had. The log is closed in any case.
+    pub fn close(self) -> Result<()> {
+        self.0.close()
+    }
+}
+
+impl ReadView {
+    /// Opens the log at `path` for reading only, as it stands now. Takes no lock, changes nothing,
+    /// and works while another process writes (P12). The view shows acknowledged commits, and comes
+    /// with the findings of the opening. Opens an archive file ([`Log::write_archive`]) in the same
+    /// way.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NoLog`] when there is no log, [`ErrorKind::UnsupportedVersion`],
+    /// [`ErrorKind::Io`].
+    pub fn open(path: impl AsRef<Path>) -> Result<(Self, RecoveryReport)> {
+        ReadOptions::new().open(path)
+    }
+
+    /// Opens a log on a simulated disk, like [`ReadView::open`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ReadView::open`].
+    #[cfg(feature = "sim")]
+    pub fn open_on(disk: &crate::disk::SimDisk) -> Result<(Self, RecoveryReport)> {
+        ReadOptions::new().open_on(disk)
+    }
+
+    /// Opens the log at `path` for reading only, like [`ReadView::open`], and shows all whole
+    /// commits: also those after [`RecoveryReport::acknowledged`], which are not known to have been
+    /// acknowledged ([`Event::position`](crate::Event::position) tells them apart). A live writer
+    /// may still fail to sync them. Without a live writer the view is exactly what the log shows
+    /// after its next opening for writing, or after its repair if it needs one
+    /// ([`RecoveryReport::needs_repair`]).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ReadView::open`].
+    pub fn open_unconfirmed(path: impl AsRef<Path>) -> Result<(Self, RecoveryReport)> {
+        ReadOptions::new().unconfirmed(true).open(path)
+    }
+
+    /// Opens a log on a simulated disk, like [`ReadView::open_unconfirmed`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ReadView::open`].
+    #[cfg(feature = "sim")]
+    pub fn open_unconfirmed_on(disk: &crate::disk::SimDisk) -> Result<(Self, RecoveryReport)> {
+        ReadOptions::new().unconfirmed(true).open_on(disk)
+    }
+}

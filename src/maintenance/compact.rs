@@ -1,0 +1,497 @@
+//! Compaction: gives back the space of dead batches.
+//!
+//! It reads sealed segments that are mostly dead and writes their live batches to one sparse
+//! segment. That segment atomically takes the name of the last of them; then the others are
+//! removed. Older read views keep the replaced files under names of their own until the last reader
+//! drops them. Compaction leaves alone the segment that commits go to.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::held::Holder;
+use super::release::Nameless;
+use super::rewrite::{Rewrite, Tally};
+use super::throttle::Throttle;
+use crate::catalog::{BatchCandidate, LivenessTest, ReadView};
+use crate::disk::Disk;
+use crate::error::{Error, ErrorKind, Result};
+use crate::failures::Failures;
+use crate::format::COMMITS_AT;
+use crate::sabotage::{Sabotage, broken};
+use crate::segment::{
+    DIR, Segment, SegmentSet, open_own, path, place, remove_made, unfinished_path,
+};
+use crate::types::{Position, StreamId};
+
+/// Divisor of the full segment size; a sparse segment with less left than this part is joined with
+/// its neighbours.
+const SMALL_PART: u64 = 8;
+/// Maximum number of files kept open for read views where a file can have only one name.
+const HELD_FILES_MAX: usize = 32;
+
+/// Options of a compaction.
+#[derive(Clone, Copy, Debug)]
+pub struct CompactOptions {
+    dry_run: bool,
+    dead_percent_min: u32,
+    purge: bool,
+}
+
+impl Default for CompactOptions {
+    fn default() -> Self {
+        Self { dry_run: false, dead_percent_min: 50, purge: false }
+    }
+}
+
+impl CompactOptions {
+    /// Creates the default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only reports what would be done. Reads the segments that would be rewritten.
+    #[must_use]
+    pub fn dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// Sets the percentage of a segment's bytes that must be dead for a rewrite. The default is 50:
+    /// a compaction copies at most as much as it gives back, and at most half of the bytes on disk
+    /// are dead. 0 means any.
+    #[must_use]
+    pub fn dead_percent_min(mut self, percent: u32) -> Self {
+        self.dead_percent_min = percent.min(100);
+        self
+    }
+
+    /// Removes all dead bytes from the log's files at once, however few a segment has. Ends the
+    /// segment that commits go to, begins a new one, and compacts all earlier ones as with
+    /// [`CompactOptions::dead_percent_min`] 0.
+    ///
+    /// When [`crate::Log::compact`] returns, no segment that it could compact holds an event of a
+    /// deleted stream that no fork shows, or of a commit that never happened.
+    /// [`CompactReport::held`] names the files that may still hold such bytes, and
+    /// [`CompactReport::refused`] the segments that were left alone.
+    ///
+    /// It cannot reach
+    ///
+    /// - events that a trim or a rewind removed from the middle of a commit: they go with the
+    ///   stream's last event in that commit;
+    /// - former names, labels and data of streams that are not deleted;
+    /// - copies: backups that share no name with the log, exports, and files that a reader in
+    ///   another process has open;
+    /// - blocks that the file system has freed and not reused.
+    ///
+    /// It needs space for the new segment and for the live part of each old one. A dry run leaves
+    /// out the segment that commits go to.
+    #[must_use]
+    pub fn purge(mut self) -> Self {
+        self.purge = true;
+        self
+    }
+
+    pub(crate) fn is_purge(&self) -> bool {
+        self.purge
+    }
+}
+
+/// Outcome of a compaction, or of a dry run.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CompactReport {
+    /// Runs of segments, each of which became one segment.
+    pub runs: Vec<CompactedRun>,
+    /// Reasons for leaving alone segments that are largely dead: their content or the disk cannot
+    /// be trusted. Nothing was removed from them.
+    pub refused: Vec<Error>,
+    /// Files that may still hold removed bytes, sorted by path. Empty except after a purge
+    /// ([`CompactOptions::purge`]).
+    pub held: Vec<Holder>,
+}
+
+/// Run of segments that became one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct CompactedRun {
+    /// Numbers of the segments. The new segment has the last of them.
+    pub segments: Vec<u32>,
+    /// Positions of the commits that the segments held and that the new segment covers.
+    pub positions: Range<Position>,
+    /// Size of the old files in bytes.
+    pub bytes_before: u64,
+    /// Size of the new file in bytes.
+    pub bytes_after: u64,
+    /// Number of commits of which nothing is left.
+    pub commits_dropped: u64,
+    /// Number of events removed.
+    pub events_dropped: u64,
+}
+
+impl CompactedRun {
+    pub(super) fn of(run: &[Arc<Segment>], tally: &Tally) -> Self {
+        let before =
+            |segment: &Arc<Segment>| segment.seal_state().map_or(0, |seal| seal.file_bytes);
+        let first = run.first().map_or(0, |first| first.first_position);
+        let last = run.last().and_then(|last| Some(last.seal_state()?.last_position));
+        Self {
+            segments: run.iter().map(|segment| segment.number()).collect(),
+            positions: Position(first)..Position(last.unwrap_or(0) + 1),
+            bytes_before: run.iter().map(before).sum(),
+            bytes_after: tally.bytes,
+            commits_dropped: tally.commits_dropped,
+            events_dropped: tally.events_dropped,
+        }
+    }
+}
+
+impl CompactReport {
+    /// Records the reason for leaving a segment alone, once, although each segment is examined
+    /// repeatedly.
+    pub(super) fn refuse(&mut self, error: Error) {
+        let is_same =
+            |known: &Error| known.kind() == error.kind() && known.place() == error.place();
+        if !self.refused.iter().any(is_same) {
+            self.refused.push(error);
+        }
+    }
+
+    /// Returns the number of bytes given back.
+    #[must_use]
+    pub fn freed_bytes(&self) -> u64 {
+        let runs = self.runs.iter().map(|run| run.bytes_before.saturating_sub(run.bytes_after));
+        runs.sum::<u64>()
+    }
+
+    /// Returns the number of bytes written.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.runs.iter().map(|run| run.bytes_after).sum()
+    }
+}
+
+/// Single compaction.
+pub(crate) struct Compactor<'a> {
+    pub(crate) disk: &'a Arc<dyn Disk>,
+    pub(crate) failures: &'a Arc<Failures>,
+    /// Read view taken before liveness was computed.
+    pub(crate) view: &'a ReadView,
+    pub(crate) wants: LivenessTest<'a>,
+    pub(crate) options: CompactOptions,
+    pub(crate) segment_bytes_max: u64,
+    /// Waits until the disk proves every commit that makes batches dead.
+    pub(crate) prove: &'a dyn Fn() -> Result<()>,
+    /// Fails once the process no longer owns the log; nothing is created, replaced or removed after
+    /// that.
+    pub(crate) check_owned: &'a dyn Fn() -> Result<()>,
+    /// Returns whether to stop; called between commits.
+    pub(crate) is_over: &'a dyn Fn() -> bool,
+    /// Returns whether the log was closed on this thread, in a nested call: its files may belong to
+    /// another process by now.
+    pub(crate) has_ended: &'a dyn Fn() -> bool,
+    /// Number of unnamed files kept open for read views.
+    pub(crate) held: Cell<usize>,
+    /// Segments as they are, or in a dry run as they would be.
+    pub(crate) segments: SegmentSet,
+    /// Remainders of the segments examined, by number.
+    pub(crate) measured: RefCell<HashMap<u32, Left>>,
+    /// Files that lost their name in the log and have other names.
+    pub(crate) holders: RefCell<Vec<Holder>>,
+}
+
+/// Remainder of a segment after compaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// Size of the remaining commits in bytes.
+    bytes: u64,
+    /// True if everything remains.
+    is_all: bool,
+}
+
+/// Gain of compacting a segment.
+struct Gain {
+    segment: Arc<Segment>,
+    kept_bytes: u64,
+    is_worth_it: bool,
+}
+
+/// Remaining steps of a compaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Steps {
+    /// Drop wholly dead segments, then rewrite the others.
+    All,
+    /// Rewrite partly dead segments.
+    Rewrite,
+    /// Nothing left to do.
+    Done,
+}
+
+impl Compactor<'_> {
+    /// Takes these steps and returns the remaining ones. After a drop the rest waits: the space is
+    /// given back only once this read view and the files that lost their names are released.
+    pub(crate) fn collect(
+        &mut self,
+        steps: Steps,
+        report: &mut CompactReport,
+        nameless: &mut Nameless,
+    ) -> Result<Steps> {
+        let left = self.take_steps(steps, report, nameless);
+        report.held.append(&mut self.holders.take());
+        left
+    }
+
+    fn take_steps(
+        &mut self,
+        steps: Steps,
+        report: &mut CompactReport,
+        nameless: &mut Nameless,
+    ) -> Result<Steps> {
+        if steps == Steps::All {
+            let dropped = self.drop_dead(report, nameless)?;
+            if !dropped.is_empty() && !self.options.dry_run {
+                return Ok(Steps::Rewrite);
+            }
+            // A dry run continues with the segments as they would be.
+            let with = |set: SegmentSet, gone| set.with_sparse(gone);
+            self.segments = dropped.into_iter().fold(self.segments.clone(), with);
+        }
+        for run in self.runs(report) {
+            if (self.is_over)() {
+                break;
+            }
+            match self.rewrite(&run, nameless) {
+                Ok(done) => report.runs.push(done),
+                Err(error) if matches!(error.kind(), ErrorKind::Closed) => return Err(error),
+                Err(error) => report.refuse(error),
+            }
+        }
+        Ok(Steps::Done)
+    }
+
+    /// Returns the segments that may be compacted: not the last one, and none after the
+    /// watermark's, which readers may not see in full.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        let last = self.view.mark.end.segment();
+        self.segments.iter().filter(move |segment| segment.number() < last)
+    }
+
+    /// Returns the runs to compact: segments whose positions follow each other.
+    fn runs(&self, report: &mut CompactReport) -> Vec<Vec<Arc<Segment>>> {
+        let mut runs = Vec::new();
+        let mut run: Vec<Gain> = Vec::new();
+        for segment in self.candidates() {
+            if (self.is_over)() {
+                break;
+            }
+            let gain = self.gain(segment).unwrap_or_else(|error| {
+                report.refuse(error);
+                None
+            });
+            let kept: u64 = run.iter().map(|gain| gain.kept_bytes).sum();
+            let follows = run.last().is_none_or(|before| follows(&before.segment, segment));
+            let fits =
+                gain.as_ref().is_some_and(|gain| kept + gain.kept_bytes <= self.segment_bytes_max);
+            if !follows || !fits {
+                runs.extend(complete(std::mem::take(&mut run)));
+            }
+            run.extend(gain);
+        }
+        runs.extend(complete(run));
+        runs
+    }
+
+    /// Returns the gain of compacting a segment, or `None` to leave it alone.
+    fn gain(&self, segment: &Arc<Segment>) -> Result<Option<Gain>> {
+        let Some(sealed) = segment.seal_state() else { return Ok(None) };
+        let all = sealed.footer_at - COMMITS_AT;
+        let Left { bytes: kept_bytes, is_all } = self.left_of(segment)?;
+        if kept_bytes == 0 && !segment.is_gone() && !broken(Sabotage::RewriteDead) {
+            // It could not be dropped, for the reason in the report, or it died just now.
+            return Ok(None);
+        }
+        let dead_bytes = all.saturating_sub(kept_bytes);
+        let is_worth_it = match self.options.purge && !broken(Sabotage::PurgeBySize) {
+            // The remaining batches may need more padding than the dead ones took.
+            true => !is_all,
+            false => {
+                dead_bytes > 0 && dead_bytes * 100 >= all * u64::from(self.options.dead_percent_min)
+            }
+        };
+        let is_small = segment.is_sparse() && kept_bytes < self.segment_bytes_max / SMALL_PART;
+        let wanted = is_worth_it || is_small;
+        Ok(wanted.then(|| Gain { segment: Arc::clone(segment), kept_bytes, is_worth_it }))
+    }
+
+    /// Returns the remainder of a sealed segment.
+    pub(super) fn left_of(&self, segment: &Arc<Segment>) -> Result<Left> {
+        if let Some(known) = self.measured.borrow().get(&segment.number()) {
+            return Ok(*known);
+        }
+        let all = segment.seal_state().map_or(0, |sealed| sealed.footer_at - COMMITS_AT);
+        let mut left = Left { bytes: all, is_all: true };
+        let files = self.view.files()?;
+        if self.listed(segment)?.any(|is_wanted| !is_wanted)
+            && let Some(mut measure) = Rewrite::new(files, (segment, segment), self.is_over)
+        {
+            measure.take(segment, self.wants)?;
+            left = Left { bytes: measure.commit_bytes(), is_all: !measure.has_dropped() };
+        }
+        self.measured.borrow_mut().insert(segment.number(), left);
+        Ok(left)
+    }
+
+    /// Returns the size of the commits that a sealed segment would keep.
+    pub(super) fn kept_bytes(&self, segment: &Arc<Segment>) -> Result<u64> {
+        Ok(self.left_of(segment)?.bytes)
+    }
+
+    /// Tells for each batch of a segment whether it is live according to the footer. A yes is
+    /// certain; a no is certain only after the batch's commit was read.
+    pub(super) fn listed(&self, segment: &Arc<Segment>) -> Result<impl Iterator<Item = bool>> {
+        let footer = segment.footer(self.view.files()?)?;
+        let entries = (0..footer.len()).filter_map(move |at| footer.entry(at));
+        Ok(entries.map(move |entry| {
+            (self.wants)(&BatchCandidate {
+                segment,
+                offset: entry.offset,
+                stream: StreamId::from_bytes(entry.stream),
+                kind: entry.kind,
+                generation: None,
+                first_seq: entry.first_seq,
+                count: entry.count,
+                position: None,
+            })
+        }))
+    }
+
+    fn rewrite(&self, run: &[Arc<Segment>], nameless: &mut Nameless) -> Result<CompactedRun> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return Err(Error::new(ErrorKind::Closed, "collect"));
+        };
+        let files = self.view.files()?;
+        let Some(mut rewrite) = Rewrite::new(files, (first, last), self.is_over) else {
+            return Err(last.error("collect", COMMITS_AT));
+        };
+        let disk = &**self.disk;
+        let mut unfinished = None;
+        if !self.options.dry_run {
+            (self.check_owned)()?;
+            let pace = Throttle::new(&self.view.catalog, disk);
+            unfinished = Some(rewrite.write_to(disk, pace)?);
+        }
+        // An unfinished file has a name that no other file ever has.
+        let give_up = || {
+            let made = unfinished.as_ref().filter(|_| !(self.has_ended)());
+            let removed = made.map(|(path, file)| remove_made(disk, path, &**file));
+            drop(removed);
+        };
+        let made = run
+            .iter()
+            .try_for_each(|segment| rewrite.take(segment, self.wants))
+            .and_then(|()| rewrite.finish());
+        let (sparse, tally) = made.inspect_err(|_| give_up())?;
+        let done = CompactedRun::of(run, &tally);
+        if let Some(sparse) = sparse {
+            self.prove_all().inspect_err(|_| give_up())?;
+            (self.check_owned)().inspect_err(|_| give_up())?;
+            run.iter().for_each(|old| nameless.hold(disk, &old.header));
+            let unfinished = unfinished_path(&sparse.header);
+            let take_name = || disk.replace(&unfinished, &path(sparse.number()));
+            self.put_in_place(run, &sparse, &take_name).inspect_err(|_| {
+                nameless.let_go();
+                give_up();
+            })?;
+        }
+        Ok(done)
+    }
+
+    /// Replaces old segments by the new one. All live batches exist at every moment; positions tell
+    /// duplicates apart.
+    pub(super) fn put_in_place(
+        &self,
+        run: &[Arc<Segment>],
+        new: &Arc<Segment>,
+        take_name: &dyn Fn() -> io::Result<()>,
+    ) -> Result<()> {
+        let disk = &**self.disk;
+        let number = new.number();
+        let failed = |error| Error::io("collect", place(number, 0), error);
+        // A rewrite has already replaced the last file of its run.
+        let is_left = |old: &&Arc<Segment>| new.is_gone() || old.number() != number;
+        let mut old = run.iter().filter(is_left);
+        let with_file = || run.iter().filter(|old| !old.is_gone());
+        let mut remove = || old.try_for_each(|old| old.old_file().remove(disk));
+        if broken(Sabotage::RemoveEarly) {
+            remove().map_err(failed)?;
+        }
+        with_file()
+            .try_for_each(|old| self.note_links(old, &*open_own(disk, &old.header)?))
+            .map_err(failed)?;
+        with_file().try_for_each(|old| self.keep(old)).map_err(failed)?;
+        take_name().map_err(failed)?;
+        new.let_go();
+        self.view.catalog.replace_segments(new);
+        if broken(Sabotage::RemoveEarly) {
+            return Ok(());
+        }
+        // Old files go only after the new file's name is durable. The next opening sweeps any left
+        // over.
+        if !(new.is_gone() && broken(Sabotage::GoneUnsynced)) {
+            disk.sync_dir(DIR).map_err(failed)?;
+        }
+        remove().map_err(failed)
+    }
+}
+
+impl Compactor<'_> {
+    /// Waits until the disk proves every commit that makes batches dead: some may not be synced, or
+    /// not be known as acknowledged to the next opening. This runs wakers, and a waker may close
+    /// the log.
+    pub(super) fn prove_all(&self) -> Result<()> {
+        if broken(Sabotage::CollectUnproven) {
+            return Ok(());
+        }
+        (self.prove)()?;
+        if (self.is_over)() { Err(Error::new(ErrorKind::Closed, "collect")) } else { Ok(()) }
+    }
+
+    /// Lets read views open the segment after it lost its name: under another name or, where the
+    /// file system supports only one, through an open file.
+    fn keep(&self, old: &Segment) -> io::Result<()> {
+        if broken(Sabotage::ForgetReadViews) {
+            return Ok(());
+        }
+        if old.keep_file(self.disk, self.failures).is_ok() {
+            return Ok(());
+        }
+        let held = self.held.get();
+        if held >= HELD_FILES_MAX {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        old.hold(self.disk.open_read(&path(old.number()))?);
+        self.held.set(held + 1);
+        Ok(())
+    }
+}
+
+/// Returns whether a segment starts at the position after another.
+pub(super) fn follows(before: &Segment, segment: &Segment) -> bool {
+    before.seal_state().is_some_and(|sealed| sealed.last_position + 1 == segment.first_position)
+}
+
+/// Returns the run if compacting it gains space or joins segments. A run ends with a segment of
+/// which something is left: a stand-in at its end would have the number and last position of the
+/// rewritten segment, and the place of the two could not tell them apart.
+fn complete(mut run: Vec<Gain>) -> Option<Vec<Arc<Segment>>> {
+    while run.pop_if(|last| last.segment.is_gone()).is_some() {}
+    let worth = run.len() > 1 || run.iter().any(|gain| gain.is_worth_it);
+    worth.then(|| run.into_iter().map(|gain| gain.segment).collect())
+}

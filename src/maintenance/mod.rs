@@ -1,0 +1,32 @@
+//! Maintenance while the log is open: backups, retention, archive files and compaction.
+//!
+//! It runs beside the writer without holding it up. It leaves committed bytes as they are: copies
+//! go to other files, and retention makes commits like any other.
+
+mod background;
+pub(crate) mod backup;
+mod compact;
+mod dead;
+mod held;
+mod release;
+mod retain;
+mod rewrite;
+mod stream_file;
+mod throttle;
+
+pub use backup::{BackupReport, is_inside};
+pub use compact::{CompactOptions, CompactReport, CompactedRun};
+pub use held::{Holder, HolderKind};
+pub use retain::{Bound, RetainOptions, RetainReport, TrimmedStream};
+pub use stream_file::ArchiveReport;
+
+pub use crate::failures::{BackgroundError, BackgroundTask};
+
+pub(crate) use background::Background;
+pub(crate) use backup::backup_open;
+pub(crate) use compact::{Compactor, Steps};
+pub(crate) use held::holders;
+pub(crate) use release::Nameless;
+pub(crate) use retain::{CarryOut, Directive, Retainer};
+pub(crate) use stream_file::archive;
+pub(crate) use throttle::Throttle;

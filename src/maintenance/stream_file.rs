@@ -1,0 +1,362 @@
+//! Archive file: a sealed segment with everything that a read view shows of one stream. It can be
+//! read alone, anywhere; the log does not need it.
+//!
+//! Sharing with other streams and rewinds leave no trace in it: events are written as if they had
+//! always been the stream's own, at their positions and in their generations in the log.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::throttle::Throttle;
+use crate::catalog::{Change, NameChange, ReadView, StreamInfo};
+use crate::disk::{Disk, DiskFile, write_all_at};
+use crate::error::{Error, ErrorKind, Place, Result};
+use crate::format::{
+    BatchKind, COMMITS_AT, CommitDate, CommitPlan, Covers, FooterEntry, FrameHead, PlannedBatch,
+    SegmentHeader, SegmentTimes, Trailer, batch_crc, encode_commit, encode_footer, frame_header,
+    gap_batches, index_order, put_frame_head, record_at,
+};
+use crate::reader::Event;
+use crate::sabotage::{Sabotage, broken};
+use crate::segment::{UNFINISHED, create_anew, replace_copy, salt};
+use crate::types::{Position, Seq, StreamId, Timestamp};
+
+/// Outcome of archiving one stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ArchiveReport {
+    /// Path of the file in the log's directory: [`StreamId::archive_path`].
+    pub path: std::path::PathBuf,
+    /// Length of the file in bytes.
+    pub bytes: u64,
+    /// Seqs in the file.
+    pub seqs: Range<Seq>,
+    /// Positions of the commits of its events.
+    pub positions: Range<Position>,
+}
+
+/// Writes everything that the read view shows of the stream to its archive file, replacing an
+/// existing one. The log does not use it.
+pub(crate) fn archive(
+    disk: &dyn Disk,
+    view: &ReadView,
+    stream: StreamId,
+    is_over: &dyn Fn() -> bool,
+) -> Result<ArchiveReport> {
+    let path = archive_path(stream);
+    let unfinished = format!("{path}{UNFINISHED}");
+    let failed = |error| Error::io("archive", place_of(&path), error);
+    let report = write(disk, view, stream, &unfinished, is_over)?;
+    let log_id = view.catalog.log_id().unwrap_or_default();
+    replace_copy(disk, &unfinished, &path, log_id).map_err(|error| {
+        let _ = disk.remove(&unfinished);
+        failed(error)
+    })?;
+    sync_dirs(disk, &path).map_err(failed)?;
+    Ok(report)
+}
+
+/// Returns [`StreamId::archive_path`] in the form that the disk takes.
+fn archive_path(stream: StreamId) -> String {
+    stream.archive_path().to_string_lossy().into_owned()
+}
+
+fn place_of(path: &str) -> Place {
+    Place { path: path.into(), segment: None, offset: None }
+}
+
+/// Writes everything that the read view shows of the stream to a file, durable except for its name.
+fn write(
+    disk: &dyn Disk,
+    view: &ReadView,
+    stream: StreamId,
+    path: &str,
+    is_over: &dyn Fn() -> bool,
+) -> Result<ArchiveReport> {
+    let events = view.events(stream)?;
+    let unknown = || Error::new(ErrorKind::UnknownStream(stream), "archive");
+    let info = view.info(stream).ok_or_else(unknown)?;
+    let mut archive = Archive::new((disk, path), view, &info);
+    let made = (|| {
+        for event in events {
+            if is_over() {
+                return Err(Error::new(ErrorKind::Closed, "archive"));
+            }
+            // An unreadable event ends the archive with an error.
+            archive.take(&event?)?;
+        }
+        archive.finish(view.mark.visible, &info)
+    })();
+    let positions = made.inspect_err(|_| {
+        if archive.file.take().is_some() {
+            let _ = disk.remove(path);
+        }
+    })?;
+    let path = stream.archive_path();
+    let bytes = archive.written;
+    Ok(ArchiveReport { path, bytes, seqs: info.start..info.head, positions })
+}
+
+fn dirs_of(path: &str) -> impl DoubleEndedIterator<Item = &str> {
+    path.match_indices('/').map(|(at, _)| &path[..at])
+}
+
+/// Makes the file's name and those of the directories above it durable.
+fn sync_dirs(disk: &dyn Disk, path: &str) -> io::Result<()> {
+    dirs_of(path).rev().chain([""]).try_for_each(|dir| disk.sync_dir(dir))
+}
+
+fn make_dirs(disk: &dyn Disk, path: &str) -> io::Result<()> {
+    dirs_of(path).try_for_each(|dir| disk.create_dir(dir))
+}
+
+/// File under construction: commits first, header last.
+struct Archive<'a> {
+    disk: &'a dyn Disk,
+    path: &'a str,
+    /// Output file; `None` until the first write.
+    file: Option<Arc<dyn DiskFile>>,
+    stream: StreamId,
+    salt: u32,
+    log_id: [u8; 16],
+    /// Bytes to write after those already in the file.
+    buffer: Vec<u8>,
+    written: u64,
+    pace: Throttle,
+    entries: Vec<FooterEntry>,
+    first_position: Option<u64>,
+    last_position: u64,
+    times: SegmentTimes,
+    /// Attributes of the stream, until the first commit takes them along.
+    said: Option<(Vec<u8>, u32)>,
+    head: u64,
+    generation: u32,
+    now: Commit,
+}
+
+/// Commit under construction.
+#[derive(Default)]
+struct Commit {
+    position: u64,
+    time: Timestamp,
+    first_seq: u64,
+    count: u32,
+    dropped: u64,
+    generation: u32,
+    frames: Vec<u8>,
+}
+
+impl<'a> Archive<'a> {
+    fn new((disk, path): (&'a dyn Disk, &'a str), view: &ReadView, info: &StreamInfo) -> Self {
+        Self {
+            disk,
+            path,
+            file: None,
+            stream: info.id,
+            salt: salt(),
+            log_id: view.catalog.log_id().unwrap_or_default(),
+            buffer: Vec::new(),
+            written: COMMITS_AT,
+            pace: Throttle::new(&view.catalog, disk),
+            entries: Vec::new(),
+            first_position: None,
+            last_position: 0,
+            times: SegmentTimes::default(),
+            said: Some(said(info).encode()),
+            head: info.start.get(),
+            generation: 0,
+            now: Commit::default(),
+        }
+    }
+
+    fn take(&mut self, event: &Event) -> Result<()> {
+        let position = event.position().map_or(0, Position::get);
+        let is_other = position != self.now.position || event.generation() != self.now.generation;
+        if is_other && self.now.count > 0 {
+            self.commit()?;
+        }
+        let now = &mut self.now;
+        if now.count == 0 {
+            now.position = position;
+            now.generation = event.generation();
+            now.first_seq = event.seq().get();
+            now.dropped = event.dropped_before();
+        }
+        now.count += 1;
+        now.time = event.time();
+        let head = FrameHead {
+            payload_bytes: event.payload().len() as u32,
+            kind: event.kind(),
+            codec: event.codec(),
+            time: event.time(),
+        };
+        let mut bytes = [0; frame_header::BYTES];
+        put_frame_head(&mut bytes, &head);
+        now.frames.extend_from_slice(&bytes);
+        now.frames.extend_from_slice(event.payload());
+        Ok(())
+    }
+
+    /// Returns the offset at which the buffer ends.
+    fn end(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Pads the buffer to the offset of the next record, and returns it.
+    fn pad(&mut self) -> u64 {
+        let offset = record_at(self.end());
+        self.buffer.resize((offset - self.written) as usize, 0);
+        offset
+    }
+
+    /// Appends the gathered commit to the buffer.
+    fn commit(&mut self) -> Result<()> {
+        let now = std::mem::take(&mut self.now);
+        let (said, attributes) = self.said.take().unwrap_or_default();
+        let gap_seq = now.first_seq - now.dropped.min(now.first_seq);
+        let [(_, long_seq, long), (_, short_seq, short)] = gap_batches(gap_seq, now.dropped);
+        // Gives each event the generation that it has in the log, as if the stream had been rewound
+        // to its end.
+        let is_later = now.generation != self.generation;
+        self.generation = now.generation;
+        let batches = [
+            (attributes > 0).then_some((BatchKind::Catalog, gap_seq, attributes, &said[..])),
+            (short > 0).then_some((BatchKind::Gap, short_seq, short, &[][..])),
+            (now.count > 0).then_some((
+                BatchKind::Events,
+                now.first_seq,
+                now.count,
+                &now.frames[..],
+            )),
+            is_later.then_some((BatchKind::Rewind, gap_seq, now.generation, &[][..])),
+            (long > 0).then_some((BatchKind::LongGap, long_seq, long, &[][..])),
+        ];
+        let batches: Vec<_> = batches.into_iter().flatten().collect();
+        let planned: Vec<PlannedBatch> = batches
+            .iter()
+            .map(|(kind, first_seq, count, bytes)| PlannedBatch {
+                stream: *self.stream.as_bytes(),
+                first_seq: *first_seq,
+                count: *count,
+                kind: *kind,
+                generation: now.generation,
+                bytes: bytes.len() as u64,
+                crc: batch_crc(&[bytes]),
+            })
+            .collect();
+        // Events have the time of their append; the time of their commit is not in the file.
+        let date = CommitDate { time: now.time, is_vouched: false };
+        self.times.note(date, self.first_position.map_or(0, |_| 1));
+        let offset = self.pad();
+        let plan = CommitPlan {
+            position: now.position,
+            date,
+            acked: now.position - 1,
+            durable: now.position - 1,
+            salt: self.salt,
+            batches: &planned,
+        };
+        let (tail, length) = encode_commit(&plan, &mut self.buffer);
+        batches.iter().for_each(|(.., bytes)| self.buffer.extend_from_slice(bytes));
+        self.buffer.extend_from_slice(&tail[tail.len() - length..]);
+        let known = self.entries.len();
+        self.entries.extend(planned.iter().map(|batch| FooterEntry {
+            stream: batch.stream,
+            first_seq: batch.first_seq,
+            count: batch.count,
+            offset,
+            kind: batch.kind,
+        }));
+        self.entries[known..].sort_by_key(|entry| index_order(entry.kind));
+        self.first_position.get_or_insert(now.position);
+        self.last_position = now.position;
+        self.head = now.first_seq + u64::from(now.count);
+        if self.buffer.len() >= self.pace.piece_bytes() { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes the buffer to the file.
+    fn flush(&mut self) -> Result<()> {
+        let failed = |error| Error::io("archive", place_of(self.path), error);
+        let make = || {
+            make_dirs(self.disk, self.path)?;
+            create_anew(self.disk, self.path, self.log_id)
+        };
+        let file = match &self.file {
+            Some(file) => Arc::clone(file),
+            None => make().map_err(failed)?,
+        };
+        self.file = Some(Arc::clone(&file));
+        self.pace.write(&*file, &self.buffer, self.written).map_err(failed)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Ends the file. A stream without events, or with an end after its last event, gets a final
+    /// commit that records the end.
+    fn finish(&mut self, position: u64, info: &StreamInfo) -> Result<Range<Position>> {
+        if self.now.count > 0 {
+            self.commit()?;
+        }
+        let head = info.head.get();
+        let generation = info.generation;
+        if self.said.is_some() || self.head < head || self.generation < generation {
+            // The change that ended the stream there was committed after its events.
+            self.now = Commit {
+                position,
+                first_seq: head,
+                dropped: head - self.head,
+                generation,
+                ..Commit::default()
+            };
+            self.commit()?;
+        }
+        // The file misses nothing of this stream before its first commit.
+        let covers = Covers { first: 1, last: self.last_position.max(1) };
+        let header = SegmentHeader {
+            log_id: self.log_id,
+            number: 1,
+            reserved_bytes: 0,
+            created_micros: self.disk.now().as_micros(),
+            salt: self.salt,
+            covers: Some(covers),
+        };
+        let footer_at = self.pad();
+        let trailer = Trailer {
+            log_id: header.log_id,
+            number: 1,
+            is_sparse: true,
+            first_position: covers.first,
+            last_position: covers.last,
+            footer_at,
+            times: self.times,
+            salt: self.salt,
+        };
+        self.buffer.extend_from_slice(&encode_footer(&self.entries, &trailer));
+        self.flush()?;
+        if let Some(file) = &self.file {
+            let sync = || if broken(Sabotage::ArchiveUnsynced) { Ok(()) } else { file.sync_data() };
+            write_all_at(&**file, &mut [IoSlice::new(&header.encode())], 0)
+                .and_then(|()| sync())
+                .map_err(|error| Error::io("archive", place_of(self.path), error))?;
+        }
+        let first = self.first_position.unwrap_or(1);
+        Ok(Position(first)..Position(covers.last + 1))
+    }
+}
+
+/// Returns all attributes of the stream as one change.
+fn said(info: &StreamInfo) -> Change {
+    let label =
+        |(key, value): (&String, &String)| (key.as_str().into(), Some(value.as_str().into()));
+    Change {
+        name: info.name.as_deref().map(|name| NameChange::Given(name.into())),
+        labels: info.labels.iter().map(label).collect(),
+        data: info.data.clone(),
+        state: Some(info.state),
+        start: Some(info.start.get()).filter(|start| *start > 0),
+        parent: info.parent.map(|(id, seq)| (id, seq.get())),
+        ..Change::default()
+    }
+}

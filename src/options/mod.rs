@@ -1,0 +1,435 @@
+//! Options of a log, a stream and a commit, with each default's cost.
+
+mod reads;
+mod retention;
+
+use std::time::Duration;
+
+use self::reads::OPEN_SEGMENTS_MAX;
+pub use self::reads::{ReadOptions, Reads};
+pub use self::retention::Retention;
+pub(crate) use self::retention::Retentions;
+use crate::types::{CommitId, Durability, Seq};
+
+/// Policy for a ring at its bound (P10).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// Refuses the event and hands it back.
+    #[default]
+    Reject,
+    /// The oldest uncommitted events make room: a flight recorder. The next commit writes a gap
+    /// that says how many were dropped.
+    OverwriteOldest,
+    /// The ring grows beyond its bound, up to this many bytes; only then the event is refused.
+    Grow {
+        /// The hard cap, in bytes.
+        ring_bytes_cap: usize,
+    },
+}
+
+/// Source of event times.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Clock {
+    /// The kernel's tick: a few nanoseconds to read, exact to about 4 ms on Linux. Elsewhere the
+    /// same as [`Clock::Precise`].
+    #[default]
+    Coarse,
+    /// The system's clock: about 20 ns to read, exact to the microsecond.
+    Precise,
+}
+
+/// Permissions of the files that a log makes (P14).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Privacy {
+    /// Directories 0700, files 0600.
+    #[default]
+    Private,
+    /// Directories 0755, files 0644, less what the umask takes away.
+    Readable,
+}
+
+/// Time at which compaction frees dead space.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Compaction {
+    /// On request: [`crate::Log::compact`]. Costs nothing.
+    #[default]
+    OnRequest,
+    /// In a thread of the log, which checks for new commits about once a second and spends at most
+    /// a tenth of its time on these checks. It shares the disk with commits and never blocks one.
+    /// Retention ([`Options::retain`]) runs first, also when only time has passed.
+    Background,
+}
+
+/// Minimum bound of a ring, in bytes.
+pub(crate) const RING_BYTES_MIN: usize = 64;
+
+/// Options of an open log. Each default states its cost.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) ring_bytes_max: usize,
+    pub(crate) overflow: Overflow,
+    pub(crate) event_bytes_max: Option<usize>,
+    pub(crate) memory_bytes_max: usize,
+    pub(crate) durability: Durability,
+    pub(crate) segment_bytes_first: u64,
+    pub(crate) segment_bytes_max: u64,
+    pub(crate) clock: Clock,
+    pub(crate) clock_jump_max: Duration,
+    pub(crate) privacy: Privacy,
+    pub(crate) collect: Compaction,
+    pub(crate) retentions: Retentions,
+    pub(crate) quota_bytes: Option<u64>,
+    pub(crate) commit_ids_max: usize,
+    pub(crate) reads: Reads,
+    pub(crate) open_segments_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ring_bytes_max: 64 << 20,
+            overflow: Overflow::Reject,
+            event_bytes_max: None,
+            memory_bytes_max: 1 << 30,
+            durability: Durability::Disk,
+            segment_bytes_first: 256 << 10,
+            segment_bytes_max: 64 << 20,
+            clock: Clock::Coarse,
+            clock_jump_max: Duration::from_secs(30 * 24 * 60 * 60),
+            privacy: Privacy::Private,
+            collect: Compaction::OnRequest,
+            retentions: Retentions::default(),
+            quota_bytes: None,
+            commit_ids_max: 16_384,
+            reads: Reads::Mapped,
+            open_segments_max: OPEN_SEGMENTS_MAX,
+        }
+    }
+}
+
+impl Options {
+    /// Returns the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the bound of each ring, in bytes. Default 64 MiB; a ring takes memory only as it fills.
+    /// At least 64. Events of a commit count until its ticket resolves; an overwriting ring may
+    /// hold as much again while a commit is under way.
+    #[must_use]
+    pub fn ring_bytes_max(mut self, bytes: usize) -> Self {
+        self.ring_bytes_max = bytes;
+        self
+    }
+
+    /// Sets the policy for a ring at its bound. Default [`Overflow::Reject`].
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// Sets the largest payload, in bytes, that append takes. Default: whatever fits in the ring.
+    #[must_use]
+    pub fn event_bytes_max(mut self, bytes: usize) -> Self {
+        self.event_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Sets the bound, in bytes, of all rings together and of uncommitted names, labels and data.
+    /// Default 1 GiB. Empty rings keep at most half of it. At the bound the log refuses events,
+    /// names, labels and data ([`crate::AppendError::MemoryFull`]). A commit in flight holds a
+    /// second copy of its names, labels and data, which counts but is never refused.
+    #[must_use]
+    pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
+        self.memory_bytes_max = bytes;
+        self
+    }
+
+    /// Sets the durability of commits that choose none. Default [`Durability::Disk`]: one shared
+    /// sync.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Sets the size of the first segment, in bytes; each next one is twice as large. Default 256
+    /// KiB. At least 16 KiB, and at most [`Options::segment_bytes_max`]: raise that as well for
+    /// more than 64 MiB.
+    #[must_use]
+    pub fn segment_bytes_first(mut self, bytes: u64) -> Self {
+        self.segment_bytes_first = bytes;
+        self
+    }
+
+    /// Sets the maximum size of a segment, in bytes, at which doubling ends. Default 64 MiB:
+    /// recovery after a crash replays up to this many bytes, and an open log keeps as many ready on
+    /// disk. From [`Options::segment_bytes_first`] to 2 GiB.
+    #[must_use]
+    pub fn segment_bytes_max(mut self, bytes: u64) -> Self {
+        self.segment_bytes_max = bytes;
+        self
+    }
+
+    /// Sets the source of event times. Default [`Clock::Coarse`], exact to about 4 ms.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets the maximum difference between the system's clock and the log's last known time at
+    /// opening. Default 30 days.
+    ///
+    /// Retention by age and by idleness needs the present time. It reads the clock when the log is
+    /// opened, and from then on counts the time that passes, independent of the clock. A clock that
+    /// is further ahead than this is not believed: background retention by age or idleness stops
+    /// ([`crate::ErrorKind::ClockJumped`]) until [`crate::Log::retain`] is called. From a clock
+    /// that is further behind, the log takes only the passing of time. A log that was closed for
+    /// longer than this reads like one whose clock is ahead. Zero believes no clock but the log's
+    /// first.
+    #[must_use]
+    pub fn clock_jump_max(mut self, time: Duration) -> Self {
+        self.clock_jump_max = time;
+        self
+    }
+
+    /// Sets the time at which compaction frees dead space. Default [`Compaction::OnRequest`].
+    #[must_use]
+    pub fn compaction(mut self, collect: Compaction) -> Self {
+        self.collect = collect;
+        self
+    }
+
+    /// Sets the retention of each stream. [`crate::Log::retain`] applies it, as does the log's own
+    /// thread with [`Compaction::Background`]. Default: keeps everything.
+    #[must_use]
+    pub fn retain(mut self, retention: Retention) -> Self {
+        self.retentions.all = Some(retention);
+        self
+    }
+
+    /// Sets the retention of streams that have this value of this label, in place of the general
+    /// one. Of several that match, the first that was set counts.
+    #[must_use]
+    pub fn retain_label(
+        mut self,
+        key: impl Into<String>,
+        value: impl Into<String>,
+        retention: Retention,
+    ) -> Self {
+        let (key, value) = (key.into().into_boxed_str(), value.into().into_boxed_str());
+        self.retentions.labels.push((key, value, retention));
+        self
+    }
+
+    /// Sets the maximum number of bytes that the log's commits take on disk, with their indexes;
+    /// space reserved for later commits does not count. A commit of events that would exceed it
+    /// fails with [`crate::ErrorKind::QuotaExceeded`], and its events return to their rings:
+    /// deleting and compacting makes room. Default: no bound, and no cost.
+    #[must_use]
+    pub fn quota_bytes(mut self, bytes: u64) -> Self {
+        self.quota_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets the number of commit ids ([`CommitOptions::id`]) that the log remembers, the latest of
+    /// all its streams. Default 16,384: less than half a second of commits at full speed. A retry
+    /// that comes later than that is made again, so choose at least the commits that the log can
+    /// take in the time in which a program may still retry.
+    ///
+    /// Each remembered id costs [`MemoryCosts::commit_id`] bytes of memory and, when the log is
+    /// opened, one read of about 2 µs; on disk it takes 88 bytes until that many later commits have
+    /// an id and the segment is compacted. A log that was compacted while fewer were remembered
+    /// knows only those. At least 1.
+    #[must_use]
+    pub fn commit_ids_max(mut self, ids: usize) -> Self {
+        self.commit_ids_max = ids;
+        self
+    }
+
+    /// Sets the way to read events in sealed segments. Default [`Reads::Mapped`], which documents
+    /// `SIGBUS`.
+    #[must_use]
+    pub fn reads(mut self, reads: Reads) -> Self {
+        self.reads = reads;
+        self
+    }
+
+    /// Sets the maximum number of sealed segments that are open at once, independent of the log's
+    /// size; the least recently used segment is closed first. At least 4. Default 256: then up to
+    /// 16 GiB of segments of 64 MiB are read in any order without opening a file, and beyond that a
+    /// read in another segment opens one, which takes some 20 µs and verifies the segment's index.
+    ///
+    /// With [`Reads::Mapped`] each costs one mapping and no descriptor; with [`Reads::Positional`]
+    /// each costs one descriptor and its index in memory (40 bytes a batch, together at most 64
+    /// MiB), and no more than a quarter of the descriptors that the process may have are used. An
+    /// export uses as many descriptors more while it runs, a compaction a few. What readers hold of
+    /// a segment (events, iterators) stays open for as long as they do.
+    #[must_use]
+    pub fn open_segments_max(mut self, segments: usize) -> Self {
+        self.open_segments_max = segments;
+        self
+    }
+
+    /// Sets the permissions of the log's files. Default [`Privacy::Private`].
+    #[must_use]
+    pub fn privacy(mut self, privacy: Privacy) -> Self {
+        self.privacy = privacy;
+        self
+    }
+}
+
+/// Options of one stream, in place of the log's defaults.
+#[derive(Clone, Debug, Default)]
+pub struct StreamOptions {
+    pub(crate) name: Option<String>,
+    pub(crate) overflow: Option<Overflow>,
+    pub(crate) ring_bytes_max: Option<usize>,
+    pub(crate) event_bytes_max: Option<usize>,
+}
+
+impl StreamOptions {
+    /// Returns the log's defaults, without a name.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a name, unique among the living streams of the log: 1 to 1,024 bytes, no control
+    /// characters. The stream's first commit writes it.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets the policy for the ring at its bound.
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = Some(overflow);
+        self
+    }
+
+    /// Sets the ring's bound in bytes. At least 64.
+    #[must_use]
+    pub fn ring_bytes_max(mut self, bytes: usize) -> Self {
+        self.ring_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Sets the largest payload, in bytes, that append takes.
+    #[must_use]
+    pub fn event_bytes_max(mut self, bytes: usize) -> Self {
+        self.event_bytes_max = Some(bytes);
+        self
+    }
+}
+
+/// Expectation of a commit for each of its streams. If one does not meet it, the commit is a
+/// [`crate::ErrorKind::Conflict`], and the events stay in their rings.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[non_exhaustive]
+pub enum Expect {
+    /// The stream has not moved since the handle last saw it (P8).
+    #[default]
+    Seen,
+    /// No expectation: the events follow those in the stream. The seqs from append were
+    /// provisional; the [`crate::Commit`] has the final ones.
+    Any,
+    /// The stream was never committed.
+    NoStream,
+    /// The stream was committed before; otherwise like [`Expect::Any`].
+    Exists,
+    /// The stream ends at this seq; otherwise like [`Expect::Any`].
+    At(Seq),
+}
+
+/// Options of one commit, in place of the log's defaults.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CommitOptions {
+    pub(crate) durability: Option<Durability>,
+    pub(crate) expect: Expect,
+    pub(crate) id: Option<CommitId>,
+    /// For an empty commit: waits until the disk also proves that everything before it was
+    /// acknowledged.
+    pub(crate) proof: bool,
+    /// For a proof: begins a new segment first, and seals the previous segment.
+    pub(crate) rolls: bool,
+}
+
+impl CommitOptions {
+    /// Returns the log's defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the durability that the ticket waits for.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// Sets the expectation for the commit's streams.
+    #[must_use]
+    pub fn expect(mut self, expect: Expect) -> Self {
+        self.expect = expect;
+        self
+    }
+
+    /// Sets the program's id for the commit, unique in the log. A second commit with the same id
+    /// fails with [`crate::ErrorKind::AlreadyCommitted`], which has the position of the first, also
+    /// after a restart. This holds for the latest [`Options::commit_ids_max`] commits that have an
+    /// id. An empty commit records no id, but fails in the same way.
+    #[must_use]
+    pub fn id(mut self, id: CommitId) -> Self {
+        self.id = Some(id);
+        self
+    }
+}
+
+/// Memory costs in allocated bytes, without the allocator's overhead. `tests/memory.rs` measures
+/// them on 64-bit Linux and fails when one is no longer true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MemoryCosts {
+    /// An open log in which something was committed; streams and index apart.
+    pub open_log: u64,
+    /// A stream without events of which nothing is on disk, its handle included. A ring is added
+    /// with the first event: 512 bytes, doubling up to its bound.
+    pub volatile_stream: u64,
+    /// A handle of a durable stream with nothing buffered. One that committed keeps its ring, up to
+    /// 1 MiB, as long as the log's memory is not scarce.
+    pub idle_stream: u64,
+    /// A durable stream without a name, open or not: its entry in the catalog. Each further segment
+    /// that holds a part of it adds 40 bytes.
+    pub durable_stream: u64,
+    /// The part of it that the catalog keeps beyond the entries that locate the stream's events.
+    pub catalog_stream: u64,
+    /// A batch in a segment that is not sealed yet. One that is sealed costs no memory.
+    pub index_entry: u64,
+    /// A commit id that is remembered: at most [`Options::commit_ids_max`] of them.
+    pub commit_id: u64,
+    /// A durable stream that is kept in order, once streams were listed a second time.
+    pub listed_stream: u64,
+}
+
+/// Memory costs of this version.
+pub const MEMORY_COSTS: MemoryCosts = MemoryCosts {
+    open_log: 14 << 10,
+    volatile_stream: 240,
+    idle_stream: 184,
+    durable_stream: 192,
+    catalog_stream: 24,
+    index_entry: 56,
+    commit_id: 72,
+    listed_stream: 40,
+};

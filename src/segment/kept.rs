@@ -1,0 +1,95 @@
+//! Second name for the file of a compacted segment that a read view still shows.
+//!
+//! The file can be opened under that name for as long as a reader may ask for it. A crash leaves
+//! the name behind; the next opening for writing removes it.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+use super::Segment;
+use super::files::{is_of, kept_path, path};
+use crate::disk::{Disk, process_id};
+use crate::error::{Error, Place};
+use crate::failures::{BackgroundTask, Failures};
+use crate::format::SegmentHeader;
+
+/// Second name of a file, removed on drop.
+#[derive(Debug)]
+pub(crate) struct KeptFile {
+    disk: Arc<dyn Disk>,
+    failures: Arc<Failures>,
+    header: SegmentHeader,
+    path: String,
+    /// Id of the process that created the name; a forked child does not remove it.
+    process: u32,
+}
+
+impl KeptFile {
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Drop for KeptFile {
+    fn drop(&mut self) {
+        if self.process != process_id() {
+            return;
+        }
+        match self.remove() {
+            // Another process has already removed the name.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => {
+                let place =
+                    || Place { path: self.path.clone().into(), segment: None, offset: None };
+                let removed = removed.map_err(|error| Error::io("remove", place(), error));
+                self.failures.note(BackgroundTask::RemoveCollected, removed);
+            }
+        }
+    }
+}
+
+impl KeptFile {
+    /// Removes the name, unless another file has taken it.
+    fn remove(&self) -> io::Result<()> {
+        let is_own = is_of(&*self.disk.open_read(&self.path)?, &self.header)?;
+        if is_own { self.disk.remove(&self.path) } else { Ok(()) }
+    }
+}
+
+impl Segment {
+    /// Gives the segment's file a second name before the first is removed. The name lasts until no
+    /// reader can ask for this segment.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file system does not support hard links, or the disk is full. Nothing has
+    /// changed then.
+    pub(crate) fn keep_file(
+        &self,
+        disk: &Arc<dyn Disk>,
+        failures: &Arc<Failures>,
+    ) -> io::Result<()> {
+        // A stand-in is never read.
+        if self.kept.get().is_some() || self.is_gone() {
+            return Ok(());
+        }
+        let from = path(self.number());
+        let to = kept_path(&self.header);
+        match disk.share(&from, &**disk, &to) {
+            // An earlier attempt created the name and got no further.
+            Err(error)
+                if error.kind() == ErrorKind::AlreadyExists
+                    && is_of(&*disk.open_read(&to)?, &self.header)? => {}
+            result => result?,
+        }
+        let kept = KeptFile {
+            disk: Arc::clone(disk),
+            failures: Arc::clone(failures),
+            header: self.header,
+            path: to,
+            process: process_id(),
+        };
+        let _ = self.kept.set(kept);
+        Ok(())
+    }
+}

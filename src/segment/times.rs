@@ -1,0 +1,232 @@
+//! Times of the commits of a segment, for queries by time.
+//!
+//! A later commit need not have a later time, so times are not binary searched. A query skips a
+//! segment, or a block of one, whose commits all lie on one side of the window, and reads every
+//! commit of the others.
+
+use std::sync::OnceLock;
+
+use crate::format::{COMMITS_AT, CommitDate, SegmentTimes};
+use crate::index::{Arena, ArenaId};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::types::Timestamp;
+
+/// Minimum distance between the starts of two blocks, in bytes.
+const BLOCK_BYTES: u64 = 64 << 10;
+
+/// Times at or after `from` and before `until`; each bound is optional.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct TimeWindow {
+    pub(crate) from: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
+}
+
+impl TimeWindow {
+    pub(crate) fn is_everything(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn contains(&self, time: Timestamp) -> bool {
+        self.from.is_none_or(|from| time >= from) && self.until.is_none_or(|until| time < until)
+    }
+
+    /// Returns `Some(true)` if the window contains every time from `earliest` to `latest`,
+    /// `Some(false)` if it contains none of them, and `None` otherwise.
+    fn decides(&self, earliest: u64, latest: u64) -> Option<bool> {
+        let [earliest, latest] = [earliest, latest].map(Timestamp::from_micros);
+        if self.contains(earliest) && self.contains(latest) {
+            return Some(true);
+        }
+        let is_before = self.from.is_some_and(|from| latest < from);
+        let is_after = self.until.is_some_and(|until| earliest >= until);
+        (is_before || is_after).then_some(false)
+    }
+}
+
+/// Times of the commits of one segment: written by the leader, read by all threads.
+pub(crate) struct CommitTimes {
+    all: Span,
+    vouched_first: AtomicU64,
+    vouched_last: AtomicU64,
+    /// Blocks of a segment that was replayed or written since the log was opened, once it has more
+    /// than one.
+    blocks: OnceLock<Box<Arena<Block>>>,
+}
+
+/// Earliest and latest time. Inverted before the first commit.
+struct Span {
+    earliest: AtomicU64,
+    latest: AtomicU64,
+}
+
+/// Commits that start at or after `start`, before the next block.
+struct Block {
+    start: u64,
+    span: Span,
+}
+
+impl Span {
+    fn new(earliest: u64, latest: u64) -> Self {
+        Self { earliest: AtomicU64::new(earliest), latest: AtomicU64::new(latest) }
+    }
+
+    fn note(&self, micros: u64) {
+        self.earliest.fetch_min(micros, Ordering::Relaxed);
+        self.latest.fetch_max(micros, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> (u64, u64) {
+        (self.earliest.load(Ordering::Relaxed), self.latest.load(Ordering::Relaxed))
+    }
+}
+
+impl CommitTimes {
+    pub(super) fn new() -> Self {
+        Self::sealed(SegmentTimes { earliest: u64::MAX, ..SegmentTimes::default() })
+    }
+
+    /// Returns the times of a sealed segment, as its trailer records them.
+    pub(super) fn sealed(times: SegmentTimes) -> Self {
+        Self {
+            all: Span::new(times.earliest, times.latest),
+            vouched_first: AtomicU64::new(times.vouched_first),
+            vouched_last: AtomicU64::new(times.vouched_last),
+            blocks: OnceLock::new(),
+        }
+    }
+
+    /// Records commits that start at or after `offset`, before they become visible. Callers must be
+    /// serialized.
+    pub(crate) fn note(&self, offset: u64, date: CommitDate) {
+        let micros = date.time.as_micros();
+        self.note_block(offset, micros);
+        self.all.note(micros);
+        if date.is_vouched {
+            self.vouched_last.store(micros, Ordering::Relaxed);
+            if self.vouched_first.load(Ordering::Relaxed) == 0 {
+                self.vouched_first.store(micros, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn note_block(&self, offset: u64, micros: u64) {
+        let blocks = match self.blocks.get() {
+            Some(blocks) => blocks,
+            None if offset < COMMITS_AT + BLOCK_BYTES => return,
+            None => self.blocks.get_or_init(|| {
+                let (earliest, latest) = self.all.get();
+                let blocks = Box::new(Arena::new());
+                blocks.push(Block { start: 0, span: Span::new(earliest, latest) });
+                blocks
+            }),
+        };
+        let newest = ArenaId::from_word(blocks.len()).and_then(|at| blocks.get(at));
+        let is_full = newest.is_none_or(|block| offset.saturating_sub(block.start) >= BLOCK_BYTES);
+        let begun = Block { start: offset, span: Span::new(micros, micros) };
+        if let Some(block) = newest.filter(|_| !is_full || blocks.push(begun).is_none()) {
+            block.span.note(micros);
+        }
+    }
+
+    pub(crate) fn get(&self) -> SegmentTimes {
+        let (earliest, latest) = self.all.get();
+        SegmentTimes {
+            earliest: earliest.min(latest),
+            latest,
+            vouched_first: self.vouched_first.load(Ordering::Relaxed),
+            vouched_last: self.vouched_last.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Reports whether the commit at `offset` lies in the window; `None` if it has to be read.
+    pub(crate) fn decide(&self, offset: u64, window: &TimeWindow) -> Option<bool> {
+        let (earliest, latest) = self.all.get();
+        window.decides(earliest, latest).or_else(|| {
+            let (earliest, latest) = self.block_of(offset)?.span.get();
+            window.decides(earliest, latest)
+        })
+    }
+
+    /// Finds the block of the commit at `offset`.
+    fn block_of(&self, offset: u64) -> Option<&Block> {
+        let blocks = self.blocks.get()?;
+        let mut low = 0;
+        let mut high = blocks.len();
+        while low < high {
+            let middle = low.midpoint(high);
+            let after = middle.saturating_add(1);
+            let block = blocks.get(ArenaId::from_word(after)?)?;
+            if block.start <= offset { low = after } else { high = middle }
+        }
+        blocks.get(ArenaId::from_word(low)?)
+    }
+}
+
+impl std::fmt::Debug for CommitTimes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F43: a decision without a read is correct however the clock jumps, and most commits are
+    /// decided so.
+    #[test]
+    fn f43_a_window_passes_over_what_is_not_in_it() {
+        let day = 86_400_000_000_u64;
+        for jump in [0, day, 365 * day, 20_000 * day] {
+            for back in [false, true] {
+                let times = CommitTimes::new();
+                let base = 20_000 * day;
+                let commits: Vec<(u64, u64)> = (0..3_000_u64)
+                    .map(|n| {
+                        let jumped = (1_000..1_005).contains(&n);
+                        let usual = base + n * 1_000;
+                        let time = match back {
+                            _ if !jumped => usual,
+                            true => usual - jump,
+                            false => usual + jump,
+                        };
+                        (4_096 + n * 600, time)
+                    })
+                    .collect();
+                for (offset, time) in &commits {
+                    let time = Timestamp::from_micros(*time);
+                    times.note(*offset, CommitDate { time, is_vouched: true });
+                }
+                let at = |n: usize| Some(Timestamp::from_micros(commits[n].1));
+                for (from, until) in [(None, at(7)), (at(900), at(1_500)), (at(2_999), None)] {
+                    let window = TimeWindow { from, until };
+                    let mut read = 0;
+                    for (offset, time) in &commits {
+                        let is_in = window.contains(Timestamp::from_micros(*time));
+                        match times.decide(*offset, &window) {
+                            Some(decided) => assert_eq!(decided, is_in, "{jump} {back} {time}"),
+                            None => read += 1,
+                        }
+                    }
+                    // A block has 110 commits; those of the jump, and one block at each end, are
+                    // read.
+                    assert!(read <= 4 * 110, "{read} of 3000 read");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_commit_has_no_time() {
+        let times = CommitTimes::new();
+        assert_eq!(times.get(), SegmentTimes::default());
+        times.note(4_096, CommitDate { time: Timestamp::from_micros(5), is_vouched: false });
+        let expected = SegmentTimes { earliest: 5, latest: 5, vouched_first: 0, vouched_last: 0 };
+        assert_eq!(times.get(), expected);
+        times.note(4_200, CommitDate { time: Timestamp::from_micros(7), is_vouched: true });
+        times.note(4_300, CommitDate { time: Timestamp::from_micros(9), is_vouched: true });
+        let expected = SegmentTimes { latest: 9, vouched_first: 7, vouched_last: 9, ..expected };
+        assert_eq!(times.get(), expected);
+        assert_eq!(CommitTimes::sealed(expected).get(), expected);
+    }
+}

@@ -1,0 +1,285 @@
+//! Fork, rewind and savepoints: verbs that act on events a stream already has.
+
+use std::sync::Arc;
+
+use super::{Stream, UnderWay, committed};
+use crate::catalog::{Fork, ForkGuard, Lineage, Rewind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{FrameHead, GENERATION_MAX};
+use crate::options::StreamOptions;
+use crate::types::{Seq, StreamId, StreamState};
+
+/// Mark among the buffered events of a handle: see [`Stream::savepoint`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Savepoint {
+    stream: StreamId,
+    /// Number of the handle that made the mark.
+    handle: u32,
+    /// Number of events appended to that handle before the mark. Not a seq: a leader may rebase
+    /// buffered events.
+    mark: u64,
+}
+
+impl Stream {
+    /// Creates a stream that begins with this stream's events before `seq`. The fork shares the
+    /// committed events and copies the buffered ones into its own ring, so its cost does not depend
+    /// on the length of the stream. Nothing reaches the disk before the fork's first commit (P2).
+    /// Afterwards the two streams are independent.
+    ///
+    /// A volatile or archived stream, or one with commits in flight, can be forked as well.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::SeqOutOfRange`] when `seq` is after the head; [`ErrorKind::Trimmed`] when it is
+    /// before the start; [`ErrorKind::Refused`] when the buffered events do not fit the new ring;
+    /// [`ErrorKind::Conflict`] when another handle has rewound the events to be shared;
+    /// [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
+    pub fn fork_at(&self, seq: impl Into<Seq>) -> Result<Self> {
+        self.fork_with(seq, &StreamOptions::new())
+    }
+
+    /// Forks like [`Stream::fork_at`], with options for the new stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::fork_at`] and [`crate::Log::create_stream_with`].
+    pub fn fork_with(&self, seq: impl Into<Seq>, options: &StreamOptions) -> Result<Self> {
+        self.check_alive("fork")?;
+        let seq = self.check_seq(seq.into(), "fork")?;
+        let (volatile, durable_end) = self.volatile();
+        let mut child = Self::create(self.core.clone(), options)?;
+        let (start, end) = (self.start(), seq.min(durable_end));
+        let (fork, shared) = self.keep_shared(end);
+        self.check_shares(fork)?;
+        child.generation = fork.map_or(0, |fork| fork.generation);
+        child.note(|change| {
+            change.fork = fork;
+            change.shared = shared;
+            change.parent = Some((self.id, seq));
+            change.start = (start > 0).then_some(start);
+        })?;
+        child.next = end;
+        for mut batch in volatile {
+            let dropped = batch.dropped();
+            let dropped = dropped.min(seq.saturating_sub(batch.first_seq() - dropped));
+            child.ring.skip(dropped);
+            child.next += dropped;
+            while batch.holds(child.next) && child.next < seq {
+                let event = batch.next(child.next).ok_or_else(|| {
+                    Error::new(ErrorKind::Corrupt { stream: Some(self.id), seqs: None }, "fork")
+                })?;
+                let head = FrameHead {
+                    payload_bytes: event.payload().len() as u32,
+                    kind: event.kind(),
+                    codec: event.codec(),
+                    time: event.time(),
+                };
+                let refused = |reason| Error::new(ErrorKind::Refused(reason), "fork");
+                child.ring.admits(event.payload().len()).map_err(refused)?;
+                child.ring.push_over(&head, event.payload()).map_err(refused)?;
+                child.next += 1;
+            }
+        }
+        // A trailing gap: no event follows it yet.
+        let dropped = seq.saturating_sub(child.next);
+        child.ring.skip(dropped);
+        child.next += dropped;
+        Ok(child)
+    }
+
+    /// Pins the events that a fork shares until the fork is committed or dropped.
+    fn keep_shared(&self, end: u64) -> (Option<Fork>, Option<Arc<ForkGuard>>) {
+        let fork = self.shared(end);
+        (fork, fork.map(|fork| self.core.catalog.share(fork)))
+    }
+
+    /// Returns the reason why the events this handle sees may be reclaimed: the stream was deleted,
+    /// or another handle has rewound it. A caller that relies on the events pins them first (with a
+    /// read view or a fork's guard) and checks afterwards.
+    pub(super) fn overtaken(&self) -> Option<ErrorKind> {
+        let baseline = self.core.catalog.baseline(self.root()?)?;
+        if baseline.state == StreamState::Deleted {
+            return Some(ErrorKind::Deleted(self.id));
+        }
+        let (expected, actual) = (Seq(self.end()), Seq(baseline.head));
+        let is_behind = baseline.generation > self.seen_generation();
+        is_behind.then_some(ErrorKind::Conflict { expected, actual })
+    }
+
+    /// Checks, after the pin, that the shared events still exist. A prefix survives a rewind of the
+    /// rest.
+    fn check_shares(&self, fork: Option<Fork>) -> Result<()> {
+        let Some(overtaken) = self.overtaken() else { return Ok(()) };
+        let is_there = match overtaken {
+            ErrorKind::Deleted(_) => false,
+            _ => fork.is_none_or(|fork| self.is_shared_now(fork)),
+        };
+        if is_there { Ok(()) } else { Err(Error::new(overtaken, "fork")) }
+    }
+
+    /// Returns whether the stream currently contains the events that the fork shares.
+    fn is_shared_now(&self, fork: Fork) -> bool {
+        let catalog = &self.core.catalog;
+        let find = || {
+            let root = self.root()?;
+            let now = Lineage::new(catalog.tip(root), catalog.baseline(root)?.head);
+            catalog.branch(catalog.piece(now, fork.seq.checked_sub(1)?)?.branch)
+        };
+        find().is_some_and(|branch| {
+            (branch.stream, branch.generation()) == (fork.base, fork.base_generation)
+        })
+    }
+
+    /// Returns the base of a fork at `end`; `None` when no durable event is before it.
+    fn shared(&self, end: u64) -> Option<Fork> {
+        let lineage = self.lineage(end);
+        // If all earlier events were trimmed, the fork's own base may be gone.
+        let found = self.core.catalog.piece(lineage, end.checked_sub(1)?);
+        let branch = found.map(|piece| piece.branch).or(lineage.tip)?;
+        let branch = self.core.catalog.branch(branch)?;
+        let (base, generation) = (branch.stream, branch.generation());
+        Some(Fork { base, base_generation: generation, seq: end, generation })
+    }
+
+    /// Drops the events from `to` on, buffered or committed. Buffered events never reach the disk.
+    /// Committed events are dropped by the next commit, which starts a new generation; read views
+    /// taken before it, and forks, keep them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::SeqOutOfRange`] when `to` is after the head; [`ErrorKind::Trimmed`] when it is
+    /// before the start; [`ErrorKind::CommitInFlight`] when a commit is in flight and `to` is
+    /// before its end; [`ErrorKind::Archived`]; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
+    pub fn rewind(&mut self, to: impl Into<Seq>) -> Result<()> {
+        self.look_again();
+        self.check_alive("rewind")?;
+        if self.state == StreamState::Archived {
+            return Err(Error::new(ErrorKind::Archived(self.id), "rewind"));
+        }
+        // Asked once: it moves when a commit settles meanwhile.
+        let end = self.end();
+        let to = self.check_before(to.into(), end, "rewind")?;
+        if let Some(keep) = self.ring_len().checked_sub(end - to) {
+            self.ring.cut(keep);
+            self.next -= end - to;
+            return Ok(());
+        }
+        if !self.in_flight.is_empty() {
+            return Err(Error::new(ErrorKind::CommitInFlight(self.id), "rewind"));
+        }
+        if self.root.is_none() {
+            return self.rewind_fork(to);
+        }
+        if self.generation >= GENERATION_MAX {
+            let what = "a stream is rewound at most 16,777,215 times";
+            return Err(Error::new(ErrorKind::InvalidOption(what), "rewind"));
+        }
+        let ring_start = self.ring_start();
+        self.ring.discard();
+        self.next = to;
+        self.note(|change| {
+            let seen = change.rewind.map_or(ring_start, |rewind| rewind.seen);
+            change.rewind = Some(Rewind { to, seen });
+        })
+    }
+
+    /// A fork that was never committed goes back behind where it was forked: it shares less.
+    fn rewind_fork(&mut self, to: u64) -> Result<()> {
+        let shared = self.shared(to);
+        self.ring.discard();
+        self.next = to;
+        self.generation = shared.map_or(0, |fork| fork.generation);
+        self.note(|change| change.fork = shared)
+    }
+
+    /// Forgets what is buffered and no commit has taken. Returns how many events that were, with
+    /// those that an overwriting ring had dropped before.
+    ///
+    /// Only events: a rewind, a name or a label that waits for the next commit goes on waiting.
+    pub fn discard(&mut self) -> u64 {
+        self.reap();
+        let gone = self.ring.discard();
+        self.next -= gone;
+        self.cap_start(self.end());
+        gone
+    }
+
+    /// Seqs from `end` on are not there to be forgotten, or not any more.
+    pub(super) fn cap_start(&mut self, end: u64) {
+        let asked = self.change.as_ref().and_then(|change| change.start);
+        if asked.is_some_and(|start| start > end) {
+            let _ = self.note(|change| change.start = (end > 0).then_some(end));
+        }
+    }
+
+    /// Marks where the stream stands now, to discard what comes after: see [`Stream::discard_to`].
+    #[must_use]
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint { stream: self.id, handle: self.number, mark: self.mark() }
+    }
+
+    /// Forgets what was buffered since the savepoint; nothing that a commit has taken. Returns how
+    /// many events that were. The savepoint stays good, to come back to again. Events of a commit
+    /// that is under way count as taken; if that commit fails they are back, and the savepoint
+    /// reaches them again.
+    ///
+    /// It names what was buffered then by this handle, not a seq: a leader may put commits
+    /// elsewhere ([`Expect::Any`](crate::Expect::Any)), and events come back from one that failed.
+    /// When the handle has gone back behind it meanwhile ([`Stream::rewind`], an earlier savepoint,
+    /// [`Stream::discard`]) and has appended again, as many events are kept as stood before it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::SeqOutOfRange`] when a commit has taken events since then, or they were
+    /// discarded already; [`ErrorKind::InvalidOption`] when it is a savepoint of another stream, or
+    /// of another handle; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
+    pub fn discard_to(&mut self, savepoint: Savepoint) -> Result<u64> {
+        self.reap();
+        self.check_alive("discard")?;
+        if (savepoint.stream, savepoint.handle) != (self.id, self.number) {
+            let what = "the savepoint is of another stream, or of another handle of it";
+            return Err(Error::new(ErrorKind::InvalidOption(what), "discard"));
+        }
+        let gone = self.mark().wrapping_sub(savepoint.mark);
+        let Some(keep) = self.ring_len().checked_sub(gone) else {
+            let end = self.end();
+            let (asked, range) =
+                (Seq(end.wrapping_sub(gone)), Seq(end - self.ring_len())..Seq(end));
+            return Err(Error::new(ErrorKind::SeqOutOfRange { asked, range }, "discard"));
+        };
+        self.ring.cut(keep);
+        self.next -= gone;
+        self.cap_start(self.end());
+        Ok(gone)
+    }
+
+    /// The generation that its durable events are of: without rewinds that are under way, or that
+    /// failed. Another handle may have begun the one that they would begin.
+    pub(super) fn seen_generation(&self) -> u32 {
+        let under_way = self.in_flight.iter().filter(|one| !committed(one));
+        let own = under_way.filter_map(UnderWay::part);
+        let rewinds = own.filter_map(|part| part.change()?.rewind).count();
+        self.generation() - rewinds as u32
+    }
+
+    /// The seq behind what is durable, as far as this handle knows.
+    pub(super) fn durable_end(&self) -> u64 {
+        self.laid_out().0
+    }
+
+    fn check_seq(&self, seq: Seq, operation: &'static str) -> Result<u64> {
+        self.check_before(seq, self.end(), operation)
+    }
+
+    fn check_before(&self, seq: Seq, end: u64, operation: &'static str) -> Result<u64> {
+        let (start, head) = (Seq(self.start()), Seq(end));
+        if seq > head {
+            let kind = ErrorKind::SeqOutOfRange { asked: seq, range: start..head };
+            return Err(Error::new(kind, operation));
+        }
+        if seq < start {
+            return Err(Error::new(ErrorKind::Trimmed { stream: self.id, start }, operation));
+        }
+        Ok(seq.get())
+    }
+}

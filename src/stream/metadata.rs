@@ -1,0 +1,168 @@
+//! What the host says of a stream: its name, labels, and a little data. It rides with the next
+//! commit (P2).
+
+use std::sync::Arc;
+
+use super::{Stream, UnderWay, committed};
+use crate::catalog::{KeptMeta, Meta, NameChange, StreamInfo};
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{Seq, StreamId, StreamState};
+
+/// The longest name, in bytes.
+const NAME_BYTES_MAX: usize = 1024;
+/// The most labels of a stream, and the longest key and value, in bytes.
+const LABELS_MAX: usize = 64;
+const LABEL_KEY_BYTES_MAX: usize = 128;
+const LABEL_VALUE_BYTES_MAX: usize = 1024;
+/// The most that a host keeps with a stream, in bytes.
+const DATA_BYTES_MAX: usize = 64 << 10;
+
+impl Stream {
+    /// Gives the stream a name, or another one: unique among the streams of the log that are not
+    /// deleted, 1 to 1,024 bytes, no control characters, and nothing that reads as a stream's id.
+    /// It is taken from now on, and written with the next commit; the one that the stream had is
+    /// free behind that commit.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NameTaken`], [`ErrorKind::InvalidName`], [`ErrorKind::NameIsAnId`],
+    /// [`ErrorKind::Deleted`], [`ErrorKind::Closed`]; [`ErrorKind::CommitInFlight`] while a commit
+    /// is under way that changes the name; [`ErrorKind::Refused`] when the log's memory is full.
+    pub fn rename(&mut self, name: &str) -> Result<()> {
+        self.reap();
+        self.check_alive("name")?;
+        let fine =
+            !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
+        if !fine {
+            return Err(Error::new(ErrorKind::InvalidName, "name"));
+        }
+        if let Ok(id) = name.parse::<StreamId>() {
+            return Err(Error::new(ErrorKind::NameIsAnId(id), "name"));
+        }
+        self.check_no_name_under_way()?;
+        if self.durable_meta().is_some_and(|meta| meta.name.as_deref() == Some(name)) {
+            return self.note(|change| change.name = None);
+        }
+        let pending = self.change.as_ref().and_then(|change| change.name.as_ref());
+        if pending.is_some_and(|pending| pending.as_str() == name) {
+            return Ok(());
+        }
+        let reserved = self.core.catalog.reserve_name(name, self.id).map_err(|holder| {
+            Error::new(ErrorKind::NameTaken { name: name.to_owned(), holder }, "name")
+        })?;
+        let reserved = NameChange::Reserved(Arc::new(reserved));
+        self.ask("name", |change| change.name = Some(reserved))
+    }
+
+    /// Takes the stream's name away, with the next commit.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::rename`].
+    pub fn clear_name(&mut self) -> Result<()> {
+        self.reap();
+        self.check_alive("name")?;
+        self.check_no_name_under_way()?;
+        let has_one = self.durable_meta().is_some_and(|meta| meta.name.is_some());
+        self.note(|change| change.name = has_one.then_some(NameChange::None))
+    }
+
+    /// Sets a label, with the next commit. A stream has at most 64; a key has 1 to 128 bytes, a
+    /// value 1 to 1,024.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidMetadata`], [`ErrorKind::Deleted`], [`ErrorKind::Closed`];
+    /// [`ErrorKind::Refused`] when the log's memory ([`crate::Options::memory_bytes_max`]) is full:
+    /// then nothing changed.
+    pub fn set_label(&mut self, key: &str, value: &str) -> Result<()> {
+        self.reap();
+        self.check_alive("label")?;
+        let invalid = |what| Err(Error::new(ErrorKind::InvalidMetadata(what), "label"));
+        if key.is_empty() || key.len() > LABEL_KEY_BYTES_MAX {
+            return invalid("a label's key needs 1 to 128 bytes");
+        }
+        if value.is_empty() || value.len() > LABEL_VALUE_BYTES_MAX {
+            return invalid("a label's value needs 1 to 1,024 bytes");
+        }
+        let labels = self.meta().labels;
+        if labels.len() >= LABELS_MAX && !labels.contains_key(key) {
+            return invalid("a stream has at most 64 labels");
+        }
+        self.ask("label", |change| {
+            change.labels.insert(key.into(), Some(value.into()));
+        })
+    }
+
+    /// Takes a label away, with the next commit.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Deleted`], [`ErrorKind::Closed`].
+    pub fn remove_label(&mut self, key: &str) -> Result<()> {
+        self.reap();
+        self.check_alive("label")?;
+        let has_one = self.meta().labels.contains_key(key);
+        self.note(|change| {
+            if has_one {
+                change.labels.insert(key.into(), None);
+            }
+        })
+    }
+
+    /// Keeps some bytes with the stream that only the host understands, at most 64 KiB, in place of
+    /// those that it had; with the next commit. Empty ones take them away.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidMetadata`], [`ErrorKind::Deleted`], [`ErrorKind::Closed`];
+    /// [`ErrorKind::Refused`] when the log's memory ([`crate::Options::memory_bytes_max`]) is full:
+    /// then nothing changed.
+    pub fn set_data(&mut self, data: &[u8]) -> Result<()> {
+        self.reap();
+        self.check_alive("data")?;
+        if data.len() > DATA_BYTES_MAX {
+            let what = "a stream's data has at most 64 KiB";
+            return Err(Error::new(ErrorKind::InvalidMetadata(what), "data"));
+        }
+        self.ask("data", |change| change.data = Some(data.into()))
+    }
+
+    /// Returns the stream's metadata, with the uncommitted changes of this handle (P9).
+    #[must_use]
+    pub fn info(&self) -> StreamInfo {
+        let durable = self.view().info(self.id);
+        let meta = self.meta();
+        let text = |(key, value): (Box<str>, Box<str>)| (key.into(), value.into());
+        StreamInfo {
+            id: self.id,
+            name: meta.name.filter(|_| self.state() != StreamState::Deleted).map(Into::into),
+            labels: meta.labels.into_iter().map(text).collect(),
+            data: meta.data,
+            state: self.state(),
+            parent: meta.parent.map(|(id, seq)| (id, Seq(seq))),
+            start: Seq(self.start()),
+            head: Seq(self.end()),
+            generation: self.generation(),
+            created: self.id.created(),
+            segments: durable.as_ref().map_or(0, |info| info.segments),
+        }
+    }
+
+    fn durable_meta(&self) -> Option<Arc<KeptMeta>> {
+        let version = self.core.catalog.version(self.root()?)?;
+        Some(Arc::clone(&version.meta))
+    }
+
+    pub(super) fn meta(&self) -> Meta {
+        let durable = self.durable_meta().map_or_else(Meta::default, |meta| (**meta).clone());
+        self.changes().fold(durable, |meta, change| change.apply(&meta))
+    }
+
+    fn check_no_name_under_way(&self) -> Result<()> {
+        let pending = self.in_flight.iter().filter(|one| !committed(one));
+        let mut parts = pending.filter_map(UnderWay::part);
+        let names = parts.any(|part| part.change().is_some_and(|change| change.name.is_some()));
+        if names { Err(Error::new(ErrorKind::CommitInFlight(self.id), "name")) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,585 @@
+//! The handle of one stream: append, commit and read. The files below hold its other verbs.
+
+#[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
+mod accounting;
+mod branching;
+mod in_flight;
+mod lifecycle;
+mod metadata;
+mod new_event;
+mod next_change;
+#[cfg(feature = "json")]
+mod restore;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+pub use self::branching::Savepoint;
+use self::in_flight::{InFlight, UnderWay, committed, rewind_of};
+pub use self::new_event::NewEvent;
+use self::next_change::NextChange;
+use crate::catalog::{Change, Lineage, ReadView};
+use crate::commit::{Part, Pending, Placement, Ticket};
+use crate::disk::Pinned;
+use crate::engine::{Engine, Handle};
+use crate::error::{AppendError, Error, ErrorKind, Rejected, Result};
+use crate::format::{COMMIT_BYTES_MAX, FrameHead, SEQ_MAX};
+use crate::index::ArenaId;
+use crate::options::{CommitOptions, Expect, Overflow, RING_BYTES_MIN, StreamOptions};
+use crate::reader::{Batch, BatchContext, Events};
+use crate::ring::{Filled, Limits, Ring};
+use crate::sabotage::{Sabotage, broken};
+use crate::types::{Seq, Status, StreamId, StreamState};
+
+/// Writable handle of a stream, which is volatile until its first commit.
+///
+/// Writing takes `&mut`, so a handle has one writer. Dropping the handle drops uncommitted events;
+/// commits in flight complete.
+#[derive(Debug)]
+pub struct Stream {
+    id: StreamId,
+    core: Handle,
+    ring: Ring,
+    /// Seq of the next event.
+    next: u64,
+    /// Generation of the buffered events, before any pending rewind.
+    generation: u32,
+    /// First branch, once the stream is durable.
+    root: Option<ArenaId>,
+    /// Metadata changes that the next commit includes.
+    change: Option<Box<NextChange>>,
+    /// State, as this handle last saw it.
+    state: StreamState,
+    /// Number that is unique among the handles of the log.
+    number: u32,
+    /// Commits that still hold a buffer of the ring, oldest first.
+    in_flight: InFlight,
+}
+
+impl Stream {
+    pub(crate) fn create(core: Handle, options: &StreamOptions) -> Result<Self> {
+        let limits = limits(&core, options, "stream")?;
+        let id = StreamId::new_at(core.disk.now());
+        core.volatile.add(id);
+        let mut stream = Self::with(core, id, limits);
+        if let Some(name) = &options.name {
+            stream.rename(name)?;
+        }
+        Ok(stream)
+    }
+
+    pub(crate) fn resume(core: &Handle, id: StreamId, options: &StreamOptions) -> Result<Self> {
+        if options.name.is_some() {
+            let what = "a durable stream keeps the name that it has";
+            return Err(Error::new(ErrorKind::InvalidOption(what), "resume"));
+        }
+        let limits = limits(core, options, "resume")?;
+        // Checked before the view is taken: a stream that stops being volatile is in the view.
+        let is_volatile = core.volatile.contains(id);
+        let view = ReadView::new(Arc::clone(&core.catalog));
+        // The visible head, not the written one: the handle reads its own stream up to it.
+        let Some(stream_view) = view.view(id) else {
+            let kind = match is_volatile {
+                true => ErrorKind::NotMaterialized { stream: id, buffered: None },
+                false => ErrorKind::UnknownStream(id),
+            };
+            return Err(Error::new(kind, "resume"));
+        };
+        if stream_view.state() == StreamState::Deleted {
+            return Err(Error::new(ErrorKind::Deleted(id), "resume"));
+        }
+        if stream_view.head > SEQ_MAX {
+            let seqs = Some(Seq(SEQ_MAX)..Seq(stream_view.head));
+            let kind = ErrorKind::Corrupt { stream: Some(id), seqs };
+            return Err(Error::new(kind, "resume"));
+        }
+        let mut stream = Self::with(core.clone(), id, limits);
+        stream.next = stream_view.head;
+        stream.generation = core.catalog.branch(stream_view.tip).map_or(0, |tip| tip.generation());
+        stream.root = core.catalog.root(id);
+        stream.enter_state(stream_view.state());
+        Ok(stream)
+    }
+
+    fn with(core: Handle, id: StreamId, limits: Limits) -> Self {
+        let ring = Ring::new(limits, Arc::clone(&core.budget));
+        Self {
+            id,
+            ring,
+            next: 0,
+            generation: 0,
+            root: None,
+            change: None,
+            state: StreamState::Active,
+            number: core.number_handle(),
+            in_flight: InFlight::default(),
+            core,
+        }
+    }
+
+    /// Returns the stream's id, which exists before its first commit.
+    #[must_use]
+    pub fn id(&self) -> StreamId {
+        self.id
+    }
+
+    /// Returns the path of the stream's archive file, relative to the log:
+    /// [`StreamId::archive_path`].
+    #[must_use]
+    pub fn archive_path(&self) -> std::path::PathBuf {
+        self.id.archive_path()
+    }
+
+    /// Returns whether the stream is durable, archived or deleted.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let durable = self.root().is_some();
+        match self.state() {
+            StreamState::Deleted => Status::Deleted,
+            StreamState::Archived if durable => Status::Archived,
+            _ if durable => Status::Durable,
+            _ => Status::Volatile,
+        }
+    }
+
+    /// Returns the seq of the next event: the stream's length, dropped events included.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        Seq(self.end())
+    }
+
+    /// Returns the first branch, once the stream is durable.
+    fn root(&self) -> Option<ArenaId> {
+        self.root.or_else(|| self.core.catalog.root(self.under_way().0?.stream))
+    }
+
+    /// Returns the state, with pending changes unless their commit failed.
+    fn state(&self) -> StreamState {
+        let failed = self.in_flight.iter().any(|commit| commit.failed() == Some(true));
+        let asked = self.change.as_ref().and_then(|change| change.state);
+        if !failed || asked.is_some() {
+            return self.state;
+        }
+        let Some(root) = self.root() else {
+            let own = self.in_flight.front().and_then(UnderWay::part).and_then(Part::change);
+            return own.and_then(|change| change.state).unwrap_or_default();
+        };
+        self.core.catalog.version(root).map_or(StreamState::Active, |version| version.state)
+    }
+
+    /// Returns the number of events that are in no commit, or whose commit failed.
+    #[must_use]
+    pub fn buffered(&self) -> u64 {
+        let failed = self.in_flight.iter().filter(|commit| commit.failed() == Some(true));
+        let back = failed.filter_map(UnderWay::part);
+        back.map(|part| u64::from(part.filled.count)).sum::<u64>() + u64::from(self.ring.count())
+    }
+
+    /// Appends an event to the ring and returns its seq. This is one copy: no system call, no lock
+    /// and, once the ring has grown, no allocation. Nothing is durable before a commit (P2).
+    ///
+    /// ```
+    /// fn record(stream: &mut amberlog::Stream, text: &str) -> amberlog::Result<()> {
+    ///     stream.append(text)?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`] if the ring or the log's memory is full, the event is too large, or the
+    /// stream or log takes no events. Nothing has changed.
+    #[inline(always)]
+    pub fn append<B: AsRef<[u8]>>(
+        &mut self,
+        event: impl Into<NewEvent<B>>,
+    ) -> Result<Seq, AppendError> {
+        self.push(&event.into())
+    }
+
+    /// Appends like [`Stream::append`], and hands a refused event back.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the event and the reason of [`Stream::append`].
+    #[inline(always)]
+    pub fn try_append<B: AsRef<[u8]>>(
+        &mut self,
+        event: impl Into<NewEvent<B>>,
+    ) -> Result<Seq, Rejected<NewEvent<B>>> {
+        let event = event.into();
+        self.push(&event).map_err(|error| Rejected { error, event })
+    }
+
+    #[inline(always)]
+    fn push<B: AsRef<[u8]>>(&mut self, event: &NewEvent<B>) -> Result<Seq, AppendError> {
+        let payload = event.payload.as_ref();
+        if self.core.is_closed() {
+            return Err(self.not_open());
+        }
+        if self.ring.admits(payload.len()).is_err() {
+            self.admit_again(payload.len())?;
+        }
+        let head = FrameHead {
+            payload_bytes: payload.len() as u32,
+            kind: event.kind,
+            codec: event.codec,
+            time: self.core.clock.now(&*self.core.disk),
+        };
+        if !self.ring.push(&head, payload) {
+            self.push_after_all(&head, payload)?;
+        }
+        let seq = self.next;
+        self.next += 1;
+        Ok(Seq(seq))
+    }
+
+    #[cold]
+    fn not_open(&self) -> AppendError {
+        match self.core.is_elsewhere() {
+            true => AppendError::OtherProcess,
+            false => AppendError::Closed,
+        }
+    }
+
+    /// Reclaims the buffers of settled commits, and appends again.
+    #[cold]
+    fn push_after_all(&mut self, head: &FrameHead, payload: &[u8]) -> Result<(), AppendError> {
+        self.reap();
+        // A failed commit may have changed the state of the stream.
+        if self.ring.admits(payload.len()).is_err() && !broken(Sabotage::AppendAfterAll) {
+            self.admit_again(payload.len())?;
+        }
+        self.ring.push_over(head, payload)
+    }
+
+    /// Commits all buffered events and metadata changes, with the log's durability. [`Ticket`]
+    /// explains when the commit runs.
+    ///
+    /// Without any, nothing is written, and the ticket reports the outcome of the stream's earlier
+    /// commits.
+    pub fn commit(&mut self) -> Ticket {
+        self.commit_with(CommitOptions::new())
+    }
+
+    /// Commits like [`Stream::commit`], with options.
+    pub fn commit_with(&mut self, options: CommitOptions) -> Ticket {
+        if self.core.is_elsewhere() {
+            return self.failed(ErrorKind::OtherProcess, "commit");
+        }
+        self.reap();
+        if self.state == StreamState::Deleted {
+            return self.failed(ErrorKind::Deleted(self.id), "commit");
+        }
+        let part = self.take_part();
+        self.submit(part, options)
+    }
+
+    /// Queues a part after the handle's commits in flight.
+    fn submit(&mut self, part: Option<Part>, mut options: CommitOptions) -> Ticket {
+        options.durability = options.durability.or(Some(self.core.options.durability));
+        let before = self.in_flight.back().map(|last| Arc::clone(&last.pending));
+        let pending = Pending::of_one(part, options, before);
+        if !pending.parts().is_empty() {
+            self.in_flight.push_back(UnderWay::new(&pending, 0));
+        }
+        self.core.queue.submit(pending)
+    }
+
+    /// Returns a ticket of a commit that was refused.
+    fn failed(&self, kind: ErrorKind, operation: &'static str) -> Ticket {
+        self.refused(Error::new(kind, operation))
+    }
+
+    fn refused(&self, error: Error) -> Ticket {
+        match self.core.is_elsewhere() {
+            true => Ticket::failed(error),
+            false => self.core.queue.refuse(error),
+        }
+    }
+
+    pub(crate) fn commit_all<'a>(
+        core: &Handle,
+        streams: impl IntoIterator<Item = &'a mut Self>,
+        mut options: CommitOptions,
+    ) -> Ticket {
+        options.durability = options.durability.or(Some(core.options.durability));
+        let mut streams: Vec<_> = streams.into_iter().collect();
+        if core.is_elsewhere() {
+            return Ticket::failed(Error::new(ErrorKind::OtherProcess, "commit"));
+        }
+        let foreign = streams.iter().any(|stream| !stream.core.is_of_same_log(core));
+        let twice = {
+            let mut ids: Vec<_> = streams.iter().map(|stream| stream.id).collect();
+            ids.sort_unstable();
+            ids.windows(2).any(|pair| pair[0] == pair[1])
+        };
+        if foreign || twice {
+            let what = if foreign {
+                "all streams of a commit belong to one log"
+            } else {
+                "a commit takes one handle of each stream"
+            };
+            return core.queue.refuse(Error::new(ErrorKind::InvalidOption(what), "commit"));
+        }
+        streams.iter_mut().for_each(|stream| stream.reap());
+        if let Some(gone) = streams.iter().find(|stream| stream.state == StreamState::Deleted) {
+            return gone.failed(ErrorKind::Deleted(gone.id), "commit");
+        }
+        let (mut parts, mut behind, mut members) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, stream) in streams.iter_mut().enumerate() {
+            behind.extend(stream.in_flight.back().map(|last| Arc::clone(&last.pending)));
+            if let Some(part) = stream.take_part() {
+                parts.push(part);
+                members.push(index);
+            }
+        }
+        let pending = Pending::new(parts, options, behind);
+        for (nth, index) in members.into_iter().enumerate() {
+            streams[index].in_flight.push_back(UnderWay::new(&pending, nth));
+        }
+        core.queue.submit(pending)
+    }
+
+    /// Returns the events of the stream as this handle sees it: durable events, then volatile ones
+    /// (P9). Volatile events are copied by this call.
+    ///
+    /// If another handle deleted or rewound the stream and compaction reclaimed events, those read
+    /// as [`ErrorKind::Deleted`] or [`ErrorKind::Conflict`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
+    pub fn events(&self) -> Result<Events> {
+        self.core.check_open("read")?;
+        if self.state() == StreamState::Deleted {
+            return Err(Error::new(ErrorKind::Deleted(self.id), "read"));
+        }
+        let (volatile, durable_end) = self.volatile();
+        let view = self.view();
+        let lineage = self.lineage(durable_end);
+        let seqs = self.start().min(durable_end)..durable_end;
+        let events = Events::durable(view, self.id, lineage, seqs).then(volatile);
+        Ok(events.from(self.start()).unless_overtaken(self.overtaken()))
+    }
+
+    fn view(&self) -> ReadView {
+        ReadView::new(Arc::clone(&self.core.catalog))
+    }
+
+    /// Returns the volatile events (of commits in flight or failed, then of the ring) and the seq
+    /// where they start. Earlier events are durable.
+    fn volatile(&self) -> (Vec<Batch>, u64) {
+        let mut volatile = Vec::new();
+        let (mut at, behind) = self.laid_out();
+        for part in behind {
+            let (held, count) = (part.filled.hold(), u64::from(part.filled.count));
+            if count > 0 && held.is_released() {
+                // Committed meanwhile, and so are all earlier events.
+                volatile.clear();
+                at = part.end_seq();
+                continue;
+            }
+            let first = rewind_of(part).map_or(at, |rewind| rewind.to) + part.filled.dropped;
+            at = first + count;
+            if count > 0 {
+                volatile.push(self.batch(first, count, part.filled.dropped, held.slices()));
+            }
+        }
+        let (count, dropped) = (u64::from(self.ring.count()), self.ring.dropped());
+        if count > 0 {
+            volatile.push(self.batch(at + dropped, count, dropped, self.ring.slices()));
+        }
+        let start = volatile.first().map_or(at, |batch| batch.first_seq() - batch.dropped());
+        (volatile, start)
+    }
+
+    fn batch(&self, first_seq: u64, count: u64, dropped: u64, slices: [&[u8]; 2]) -> Batch {
+        let bytes = slices.concat();
+        let frames: Range<usize> = 0..bytes.len();
+        let pin = Arc::new(Pinned::Buffer(bytes));
+        let (stream, generation, position) = (self.id, self.generation(), None);
+        let context = BatchContext { stream, first_seq, generation, position, dropped, pin };
+        Batch::new(context, count, frames)
+    }
+
+    /// Returns the unsettled parts of this stream, followed by the change that is not yet
+    /// committed.
+    fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
+        self.under_way().1.filter_map(Part::change).chain(self.next_change())
+    }
+
+    /// The branches that the durable events of this handle's view are in.
+    fn lineage(&self, end: u64) -> Lineage {
+        let catalog = &self.core.catalog;
+        if let Some(tip) = catalog.branch_of(self.id, self.seen_generation()) {
+            return Lineage::new(tip, end);
+        }
+        let base = self.changes().find_map(|change| change.fork).and_then(|fork| {
+            let tip = catalog.branch_of(fork.base, fork.base_generation)?;
+            Some(Lineage::new(tip, end.min(fork.seq)))
+        });
+        base.unwrap_or_default()
+    }
+
+    /// The first seq that is not forgotten.
+    fn start(&self) -> u64 {
+        let version = self.root().and_then(|root| self.core.catalog.version(root));
+        let start = version.map_or(0, |version| version.start);
+        // What failed and has a ticket of its own is not asked for any more; only a first commit
+        // has none of these.
+        let is_durable = self.root().is_some();
+        let asked = self.in_flight.iter().enumerate().filter(|(nth, one)| match one.failed() {
+            None => true,
+            Some(failed) => failed && !is_durable && *nth == 0,
+        });
+        let parts = asked.filter_map(|(_, one)| one.part());
+        let changes = parts.filter_map(Part::change).chain(self.next_change());
+        changes.filter_map(|change| change.start).fold(start, u64::max)
+    }
+
+    /// First seq that is in no commit.
+    fn ring_start(&self) -> u64 {
+        self.end() - self.ring_len()
+    }
+
+    fn take_part(&mut self) -> Option<Part> {
+        let filled = match self.ring.take() {
+            Some(filled) => filled,
+            None if self.change.is_some() => return self.take_change(),
+            None => return None,
+        };
+        let first_seq = self.next - u64::from(filled.count);
+        Some(self.part(filled, first_seq))
+    }
+
+    /// Takes the metadata changes, without events.
+    fn take_change(&mut self) -> Option<Part> {
+        let filled = self.ring.nothing();
+        let end = self.ring_start();
+        let kept = self.change.as_ref()?.start.filter(|start| *start > end);
+        if kept.is_some() {
+            // A trailing gap is not committed before an event follows it.
+            self.cap_start(end);
+        }
+        let part = self.change.is_some().then(|| self.part(filled, end));
+        if let Some(start) = kept {
+            let _ = self.note(|change| change.start = Some(start));
+        }
+        part
+    }
+
+    fn part(&mut self, filled: Filled, first_seq: u64) -> Part {
+        let change = self.change.take();
+        let is_rewound = change.as_ref().is_some_and(|change| change.rewind.is_some());
+        self.generation += u32::from(is_rewound);
+        Part {
+            stream: self.id,
+            root: self.root,
+            crc: filled.crc(),
+            filled,
+            placement: Placement::new(first_seq, self.generation),
+            change: change.map(|next| Box::new(next.encoded())),
+        }
+    }
+
+    /// Reclaims the buffers of committed parts, and the events of failed ones once every later
+    /// commit has failed as well, so that they return in order (P5).
+    fn reap(&mut self) {
+        if self.core.is_elsewhere() {
+            return;
+        }
+        while self.in_flight.front().is_some_and(committed) {
+            let Some(done) = self.in_flight.pop_front() else {
+                return;
+            };
+            self.note_durable(&done);
+            done.reclaim(&mut self.ring);
+        }
+        let all_failed = self.in_flight.iter().all(|commit| commit.failed() == Some(true));
+        if all_failed && !self.in_flight.is_empty() {
+            self.take_back();
+        }
+    }
+
+    fn take_back(&mut self) {
+        let failed = std::mem::take(&mut *self.in_flight);
+        let parts: Vec<&Part> = failed.iter().filter_map(UnderWay::part).collect();
+        let filled: Vec<_> = parts.iter().map(|part| &part.filled).collect();
+        if broken(Sabotage::LoseFailedEvents) {
+            filled.iter().for_each(|one| self.ring.forget(one));
+            return;
+        }
+        self.ring.give_back(&filled);
+        let rewinds = parts.iter().filter_map(|part| part.change()?.rewind).count();
+        self.generation -= rewinds as u32;
+        let is_durable = self.root.is_some();
+        let changes = parts.iter().enumerate().filter_map(|(nth, part)| {
+            let mut change = part.change()?.clone();
+            if is_durable || nth > 0 {
+                // What a verb with a ticket of its own asked for is not done behind its back. Of a
+                // stream that was never committed the first commit takes along what was true of it
+                // in memory, which stays true.
+                (change.state, change.start) = (None, None);
+            }
+            Some(change)
+        });
+        if let Some(change) = changes.reduce(Change::and) {
+            // Returned events were counted before, and are taken whatever the memory.
+            let _ = self.note(|later| *later = change.and(std::mem::take(later)));
+        }
+        let version = self.root.and_then(|root| self.core.catalog.version(root));
+        let durable = version.map_or(StreamState::Active, |version| version.state);
+        let wanted = self.change.as_ref().and_then(|change| change.state);
+        self.enter_state(wanted.unwrap_or(durable));
+    }
+
+    /// Notes that a commit succeeded.
+    fn note_durable(&mut self, done: &UnderWay) {
+        if self.root.is_none() {
+            self.root = self.core.catalog.root(self.id);
+            self.core.volatile.remove(self.id);
+        }
+        let own = done.part();
+        if let Some(part) = own.filter(|_| done.pending.expect != Expect::Seen) {
+            // The leader may have rebased it, and the later events with it.
+            let behind = self.in_flight.iter().filter_map(UnderWay::part);
+            let seqs = behind.map(|part| u64::from(part.filled.count) + part.filled.dropped);
+            let next = part.end_seq() + seqs.sum::<u64>() + self.ring_len();
+            self.in_flight.note_moved(self.next, next);
+            self.next = next;
+            self.generation = part.generation();
+        }
+        let state = own.and_then(|part| part.change()?.state);
+        if state == Some(StreamState::Deleted) {
+            self.next -= self.ring.discard();
+            self.change = None;
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if broken(Sabotage::CommitUnasked) {
+            drop(self.commit());
+        }
+        self.core.volatile.remove(self.id);
+    }
+}
+
+fn limits(core: &Engine, options: &StreamOptions, operation: &'static str) -> Result<Limits> {
+    let ring_bytes_max = options.ring_bytes_max.unwrap_or(core.options.ring_bytes_max);
+    let overflow = options.overflow.unwrap_or(core.options.overflow);
+    let cap = match overflow {
+        Overflow::Grow { ring_bytes_cap } => ring_bytes_cap.max(ring_bytes_max),
+        _ => ring_bytes_max,
+    };
+    if ring_bytes_max < RING_BYTES_MIN {
+        let what = "ring_bytes_max must be at least 64 bytes";
+        return Err(Error::new(ErrorKind::InvalidOption(what), operation));
+    }
+    let event_bytes_max = options.event_bytes_max.or(core.options.event_bytes_max);
+    let fits = cap.min((COMMIT_BYTES_MAX / 2) as usize) - crate::format::frame_header::BYTES;
+    let event_bytes_max = event_bytes_max.unwrap_or(fits).min(fits);
+    Ok(Limits { ring_bytes_max, event_bytes_max, overflow })
+}

@@ -1,0 +1,110 @@
+//! What the next commit says of the stream beside its events, counted in the log's memory until it
+//! is committed (P10).
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::Stream;
+use crate::catalog::Change;
+use crate::commit::Encoded;
+use crate::engine::VolatileInfo;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ring::{Budget, Charge};
+
+/// A change that no commit has taken, and what it takes in memory, with what lists of volatile
+/// streams show of it.
+#[derive(Debug)]
+pub(super) struct NextChange {
+    change: Change,
+    charge: Charge,
+}
+
+impl NextChange {
+    fn none(budget: &Arc<Budget>) -> Self {
+        Self { change: Change::default(), charge: Charge::none(budget) }
+    }
+
+    #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
+    pub(super) fn charge_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
+
+    /// The same, ready to be written.
+    pub(super) fn encoded(self) -> Encoded {
+        Encoded::new(self.change, self.charge)
+    }
+}
+
+impl Deref for NextChange {
+    type Target = Change;
+
+    fn deref(&self) -> &Change {
+        &self.change
+    }
+}
+
+impl Stream {
+    pub(super) fn next_change(&self) -> Option<&Change> {
+        self.change.as_ref().map(|next| &next.change)
+    }
+
+    /// Changes what the next commit will say, whatever the memory: where the stream stands, or what
+    /// came back.
+    pub(super) fn note(&mut self, with: impl FnOnce(&mut Change)) -> Result<()> {
+        self.edit(with);
+        let card = self.card();
+        let bytes = self.change_bytes(card.as_ref());
+        if let Some(next) = &mut self.change {
+            next.charge.set(bytes);
+        }
+        self.show(card);
+        Ok(())
+    }
+
+    /// As [`Stream::note`], for what the host asks to be kept: refused where the log's memory is
+    /// full, and nothing is changed then.
+    pub(super) fn ask(
+        &mut self,
+        operation: &'static str,
+        with: impl FnOnce(&mut Change),
+    ) -> Result<()> {
+        let before = self.next_change().cloned();
+        self.edit(with);
+        let card = self.card();
+        let bytes = self.change_bytes(card.as_ref());
+        if let Some(next) = &mut self.change
+            && let Err(reason) = next.charge.try_set(bytes)
+        {
+            self.edit(|change| *change = before.unwrap_or_default());
+            return Err(Error::new(ErrorKind::Refused(reason), operation));
+        }
+        self.show(card);
+        Ok(())
+    }
+
+    fn edit(&mut self, with: impl FnOnce(&mut Change)) {
+        let next = self.change.take();
+        let mut next = next.unwrap_or_else(|| Box::new(NextChange::none(&self.core.budget)));
+        with(&mut next.change);
+        self.change = Some(next).filter(|next| !next.is_empty());
+    }
+
+    /// What lists of volatile streams are to see of this one; `None` once it is durable.
+    pub(super) fn card(&self) -> Option<VolatileInfo> {
+        self.root().is_none().then(|| VolatileInfo { meta: self.meta(), state: self.state })
+    }
+
+    fn show(&self, card: Option<VolatileInfo>) {
+        if let Some(card) = card {
+            self.core.volatile.show(self.id, card);
+        }
+    }
+
+    /// Bytes that the next change takes, with the card of a volatile stream. The two share the
+    /// data.
+    pub(super) fn change_bytes(&self, card: Option<&VolatileInfo>) -> usize {
+        let card_bytes = card.map_or(0, |card| size_of::<VolatileInfo>() + card.meta.own_bytes());
+        let change = |next: &NextChange| size_of::<NextChange>() + next.memory_bytes();
+        self.change.as_deref().map_or(0, change) + card_bytes
+    }
+}

@@ -1,0 +1,183 @@
+//! A handle, and all that it should show: a copy that shares nothing with any other.
+
+use amberlog::{Savepoint, Stream, StreamId, StreamOptions};
+
+use super::oracle::{Change, Slot};
+use super::script::RingKind;
+
+/// Bound of a small ring, in bytes.
+const RING_BYTES: usize = 300;
+/// Cap of a ring that grows, in bytes.
+const RING_BYTES_CAP: usize = 500;
+/// Bytes that an event takes in a ring beside its payload.
+const FRAME_BYTES: usize = 14;
+
+/// A handle and its model.
+pub struct Hand {
+    pub stream: Stream,
+    pub id: StreamId,
+    /// Tells this handle from all others of the life.
+    pub number: u64,
+    pub ring: RingKind,
+    /// Durable events that it has seen: those of its last commit, or of when it was made.
+    pub view: Vec<Slot>,
+    /// Generation of the next commit, before a rewind that goes with it.
+    pub generation: u32,
+    /// What it shares with its parent, while it is a fork that was never committed.
+    pub base: Option<(Vec<Slot>, u32, u64)>,
+    /// Head that a rewind of durable events saw, and where it goes, until a commit takes it.
+    pub rewound: Option<(u64, u64)>,
+    /// Shares of commits that are not settled, or that failed and have not come back yet; oldest first.
+    pub flying: Vec<Change>,
+    /// Events of the ring; those that were dropped stand in front.
+    pub buffered: Vec<Slot>,
+    /// Number of events that were appended and not taken back.
+    pub mark: u64,
+    /// Savepoints, each with the mark at which it was taken.
+    pub saved: Vec<(Savepoint, u64)>,
+}
+
+impl Hand {
+    pub fn new(stream: Stream, number: u64, ring: RingKind) -> Self {
+        let id = stream.id();
+        Self {
+            stream,
+            id,
+            number,
+            ring,
+            view: Vec::new(),
+            generation: 0,
+            base: None,
+            rewound: None,
+            flying: Vec::new(),
+            buffered: Vec::new(),
+            mark: 0,
+            saved: Vec::new(),
+        }
+    }
+
+    /// End of the durable events that it shows.
+    pub fn durable_end(&self) -> u64 {
+        let asked = self.flying.iter().find_map(|change| change.rewind);
+        asked.or(self.rewound.map(|(_, to)| to)).unwrap_or(self.view.len() as u64)
+    }
+
+    /// Everything from the durable end on.
+    pub fn volatile(&self) -> Vec<Slot> {
+        let flying = self.flying.iter().flat_map(|change| &change.slots);
+        flying.chain(&self.buffered).cloned().collect()
+    }
+
+    pub fn head(&self) -> u64 {
+        self.durable_end() + self.volatile().len() as u64
+    }
+
+    /// Start of what a fork shares, also while its first commit is under way.
+    pub fn base_start(&self) -> u64 {
+        let flying = self.flying.iter().filter_map(|change| change.base.as_ref());
+        self.base.iter().chain(flying).map(|(_, _, start)| *start).max().unwrap_or(0)
+    }
+
+    /// Generation of the durable events that it shows.
+    pub fn seen_generation(&self) -> u32 {
+        let rewinds = self.flying.iter().filter(|change| change.rewind.is_some()).count();
+        self.generation - rewinds as u32
+    }
+
+    pub fn has_events(&self) -> bool {
+        self.buffered.iter().any(Option::is_some)
+    }
+
+    /// What its next commit takes; `None` when there is nothing.
+    pub fn take(&mut self) -> Option<Change> {
+        let nothing = !self.has_events() && self.rewound.is_none() && self.base.is_none();
+        (!nothing).then(|| {
+            let mut change = self.take_change();
+            if self.has_events() {
+                change.slots = std::mem::take(&mut self.buffered);
+            }
+            self.flying.push(change.clone());
+            change
+        })
+    }
+
+    /// What its next commit takes beside events.
+    pub fn take_change(&mut self) -> Change {
+        let flying: usize = self.flying.iter().map(|change| change.slots.len()).sum();
+        let end = self.durable_end() + flying as u64;
+        let (at, rewind) = match self.rewound.take() {
+            Some((seen, to)) => (seen, Some(to)),
+            None => (end, None),
+        };
+        let generation = self.generation;
+        self.generation += u32::from(rewind.is_some());
+        let base = self.base.take();
+        Change { stream: Some(self.id), at, generation, base, rewind, ..Change::default() }
+    }
+
+    /// Commits that failed give back what they took, in front of what was buffered since.
+    pub fn take_back(&mut self) -> Result<(), String> {
+        let failed = std::mem::take(&mut self.flying);
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let newer = std::mem::take(&mut self.buffered);
+        for change in failed {
+            self.generation -= u32::from(change.rewind.is_some());
+            self.rewound = change.rewind.map(|to| (change.at, to)).or(self.rewound);
+            self.base = change.base.or(self.base.take());
+            self.buffered.extend(change.slots);
+        }
+        self.buffered.extend(newer);
+        one_gap(&mut self.buffered);
+        let fits = self.ring != RingKind::Overwriting || self.ring_bytes() <= RING_BYTES;
+        self.note_dropped(if fits { 0 } else { usize::MAX })
+    }
+
+    fn ring_bytes(&self) -> usize {
+        self.buffered.iter().flatten().map(|bytes| bytes.len() + FRAME_BYTES).sum()
+    }
+
+    /// How much a ring holds is its own affair within its bounds; which events go is not: the oldest.
+    pub fn note_dropped(&mut self, most: usize) -> Result<(), String> {
+        let held = self.buffered.iter().flatten().count();
+        let kept = self.stream.buffered() as usize;
+        let Some(gone) = held.checked_sub(kept).filter(|gone| *gone <= most) else {
+            return Err(format!("{kept} of {held} events are buffered"));
+        };
+        for _ in 0..gone {
+            let oldest = self.buffered.iter_mut().find(|slot| slot.is_some());
+            oldest.into_iter().for_each(|slot| *slot = None);
+        }
+        Ok(())
+    }
+
+    /// Whether the ring may refuse an event of this size, and whether it has to.
+    pub fn refuses(&self, bytes: usize) -> (bool, bool) {
+        let bound = match self.ring {
+            RingKind::Usual => return (false, false),
+            RingKind::Overwriting => return (!self.flying.is_empty(), false),
+            RingKind::Small => RING_BYTES,
+            RingKind::Growing => RING_BYTES_CAP,
+        };
+        let has_to = self.ring_bytes() + bytes + FRAME_BYTES > bound;
+        (has_to || !self.flying.is_empty(), has_to)
+    }
+
+    /// Keeps `keep` of the buffered events, those that were dropped counted as well.
+    pub fn cut(&mut self, keep: u64) {
+        self.mark = self.mark.wrapping_sub(self.buffered.len() as u64 - keep);
+        self.buffered.truncate(keep as usize);
+    }
+}
+
+/// A commit has one gap of dropped events, in front: what stands before a later one goes with it.
+pub fn one_gap(slots: &mut [Slot]) {
+    let last = slots.iter().rposition(Option::is_none).unwrap_or(0);
+    slots[..last].fill(None);
+}
+
+/// Options for a ring of this kind.
+pub fn options(ring: RingKind) -> StreamOptions {
+    ring.options(StreamOptions::new(), RING_BYTES, RING_BYTES_CAP)
+}

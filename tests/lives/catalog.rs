@@ -1,0 +1,253 @@
+//! Does the log know its streams: names, labels, data, lists?
+//!
+//! The catalog is the fold of the log: what it says is committed with the events, the same after reopening, and what a
+//! read view saw it goes on seeing (P1, P2, P12).
+
+use crate::support::verified::checked;
+use amberlog::{
+    Durability, ErrorKind, Log, Options, Order, Page, Query, ReadView, Status, Stream, StreamId,
+    StreamState,
+};
+
+fn options() -> Options {
+    let options = Log::options().durability(Durability::Os);
+    options.segment_bytes_first(16 << 10).segment_bytes_max(16 << 10)
+}
+
+fn commit(stream: &mut Stream) {
+    stream.commit().wait().expect("committed");
+}
+
+fn ids(page: &Page) -> Vec<StreamId> {
+    page.streams.iter().map(|info| info.id).collect()
+}
+
+#[test]
+fn metadata_rides_with_the_next_commit_and_old_view_keep_theirs() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("log");
+    let log = options().open(&path).expect("opens");
+    let mut stream = log.create_stream().expect("a stream");
+    stream.rename("draft").expect("free");
+    stream.set_label("owner", "ada").expect("fine");
+    stream.set_label("gone", "soon").expect("fine");
+    stream.set_data(b"\x01\x02").expect("fine");
+    stream.append("first").expect("room");
+    assert!(!path.exists(), "P1: nothing before the first commit");
+    let before = stream.info();
+    assert_eq!((before.name.as_deref(), before.labels.len()), (Some("draft"), 2));
+    commit(&mut stream);
+    let id = stream.id();
+    let old = log.read_view();
+    assert_eq!(old.info(id).map(|info| info.labels), Some(before.labels), "P9");
+    stream.rename("thread").expect("free");
+    stream.remove_label("gone").expect("fine");
+    stream.set_label("owner", "grace").expect("fine");
+    stream.set_data(b"").expect("fine");
+    assert_eq!(log.read_view().find("draft"), Some(id), "P2: only commits change anything");
+    assert_eq!(log.read_view().find("thread"), None);
+    let mut other = log.create_stream().expect("a stream");
+    let taken = other.rename("thread").expect_err("reserved");
+    assert!(matches!(taken.kind(), ErrorKind::NameTaken { holder, .. } if *holder == id));
+    commit(&mut stream);
+    let check = |view: &ReadView| {
+        let info = view.info(id).expect("known");
+        assert_eq!(info.name.as_deref(), Some("thread"));
+        assert_eq!(info.labels.into_iter().collect::<Vec<_>>(), [("owner".into(), "grace".into())]);
+        assert_eq!(info.data, None);
+        assert_eq!((view.find("thread"), view.find("draft")), (Some(id), None));
+    };
+    check(&log.read_view());
+    other.rename("draft").expect("free again");
+    commit(&mut other);
+    assert_eq!(log.read_view().find("draft"), Some(other.id()));
+    let info = old.info(id).expect("known");
+    assert_eq!(info.name.as_deref(), Some("draft"), "as it was");
+    assert_eq!(info.data.as_deref(), Some(&b"\x01\x02"[..]));
+    assert_eq!((old.find("draft"), old.find("thread")), (Some(id), None));
+    let other = other.id();
+    drop((stream, old));
+    log.close().expect("closes");
+    let log = options().open(&path).expect("opens again");
+    assert_eq!(log.read_view().find("draft"), Some(other));
+    assert_eq!(log.read_view().info(id).expect("known").name.as_deref(), Some("thread"));
+    let mut stream = log.open_stream(id).expect("known");
+    stream.clear_name().expect("it has one");
+    commit(&mut stream);
+    assert_eq!(log.read_view().find("thread"), None);
+    let mut third = log.create_stream().expect("a stream");
+    third.rename("thread").expect("free again");
+    commit(&mut third);
+    assert!(checked(&path).expect("readable").is_sound());
+}
+
+#[test]
+fn metadata_has_limits() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path().join("log")).expect("opens");
+    let mut stream = log.create_stream().expect("a stream");
+    for n in 0..64 {
+        stream.set_label(&format!("{n}"), "v").expect("up to 64");
+    }
+    stream.set_label("3", "again").expect("one that is there");
+    for outcome in [
+        stream.set_label("64", "v"),
+        stream.set_label("", "v"),
+        stream.set_label("1", ""),
+        stream.set_label(&"k".repeat(129), "v"),
+        stream.set_label("1", &"v".repeat(1025)),
+        stream.set_data(&vec![0; (64 << 10) + 1]),
+    ] {
+        let error = outcome.expect_err("over a limit");
+        assert!(matches!(error.kind(), ErrorKind::InvalidMetadata(_)), "{error}");
+    }
+    stream.set_data(&vec![7; 64 << 10]).expect("up to 64 KiB");
+    commit(&mut stream);
+    let info = log.read_view().info(stream.id()).expect("known");
+    assert_eq!((info.labels.len(), info.data.map(|data| data.len())), (64, Some(64 << 10)));
+}
+
+/// A commit that fails leaves the changes to the next one.
+#[cfg(feature = "sim")]
+#[test]
+fn p5_a_failed_commit_keeps_what_was_changed() {
+    let disk = amberlog::sim::SimDisk::new(1);
+    let log = options().open_on(&disk).expect("opens");
+    let mut stream = log.create_stream().expect("a stream");
+    stream.append("first").expect("room");
+    commit(&mut stream);
+    stream.rename("named").expect("free");
+    stream.rewind(0).expect("all of it");
+    stream.append("other").expect("room");
+    disk.fail_at(disk.calls(), amberlog::sim::Fault::Io);
+    stream.commit().wait().expect_err("the disk refuses");
+    assert_eq!(stream.info().name.as_deref(), Some("named"));
+    assert_eq!(stream.events().expect("readable").count(), 1);
+    // What has a ticket of its own is not done later behind one's back.
+    disk.fail_at(disk.calls(), amberlog::sim::Fault::Io);
+    stream.delete().wait().expect_err("the disk refuses");
+    assert_eq!(stream.status(), Status::Durable);
+    stream.append("more").expect("it is not deleted");
+    commit(&mut stream);
+    let info = log.read_view().info(stream.id()).expect("known");
+    assert_eq!((info.name.as_deref(), info.head.get(), info.generation), (Some("named"), 2, 1));
+}
+
+/// Streams in all states, with labels, names and parents; listed in pages of every size, in every order.
+#[test]
+fn lists_page_through_everything_that_is_asked_for() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path()).expect("opens");
+    let mut streams: Vec<Stream> = Vec::new();
+    for n in 0..60_u32 {
+        let mut stream = match n % 7 {
+            3 => streams[0].fork_at(1).expect("forked"),
+            _ => log.create_stream().expect("a stream"),
+        };
+        stream.rename(&format!("{}/{n}", ["work", "play"][n as usize % 2])).expect("free");
+        stream.set_label("third", &(n % 3).to_string()).expect("fine");
+        stream.append("event").expect("room");
+        commit(&mut stream);
+        match n % 10 {
+            8 => drop(stream.archive().wait().expect("archived")),
+            9 => drop(stream.delete().wait().expect("deleted")),
+            _ => {}
+        }
+        streams.push(stream);
+    }
+    // The order of commits is another one than that of creation.
+    for at in [7, 3, 50, 21] {
+        streams[at].append("more").expect("room");
+        commit(&mut streams[at]);
+    }
+    let old = log.read_view();
+    let expected_old = all_pages(&old, &Query::new().order(Order::Committed), 9);
+    streams[30].append("later").expect("room");
+    commit(&mut streams[30]);
+    assert_eq!(all_pages(&old, &Query::new().order(Order::Committed), 9), expected_old);
+    let check = |view: &ReadView| {
+        let number = |n: usize| streams[n].id();
+        let active: Vec<_> = (0..60).filter(|n| n % 10 < 8).map(number).collect();
+        let by_commit = {
+            let late = [7, 3, 50, 21, 30];
+            let early = (0..60).filter(|n| n % 10 < 8 && !late.contains(n));
+            early.chain(late).map(number).collect::<Vec<_>>()
+        };
+        let states = Query::new().state(StreamState::Archived).state(StreamState::Deleted);
+        let some = |query: Query, holds: fn(usize) -> bool| {
+            let expected: Vec<_> =
+                (0..60).filter(|n| n % 10 < 8 && holds(*n)).map(number).collect();
+            (query, expected)
+        };
+        let mut cases = vec![
+            (Query::new(), active),
+            (Query::new().order(Order::Committed), by_commit),
+            (states, (0..60).filter(|n| n % 10 >= 8).map(number).collect()),
+            some(Query::new().has_label("third"), |_| true),
+            some(Query::new().has_label("fourth"), |_| false),
+            some(Query::new().label("third", "1"), |n| n % 3 == 1),
+            some(Query::new().name_prefix("work/"), |n| n % 2 == 0),
+            some(Query::new().name_prefix("play/3"), |n| matches!(n, 3 | 31 | 33 | 35 | 37)),
+            some(Query::new().parent(streams[0].id()), |n| n % 7 == 3),
+            some(Query::new().label("third", "0").name_prefix("play"), |n| n % 6 == 3),
+        ];
+        let middle = streams[30].id().created().expect("a time");
+        cases.push((
+            Query::new().created_from(middle),
+            cases[0].1.iter().copied().filter(|id| id.created() >= Some(middle)).collect(),
+        ));
+        cases.push((
+            Query::new().created_until(middle),
+            cases[0].1.iter().copied().filter(|id| id.created() < Some(middle)).collect(),
+        ));
+        for (query, mut expected) in cases {
+            if !format!("{query:?}").contains("Committed") {
+                expected.sort_unstable();
+            }
+            for size in [1, 7, 60, 1000] {
+                assert_eq!(all_pages(view, &query, size), expected, "{query:?}");
+            }
+            expected.reverse();
+            assert_eq!(all_pages(view, &query.clone().descending(), 7), expected, "{query:?}");
+        }
+    };
+    check(&log.read_view());
+    check(&ReadView::open(dir.path()).expect("readable").0);
+    let none = log.list(&Query::new().limit(50).name_prefix("nothing"));
+    assert!(none.streams.is_empty() && none.next.is_none());
+}
+
+fn all_pages(view: &ReadView, query: &Query, size: usize) -> Vec<StreamId> {
+    let (mut all, mut query) = (Vec::new(), query.clone().limit(size));
+    loop {
+        let page = view.list(&query);
+        assert!(page.streams.len() <= size && (page.next.is_none() || page.streams.len() == size));
+        all.extend(ids(&page));
+        let Some(next) = page.next else { return all };
+        query = query.after(next);
+    }
+}
+
+#[test]
+fn p9_volatile_streams_are_listed_when_asked_for_by_name() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path()).expect("opens");
+    let mut durable = log.create_stream().expect("a stream");
+    durable.append("event").expect("room");
+    commit(&mut durable);
+    let plain = log.create_stream().expect("a stream");
+    let mut named = log.create_stream().expect("a stream");
+    named.rename("named").expect("free");
+    named.set_label("k", "v").expect("fine");
+    assert_eq!(ids(&log.list(&Query::new())), [durable.id()]);
+    let mut every = [durable.id(), plain.id(), named.id()];
+    every.sort_unstable();
+    assert_eq!(ids(&log.list(&Query::new().volatile())), every);
+    let labelled = log.list(&Query::new().volatile().has_label("k"));
+    assert_eq!(ids(&labelled), [named.id()]);
+    assert_eq!(labelled.streams[0].name.as_deref(), Some("named"));
+    let last = log.list(&Query::new().volatile().order(Order::Committed).limit(1));
+    assert_eq!(ids(&last), [durable.id()]);
+    drop(plain);
+    assert_eq!(log.list(&Query::new().volatile()).streams.len(), 2);
+}
