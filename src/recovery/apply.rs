@@ -1,7 +1,8 @@
 //! Applies commits to the catalog and assigns the batches of each stream to their branch.
 //!
 //! A lost rewind shows in the generation of a later batch, or in a seq that repeats. The stream
-//! then continues in a branch of its own, which excludes the rewound events.
+//! then continues in a branch of its own, which excludes the rewound events. So the batches of a
+//! branch never overlap, which readers rely on.
 
 use std::collections::HashMap;
 
@@ -40,6 +41,7 @@ pub(super) fn note_commit(
         };
         let mut known: Vec<BatchRef> = batches.iter().filter_map(reference).collect();
         known.sort_by_key(|batch| index_order(batch.kind));
+        keep_disjoint(&mut known);
         let Some(first_seq) = known.first().map(|batch| batch.first_seq) else { continue };
         let generation = first.generation;
         let root = roots.root(stream);
@@ -48,6 +50,19 @@ pub(super) fn note_commit(
         let share = Share { stream, root, offset, generation, change: change.as_ref() };
         catalog.gather(roots, segment, share, known.into_iter());
     }
+}
+
+/// Drops the batches of a commit that repeat seqs of the batch before them. The scanner reports
+/// them as damage.
+fn keep_disjoint(batches: &mut Vec<BatchRef>) {
+    let mut end = 0;
+    batches.retain(|batch| {
+        let is_disjoint = !batch.takes_seqs() || batch.first_seq >= end;
+        if is_disjoint {
+            end = batch.end_seq();
+        }
+        is_disjoint
+    });
 }
 
 /// Applies the batches of one stream in a sealed segment, as its footer lists them.
@@ -62,7 +77,7 @@ pub(super) fn note_run(
     while let Some(first) = rest.first() {
         // The branch ends at the next rewind, recorded or lost.
         let continues = |two: &&[BatchRef]| {
-            two[1].kind != BatchKind::Rewind && two[1].first_seq >= two[0].first_seq
+            two[1].kind != BatchKind::Rewind && two[1].first_seq >= two[0].end_seq()
         };
         let more = rest.windows(2).take_while(continues).count();
         let (piece, later) = rest.split_at(more.saturating_add(1));
@@ -117,4 +132,47 @@ fn with_lost_rewind(
     }
     let rewind = Some(Rewind { to: first_seq, seen: 0 });
     Some(Change { rewind, ..recorded.cloned().unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: StreamId = StreamId::from_bytes([1; 16]);
+
+    fn batch(kind: BatchKind, first_seq: u64, count: u32, offset: u64) -> BatchRef {
+        BatchRef { kind, first_seq, count, offset }
+    }
+
+    /// P13: a footer with valid checksums may list any batches. Those that repeat seqs start a
+    /// branch, so that both directions of a read find the same ones.
+    #[test]
+    fn p13_batches_of_a_branch_never_overlap() {
+        let catalog = Catalog::new();
+        let mut roots = StreamRoots::default();
+        let batches = [
+            batch(BatchKind::Events, 0, 2, 4096),
+            batch(BatchKind::Gap, 2, 10, 4200),
+            batch(BatchKind::Events, 2, 1, 4400),
+            batch(BatchKind::Events, 3, 1, 4600),
+        ];
+        note_run((&catalog, &mut roots), 1, STREAM, &batches, &Changes::new());
+        let root = roots.root(STREAM).expect("known");
+        let baseline = catalog.baseline(root).expect("a branch");
+        assert_eq!((baseline.head, baseline.generation), (4, 1));
+        assert_eq!(catalog.branch(root).map(|first| first.head()), Some(12));
+    }
+
+    #[test]
+    fn p13_a_commit_keeps_the_first_of_batches_that_overlap() {
+        let gap = batch(BatchKind::Gap, 2, 10, 4096);
+        let inside = batch(BatchKind::Events, 5, 1, 4096);
+        let after = batch(BatchKind::Events, 12, 1, 4096);
+        for (mut given, kept) in
+            [(vec![gap, inside], vec![gap]), (vec![gap, after], vec![gap, after])]
+        {
+            keep_disjoint(&mut given);
+            assert_eq!(given, kept);
+        }
+    }
 }

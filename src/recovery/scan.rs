@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::format::{
     ALIGN, AttributeError, Attributes, BatchHead, BatchKind, COMMIT_BYTES_MIN, Class, CommitHead,
     TailRecord, align_up, batch_crc, classify, commit_header, decode_fork, decode_tail_record,
-    is_zero, marker, padding_is_zero, tail_record,
+    index_order, is_zero, marker, padding_is_zero, tail_record,
 };
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{FilePool, Segment, Window};
@@ -79,6 +79,32 @@ impl Found {
             }
         }
         self.closed = bytes.get(last..marker_at).is_some_and(padding_is_zero);
+        self.reject_overlaps();
+    }
+
+    /// Marks the batches that repeat seqs of another batch of their stream as damaged.
+    fn reject_overlaps(&mut self) {
+        let (mut first, known) = (0_usize, self.bad.len());
+        for share in self.batches.chunk_by(|batch, next| batch.stream == next.stream) {
+            if share.len() > 1 {
+                let mut order: Vec<usize> = (0..share.len()).collect();
+                order.sort_by_key(|at| share[*at].kind.map(index_order));
+                let mut end = 0;
+                for at in order {
+                    let Some(kind) = share[at].kind else { continue };
+                    match kind.seqs(share[at].count) {
+                        0 => {}
+                        _ if share[at].first_seq < end => self.bad.push(first.saturating_add(at)),
+                        seqs => end = share[at].first_seq.saturating_add(seqs),
+                    }
+                }
+            }
+            first = first.saturating_add(share.len());
+        }
+        if self.bad.len() > known {
+            self.bad.sort_unstable();
+            self.bad.dedup();
+        }
     }
 
     /// Returns the batches grouped by stream, each with the stream's change.
