@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::lineage::AncestorLink;
-use super::versions::{Fork, Rewind};
 use super::{Catalog, Lsn};
+use crate::change::{Fork, Rewind};
 use crate::index::{ArenaId, NONE};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;

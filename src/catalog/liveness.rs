@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use super::{Branch, Catalog, Fork, Lsn, Version};
+use super::{Branch, Catalog, Lsn, Version};
+use crate::change::Fork;
 use crate::format::BatchKind;
 use crate::index::ArenaId;
 use crate::sabotage::{Sabotage, broken};

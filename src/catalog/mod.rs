@@ -39,13 +39,12 @@ pub(crate) use self::lineage::{Lineage, Piece};
 pub(crate) use self::list::Asked;
 pub use self::list::{Cursor, Order, Page, ParseCursorError, Query};
 pub(crate) use self::liveness::{BatchCandidate, ForkGuard, LivenessTest};
-use self::names::ReservedName;
+pub(crate) use self::names::ReservedName;
 use self::versions::Depth;
-pub(crate) use self::versions::{
-    Change, Fork, KeptMeta, Measured, Meta, NameChange, Rewind, Version,
-};
+pub(crate) use self::versions::{KeptMeta, Meta, Version};
 pub use self::view::{ReadView, StreamInfo};
 pub(crate) use self::view::{SpanBatches, View};
+use crate::change::Change;
 use crate::error::{Error, ErrorKind};
 use crate::format::ALIGN;
 use crate::index::{Arena, ArenaId, BatchRef, Chain, HashIndex, NONE};
@@ -103,6 +102,24 @@ pub(crate) struct Baseline {
     /// Start of the last commit that changed more than the stream's events; the default when there
     /// is none.
     pub(crate) said: Lsn,
+}
+
+/// State of a stream that maintenance relied on when it decided on a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Measured {
+    /// State that was read. The stream may have grown since, but any other change or a rewind
+    /// invalidates it.
+    pub(crate) baseline: Baseline,
+    /// Start of the last commit, if later commits invalidate the change.
+    pub(crate) last: Option<Lsn>,
+}
+
+impl Measured {
+    /// Tells whether the stream's current state is still compatible with what was read.
+    pub(crate) fn is_of(&self, now: Baseline) -> bool {
+        now.head >= self.baseline.head
+            && self.baseline == Baseline { head: self.baseline.head, ..now }
+    }
 }
 
 /// Part of one commit that belongs to one stream.
@@ -482,16 +499,13 @@ impl Catalog {
         else {
             return;
         };
-        if let Some(NameChange::Reserved(name)) = &change.name {
-            name.is_given.store(true, Ordering::Release);
-        }
         let Some(first) = self.branch(root) else { return };
         let older = self.version_of(first);
         let before = older.as_ref().map(|older| &older.meta);
         let meta = match (change.has_attributes(), before) {
             (false, Some(before)) => Arc::clone(before),
             (_, before) => {
-                let meta = change.apply(before.map_or(&Meta::default(), |before| before));
+                let meta = before.map_or(&Meta::default(), |before| before).after(change);
                 Arc::new(KeptMeta::new(meta, &self.meta_bytes))
             }
         };

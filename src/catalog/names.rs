@@ -150,12 +150,18 @@ pub(crate) struct ReservedName {
     name: Box<str>,
     stream: StreamId,
     /// Set once the name is committed: from then on commits decide which stream has it.
-    pub(super) is_given: AtomicBool,
+    is_given: AtomicBool,
 }
 
 impl ReservedName {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.name
+    /// Leaves the name to the stream, whose commit gives it.
+    pub(crate) fn give(&self) {
+        self.is_given.store(true, Ordering::Release);
+    }
+
+    /// Returns the bytes of the reservation.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>().saturating_add(self.name.len())
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use super::{Baseline, ForkGuard, Lsn, ReservedName};
-use crate::format::{Attribute, put_attribute};
+use super::Lsn;
+use crate::change::{Change, data_bytes, label_nodes_bytes};
 use crate::index::ArenaId;
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -26,14 +26,31 @@ pub(crate) struct Meta {
     pub(crate) parent: Option<(StreamId, u64)>,
 }
 
-/// Bytes of one node of the map of labels. A node holds six labels that were inserted in order.
-const LABEL_NODE_BYTES: usize = 376;
-const LABELS_PER_NODE: usize = 6;
-
 impl Meta {
+    /// Returns the metadata after a change of it.
+    pub(crate) fn after(&self, change: &Change) -> Self {
+        // The place of events and the lifecycle are no metadata of this kind.
+        let Change { fork: _, rewind: _, name, labels, data, state: _, start: _, parent } = change;
+        let mut meta = self.clone();
+        if let Some(name) = name {
+            meta.name = Some(name.clone()).filter(|name| !name.is_empty());
+        }
+        for (key, value) in labels {
+            match value {
+                Some(value) => meta.labels.insert(key.clone(), value.clone()),
+                None => meta.labels.remove(key),
+            };
+        }
+        if let Some(data) = data {
+            meta.data = Some(Arc::clone(data)).filter(|data| !data.is_empty());
+        }
+        meta.parent = parent.or(meta.parent);
+        meta
+    }
+
     /// Returns the bytes used beyond the struct itself, including data that is shared.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.own_bytes().saturating_add(data_bytes(self.data.as_ref()))
+        self.own_bytes().saturating_add(self.data.as_deref().map_or(0, data_bytes))
     }
 
     /// Returns the bytes used beyond the struct itself, without the data.
@@ -84,15 +101,6 @@ impl Drop for KeptMeta {
             self.counted.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
-}
-
-fn label_nodes_bytes(labels: usize) -> usize {
-    labels.div_ceil(LABELS_PER_NODE).saturating_mul(LABEL_NODE_BYTES)
-}
-
-/// Returns the bytes of shared data, which include two reference counts.
-fn data_bytes(data: Option<&Arc<[u8]>>) -> usize {
-    data.map_or(0, |data| size_of::<[usize; 2]>().saturating_add(data.len()))
 }
 
 /// Minimum number of versions before unneeded ones are looked for.
@@ -202,197 +210,5 @@ impl Drop for Version {
         while let Some(mut version) = next.and_then(Arc::into_inner) {
             next = version.older.take();
         }
-    }
-}
-
-/// Start of a stream that shares the events before it with another stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Fork {
-    /// Stream of the branch that holds the shared events, itself or in its bases.
-    pub(crate) base: StreamId,
-    pub(crate) base_generation: u32,
-    /// First seq of the fork's own.
-    pub(crate) seq: u64,
-    /// Generation after all those of the shared events, so that no generation holds a seq twice.
-    pub(crate) generation: u32,
-}
-
-/// Removal of all events of a stream from a seq on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Rewind {
-    pub(crate) to: u64,
-    /// Head seen by the caller of the rewind.
-    pub(crate) seen: u64,
-}
-
-/// Name that a commit gives or takes away.
-#[derive(Clone, Debug)]
-pub(crate) enum NameChange {
-    None,
-    Given(Box<str>),
-    Reserved(Arc<ReservedName>),
-}
-
-impl NameChange {
-    pub(crate) fn as_str(&self) -> &str {
-        match self {
-            Self::None => "",
-            Self::Given(name) => name,
-            Self::Reserved(name) => name.as_str(),
-        }
-    }
-}
-
-/// Changes to one stream in one commit, beside its events.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Change {
-    pub(crate) fork: Option<Fork>,
-    pub(crate) rewind: Option<Rewind>,
-    pub(crate) name: Option<NameChange>,
-    /// Labels that are set; `None` removes a label.
-    pub(crate) labels: BTreeMap<Box<str>, Option<Box<str>>>,
-    /// New data; empty data removes it.
-    pub(crate) data: Option<Arc<[u8]>>,
-    pub(crate) state: Option<StreamState>,
-    pub(crate) start: Option<u64>,
-    pub(crate) parent: Option<(StreamId, u64)>,
-    /// Keeps the shared events alive until the fork is committed.
-    pub(crate) shared: Option<Arc<ForkGuard>>,
-    /// Precondition of the change: the commit is refused if it does not hold.
-    pub(crate) measured: Option<Measured>,
-}
-
-/// State of a stream that maintenance relied on when it made a change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Measured {
-    /// State that was read. The stream may have grown since, but any other change or a rewind
-    /// invalidates it.
-    pub(crate) baseline: Baseline,
-    /// Start of the last commit, if later commits invalidate the change.
-    pub(crate) last: Option<Lsn>,
-}
-
-impl Measured {
-    /// Tells whether the stream's current state is still compatible with what was read.
-    pub(crate) fn is_of(&self, now: Baseline) -> bool {
-        now.head >= self.baseline.head
-            && self.baseline == Baseline { head: self.baseline.head, ..now }
-    }
-}
-
-impl Change {
-    /// Tells whether this changes the metadata, and not only the place of events.
-    pub(crate) fn has_attributes(&self) -> bool {
-        self.name.is_some()
-            || !self.labels.is_empty()
-            || self.data.is_some()
-            || self.state.is_some()
-            || self.start.is_some()
-            || self.parent.is_some()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        !self.has_attributes() && self.fork.is_none() && self.rewind.is_none()
-    }
-
-    /// Returns the bytes used beyond the struct itself. A reserved name counts twice: the
-    /// reservation has a copy.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        let value = |value: &Option<Box<str>>| value.as_ref().map_or(0, |value| value.len());
-        let texts = self.labels.iter().flat_map(|(key, label)| [key.len(), value(label)]);
-        let name = self.name.as_ref().map_or(0, |name| name.as_str().len());
-        let reserved = match self.name {
-            Some(NameChange::Reserved(_)) => size_of::<ReservedName>().saturating_add(name),
-            _ => 0,
-        };
-        let nodes = label_nodes_bytes(self.labels.len());
-        texts.chain([name, reserved, nodes, data_bytes(self.data.as_ref())]).sum()
-    }
-
-    /// Returns the bytes of the catalog batch and the number of its attributes.
-    pub(crate) fn encode(&self) -> (Vec<u8>, u32) {
-        let mut bytes = Vec::new();
-        let mut count = 0_u32;
-        let mut put = |attribute: Attribute<'_>| {
-            put_attribute(&attribute, &mut bytes);
-            count = count.saturating_add(1);
-        };
-        if let Some(name) = &self.name {
-            put(Attribute::Name(name.as_str()));
-        }
-        for (key, value) in &self.labels {
-            put(Attribute::Label { key, value: value.as_deref() });
-        }
-        if let Some(data) = &self.data {
-            put(Attribute::Data(data));
-        }
-        if let Some(state) = self.state {
-            put(Attribute::State(state));
-        }
-        if let Some(start) = self.start {
-            put(Attribute::Start(start));
-        }
-        if let Some((stream, seq)) = &self.parent {
-            put(Attribute::Parent { stream: *stream.as_bytes(), seq: *seq });
-        }
-        (bytes, count)
-    }
-
-    /// Adds an attribute that was read from a catalog batch.
-    pub(crate) fn take(&mut self, attribute: &Attribute<'_>) {
-        match *attribute {
-            Attribute::Name("") => self.name = Some(NameChange::None),
-            Attribute::Name(name) => self.name = Some(NameChange::Given(name.into())),
-            Attribute::Label { key, value } => {
-                self.labels.insert(key.into(), value.map(Into::into));
-            }
-            Attribute::Data(data) => self.data = Some(data.into()),
-            Attribute::State(state) => self.state = Some(state),
-            Attribute::Start(start) => self.start = Some(start),
-            Attribute::Parent { stream, seq } => {
-                self.parent = Some((StreamId::from_bytes(stream), seq));
-            }
-            Attribute::Optional => {}
-        }
-    }
-
-    /// Merges a later change into this one.
-    pub(crate) fn and(mut self, later: Self) -> Self {
-        self.labels.extend(later.labels);
-        let rewind = match (self.rewind, later.rewind) {
-            (Some(first), Some(later)) => Some(Rewind { to: first.to.min(later.to), ..first }),
-            (first, later) => first.or(later),
-        };
-        Self {
-            fork: later.fork.or(self.fork),
-            rewind,
-            name: later.name.or(self.name),
-            labels: self.labels,
-            data: later.data.or(self.data),
-            state: later.state.or(self.state),
-            start: later.start.or(self.start),
-            parent: later.parent.or(self.parent),
-            shared: later.shared.or(self.shared),
-            measured: later.measured.or(self.measured),
-        }
-    }
-
-    /// Returns the metadata after this change.
-    pub(crate) fn apply(&self, before: &Meta) -> Meta {
-        let mut meta = before.clone();
-        if let Some(name) = &self.name {
-            meta.name = Some(name.as_str()).filter(|name| !name.is_empty()).map(Into::into);
-        }
-        for (key, value) in &self.labels {
-            match value {
-                Some(value) => meta.labels.insert(key.clone(), value.clone()),
-                None => meta.labels.remove(key),
-            };
-        }
-        if let Some(data) = &self.data {
-            meta.data = Some(Arc::clone(data)).filter(|data| !data.is_empty());
-        }
-        meta.parent = self.parent.or(meta.parent);
-        meta
     }
 }

@@ -6,6 +6,7 @@
 //! own commit thread, so an async runtime's thread never blocks (F37). This room knows nothing
 //! about bytes.
 
+mod draft;
 mod group_delay;
 #[cfg(all(test, amberlog_loom))]
 mod models;
@@ -16,7 +17,8 @@ mod ticket;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use pending::{Encoded, Part, Pending, Placement};
+pub(crate) use draft::{Draft, Encoded};
+pub(crate) use pending::{Part, Pending, Placement};
 pub(crate) use queue::Queue;
 pub use ticket::Ticket;
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::Commit;
-use crate::catalog::{Baseline, Change};
+use super::{Commit, Encoded};
+use crate::catalog::Baseline;
+use crate::change::Change;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ArenaId;
 use crate::options::{CommitOptions, Expect};
-use crate::ring::{Charge, Filled, Ring};
+use crate::ring::{Filled, Ring};
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, EventCount, Mutex, MutexGuard, process};
@@ -40,36 +41,6 @@ impl Placement {
     }
 }
 
-/// Change of a stream besides its events, ready to be written.
-#[derive(Debug)]
-pub(crate) struct Encoded {
-    pub(crate) change: Change,
-    /// Catalog batch; empty if there is none.
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) count: u32,
-    /// Charge for the change and its encoding.
-    #[cfg_attr(
-        not(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle)))),
-        expect(dead_code, reason = "it counts as long as it lives")
-    )]
-    charge: Charge,
-}
-
-impl Encoded {
-    /// Encodes a change and charges the encoded bytes until the commit is done, regardless of the
-    /// bound: the change was admitted before.
-    pub(crate) fn new(change: Change, mut charge: Charge) -> Self {
-        let (bytes, count) = change.encode();
-        charge.add(bytes.capacity());
-        Self { change, bytes, count, charge }
-    }
-
-    #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
-    pub(crate) fn charge_bytes(&self) -> usize {
-        self.charge.bytes()
-    }
-}
-
 impl Part {
     /// Returns the seq of the first remaining event.
     pub(crate) fn first_seq(&self) -> u64 {
@@ -86,7 +57,17 @@ impl Part {
     }
 
     pub(crate) fn change(&self) -> Option<&Change> {
-        self.change.as_ref().map(|encoded| &encoded.change)
+        self.change.as_ref().map(|encoded| &encoded.draft.change)
+    }
+
+    /// Leaves the name that the change gives to the stream. Called by the leader once it is
+    /// written.
+    pub(crate) fn give_name(&self) {
+        if let Some(reserved) =
+            self.change.as_ref().and_then(|encoded| encoded.draft.reserved.as_ref())
+        {
+            reserved.give();
+        }
     }
 
     /// Returns the baseline of the stream as its handle saw it.

@@ -141,8 +141,9 @@ impl Engine {
             crc: 0,
             // The leader rebases the part.
             placement: Placement::new(0, 0),
-            change: Some(Box::new(Encoded::new(
+            change: Some(Box::new(Encoded::of_measured(
                 directive.change.clone(),
+                directive.measured,
                 Charge::none(&self.budget),
             ))),
         };

@@ -7,7 +7,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::catalog::{Baseline, Change, Lsn, Measured, ReadView, View};
+use crate::catalog::{Baseline, Lsn, Measured, ReadView, View};
+use crate::change::Change;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ArenaId;
 use crate::options::{Retention, Retentions};
@@ -144,6 +145,8 @@ impl RetainReport {
 pub(crate) struct Directive {
     pub(crate) root: ArenaId,
     pub(crate) change: Change,
+    /// Precondition of the change.
+    pub(crate) measured: Measured,
     what: TrimmedStream,
 }
 
@@ -239,8 +242,8 @@ impl Retainer<'_> {
             start: stream_view.start(),
             said: stream_view.said(),
         };
-        change.measured = Some(Measured { baseline, last: untouched });
-        Ok(Some(Directive { root, change, what }))
+        let measured = Measured { baseline, last: untouched };
+        Ok(Some(Directive { root, change, measured, what }))
     }
 
     /// Returns the last commit of a stream that was idle for too long. `last` is its current place.

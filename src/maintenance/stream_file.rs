@@ -9,7 +9,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::throttle::Throttle;
-use crate::catalog::{Change, NameChange, ReadView, StreamInfo};
+use crate::catalog::{ReadView, StreamInfo};
+use crate::change::Change;
 use crate::disk::{Disk, DiskFile, write_all_at};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
@@ -351,7 +352,7 @@ fn said(info: &StreamInfo) -> Change {
     let label =
         |(key, value): (&String, &String)| (key.as_str().into(), Some(value.as_str().into()));
     Change {
-        name: info.name.as_deref().map(|name| NameChange::Given(name.into())),
+        name: info.name.as_deref().map(Into::into),
         labels: info.labels.iter().map(label).collect(),
         data: info.data.clone(),
         state: Some(info.state),

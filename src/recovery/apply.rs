@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 
 use super::scan::Found;
-use crate::catalog::{Baseline, Catalog, Change, Lsn, Rewind, Share, StreamRoots};
+use crate::catalog::{Baseline, Catalog, Lsn, Share, StreamRoots};
+use crate::change::{Change, Rewind};
 use crate::format::{BatchHead, BatchKind, GENERATION_MAX, index_order};
 use crate::index::BatchRef;
 use crate::segment::Segment;

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{Change, Fork, Rewind};
+use crate::change::{Change, Fork, Rewind};
 use crate::disk::Pin;
 use crate::error::Result;
 use crate::format::{

@@ -29,7 +29,7 @@ impl Stream {
         let part = |part: &Part| {
             let said = part.change.as_ref().map_or(0, |encoded| {
                 let bytes = encoded.charge_bytes();
-                assert!(bytes >= encoded.change.memory_bytes() + encoded.bytes.capacity());
+                assert!(bytes >= encoded.draft.memory_bytes() + encoded.bytes.capacity());
                 bytes
             });
             part.filled.held_bytes() + said

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Stream, UnderWay, committed};
-use crate::catalog::{Fork, ForkGuard, Lineage, Rewind};
+use crate::catalog::{ForkGuard, Lineage};
+use crate::change::{Fork, Rewind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FrameHead, GENERATION_MAX};
 use crate::options::StreamOptions;

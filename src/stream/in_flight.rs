@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::Stream;
-use crate::catalog::Rewind;
+use crate::change::Rewind;
 use crate::commit::{Part, Pending};
 use crate::ring::Ring;
 use crate::sabotage::{Sabotage, broken};

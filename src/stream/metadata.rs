@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{Stream, UnderWay, committed};
-use crate::catalog::{KeptMeta, Meta, NameChange, StreamInfo};
+use crate::catalog::{KeptMeta, Meta, StreamInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Seq, StreamId, StreamState};
 
@@ -41,17 +41,18 @@ impl Stream {
         }
         self.check_no_name_under_way()?;
         if self.durable_meta().is_some_and(|meta| meta.name.as_deref() == Some(name)) {
-            return self.note(|change| change.name = None);
+            return self.note(|draft| (draft.name, draft.reserved) = (None, None));
         }
         let pending = self.change.as_ref().and_then(|change| change.name.as_ref());
-        if pending.is_some_and(|pending| pending.as_str() == name) {
+        if pending.is_some_and(|pending| **pending == *name) {
             return Ok(());
         }
         let reserved = self.core.catalog.reserve_name(name, self.id).map_err(|holder| {
             Error::new(ErrorKind::NameTaken { name: name.to_owned(), holder }, "name")
         })?;
-        let reserved = NameChange::Reserved(Arc::new(reserved));
-        self.ask("name", |change| change.name = Some(reserved))
+        self.ask("name", |draft| {
+            (draft.name, draft.reserved) = (Some(name.into()), Some(Arc::new(reserved)));
+        })
     }
 
     /// Takes the stream's name away, with the next commit.
@@ -64,7 +65,7 @@ impl Stream {
         self.check_alive("name")?;
         self.check_no_name_under_way()?;
         let has_one = self.durable_meta().is_some_and(|meta| meta.name.is_some());
-        self.note(|change| change.name = has_one.then_some(NameChange::None))
+        self.note(|draft| (draft.name, draft.reserved) = (has_one.then(Box::default), None))
     }
 
     /// Sets a label, with the next commit. A stream has at most 64; a key has 1 to 128 bytes, a
@@ -156,7 +157,7 @@ impl Stream {
 
     pub(super) fn meta(&self) -> Meta {
         let durable = self.durable_meta().map_or_else(Meta::default, |meta| (**meta).clone());
-        self.changes().fold(durable, |meta, change| change.apply(&meta))
+        self.changes().fold(durable, |meta, change| meta.after(change))
     }
 
     fn check_no_name_under_way(&self) -> Result<()> {

@@ -18,8 +18,9 @@ pub use self::branching::Savepoint;
 use self::in_flight::{InFlight, UnderWay, committed, rewind_of};
 pub use self::new_event::NewEvent;
 use self::next_change::NextChange;
-use crate::catalog::{Change, Lineage, ReadView};
-use crate::commit::{Part, Pending, Placement, Ticket};
+use crate::catalog::{Lineage, ReadView};
+use crate::change::Change;
+use crate::commit::{Draft, Part, Pending, Placement, Ticket};
 use crate::disk::Pinned;
 use crate::engine::{Engine, Handle};
 use crate::error::{AppendError, Error, ErrorKind, Rejected, Result};
@@ -515,7 +516,7 @@ impl Stream {
         self.generation -= rewinds as u32;
         let is_durable = self.root.is_some();
         let changes = parts.iter().enumerate().filter_map(|(nth, part)| {
-            let mut change = part.change()?.clone();
+            let mut change = part.change.as_ref()?.draft.clone();
             if is_durable || nth > 0 {
                 // What a verb with a ticket of its own asked for is not done behind its back. Of a
                 // stream that was never committed the first commit takes along what was true of it
@@ -524,7 +525,7 @@ impl Stream {
             }
             Some(change)
         });
-        if let Some(change) = changes.reduce(Change::and) {
+        if let Some(change) = changes.reduce(Draft::and) {
             // Returned events were counted before, and are taken whatever the memory.
             let _ = self.note(|later| *later = change.and(std::mem::take(later)));
         }

@@ -5,8 +5,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::Stream;
-use crate::catalog::Change;
-use crate::commit::Encoded;
+use crate::change::Change;
+use crate::commit::{Draft, Encoded};
 use crate::engine::VolatileInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::{Budget, Charge};
@@ -15,13 +15,13 @@ use crate::ring::{Budget, Charge};
 /// streams show of it.
 #[derive(Debug)]
 pub(super) struct NextChange {
-    change: Change,
+    draft: Draft,
     charge: Charge,
 }
 
 impl NextChange {
     fn none(budget: &Arc<Budget>) -> Self {
-        Self { change: Change::default(), charge: Charge::none(budget) }
+        Self { draft: Draft::default(), charge: Charge::none(budget) }
     }
 
     #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
@@ -31,26 +31,26 @@ impl NextChange {
 
     /// The same, ready to be written.
     pub(super) fn encoded(self) -> Encoded {
-        Encoded::new(self.change, self.charge)
+        Encoded::new(self.draft, self.charge)
     }
 }
 
 impl Deref for NextChange {
-    type Target = Change;
+    type Target = Draft;
 
-    fn deref(&self) -> &Change {
-        &self.change
+    fn deref(&self) -> &Draft {
+        &self.draft
     }
 }
 
 impl Stream {
     pub(super) fn next_change(&self) -> Option<&Change> {
-        self.change.as_ref().map(|next| &next.change)
+        self.change.as_ref().map(|next| &next.draft.change)
     }
 
     /// Changes what the next commit will say, whatever the memory: where the stream stands, or what
     /// came back.
-    pub(super) fn note(&mut self, with: impl FnOnce(&mut Change)) -> Result<()> {
+    pub(super) fn note(&mut self, with: impl FnOnce(&mut Draft)) -> Result<()> {
         self.edit(with);
         let card = self.card();
         let bytes = self.change_bytes(card.as_ref());
@@ -66,26 +66,26 @@ impl Stream {
     pub(super) fn ask(
         &mut self,
         operation: &'static str,
-        with: impl FnOnce(&mut Change),
+        with: impl FnOnce(&mut Draft),
     ) -> Result<()> {
-        let before = self.next_change().cloned();
+        let before = self.change.as_ref().map(|next| next.draft.clone());
         self.edit(with);
         let card = self.card();
         let bytes = self.change_bytes(card.as_ref());
         if let Some(next) = &mut self.change
             && let Err(reason) = next.charge.try_set(bytes)
         {
-            self.edit(|change| *change = before.unwrap_or_default());
+            self.edit(|draft| *draft = before.unwrap_or_default());
             return Err(Error::new(ErrorKind::Refused(reason), operation));
         }
         self.show(card);
         Ok(())
     }
 
-    fn edit(&mut self, with: impl FnOnce(&mut Change)) {
+    fn edit(&mut self, with: impl FnOnce(&mut Draft)) {
         let next = self.change.take();
         let mut next = next.unwrap_or_else(|| Box::new(NextChange::none(&self.core.budget)));
-        with(&mut next.change);
+        with(&mut next.draft);
         self.change = Some(next).filter(|next| !next.is_empty());
     }
 

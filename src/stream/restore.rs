@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Stream, UnderWay, limits};
-use crate::catalog::{Fork, Rewind};
+use crate::change::{Fork, Rewind};
 use crate::commit::{Pending, Ticket};
 use crate::engine::Handle;
 use crate::error::{AppendError, Error, ErrorKind, Result};

@@ -99,7 +99,7 @@ impl Writer {
         }
         for part in pending.parts() {
             let baseline = self.baseline(part);
-            let measured = part.change().and_then(|change| change.measured.as_ref());
+            let measured = part.change.as_ref().and_then(|encoded| encoded.measured.as_ref());
             let kind = state_refusal(part, baseline).or_else(|| match measured {
                 Some(measured) => self.measured_conflict(part, measured, baseline),
                 None => expectation_conflict(pending.expect, part, baseline),

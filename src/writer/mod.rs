@@ -587,10 +587,9 @@ fn note(catalog: &Catalog, segment: &Segment, part: &Part, has_id: bool, offset:
         gap(1),
         some(events > 0, batch(BatchKind::Events, part.first_seq(), events)),
     ];
-    let stream = part.stream;
-    let root = part.root;
+    part.give_name();
     let generation = part.generation();
-    let share = Share { stream, root, offset, generation, change };
+    let share = Share { stream: part.stream, root: part.root, offset, generation, change };
     catalog.note(segment, share, batches.into_iter().flatten());
     if change.is_some()
         && let Some(root) = catalog.root(part.stream)

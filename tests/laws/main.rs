@@ -18,7 +18,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const FLOORS: [&[&str]; 9] = [
     &["types", "error", "options", "sabotage", "sync", "work"],
     &["format", "disk"],
-    &["index", "segment", "clock", "failures"],
+    &["change", "index", "segment", "clock", "failures"],
     &["catalog"],
     &["recovery", "ring", "commit"],
     &["writer", "reader", "maintenance"],

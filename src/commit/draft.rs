@@ -1,0 +1,90 @@
+//! A change on its way into a commit, with what it keeps reserved and its share of the memory.
+//!
+//! A [`Change`] is pure data. What must last exactly as long as the change may still be committed
+//! rides here: a fork's guard over the events it shares, the reservation of a name, and the charge.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use crate::catalog::{ForkGuard, Measured, ReservedName};
+use crate::change::Change;
+use crate::ring::Charge;
+
+/// Change that no commit has taken yet, with what it keeps reserved.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Draft {
+    pub(crate) change: Change,
+    /// Keeps the events that a fork shares.
+    pub(crate) shared: Option<Arc<ForkGuard>>,
+    /// Keeps the name that the change gives.
+    pub(crate) reserved: Option<Arc<ReservedName>>,
+}
+
+impl Draft {
+    /// Merges a later draft into this one.
+    pub(crate) fn and(self, later: Self) -> Self {
+        let Self { change, shared, reserved } = later;
+        // A later name, or none, replaces an earlier reservation.
+        let reserved = if change.name.is_some() { reserved } else { self.reserved };
+        Self { change: self.change.and(change), shared: shared.or(self.shared), reserved }
+    }
+
+    /// Returns the bytes used beyond the struct itself. A reserved name counts twice: the
+    /// reservation has a copy.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let reserved = self.reserved.as_ref().map_or(0, |name| name.memory_bytes());
+        self.change.memory_bytes().saturating_add(reserved)
+    }
+}
+
+impl Deref for Draft {
+    type Target = Change;
+
+    fn deref(&self) -> &Change {
+        &self.change
+    }
+}
+
+impl DerefMut for Draft {
+    fn deref_mut(&mut self) -> &mut Change {
+        &mut self.change
+    }
+}
+
+/// Change of a stream in a submitted commit, ready to be written.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) draft: Draft,
+    /// Catalog batch; empty if there is none.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) count: u32,
+    /// Precondition of the change: the commit is refused if it does not hold.
+    pub(crate) measured: Option<Measured>,
+    /// Charge for the change and its encoding.
+    #[cfg_attr(
+        not(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle)))),
+        expect(dead_code, reason = "it counts as long as it lives")
+    )]
+    charge: Charge,
+}
+
+impl Encoded {
+    /// Encodes a change and charges the encoded bytes until the commit is done, regardless of the
+    /// bound: the change was admitted before.
+    pub(crate) fn new(draft: Draft, mut charge: Charge) -> Self {
+        let (bytes, count) = draft.encode();
+        charge.add(bytes.capacity());
+        Self { draft, bytes, count, measured: None, charge }
+    }
+
+    /// Encodes a change that is committed only if the stream is as it was measured.
+    pub(crate) fn of_measured(change: Change, measured: Measured, charge: Charge) -> Self {
+        let draft = Draft { change, ..Draft::default() };
+        Self { measured: Some(measured), ..Self::new(draft, charge) }
+    }
+
+    #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
+    pub(crate) fn charge_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
+}
