@@ -22,16 +22,6 @@ use crate::segment::{
     parse_unfinished, path, place,
 };
 
-/// Purpose of an opening.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Access {
-    Read,
-    /// For a writer that remembers this many commit ids.
-    Write {
-        commit_ids_max: usize,
-    },
-}
-
 /// File with the name of a segment.
 pub(super) struct Candidate {
     pub(super) number: u32,
@@ -163,8 +153,8 @@ pub(super) fn discover(files: &Arc<FilePool>, spares: Spares) -> Result<Option<D
         opened.extend(Opened::look_at(files, *number)?);
     }
     let log_id = majority(&opened);
-    let judged = opened.into_iter().map(|file| file.judge(files, log_id, spares));
-    let mut candidates: Vec<_> = judged.collect::<Result<_>>()?;
+    let classified = opened.into_iter().map(|file| file.classify(files, log_id, spares));
+    let mut candidates: Vec<_> = classified.collect::<Result<_>>()?;
     let (mut unfinished, mut foreign) = (Vec::new(), Vec::new());
     for name in names.iter().filter_map(|name| name.to_str()) {
         let path = format!("{DIR}/{name}");
@@ -351,7 +341,7 @@ impl Opened {
         Ok(Some(Self { number, block: Some(block), header, twin, used }))
     }
 
-    fn judge(
+    fn classify(
         self,
         files: &Arc<FilePool>,
         log_id: Option<[u8; 16]>,

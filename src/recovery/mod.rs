@@ -5,10 +5,14 @@
 //! changes nothing.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+mod access;
 pub(crate) mod apply;
 mod discover;
+mod findings;
+mod fold;
 mod ids;
 mod inspect;
+mod judge;
 mod later;
 mod load;
 mod parallel;
@@ -29,8 +33,8 @@ pub use report::{
     TornTail, Unreadable,
 };
 
-use self::discover::Access;
-use self::load::{Depth, Loaded, load, load_alone};
+use self::access::{Access, LoadDepth};
+use self::load::{Loaded, load, load_alone};
 use crate::catalog::{Catalog, CommitIds, Lsn, ReadView, Watermark};
 use crate::disk::{Disk, DiskFile, HeldLock, LockGuard, RealDisk, lock_file};
 use crate::error::{Error, ErrorKind, Place, Result};
@@ -81,9 +85,9 @@ pub(crate) struct Tail {
 /// cannot be read. Damage is not an error: the report lists it.
 pub fn verify_quick(path: impl AsRef<Path>) -> Result<RecoveryReport> {
     if let Some((disk, name)) = RealDisk::of_file(path.as_ref()) {
-        return Ok(load_alone(&looking(&(Arc::new(disk) as _)), &name, Depth::Full)?.report);
+        return Ok(load_alone(&looking(&(Arc::new(disk) as _)), &name, LoadDepth::Full)?.report);
     }
-    Ok(look(&real(path.as_ref())?, Depth::Full)?.report)
+    Ok(look(&real(path.as_ref())?, LoadDepth::Full)?.report)
 }
 
 /// Opens the log's directory for reading.
@@ -99,7 +103,7 @@ fn real(path: &Path) -> Result<Arc<dyn Disk>> {
 /// Fails like [`verify_quick`].
 #[cfg(feature = "sim")]
 pub fn verify_quick_on(disk: &crate::disk::SimDisk) -> Result<RecoveryReport> {
-    Ok(look(&(Arc::new(disk.hold()) as _), Depth::Full)?.report)
+    Ok(look(&(Arc::new(disk.hold()) as _), LoadDepth::Full)?.report)
 }
 
 /// Repairs a log: clears a torn tail, or begins a new segment if damage at the end of the log
@@ -147,11 +151,11 @@ fn mend(disk: &Arc<dyn Disk>) -> Result<RepairReport> {
     }
     let _guard = lock(&**disk)?;
     let access = Access::Write { commit_ids_max: 0 };
-    let (loaded, _claims) = load_claimed(disk, access, Depth::Full)?.ok_or_else(none)?;
+    let (loaded, _claims) = load_claimed(disk, access, LoadDepth::Full)?.ok_or_else(none)?;
     let mut report = repair::repair(&loaded)?;
     report.after = match report.changed_nothing() {
         true => report.before.clone(),
-        false => load(&looking(disk), Access::Read, Depth::Full)?.ok_or_else(none)?.report,
+        false => load(&looking(disk), Access::Read, LoadDepth::Full)?.ok_or_else(none)?.report,
     };
     Ok(report)
 }
@@ -185,7 +189,7 @@ struct Claims {
 fn load_claimed(
     disk: &Arc<dyn Disk>,
     access: Access,
-    depth: Depth,
+    depth: LoadDepth,
 ) -> Result<Option<(Loaded, Claims)>> {
     for _ in 0..LOOKS_MAX {
         let Some(loaded) = load(&looking(disk), access, depth)? else { return Ok(None) };
@@ -247,7 +251,7 @@ fn there<T>(opened: Result<T>) -> Result<Option<T>> {
 /// Opens a log for writing, under its lock. Returns `None` if nothing is on disk yet.
 pub(crate) fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Option<Opened>> {
     let access = Access::Write { commit_ids_max: options.commit_ids_max };
-    let Some((loaded, claims)) = load_claimed(disk, access, Depth::Quick)? else {
+    let Some((loaded, claims)) = load_claimed(disk, access, LoadDepth::Quick)? else {
         return Ok(None);
     };
     if loaded.report.segments.iter().all(|report| report.state == SegmentState::Spare) {
@@ -316,7 +320,7 @@ pub(crate) fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Option<Ope
 /// Returns true if every commit of a sealed segment exists and is whole.
 pub(crate) fn is_whole(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<bool> {
     Ok(
-        matches!(sealed::check(segment, files)?, sealed::Verdict::Listed(losses) if losses.is_empty()),
+        matches!(sealed::check(segment, files)?, sealed::FooterCheck::Listed(losses) if losses.is_empty()),
     )
 }
 
@@ -325,7 +329,7 @@ pub(crate) fn open_read(
     disk: &Arc<dyn Disk>,
     options: &ReadOptions,
 ) -> Result<(ReadView, RecoveryReport)> {
-    let loaded = look(disk, Depth::Quick)?;
+    let loaded = look(disk, LoadDepth::Quick)?;
     if !options.shows_unconfirmed {
         loaded.catalog.raise(acknowledged(&loaded));
     }
@@ -341,7 +345,7 @@ pub(crate) fn open_read_at(
         return open_read(&real(path)?, options);
     };
     let disk: Arc<dyn Disk> = Arc::new(disk);
-    let loaded = load_alone(&looking(&disk), &name, Depth::Quick)?;
+    let loaded = load_alone(&looking(&disk), &name, LoadDepth::Quick)?;
     show(loaded, &disk, options)
 }
 
@@ -372,7 +376,7 @@ pub(crate) struct Standing {
 
 /// Reads the state of a log without a lock.
 pub(crate) fn standing(disk: &Arc<dyn Disk>) -> Result<Standing> {
-    let loaded = look(disk, Depth::Quick)?;
+    let loaded = look(disk, LoadDepth::Quick)?;
     let mark = acknowledged(&loaded);
     let hides_end = |kind| matches!(kind, DamageKind::Cut | DamageKind::Unreadable);
     let is_cut = loaded.report.damages.iter().any(|damage| hides_end(damage.kind));
@@ -411,7 +415,7 @@ fn looking(disk: &Arc<dyn Disk>) -> Arc<FilePool> {
 
 /// Reads a log that may be written meanwhile. Damage counts only if two reads find it in the same
 /// place.
-fn look(disk: &Arc<dyn Disk>, depth: Depth) -> Result<Loaded> {
+fn look(disk: &Arc<dyn Disk>, depth: LoadDepth) -> Result<Loaded> {
     let mut before: Option<Result<RecoveryReport>> = None;
     for _ in 0..LOOKS_MAX {
         let seen = load(&looking(disk), Access::Read, depth);

@@ -10,11 +10,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::access::LoadDepth;
 use super::discover::{Candidate, Role, scanner};
-use super::load::Depth;
 use super::replay::{End, Expectation, ReplayItem, TailRule, walk};
 use super::scan::Scanner;
-use super::sealed::{self, Verdict};
+use super::sealed::{self, FooterCheck};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{COMMITS_AT, POSITION_MAX};
 use crate::segment::{FilePool, Segment};
@@ -73,11 +73,11 @@ impl Job {
 enum Finding {
     Found(Vec<ReplayItem>),
     Ended(Result<End>),
-    Checked(Result<Verdict>),
+    Checked(Result<FooterCheck>),
 }
 
 impl Work {
-    pub(super) fn plan(candidates: &[Candidate], depth: Depth, files: &Arc<FilePool>) -> Self {
+    pub(super) fn plan(candidates: &[Candidate], depth: LoadDepth, files: &Arc<FilePool>) -> Self {
         let mut work = Self { walks: Vec::new(), pieces: Vec::new(), bytes: 0 };
         let is_used = |candidate: &Candidate| matches!(candidate.role, Role::Segment(_));
         let last = candidates.iter().rposition(is_used);
@@ -97,7 +97,7 @@ impl Work {
                 Role::Unusable(_) => continue,
             };
             match (&start.sealed, start.first) {
-                (Some(segment), _) if depth == Depth::Full && !segment.is_gone() => {
+                (Some(segment), _) if depth == LoadDepth::Full && !segment.is_gone() => {
                     work.walks.push(Job::Check(Arc::clone(segment)));
                 }
                 // Only a damaged segment lacks its first position.
@@ -213,13 +213,13 @@ impl Ahead {
         }
     }
 
-    /// Checks every commit of a sealed segment, or returns the verdict of the helper that did.
-    pub(super) fn check(&mut self, segment: &Arc<Segment>) -> Result<Verdict> {
+    /// Checks every commit of a sealed segment, or returns the result of the helper that did.
+    pub(super) fn check(&mut self, segment: &Arc<Segment>) -> Result<FooterCheck> {
         let Some(lane) = self.lane(segment.number(), None) else {
             return sealed::check(segment, &self.files);
         };
         match lane.findings.recv() {
-            Ok(Finding::Checked(verdict)) => verdict,
+            Ok(Finding::Checked(check)) => check,
             _ => Err(panicked(segment)),
         }
     }
@@ -385,7 +385,7 @@ mod tests {
     use crate::format::{decode_header, decode_trailer, header, trailer};
     use crate::log::Log;
     use crate::options::CommitOptions;
-    use crate::recovery::discover::Access;
+    use crate::recovery::access::Access;
     use crate::recovery::load::{Loaded, load_with};
     use crate::recovery::looking;
     use crate::segment::{Spare, Zero};
@@ -478,7 +478,7 @@ mod tests {
     fn same(log: &Path, what: &str) -> String {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(log, false).expect("there"));
         let mut all = String::new();
-        for depth in [Depth::Quick, Depth::Full] {
+        for depth in [LoadDepth::Quick, LoadDepth::Full] {
             let access = Access::Write { commit_ids_max: 100 };
             let look = |hands| describe(load_with(&looking(&disk), access, depth, hands));
             let alone = look(Hands::One);
@@ -547,7 +547,7 @@ mod tests {
         bytes[..header::BLOCK_BYTES].copy_from_slice(&found.encode());
         fs::write(file(&torn, segments + 1), bytes).expect("writable");
         let files = looking(&(Arc::new(RealDisk::new(&torn, false).expect("there")) as _));
-        let last = load_with(&files, Access::Read, Depth::Quick, Hands::One).expect("readable");
+        let last = load_with(&files, Access::Read, LoadDepth::Quick, Hands::One).expect("readable");
         let (_, end) = last.and_then(|loaded| loaded.last).expect("a last one");
         change(&torn, segments, end.offset - 20, &wrong[0]);
         assert!(same(&torn, "the last but one is the last").contains("torn_tail: Some("));

@@ -340,6 +340,11 @@ impl End {
         behind_tail_record(self.offset)
     }
 
+    /// Returns true if a file of this length ends like a clean close.
+    pub(crate) fn is_closed_within(&self, bytes: u64) -> bool {
+        self.witnessed == Some(Ending::Clean) && self.behind_tail_record() <= bytes
+    }
+
     /// Returns the position of the last commit; 0 if none exists.
     pub(crate) fn last_position(&self) -> u64 {
         self.next.saturating_sub(1)

@@ -16,8 +16,8 @@ use crate::types::{Seq, StreamId, through};
 /// Ranges of lost events, by stream.
 pub(super) type LostEvents = Vec<(StreamId, Range<Seq>)>;
 
-/// Result of checking a sealed segment.
-pub(super) enum Verdict {
+/// Result of checking a sealed segment against its footer.
+pub(super) enum FooterCheck {
     /// Its commits are those of the footer, except for these losses.
     Listed(Vec<Loss>),
     /// The footer does not list the commits that the segment should have.
@@ -35,8 +35,8 @@ pub(super) struct Loss {
 }
 
 /// Checks every commit of a sealed segment.
-pub(super) fn check(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<Verdict> {
-    let Some(sealed) = segment.seal_state() else { return Ok(Verdict::Unlisted) };
+pub(super) fn check(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<FooterCheck> {
+    let Some(sealed) = segment.seal_state() else { return Ok(FooterCheck::Unlisted) };
     let footer = segment.footer(files)?;
     let mut entries: Vec<FooterEntry> =
         (0..footer.len()).filter_map(|at| footer.entry(at)).collect();
@@ -47,7 +47,7 @@ pub(super) fn check(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<Ver
     let counted = commits.is_none_or(|commits| commits == Some(starts().count() as u64));
     let at_start = entries.first().is_none_or(|entry| entry.offset == COMMITS_AT);
     if !counted || !at_start {
-        return Ok(Verdict::Unlisted);
+        return Ok(FooterCheck::Unlisted);
     }
     let mut scanner = Scanner::new(Arc::clone(segment), sealed.footer_at, Arc::clone(files));
     let mut losses = Losses { list: Vec::new(), next: sealed.first_position };
@@ -67,15 +67,15 @@ pub(super) fn check(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<Ver
             }
         };
         if found.is_sound() && found.unknown {
-            return Ok(Verdict::Unknown(offset));
+            return Ok(FooterCheck::Unknown(offset));
         }
         if found.is_sound() && found.batches.len() != listed.len() {
-            return Ok(Verdict::Unlisted);
+            return Ok(FooterCheck::Unlisted);
         }
         losses.found(segment, &found, listed);
     }
     losses.extend_hole(segment, sealed.last_position);
-    Ok(Verdict::Listed(losses.list))
+    Ok(FooterCheck::Listed(losses.list))
 }
 
 /// Losses found so far, and the position of the next commit.

@@ -1,0 +1,106 @@
+//! Fold of a log's commits: the catalog under construction, the roots of its streams, and the
+//! recent commit ids.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::apply::{self, Changes};
+use super::ids::LatestIds;
+use super::scan::{Found, Scanner, Step};
+use crate::catalog::{Catalog, CommitIds, Lsn, StreamRoots};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::BatchKind;
+use crate::index::{BatchRef, FooterIndex};
+use crate::segment::{FilePool, Segment, place};
+
+/// Commits noted so far.
+pub(super) struct Fold {
+    pub(super) catalog: Catalog,
+    roots: StreamRoots,
+    with_id: LatestIds,
+}
+
+/// Returns the error for a commit or footer entry that this build does not understand.
+pub(super) fn unsupported(segment: &Segment, offset: u64) -> Error {
+    Error::new(ErrorKind::UnsupportedFeature, "open").at(place(segment.number(), offset))
+}
+
+impl Fold {
+    /// Creates an empty fold that keeps at most `ids_max` commit ids.
+    pub(super) fn new(ids_max: usize) -> Self {
+        let (catalog, roots) = (Catalog::new(), StreamRoots::default());
+        Self { catalog, roots, with_id: LatestIds::new(ids_max) }
+    }
+
+    /// Notes a commit that a replay found.
+    pub(super) fn note(&mut self, segment: &Segment, found: &Found) {
+        apply::note_commit(&self.catalog, &mut self.roots, segment, found);
+        self.with_id.note_found(found);
+    }
+
+    /// Notes the commits of a sealed segment, as its footer lists them.
+    pub(super) fn note_sealed(
+        &mut self,
+        files: &Arc<FilePool>,
+        segment: &Arc<Segment>,
+        footer: &FooterIndex,
+        footer_at: u64,
+    ) -> Result<()> {
+        let known: usize = footer.runs().map(|(_, run)| run.len()).sum();
+        if known != footer.len() as usize {
+            return Err(unsupported(segment, footer_at));
+        }
+        self.catalog.shows_at_least(Lsn::new(segment.number(), footer_at));
+        let scanner = Scanner::new(Arc::clone(segment), footer_at, Arc::clone(files));
+        let changes = self.changes_in(segment, footer, scanner)?;
+        for (stream, run) in footer.runs() {
+            let batches: Vec<BatchRef> = run.filter_map(|index| footer.get(index)).collect();
+            let catalog = (&self.catalog, &mut self.roots);
+            apply::note_run(catalog, segment.number(), stream, &batches, &changes);
+        }
+        Ok(())
+    }
+
+    /// Reads the commits of a sealed segment that change streams other than by events, each once.
+    fn changes_in(
+        &mut self,
+        segment: &Arc<Segment>,
+        footer: &FooterIndex,
+        mut scanner: Scanner,
+    ) -> Result<Changes> {
+        let (mut offsets, mut with_id) = (BTreeSet::new(), Vec::new());
+        for batch in (0..footer.len()).filter_map(|index| footer.get(index)) {
+            match batch.kind {
+                BatchKind::Catalog | BatchKind::Fork => drop(offsets.insert(batch.offset)),
+                BatchKind::CommitId => with_id.push(batch.offset),
+                _ => {}
+            }
+        }
+        with_id.sort_unstable();
+        with_id.into_iter().for_each(|offset| self.with_id.note_at(segment, offset));
+        let mut changes = Changes::new();
+        for offset in offsets {
+            // Reading the commit, or a full verification, reports the damage.
+            let Step::Commit(found) = scanner.step(offset)? else {
+                self.catalog.doubt();
+                continue;
+            };
+            if !found.is_sound() {
+                self.catalog.doubt();
+            }
+            if found.unknown && found.is_sound() {
+                return Err(unsupported(segment, offset));
+            }
+            let here = found.changes.into_iter();
+            changes.extend(here.map(|(stream, change)| ((stream, offset), change)));
+        }
+        Ok(changes)
+    }
+
+    /// Reads the ids that are known by offset only, and returns the catalog with all its streams.
+    pub(super) fn finish(mut self, files: &Arc<FilePool>) -> Result<(Catalog, CommitIds)> {
+        let ids = self.with_id.read(files)?;
+        self.catalog.adopt(self.roots);
+        Ok((self.catalog, ids))
+    }
+}
