@@ -3,7 +3,7 @@
 //! P10. After every step of scripts of chance the budget is compared with a recount of what all
 //! handles and their commits hold. `tests/memory.rs` compares it with what is allocated.
 
-use super::{Stream, StreamOptions, UnderWay};
+use super::{Stream, StreamOptions};
 use crate::commit::Part;
 use crate::disk::SimDisk;
 use crate::error::{AppendError, ErrorKind};
@@ -34,7 +34,7 @@ impl Stream {
             });
             part.filled.held_bytes() + said
         };
-        let in_flight = self.in_flight.iter().filter_map(UnderWay::part).map(part);
+        let in_flight = self.in_flight.parts().map(part);
         let next = self.change.as_ref().map_or(0, |next| {
             let (bytes, least) = (next.charge_bytes(), self.change_bytes(None));
             let most = self.change_bytes(self.card().as_ref());

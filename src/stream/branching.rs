@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Stream, UnderWay, committed};
+use super::Stream;
 use crate::catalog::{ForkGuard, Lineage};
 use crate::change::{Fork, Rewind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FrameHead, GENERATION_MAX};
 use crate::options::StreamOptions;
+use crate::sabotage::{Sabotage, broken};
 use crate::types::{Seq, StreamId, StreamState};
 
 /// Mark among the buffered events of a handle: see [`Stream::savepoint`].
@@ -254,18 +255,18 @@ impl Stream {
         Ok(gone)
     }
 
-    /// The generation that its durable events are of: without rewinds that are under way, or that
-    /// failed. Another handle may have begun the one that they would begin.
-    pub(super) fn seen_generation(&self) -> u32 {
-        let under_way = self.in_flight.iter().filter(|one| !committed(one));
-        let own = under_way.filter_map(UnderWay::part);
-        let rewinds = own.filter_map(|part| part.change()?.rewind).count();
-        self.generation() - rewinds as u32
+    /// A seq as this handle counts its events: leaders move those that are buffered, and this
+    /// stays.
+    fn mark(&self) -> u64 {
+        if broken(Sabotage::SaveSeqs) {
+            return self.next;
+        }
+        self.next.wrapping_sub(self.in_flight.moved())
     }
 
     /// The seq behind what is durable, as far as this handle knows.
     pub(super) fn durable_end(&self) -> u64 {
-        self.laid_out().0
+        self.unsettled().start()
     }
 
     fn check_seq(&self, seq: Seq, operation: &'static str) -> Result<u64> {

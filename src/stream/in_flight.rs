@@ -1,153 +1,287 @@
-//! Commits in flight of a handle, and the seqs that they give its events.
+//! Commits in flight of a handle, and what they make of its seqs and its state.
 //!
 //! A commit may settle at any moment, and a leader may rebase its events after those of other
-//! handles. So each commit is asked once, and the events are numbered in sequence from there.
+//! handles. Each question therefore asks each commit once, in the order in which they settle, and
+//! numbers the events in sequence from the newest that succeeded.
 
 use std::collections::VecDeque;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::Stream;
-use crate::change::Rewind;
+use crate::change::{Change, Rewind};
 use crate::commit::{Part, Pending};
+use crate::options::Expect;
 use crate::ring::Ring;
 use crate::sabotage::{Sabotage, broken};
 
-/// Queue of a handle without commits in flight.
-static NONE: VecDeque<UnderWay> = VecDeque::new();
+/// Commits whose buffers have not come back yet, oldest first. A pointer, because most of very many
+/// streams never commit.
+#[derive(Default, Debug)]
+pub(super) struct InFlight(Option<Box<Flights>>);
 
-/// A commit in flight, and the index of this handle's part in it.
-#[derive(Clone, Debug)]
-pub(super) struct UnderWay {
-    pub(super) pending: Arc<Pending>,
-    nth: usize,
+#[derive(Default, Debug)]
+struct Flights {
+    queue: VecDeque<Flight>,
+    /// Distance by which leaders have rebased the handle's events.
+    moved: u64,
 }
 
-impl UnderWay {
-    pub(super) fn new(pending: &Arc<Pending>, nth: usize) -> Self {
-        Self { pending: Arc::clone(pending), nth }
-    }
+/// Commit in flight.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pending: Arc<Pending>,
+    /// Index of this handle's part.
+    nth: usize,
+    counted: Counted,
+}
 
-    /// The handle's share; `None` for a commit of nothing.
+/// Run of events, as its handle counts them: those of a commit, or those in the ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    /// Seq of the first event of the run, dropped ones included.
+    pub(super) from: u64,
+    /// Rewind right before the run.
+    pub(super) rewind: Option<Rewind>,
+}
+
+impl Flight {
+    /// Returns the handle's part; `None` after its commit was taken apart.
     pub(super) fn part(&self) -> Option<&Part> {
         self.pending.parts().get(self.nth)
+    }
+
+    /// Returns `None` while it is undecided, then whether it failed.
+    fn failed(&self) -> Option<bool> {
+        self.pending.failed()
+    }
+
+    /// Returns true if the leader may have rebased it.
+    pub(super) fn may_move(&self) -> bool {
+        self.pending.expect != Expect::Seen
     }
 
     /// Gives the ring its buffer back, unless the commit is still held elsewhere.
     pub(super) fn reclaim(self, ring: &mut Ring) {
         self.pending.reclaim(self.nth, ring);
     }
+}
 
-    /// `None` while it is under way, then whether it failed.
-    pub(super) fn failed(&self) -> Option<bool> {
-        self.pending.failed()
+/// Events of a handle that are not known to be durable, each run of them where the handle counts it
+/// now.
+pub(super) struct Unsettled<'a> {
+    /// Newest part that was committed, but whose buffer has not come back.
+    pub(super) landed: Option<&'a Part>,
+    /// Parts that are undecided or failed, oldest first.
+    pub(super) parts: Vec<(&'a Part, Counted)>,
+    /// Events in the ring.
+    pub(super) ring: Counted,
+}
+
+impl Unsettled<'_> {
+    /// Returns the seq of the first event that is not known to be durable.
+    pub(super) fn start(&self) -> u64 {
+        let first = self.parts.first().map_or(self.ring, |(_, counted)| *counted);
+        self.landed.map_or(first.from, Part::end_seq)
+    }
+
+    /// Returns the number of rewinds in commits that are undecided or failed.
+    pub(super) fn rewinds(&self) -> u32 {
+        self.parts.iter().filter(|(_, counted)| counted.rewind.is_some()).count() as u32
     }
 }
 
-/// Commits whose buffers have not come back yet, oldest first. A pointer, since most of very many
-/// streams never commit, and a queue is four words.
-#[derive(Default, Debug)]
-pub(super) struct InFlight(Option<Box<Flights>>);
+/// Moves runs that follow a rebased part, as its leader moved it. A rewind to a seq before that
+/// part is absolute: nothing behind it moves.
+fn rebase<'a>(from: u64, mut by: u64, later: impl Iterator<Item = &'a mut Counted>) {
+    for counted in later {
+        if let Some(rewind) = &mut counted.rewind {
+            rewind.seen = rewind.seen.wrapping_add(by);
+            if rewind.to < from {
+                by = 0;
+            }
+            rewind.to = rewind.to.wrapping_add(by);
+        }
+        counted.from = counted.from.wrapping_add(by);
+    }
+}
 
-#[derive(Default, Debug)]
-struct Flights {
-    queue: VecDeque<UnderWay>,
-    /// Distance by which leaders have rebased the handle's events.
-    moved: u64,
+/// Returns the distance by which the leader has rebased a committed part.
+fn moved(part: &Part, counted: Counted) -> u64 {
+    (part.first_seq() - part.filled.dropped).wrapping_sub(counted.from)
 }
 
 impl InFlight {
-    /// Records a rebase of the handle's events.
-    pub(super) fn note_moved(&mut self, from: u64, to: u64) {
-        if from != to {
-            let flights = self.0.get_or_insert_default();
-            flights.moved = flights.moved.wrapping_add(to.wrapping_sub(from));
+    fn queue(&self) -> impl DoubleEndedIterator<Item = &Flight> + Clone {
+        self.0.iter().flat_map(|flights| &flights.queue)
+    }
+
+    /// Returns the commits that are undecided or failed.
+    fn waiting(&self) -> impl DoubleEndedIterator<Item = &Flight> {
+        let committed = self.queue().take_while(|flight| flight.failed() == Some(false)).count();
+        self.0.iter().flat_map(move |flights| flights.queue.range(committed..))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue().next().is_none()
+    }
+
+    /// Returns the newest commit, which the next one follows.
+    pub(super) fn last(&self) -> Option<Arc<Pending>> {
+        self.queue().next_back().map(|flight| Arc::clone(&flight.pending))
+    }
+
+    /// Adds a commit that was built, but not submitted yet. Ignores a commit of nothing.
+    pub(super) fn push(&mut self, pending: &Arc<Pending>, nth: usize) {
+        let Some(part) = pending.parts().get(nth) else { return };
+        let from = part.first_seq() - part.filled.dropped;
+        let counted = Counted { from, rewind: part.change().and_then(|change| change.rewind) };
+        let flight = Flight { pending: Arc::clone(pending), nth, counted };
+        self.0.get_or_insert_default().queue.push_back(flight);
+    }
+
+    /// Removes the oldest commit if it succeeded, and moves later runs to where its leader put it.
+    pub(super) fn take_landed(&mut self, ring: &mut Counted) -> Option<Flight> {
+        let flights = self.0.as_mut()?;
+        flights.queue.front().filter(|flight| flight.failed() == Some(false))?;
+        let done = flights.queue.pop_front()?;
+        let by = done.part().map_or(0, |part| moved(part, done.counted));
+        if by != 0 {
+            let before = ring.from;
+            let later = flights.queue.iter_mut().map(|flight| &mut flight.counted);
+            rebase(done.counted.from, by, later.chain([&mut *ring]));
+            flights.moved = flights.moved.wrapping_add(ring.from.wrapping_sub(before));
+        }
+        Some(done)
+    }
+
+    /// Removes all commits once all of them have failed, so that their events return in order.
+    pub(super) fn take_failed(&mut self) -> Vec<Flight> {
+        let all_failed = self.queue().all(|flight| flight.failed() == Some(true));
+        match &mut self.0 {
+            Some(flights) if all_failed => std::mem::take(&mut flights.queue).into(),
+            _ => Vec::new(),
         }
     }
-}
 
-impl Deref for InFlight {
-    type Target = VecDeque<UnderWay>;
+    /// Returns where the events in flight and in the ring are counted now.
+    pub(super) fn unsettled(&self, mut ring: Counted) -> Unsettled<'_> {
+        let mut landed = None;
+        let committed = self.queue().take_while(|flight| flight.failed() == Some(false)).count();
+        let mut counted: Vec<Counted> = self.queue().map(|flight| flight.counted).collect();
+        for (nth, flight) in self.queue().take(committed).enumerate() {
+            landed = flight.part().or(landed);
+            let by = flight.part().map_or(0, |part| moved(part, counted[nth]));
+            if by != 0 {
+                let from = counted[nth].from;
+                rebase(from, by, counted[nth + 1..].iter_mut().chain([&mut ring]));
+            }
+        }
+        let waiting = self.queue().zip(counted).skip(committed);
+        let parts = waiting.filter_map(|(flight, counted)| Some((flight.part()?, counted)));
+        Unsettled { landed, parts: parts.collect(), ring }
+    }
 
-    fn deref(&self) -> &VecDeque<UnderWay> {
-        self.0.as_ref().map_or(&NONE, |flights| &flights.queue)
+    /// Returns the newest part that succeeded and whose buffer has not come back.
+    pub(super) fn landed(&self) -> Option<&Part> {
+        self.queue().take_while(|flight| flight.failed() == Some(false)).last()?.part()
+    }
+
+    /// Returns the changes of commits that are undecided or failed, oldest first.
+    pub(super) fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
+        self.waiting().filter_map(Flight::part).filter_map(Part::change)
+    }
+
+    /// Returns true if a commit failed and its events have not come back.
+    pub(super) fn has_failed(&self) -> bool {
+        self.queue().any(|flight| flight.failed() == Some(true))
+    }
+
+    /// Returns the number of events whose commit failed and that have not come back.
+    pub(super) fn failed_events(&self) -> u64 {
+        let failed = self.queue().filter(|flight| flight.failed() == Some(true));
+        failed.filter_map(Flight::part).map(|part| u64::from(part.filled.count)).sum()
+    }
+
+    /// Returns the change of the oldest commit, which is the first one of a volatile stream.
+    pub(super) fn first_change(&self) -> Option<&Change> {
+        self.queue().next()?.part()?.change()
+    }
+
+    /// Returns the number of rewinds in these commits.
+    pub(super) fn rewinds(&self) -> u32 {
+        self.queue().filter(|flight| flight.counted.rewind.is_some()).count() as u32
+    }
+
+    /// Returns the greatest start that these commits ask for. A trim that failed is not asked for
+    /// any more, except by the `first` commit of a stream.
+    pub(super) fn start(&self, first: FirstCommit) -> Option<u64> {
+        let asked = self.queue().enumerate().filter(|(nth, flight)| match flight.failed() {
+            None => true,
+            Some(failed) => failed && first == FirstCommit::Waits && *nth == 0,
+        });
+        asked.filter_map(|(_, flight)| flight.part()?.change()?.start).max()
+    }
+
+    /// Returns the distance by which leaders have rebased the handle's events.
+    pub(super) fn moved(&self) -> u64 {
+        self.0.as_ref().map_or(0, |flights| flights.moved)
+    }
+
+    /// Returns the parts of all commits.
+    #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.queue().filter_map(Flight::part)
     }
 }
 
-impl DerefMut for InFlight {
-    fn deref_mut(&mut self) -> &mut VecDeque<UnderWay> {
-        &mut self.0.get_or_insert_default().queue
-    }
+/// Whether a stream was committed before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum FirstCommit {
+    Waits,
+    Done,
 }
 
 impl Stream {
-    /// A seq as this handle counts its events: leaders move those that are buffered, and this
-    /// stays.
-    pub(super) fn mark(&self) -> u64 {
-        if broken(Sabotage::SaveSeqs) {
-            return self.next;
-        }
-        self.next.wrapping_sub(self.in_flight.0.as_ref().map_or(0, |flights| flights.moved))
-    }
-
-    /// The number of events that no commit has taken, with those that were dropped in front of
-    /// them.
+    /// Returns the number of events in the ring, with those that were dropped before them.
     pub(super) fn ring_len(&self) -> u64 {
         u64::from(self.ring.count()) + self.ring.dropped()
     }
 
-    /// The newest share of a commit that succeeded and that this handle has not taken note of yet,
-    /// and the shares of the commits behind it. Each is asked once: they settle meanwhile, and a
-    /// later one before it is looked at.
-    pub(super) fn under_way(&self) -> (Option<&Part>, impl DoubleEndedIterator<Item = &Part>) {
-        let done = self.in_flight.iter().take_while(|one| committed(one)).count();
-        let newest = done.checked_sub(1).and_then(|newest| self.in_flight.get(newest));
-        let landed = newest.and_then(UnderWay::part);
-        (landed, self.in_flight.iter().skip(done).filter_map(UnderWay::part))
+    /// Returns the events of the ring as this handle counts them.
+    pub(super) fn counted(&self) -> Counted {
+        let rewind = self.next_change().and_then(|change| change.rewind);
+        Counted { from: self.next - self.ring_len(), rewind }
     }
 
-    /// The seq that the next event gets: behind what has landed, wherever that was.
+    pub(super) fn unsettled(&self) -> Unsettled<'_> {
+        self.in_flight.unsettled(self.counted())
+    }
+
+    /// Returns the seq of the next event: after what has landed, wherever that was.
     pub(super) fn end(&self) -> u64 {
-        let (Some(landed), behind) = self.under_way() else { return self.next };
-        let seqs = behind.map(|part| u64::from(part.filled.count) + part.filled.dropped);
-        landed.end_seq() + seqs.sum::<u64>() + self.ring_len()
+        if self.in_flight.is_empty() {
+            return self.next;
+        }
+        self.unsettled().ring.from + self.ring_len()
     }
 
-    /// Generation of the next commit's events, before a rewind that goes with it: that of what has
-    /// landed, wherever a leader put it, and one more for each rewind behind it.
+    /// Returns the generation of the next commit's events, before a rewind that goes with it.
     pub(super) fn generation(&self) -> u32 {
-        let (Some(landed), behind) = self.under_way() else { return self.generation };
-        let (behind, rewinds) = behind.fold((0, 0), |(behind, rewinds), part| {
-            (behind + 1, rewinds + u32::from(rewind_of(part).is_some()))
-        });
-        if behind > 0 && broken(Sabotage::KeepGeneration) {
+        self.generation_after(&self.unsettled())
+    }
+
+    /// Returns the generation of the durable events. Rewinds that are in flight or failed do not
+    /// count: another handle may have begun the generation that they would begin.
+    pub(super) fn seen_generation(&self) -> u32 {
+        let unsettled = self.unsettled();
+        self.generation_after(&unsettled) - unsettled.rewinds()
+    }
+
+    pub(super) fn generation_after(&self, unsettled: &Unsettled<'_>) -> u32 {
+        let Some(landed) = unsettled.landed else { return self.generation };
+        if !unsettled.parts.is_empty() && broken(Sabotage::KeepGeneration) {
             return self.generation;
         }
-        landed.generation() + rewinds
+        landed.generation() + unsettled.rewinds()
     }
-
-    /// The shares of commits under way, which follow each other, and where the first of them starts
-    /// as this handle sees it: behind what has landed. Where a leader puts them counts when they
-    /// have landed too.
-    pub(super) fn laid_out(&self) -> (u64, Vec<&Part>) {
-        let (landed, behind) = self.under_way();
-        let behind: Vec<&Part> = behind.collect();
-        let seqs = behind.iter().map(|part| u64::from(part.filled.count) + part.filled.dropped);
-        let at = match (landed, behind.first()) {
-            (Some(landed), _) => landed.end_seq(),
-            (None, Some(first)) if behind.iter().any(|part| rewind_of(part).is_some()) => {
-                first.first_seq() - first.filled.dropped
-            }
-            (None, _) => self.next - seqs.sum::<u64>() - self.ring_len(),
-        };
-        (at, behind)
-    }
-}
-
-pub(super) fn rewind_of(part: &Part) -> Option<Rewind> {
-    part.change().and_then(|change| change.rewind)
-}
-
-pub(super) fn committed(one: &UnderWay) -> bool {
-    one.failed() == Some(false)
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Stream, UnderWay, committed};
+use super::Stream;
 use crate::catalog::{KeptMeta, Meta, StreamInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Seq, StreamId, StreamState};
@@ -161,9 +161,7 @@ impl Stream {
     }
 
     fn check_no_name_under_way(&self) -> Result<()> {
-        let pending = self.in_flight.iter().filter(|one| !committed(one));
-        let mut parts = pending.filter_map(UnderWay::part);
-        let names = parts.any(|part| part.change().is_some_and(|change| change.name.is_some()));
+        let names = self.in_flight.changes().any(|change| change.name.is_some());
         if names { Err(Error::new(ErrorKind::CommitInFlight(self.id), "name")) } else { Ok(()) }
     }
 }

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use self::branching::Savepoint;
-use self::in_flight::{InFlight, UnderWay, committed, rewind_of};
+use self::in_flight::{Counted, FirstCommit, Flight, InFlight, Unsettled};
 pub use self::new_event::NewEvent;
 use self::next_change::NextChange;
 use crate::catalog::{Lineage, ReadView};
@@ -151,19 +151,18 @@ impl Stream {
 
     /// Returns the first branch, once the stream is durable.
     fn root(&self) -> Option<ArenaId> {
-        self.root.or_else(|| self.core.catalog.root(self.under_way().0?.stream))
+        self.root.or_else(|| self.core.catalog.root(self.in_flight.landed()?.stream))
     }
 
     /// Returns the state, with pending changes unless their commit failed.
     fn state(&self) -> StreamState {
-        let failed = self.in_flight.iter().any(|commit| commit.failed() == Some(true));
         let asked = self.change.as_ref().and_then(|change| change.state);
-        if !failed || asked.is_some() {
+        if !self.in_flight.has_failed() || asked.is_some() {
             return self.state;
         }
         let Some(root) = self.root() else {
-            let own = self.in_flight.front().and_then(UnderWay::part).and_then(Part::change);
-            return own.and_then(|change| change.state).unwrap_or_default();
+            let first = self.in_flight.first_change();
+            return first.and_then(|change| change.state).unwrap_or_default();
         };
         self.core.catalog.version(root).map_or(StreamState::Active, |version| version.state)
     }
@@ -171,9 +170,7 @@ impl Stream {
     /// Returns the number of events that are in no commit, or whose commit failed.
     #[must_use]
     pub fn buffered(&self) -> u64 {
-        let failed = self.in_flight.iter().filter(|commit| commit.failed() == Some(true));
-        let back = failed.filter_map(UnderWay::part);
-        back.map(|part| u64::from(part.filled.count)).sum::<u64>() + u64::from(self.ring.count())
+        self.in_flight.failed_events() + u64::from(self.ring.count())
     }
 
     /// Appends an event to the ring and returns its seq. This is one copy: no system call, no lock
@@ -279,11 +276,8 @@ impl Stream {
     /// Queues a part after the handle's commits in flight.
     fn submit(&mut self, part: Option<Part>, mut options: CommitOptions) -> Ticket {
         options.durability = options.durability.or(Some(self.core.options.durability));
-        let before = self.in_flight.back().map(|last| Arc::clone(&last.pending));
-        let pending = Pending::of_one(part, options, before);
-        if !pending.parts().is_empty() {
-            self.in_flight.push_back(UnderWay::new(&pending, 0));
-        }
+        let pending = Pending::of_one(part, options, self.in_flight.last());
+        self.in_flight.push(&pending, 0);
         self.core.queue.submit(pending)
     }
 
@@ -329,7 +323,7 @@ impl Stream {
         }
         let (mut parts, mut behind, mut members) = (Vec::new(), Vec::new(), Vec::new());
         for (index, stream) in streams.iter_mut().enumerate() {
-            behind.extend(stream.in_flight.back().map(|last| Arc::clone(&last.pending)));
+            behind.extend(stream.in_flight.last());
             if let Some(part) = stream.take_part() {
                 parts.push(part);
                 members.push(index);
@@ -337,7 +331,7 @@ impl Stream {
         }
         let pending = Pending::new(parts, options, behind);
         for (nth, index) in members.into_iter().enumerate() {
-            streams[index].in_flight.push_back(UnderWay::new(&pending, nth));
+            streams[index].in_flight.push(&pending, nth);
         }
         core.queue.submit(pending)
     }
@@ -371,43 +365,48 @@ impl Stream {
     /// Returns the volatile events (of commits in flight or failed, then of the ring) and the seq
     /// where they start. Earlier events are durable.
     fn volatile(&self) -> (Vec<Batch>, u64) {
+        loop {
+            if let Some(volatile) = self.volatile_of(&self.unsettled()) {
+                return volatile;
+            }
+        }
+    }
+
+    /// Returns the volatile events; `None` if the memory of some was released, because their commit
+    /// succeeded meanwhile.
+    fn volatile_of(&self, unsettled: &Unsettled<'_>) -> Option<(Vec<Batch>, u64)> {
+        let generation = self.generation_after(unsettled);
+        let batch = |counted: Counted, (count, dropped), slices: [&[u8]; 2]| {
+            let bytes = slices.concat();
+            let frames: Range<usize> = 0..bytes.len();
+            let pin = Arc::new(Pinned::Buffer(bytes));
+            let (stream, position, first_seq) = (self.id, None, counted.from + dropped);
+            let context = BatchContext { stream, first_seq, generation, position, dropped, pin };
+            Batch::new(context, count, frames)
+        };
         let mut volatile = Vec::new();
-        let (mut at, behind) = self.laid_out();
-        for part in behind {
+        for (part, counted) in &unsettled.parts {
             let (held, count) = (part.filled.hold(), u64::from(part.filled.count));
             if count > 0 && held.is_released() {
-                // Committed meanwhile, and so are all earlier events.
-                volatile.clear();
-                at = part.end_seq();
-                continue;
+                return None;
             }
-            let first = rewind_of(part).map_or(at, |rewind| rewind.to) + part.filled.dropped;
-            at = first + count;
             if count > 0 {
-                volatile.push(self.batch(first, count, part.filled.dropped, held.slices()));
+                volatile.push(batch(*counted, (count, part.filled.dropped), held.slices()));
             }
         }
         let (count, dropped) = (u64::from(self.ring.count()), self.ring.dropped());
         if count > 0 {
-            volatile.push(self.batch(at + dropped, count, dropped, self.ring.slices()));
+            volatile.push(batch(unsettled.ring, (count, dropped), self.ring.slices()));
         }
-        let start = volatile.first().map_or(at, |batch| batch.first_seq() - batch.dropped());
-        (volatile, start)
-    }
-
-    fn batch(&self, first_seq: u64, count: u64, dropped: u64, slices: [&[u8]; 2]) -> Batch {
-        let bytes = slices.concat();
-        let frames: Range<usize> = 0..bytes.len();
-        let pin = Arc::new(Pinned::Buffer(bytes));
-        let (stream, generation, position) = (self.id, self.generation(), None);
-        let context = BatchContext { stream, first_seq, generation, position, dropped, pin };
-        Batch::new(context, count, frames)
+        let ring = unsettled.ring.from;
+        let start = volatile.first().map_or(ring, |batch| batch.first_seq() - batch.dropped());
+        Some((volatile, start))
     }
 
     /// Returns the unsettled parts of this stream, followed by the change that is not yet
     /// committed.
-    fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
-        self.under_way().1.filter_map(Part::change).chain(self.next_change())
+    fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.in_flight.changes().chain(self.next_change())
     }
 
     /// The branches that the durable events of this handle's view are in.
@@ -427,16 +426,9 @@ impl Stream {
     fn start(&self) -> u64 {
         let version = self.root().and_then(|root| self.core.catalog.version(root));
         let start = version.map_or(0, |version| version.start);
-        // What failed and has a ticket of its own is not asked for any more; only a first commit
-        // has none of these.
-        let is_durable = self.root().is_some();
-        let asked = self.in_flight.iter().enumerate().filter(|(nth, one)| match one.failed() {
-            None => true,
-            Some(failed) => failed && !is_durable && *nth == 0,
-        });
-        let parts = asked.filter_map(|(_, one)| one.part());
-        let changes = parts.filter_map(Part::change).chain(self.next_change());
-        changes.filter_map(|change| change.start).fold(start, u64::max)
+        let first = if self.root().is_some() { FirstCommit::Done } else { FirstCommit::Waits };
+        let pending = self.next_change().and_then(|change| change.start);
+        self.in_flight.start(first).into_iter().chain(pending).fold(start, u64::max)
     }
 
     /// First seq that is in no commit.
@@ -490,25 +482,23 @@ impl Stream {
         if self.core.is_elsewhere() {
             return;
         }
-        while self.in_flight.front().is_some_and(committed) {
-            let Some(done) = self.in_flight.pop_front() else {
-                return;
-            };
-            self.note_durable(&done);
+        loop {
+            let mut ring = self.counted();
+            let Some(done) = self.in_flight.take_landed(&mut ring) else { break };
+            self.note_durable(&done, ring);
             done.reclaim(&mut self.ring);
         }
-        let all_failed = self.in_flight.iter().all(|commit| commit.failed() == Some(true));
-        if all_failed && !self.in_flight.is_empty() {
-            self.take_back();
+        let failed = self.in_flight.take_failed();
+        if !failed.is_empty() {
+            self.take_back(&failed);
         }
     }
 
-    fn take_back(&mut self) {
-        let failed = std::mem::take(&mut *self.in_flight);
-        let parts: Vec<&Part> = failed.iter().filter_map(UnderWay::part).collect();
+    fn take_back(&mut self, failed: &[Flight]) {
+        let parts: Vec<&Part> = failed.iter().filter_map(Flight::part).collect();
         let filled: Vec<_> = parts.iter().map(|part| &part.filled).collect();
         if broken(Sabotage::LoseFailedEvents) {
-            filled.iter().for_each(|one| self.ring.forget(one));
+            filled.iter().for_each(|filled| self.ring.forget(filled));
             return;
         }
         self.ring.give_back(&filled);
@@ -535,21 +525,16 @@ impl Stream {
         self.enter_state(wanted.unwrap_or(durable));
     }
 
-    /// Notes that a commit succeeded.
-    fn note_durable(&mut self, done: &UnderWay) {
+    /// Notes that a commit succeeded, and where its leader has moved the events in the ring.
+    fn note_durable(&mut self, done: &Flight, ring: Counted) {
         if self.root.is_none() {
             self.root = self.core.catalog.root(self.id);
             self.core.volatile.remove(self.id);
         }
         let own = done.part();
-        if let Some(part) = own.filter(|_| done.pending.expect != Expect::Seen) {
-            // The leader may have rebased it, and the later events with it.
-            let behind = self.in_flight.iter().filter_map(UnderWay::part);
-            let seqs = behind.map(|part| u64::from(part.filled.count) + part.filled.dropped);
-            let next = part.end_seq() + seqs.sum::<u64>() + self.ring_len();
-            self.in_flight.note_moved(self.next, next);
-            self.next = next;
-            self.generation = part.generation();
+        if let Some(part) = own.filter(|_| done.may_move()) {
+            self.next = ring.from + self.ring_len();
+            self.generation = part.generation() + self.in_flight.rewinds();
         }
         let state = own.and_then(|part| part.change()?.state);
         if state == Some(StreamState::Deleted) {

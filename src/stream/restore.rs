@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Stream, UnderWay, limits};
+use super::{Stream, limits};
 use crate::change::{Fork, Rewind};
 use crate::commit::{Pending, Ticket};
 use crate::engine::Handle;
@@ -62,14 +62,14 @@ impl Stream {
         self.reap();
         options.durability = options.durability.or(Some(self.core.options.durability));
         if broken(Sabotage::ImportGoOn) {
-            *last = self.in_flight.back().map(|last| Arc::clone(&last.pending));
+            *last = self.in_flight.last();
         }
         let part = match self.ring.take_gap() {
             Some(gap) => Some(self.part(gap, self.next)),
             None => self.take_part(),
         };
         let pending = Pending::of_one(part, options, last.take());
-        self.in_flight.push_back(UnderWay::new(&pending, 0));
+        self.in_flight.push(&pending, 0);
         *last = Some(Arc::clone(&pending));
         self.core.queue.submit(pending)
     }
