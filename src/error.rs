@@ -194,7 +194,8 @@ pub enum ErrorKind {
         /// Valid seqs, including the end of the range.
         range: std::ops::Range<Seq>,
     },
-    /// Earlier commits of this handle are in flight: wait for their tickets first.
+    /// A commit in flight changes the name of this stream, or has the same id: wait for its ticket
+    /// first.
     CommitInFlight(StreamId),
     /// A commit with this id exists already. Nothing was written; buffered events stay.
     AlreadyCommitted {

@@ -58,6 +58,10 @@ pub enum Sabotage {
     RepeatFailedEvents,
     /// Does not count the events that a failed commit had dropped when its events return.
     MiscountGaps,
+    /// Returns the events of failed commits that a later rewind had cut.
+    KeepCutEvents,
+    /// Lets a rewind into events in flight cut a stream that its handle did not see.
+    RewindUnseen,
     /// Saves a bare seq as a savepoint, regardless of where leaders placed the earlier events.
     SaveSeqs,
     /// Keeps a handle in its old generation after its commit went to another one and more commits

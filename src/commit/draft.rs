@@ -51,6 +51,18 @@ impl DerefMut for Draft {
     }
 }
 
+/// Precondition of a change, besides what its commit expects: the commit is refused if it does not
+/// hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Precondition {
+    None,
+    /// The stream is as its handle saw it: the change names seqs of events that were in flight, so
+    /// a rebase of those would give the seqs another meaning.
+    Seen,
+    /// The stream is as maintenance measured it.
+    Measured(Measured),
+}
+
 /// Change of a stream in a submitted commit, ready to be written.
 #[derive(Debug)]
 pub(crate) struct Encoded {
@@ -58,8 +70,7 @@ pub(crate) struct Encoded {
     /// Catalog batch; empty if there is none.
     pub(crate) bytes: Vec<u8>,
     pub(crate) count: u32,
-    /// Precondition of the change: the commit is refused if it does not hold.
-    pub(crate) measured: Option<Measured>,
+    pub(crate) precondition: Precondition,
     /// Charge for the change and its encoding.
     #[cfg_attr(
         not(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle)))),
@@ -71,16 +82,10 @@ pub(crate) struct Encoded {
 impl Encoded {
     /// Encodes a change and charges the encoded bytes until the commit is done, regardless of the
     /// bound: the change was admitted before.
-    pub(crate) fn new(draft: Draft, mut charge: Charge) -> Self {
+    pub(crate) fn new(draft: Draft, precondition: Precondition, mut charge: Charge) -> Self {
         let (bytes, count) = draft.encode();
         charge.add(bytes.capacity());
-        Self { draft, bytes, count, measured: None, charge }
-    }
-
-    /// Encodes a change that is committed only if the stream is as it was measured.
-    pub(crate) fn of_measured(change: Change, measured: Measured, charge: Charge) -> Self {
-        let draft = Draft { change, ..Draft::default() };
-        Self { measured: Some(measured), ..Self::new(draft, charge) }
+        Self { draft, bytes, count, precondition, charge }
     }
 
     #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]

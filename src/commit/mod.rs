@@ -17,7 +17,7 @@ mod ticket;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use draft::{Draft, Encoded};
+pub(crate) use draft::{Draft, Encoded, Precondition};
 pub(crate) use pending::{Part, Pending, Placement};
 pub(crate) use queue::Queue;
 pub use ticket::Ticket;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::{Commit, Encoded};
+use super::{Commit, Encoded, Precondition};
 use crate::catalog::Baseline;
 use crate::change::Change;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,6 +68,10 @@ impl Part {
         {
             reserved.give();
         }
+    }
+
+    pub(crate) fn precondition(&self) -> Precondition {
+        self.change.as_ref().map_or(Precondition::None, |encoded| encoded.precondition)
     }
 
     /// Returns the baseline of the stream as its handle saw it.

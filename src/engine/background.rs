@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Engine;
 use crate::catalog::{BatchCandidate, LivenessTest, ReadView};
 use crate::clock::ClockJump;
-use crate::commit::{Encoded, Part, Pending, Placement};
+use crate::commit::{Draft, Encoded, Part, Pending, Placement, Precondition};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::failures::BackgroundTask;
 use crate::maintenance::{
@@ -141,9 +141,9 @@ impl Engine {
             crc: 0,
             // The leader rebases the part.
             placement: Placement::new(0, 0),
-            change: Some(Box::new(Encoded::of_measured(
-                directive.change.clone(),
-                directive.measured,
+            change: Some(Box::new(Encoded::new(
+                Draft { change: directive.change.clone(), ..Draft::default() },
+                Precondition::Measured(directive.measured),
                 Charge::none(&self.budget),
             ))),
         };

@@ -404,7 +404,6 @@ impl<'a> Importer<'a> {
             return Ok(());
         }
         self.commit()?;
-        self.wait_for_commits()?;
         match &mut self.stream {
             Some(current) => current.stream.rewind_as(to),
             None => Ok(()),

@@ -1,16 +1,26 @@
 //! Operations on a ring besides append and commit: cut its newest events, add a gap, refuse all
-//! events.
+//! events, take back those of failed commits.
 
 use std::sync::Arc;
 
 use super::{Budget, Buffer, Filled, Ring};
 use crate::format::Frames;
+use crate::options::Overflow;
+use crate::sabotage::{Sabotage, broken};
 use crate::sync::RwLock;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     Open,
     Closed,
+}
+
+/// Events of a failed commit that return to their ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Returned<'a> {
+    pub(crate) filled: &'a Filled,
+    /// Number of events that no rewind has cut since, dropped ones included.
+    pub(crate) keep: u64,
 }
 
 impl Ring {
@@ -69,6 +79,57 @@ impl Ring {
             self.dropped += u64::from(self.count) + dropped;
             self.reset();
         }
+    }
+
+    /// Puts what failed commits took back before the newer events, in order, without those that
+    /// were cut since. An overwriting ring drops its oldest events if all of them exceed its bound.
+    ///
+    /// A batch has a single gap, before its first event: events before a later gap are dropped.
+    pub(crate) fn give_back(&mut self, returned: &[Returned<'_>]) {
+        if returned.is_empty() {
+            return;
+        }
+        let empty = self.no_buffer();
+        let (newer, ranges) = (std::mem::replace(&mut self.buffer, empty), self.ranges());
+        let (count, dropped) = (self.count, std::mem::take(&mut self.dropped));
+        self.reset();
+        let twice = returned.first().filter(|_| broken(Sabotage::RepeatFailedEvents));
+        twice.into_iter().chain(returned).for_each(|failed| self.add_returned(*failed));
+        for failed in returned {
+            self.in_flight -= failed.filled.buffer_bytes();
+        }
+        let slices = ranges.map(|range| newer.bytes.get(range).unwrap_or_default());
+        self.add_frames(slices, count, dropped);
+        self.buffer.truncate(self.tail);
+        self.buffer.bytes.shrink_to_fit();
+        self.limit = self.tail;
+        if self.limits.overflow == Overflow::OverwriteOldest {
+            while self.tail - self.head > self.limits.ring_bytes_max {
+                self.drop_oldest();
+            }
+        }
+    }
+
+    fn add_returned(&mut self, Returned { filled, keep }: Returned<'_>) {
+        let keep = if broken(Sabotage::KeepCutEvents) { u64::MAX } else { keep };
+        if keep == 0 {
+            return;
+        }
+        let before = u64::from(self.count) + self.dropped;
+        let dropped = if broken(Sabotage::MiscountGaps) { 0 } else { filled.dropped };
+        self.add_frames(filled.hold().slices(), filled.count, dropped);
+        if keep < u64::from(filled.count) + filled.dropped {
+            self.cut(before + keep);
+        }
+    }
+
+    /// Adds a gap and frames to a ring whose buffer starts with its oldest frame.
+    fn add_frames(&mut self, slices: [&[u8]; 2], count: u32, dropped: u64) {
+        self.skip(dropped);
+        self.buffer.truncate(self.tail);
+        self.buffer.extend(slices);
+        self.tail = self.buffer.bytes.len();
+        self.count += count;
     }
 
     /// Takes the gap of a ring that holds no events; `None` if there is no gap.

@@ -19,11 +19,10 @@ use std::sync::{Arc, PoisonError};
 use crate::error::AppendError;
 use crate::format::{FrameHead, frame_crc, frame_head, frame_header, put_frame_head};
 use crate::options::Overflow;
-use crate::sabotage::{Sabotage, broken};
 use crate::sync::{RwLock, RwLockReadGuard};
 
 pub(crate) use self::budget::{Budget, Charge};
-pub(crate) use self::edit::Admission;
+pub(crate) use self::edit::{Admission, Returned};
 
 /// Initial size of a ring's buffer.
 const RING_BYTES_FIRST: usize = 512;
@@ -42,6 +41,20 @@ struct Buffer {
 impl Buffer {
     fn empty(budget: Arc<Budget>) -> Self {
         Self { bytes: Vec::new(), budget }
+    }
+
+    /// Adds frames that were charged before, regardless of the bound.
+    fn extend(&mut self, slices: [&[u8]; 2]) {
+        for slice in slices {
+            self.budget.add(slice.len());
+            self.bytes.extend_from_slice(slice);
+        }
+    }
+
+    /// Releases all bytes from `end` on.
+    fn truncate(&mut self, end: usize) {
+        self.budget.give_back(self.bytes.len().saturating_sub(end));
+        self.bytes.truncate(end);
     }
 
     fn grow(&mut self, to: usize) -> bool {
@@ -389,53 +402,5 @@ impl Ring {
     /// Releases the in-flight bytes of a committed buffer that another owner still holds.
     pub(crate) fn forget(&mut self, filled: &Filled) {
         self.in_flight -= filled.buffer_bytes();
-    }
-
-    /// Puts the events of failed commits back before the newer ones, in order. An overwriting ring
-    /// drops its oldest events if all of them exceed its bound.
-    pub(crate) fn give_back(&mut self, failed: &[&Filled]) {
-        if failed.is_empty() {
-            return;
-        }
-        let twice = failed.first().filter(|_| broken(Sabotage::RepeatFailedEvents));
-        let frames = || twice.into_iter().chain(failed);
-        let older: usize = frames().map(|filled| filled.frame_bytes()).sum();
-        let newer: usize = self.slices().iter().map(|slice| slice.len()).sum();
-        let mut all = Buffer::empty(Arc::clone(&self.buffer.budget));
-        // These events were within the budget before, so they are charged even if it is full now.
-        all.budget.add(older + newer);
-        all.bytes.reserve_exact(older + newer);
-        for filled in frames() {
-            filled.hold().slices().into_iter().for_each(|slice| all.bytes.extend_from_slice(slice));
-        }
-        self.slices().into_iter().for_each(|slice| all.bytes.extend_from_slice(slice));
-        for filled in failed {
-            self.in_flight -= filled.buffer_bytes();
-        }
-        let count = frames().map(|filled| filled.count).sum::<u32>() + self.count;
-        // A batch has a single gap, before its first event. Frames before a later gap are dropped.
-        let last_gap = if self.dropped > 0 {
-            failed.len()
-        } else {
-            failed.iter().rposition(|filled| filled.dropped > 0).unwrap_or(0)
-        };
-        let superseded: u32 = failed[..last_gap].iter().map(|filled| filled.count).sum();
-        let dropped = match broken(Sabotage::MiscountGaps) {
-            true => self.dropped,
-            false => self.dropped + failed.iter().map(|filled| filled.dropped).sum::<u64>(),
-        };
-        self.buffer = all;
-        self.reset();
-        self.count = count;
-        self.dropped = dropped;
-        self.tail = self.buffer.bytes.len();
-        for _ in 0..superseded {
-            self.drop_oldest();
-        }
-        if self.limits.overflow == Overflow::OverwriteOldest {
-            while self.tail - self.head > self.limits.ring_bytes_max {
-                self.drop_oldest();
-            }
-        }
     }
 }

@@ -75,7 +75,7 @@ fn failed_events_come_back_in_front_and_in_order() {
     push(&mut ring, b"b").expect("room");
     let second = ring.take().expect("filled");
     push(&mut ring, b"c").expect("room");
-    ring.give_back(&[&first, &second]);
+    ring.give_back(&[&first, &second].map(|filled| Returned { filled, keep: 1 }));
     assert_eq!(payloads(ring.slices()), [b"a", b"b", b"c"]);
     assert_eq!(ring.in_flight, 0);
 }
@@ -90,7 +90,7 @@ fn events_that_come_back_into_an_overwriting_ring_leave_one_gap_in_front() {
         push(&mut ring, &[n; 40]).expect("room");
     }
     assert_eq!(ring.dropped(), 3);
-    ring.give_back(&[&failed]);
+    ring.give_back(&[Returned { filled: &failed, keep: 2 }]);
     assert_eq!(payloads(ring.slices()), [vec![6; 40], vec![7; 40]]);
     assert_eq!(ring.dropped(), 5);
 }
@@ -182,7 +182,7 @@ impl Model {
                     self.ring.forget(&filled);
                 }
             }
-            8 => self.give_back(),
+            8 => self.give_back(rng),
             _ => self.push(rng),
         }
     }
@@ -195,11 +195,17 @@ impl Model {
         self.in_flight.push_back((filled, taken));
     }
 
-    fn give_back(&mut self) {
+    fn give_back(&mut self, rng: &mut TestRng) {
         let failed: Vec<_> = self.in_flight.drain(..).collect();
-        self.ring.give_back(&failed.iter().map(|(filled, _)| filled).collect::<Vec<_>>());
         let since = std::mem::take(&mut self.all);
-        self.all.extend(failed.into_iter().flat_map(|(_, taken)| taken));
+        let mut returned = Vec::new();
+        for (filled, taken) in &failed {
+            // A rewind may have cut some.
+            let keep = below(rng, 2 * taken.len() + 1).min(taken.len());
+            returned.push(Returned { filled, keep: keep as u64 });
+            self.all.extend(taken[..keep].iter().cloned());
+        }
+        self.ring.give_back(&returned);
         self.all.extend(since);
     }
 

@@ -143,55 +143,57 @@ impl Stream {
         Some(Fork { base, base_generation: generation, seq: end, generation })
     }
 
-    /// Drops the events from `to` on, buffered or committed. Buffered events never reach the disk.
-    /// Committed events are dropped by the next commit, which starts a new generation; read views
-    /// taken before it, and forks, keep them.
+    /// Drops the events from `to` on, buffered, in flight or committed. Buffered events never reach
+    /// the disk. The others are dropped by the next commit, which starts a new generation; read
+    /// views taken before it, and forks, keep them. Events appended since then are part of that
+    /// commit: it replaces the end of the stream, all or nothing.
+    ///
+    /// Commits in flight complete first. If one fails, its events return to the ring without those
+    /// that the rewind drops. After a rewind into events in flight, the next commit fails with
+    /// [`ErrorKind::Conflict`] if their leader placed them elsewhere
+    /// ([`Expect::Any`](crate::Expect::Any)), because their seqs are then others; the rewind stays,
+    /// and the commit after that drops the events it was meant for.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::SeqOutOfRange`] when `to` is after the head; [`ErrorKind::Trimmed`] when it is
-    /// before the start; [`ErrorKind::CommitInFlight`] when a commit is in flight and `to` is
-    /// before its end; [`ErrorKind::Archived`]; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
+    /// before the start; [`ErrorKind::Archived`]; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
     pub fn rewind(&mut self, to: impl Into<Seq>) -> Result<()> {
         self.look_again();
         self.check_alive("rewind")?;
         if self.state == StreamState::Archived {
             return Err(Error::new(ErrorKind::Archived(self.id), "rewind"));
         }
-        // Asked once: it moves when a commit settles meanwhile.
-        let end = self.end();
+        // As this handle counts it: leaders move what is in flight in the same moment.
+        let end = self.next;
         let to = self.check_before(to.into(), end, "rewind")?;
         if let Some(keep) = self.ring_len().checked_sub(end - to) {
             self.ring.cut(keep);
             self.next -= end - to;
             return Ok(());
         }
-        if !self.in_flight.is_empty() {
-            return Err(Error::new(ErrorKind::CommitInFlight(self.id), "rewind"));
-        }
-        if self.root.is_none() {
-            return self.rewind_fork(to);
+        if self.is_volatile() {
+            self.ring.discard();
+            self.next = to;
+            self.share_less(to);
+            return Ok(());
         }
         if self.generation >= GENERATION_MAX {
             let what = "a stream is rewound at most 16,777,215 times";
             return Err(Error::new(ErrorKind::InvalidOption(what), "rewind"));
         }
-        let ring_start = self.ring_start();
+        let seen = self.counted().before();
         self.ring.discard();
         self.next = to;
-        self.note(|change| {
-            let seen = change.rewind.map_or(ring_start, |rewind| rewind.seen);
-            change.rewind = Some(Rewind { to, seen });
-        })
+        self.note(|change| change.rewind = Some(Rewind { to, seen }))
     }
 
-    /// A fork that was never committed goes back behind where it was forked: it shares less.
-    fn rewind_fork(&mut self, to: u64) -> Result<()> {
-        let shared = self.shared(to);
-        self.ring.discard();
-        self.next = to;
-        self.generation = shared.map_or(0, |fork| fork.generation);
-        self.note(|change| change.fork = shared)
+    /// Makes a fork that was never committed share only the events before `to`, which is before its
+    /// fork point.
+    pub(super) fn share_less(&mut self, to: u64) {
+        let fork = self.shared(to);
+        self.generation = fork.map_or(0, |fork| fork.generation);
+        let _ = self.note(|change| (change.fork, change.rewind) = (fork, None));
     }
 
     /// Forgets what is buffered and no commit has taken. Returns how many events that were, with
@@ -262,11 +264,6 @@ impl Stream {
             return self.next;
         }
         self.next.wrapping_sub(self.in_flight.moved())
-    }
-
-    /// The seq behind what is durable, as far as this handle knows.
-    pub(super) fn durable_end(&self) -> u64 {
-        self.unsettled().start()
     }
 
     fn check_seq(&self, seq: Seq, operation: &'static str) -> Result<u64> {

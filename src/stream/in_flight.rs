@@ -21,14 +21,14 @@ pub(super) struct InFlight(Option<Box<Flights>>);
 
 #[derive(Default, Debug)]
 struct Flights {
-    queue: VecDeque<Flight>,
+    queue: VecDeque<OwnCommit>,
     /// Distance by which leaders have rebased the handle's events.
     moved: u64,
 }
 
 /// Commit in flight.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct OwnCommit {
     pending: Arc<Pending>,
     /// Index of this handle's part.
     nth: usize,
@@ -44,7 +44,18 @@ pub(super) struct Counted {
     pub(super) rewind: Option<Rewind>,
 }
 
-impl Flight {
+impl Counted {
+    /// Returns the head of the stream before the run and its rewind.
+    pub(super) fn before(&self) -> u64 {
+        self.rewind.map_or(self.from, |rewind| rewind.seen)
+    }
+}
+
+impl OwnCommit {
+    pub(super) fn counted(&self) -> Counted {
+        self.counted
+    }
+
     /// Returns the handle's part; `None` after its commit was taken apart.
     pub(super) fn part(&self) -> Option<&Part> {
         self.pending.parts().get(self.nth)
@@ -78,12 +89,6 @@ pub(super) struct Unsettled<'a> {
 }
 
 impl Unsettled<'_> {
-    /// Returns the seq of the first event that is not known to be durable.
-    pub(super) fn start(&self) -> u64 {
-        let first = self.parts.first().map_or(self.ring, |(_, counted)| *counted);
-        self.landed.map_or(first.from, Part::end_seq)
-    }
-
     /// Returns the number of rewinds in commits that are undecided or failed.
     pub(super) fn rewinds(&self) -> u32 {
         self.parts.iter().filter(|(_, counted)| counted.rewind.is_some()).count() as u32
@@ -111,18 +116,23 @@ fn moved(part: &Part, counted: Counted) -> u64 {
 }
 
 impl InFlight {
-    fn queue(&self) -> impl DoubleEndedIterator<Item = &Flight> + Clone {
+    fn queue(&self) -> impl DoubleEndedIterator<Item = &OwnCommit> + Clone {
         self.0.iter().flat_map(|flights| &flights.queue)
     }
 
     /// Returns the commits that are undecided or failed.
-    fn waiting(&self) -> impl DoubleEndedIterator<Item = &Flight> {
+    fn waiting(&self) -> impl DoubleEndedIterator<Item = &OwnCommit> {
         let committed = self.queue().take_while(|flight| flight.failed() == Some(false)).count();
         self.0.iter().flat_map(move |flights| flights.queue.range(committed..))
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.queue().next().is_none()
+    }
+
+    /// Returns the head of the stream before the oldest commit.
+    pub(super) fn before(&self) -> Option<u64> {
+        self.queue().next().map(|flight| flight.counted.before())
     }
 
     /// Returns the newest commit, which the next one follows.
@@ -135,12 +145,12 @@ impl InFlight {
         let Some(part) = pending.parts().get(nth) else { return };
         let from = part.first_seq() - part.filled.dropped;
         let counted = Counted { from, rewind: part.change().and_then(|change| change.rewind) };
-        let flight = Flight { pending: Arc::clone(pending), nth, counted };
+        let flight = OwnCommit { pending: Arc::clone(pending), nth, counted };
         self.0.get_or_insert_default().queue.push_back(flight);
     }
 
     /// Removes the oldest commit if it succeeded, and moves later runs to where its leader put it.
-    pub(super) fn take_landed(&mut self, ring: &mut Counted) -> Option<Flight> {
+    pub(super) fn take_landed(&mut self, ring: &mut Counted) -> Option<OwnCommit> {
         let flights = self.0.as_mut()?;
         flights.queue.front().filter(|flight| flight.failed() == Some(false))?;
         let done = flights.queue.pop_front()?;
@@ -155,7 +165,7 @@ impl InFlight {
     }
 
     /// Removes all commits once all of them have failed, so that their events return in order.
-    pub(super) fn take_failed(&mut self) -> Vec<Flight> {
+    pub(super) fn take_failed(&mut self) -> Vec<OwnCommit> {
         let all_failed = self.queue().all(|flight| flight.failed() == Some(true));
         match &mut self.0 {
             Some(flights) if all_failed => std::mem::take(&mut flights.queue).into(),
@@ -188,7 +198,7 @@ impl InFlight {
 
     /// Returns the changes of commits that are undecided or failed, oldest first.
     pub(super) fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
-        self.waiting().filter_map(Flight::part).filter_map(Part::change)
+        self.waiting().filter_map(OwnCommit::part).filter_map(Part::change)
     }
 
     /// Returns true if a commit failed and its events have not come back.
@@ -199,7 +209,7 @@ impl InFlight {
     /// Returns the number of events whose commit failed and that have not come back.
     pub(super) fn failed_events(&self) -> u64 {
         let failed = self.queue().filter(|flight| flight.failed() == Some(true));
-        failed.filter_map(Flight::part).map(|part| u64::from(part.filled.count)).sum()
+        failed.filter_map(OwnCommit::part).map(|part| u64::from(part.filled.count)).sum()
     }
 
     /// Returns the change of the oldest commit, which is the first one of a volatile stream.
@@ -230,11 +240,11 @@ impl InFlight {
     /// Returns the parts of all commits.
     #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
     pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.queue().filter_map(Flight::part)
+        self.queue().filter_map(OwnCommit::part)
     }
 }
 
-/// Whether a stream was committed before.
+/// State of the first commit of a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum FirstCommit {
     Waits,

@@ -42,11 +42,13 @@ impl Stream {
     }
 
     /// Trims the events before `to`. Reading them returns [`ErrorKind::Trimmed`] with the new
-    /// start. Forks keep the events that they share.
+    /// start. Forks keep the events that they share. Commits in flight complete first. A rewind
+    /// that waits for the next commit goes along: after a rewind to `to`, one commit removes all
+    /// events of the stream.
     ///
-    /// The ticket fails with [`ErrorKind::SeqOutOfRange`] when `to` is after the last committed
-    /// event (after the head, for a volatile stream), and for the reasons of [`Stream::archive`].
-    /// Trimming before the current start changes nothing.
+    /// The ticket fails with [`ErrorKind::SeqOutOfRange`] when `to` is after the last event that is
+    /// committed or in flight (after the head, for a volatile stream), and for the reasons of
+    /// [`Stream::archive`]. Trimming before the current start changes nothing.
     pub fn trim(&mut self, to: impl Into<Seq>) -> Ticket {
         let to = to.into();
         self.reap();
@@ -54,7 +56,7 @@ impl Stream {
             return self.settled(Err(error));
         }
         let is_volatile = self.is_volatile();
-        let end = if is_volatile { self.next } else { self.durable_end() };
+        let end = if is_volatile { self.next } else { self.ring_start() };
         if to.get() > end {
             let range = Seq(self.start())..Seq(end);
             return self.failed(ErrorKind::SeqOutOfRange { asked: to, range }, "trim");

@@ -8,26 +8,25 @@ mod lifecycle;
 mod metadata;
 mod new_event;
 mod next_change;
+mod reading;
 #[cfg(feature = "json")]
 mod restore;
+mod settling;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 pub use self::branching::Savepoint;
-use self::in_flight::{Counted, FirstCommit, Flight, InFlight, Unsettled};
+use self::in_flight::{FirstCommit, InFlight};
 pub use self::new_event::NewEvent;
 use self::next_change::NextChange;
-use crate::catalog::{Lineage, ReadView};
+use crate::catalog::ReadView;
 use crate::change::Change;
-use crate::commit::{Draft, Part, Pending, Placement, Ticket};
-use crate::disk::Pinned;
+use crate::commit::{Part, Pending, Placement, Precondition, Ticket};
 use crate::engine::{Engine, Handle};
 use crate::error::{AppendError, Error, ErrorKind, Rejected, Result};
 use crate::format::{COMMIT_BYTES_MAX, FrameHead, SEQ_MAX};
 use crate::index::ArenaId;
-use crate::options::{CommitOptions, Expect, Overflow, RING_BYTES_MIN, StreamOptions};
-use crate::reader::{Batch, BatchContext, Events};
+use crate::options::{CommitOptions, Overflow, RING_BYTES_MIN, StreamOptions};
 use crate::ring::{Filled, Limits, Ring};
 use crate::sabotage::{Sabotage, broken};
 use crate::types::{Seq, Status, StreamId, StreamState};
@@ -336,90 +335,10 @@ impl Stream {
         core.queue.submit(pending)
     }
 
-    /// Returns the events of the stream as this handle sees it: durable events, then volatile ones
-    /// (P9). Volatile events are copied by this call.
-    ///
-    /// If another handle deleted or rewound the stream and compaction reclaimed events, those read
-    /// as [`ErrorKind::Deleted`] or [`ErrorKind::Conflict`].
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
-    pub fn events(&self) -> Result<Events> {
-        self.core.check_open("read")?;
-        if self.state() == StreamState::Deleted {
-            return Err(Error::new(ErrorKind::Deleted(self.id), "read"));
-        }
-        let (volatile, durable_end) = self.volatile();
-        let view = self.view();
-        let lineage = self.lineage(durable_end);
-        let seqs = self.start().min(durable_end)..durable_end;
-        let events = Events::durable(view, self.id, lineage, seqs).then(volatile);
-        Ok(events.from(self.start()).unless_overtaken(self.overtaken()))
-    }
-
-    fn view(&self) -> ReadView {
-        ReadView::new(Arc::clone(&self.core.catalog))
-    }
-
-    /// Returns the volatile events (of commits in flight or failed, then of the ring) and the seq
-    /// where they start. Earlier events are durable.
-    fn volatile(&self) -> (Vec<Batch>, u64) {
-        loop {
-            if let Some(volatile) = self.volatile_of(&self.unsettled()) {
-                return volatile;
-            }
-        }
-    }
-
-    /// Returns the volatile events; `None` if the memory of some was released, because their commit
-    /// succeeded meanwhile.
-    fn volatile_of(&self, unsettled: &Unsettled<'_>) -> Option<(Vec<Batch>, u64)> {
-        let generation = self.generation_after(unsettled);
-        let batch = |counted: Counted, (count, dropped), slices: [&[u8]; 2]| {
-            let bytes = slices.concat();
-            let frames: Range<usize> = 0..bytes.len();
-            let pin = Arc::new(Pinned::Buffer(bytes));
-            let (stream, position, first_seq) = (self.id, None, counted.from + dropped);
-            let context = BatchContext { stream, first_seq, generation, position, dropped, pin };
-            Batch::new(context, count, frames)
-        };
-        let mut volatile = Vec::new();
-        for (part, counted) in &unsettled.parts {
-            let (held, count) = (part.filled.hold(), u64::from(part.filled.count));
-            if count > 0 && held.is_released() {
-                return None;
-            }
-            if count > 0 {
-                volatile.push(batch(*counted, (count, part.filled.dropped), held.slices()));
-            }
-        }
-        let (count, dropped) = (u64::from(self.ring.count()), self.ring.dropped());
-        if count > 0 {
-            volatile.push(batch(unsettled.ring, (count, dropped), self.ring.slices()));
-        }
-        let ring = unsettled.ring.from;
-        let start = volatile.first().map_or(ring, |batch| batch.first_seq() - batch.dropped());
-        Some((volatile, start))
-    }
-
     /// Returns the unsettled parts of this stream, followed by the change that is not yet
     /// committed.
     fn changes(&self) -> impl Iterator<Item = &Change> {
         self.in_flight.changes().chain(self.next_change())
-    }
-
-    /// The branches that the durable events of this handle's view are in.
-    fn lineage(&self, end: u64) -> Lineage {
-        let catalog = &self.core.catalog;
-        if let Some(tip) = catalog.branch_of(self.id, self.seen_generation()) {
-            return Lineage::new(tip, end);
-        }
-        let base = self.changes().find_map(|change| change.fork).and_then(|fork| {
-            let tip = catalog.branch_of(fork.base, fork.base_generation)?;
-            Some(Lineage::new(tip, end.min(fork.seq)))
-        });
-        base.unwrap_or_default()
     }
 
     /// The first seq that is not forgotten.
@@ -433,7 +352,7 @@ impl Stream {
 
     /// First seq that is in no commit.
     fn ring_start(&self) -> u64 {
-        self.end() - self.ring_len()
+        self.counted().from
     }
 
     fn take_part(&mut self) -> Option<Part> {
@@ -464,82 +383,19 @@ impl Stream {
 
     fn part(&mut self, filled: Filled, first_seq: u64) -> Part {
         let change = self.change.take();
-        let is_rewound = change.as_ref().is_some_and(|change| change.rewind.is_some());
-        self.generation += u32::from(is_rewound);
+        let rewind = change.as_ref().and_then(|change| change.rewind);
+        let precondition = match rewind.zip(self.in_flight.before()) {
+            Some((rewind, before)) if rewind.to >= before => Precondition::Seen,
+            _ => Precondition::None,
+        };
+        self.generation += u32::from(rewind.is_some());
         Part {
             stream: self.id,
             root: self.root,
             crc: filled.crc(),
             filled,
             placement: Placement::new(first_seq, self.generation),
-            change: change.map(|next| Box::new(next.encoded())),
-        }
-    }
-
-    /// Reclaims the buffers of committed parts, and the events of failed ones once every later
-    /// commit has failed as well, so that they return in order (P5).
-    fn reap(&mut self) {
-        if self.core.is_elsewhere() {
-            return;
-        }
-        loop {
-            let mut ring = self.counted();
-            let Some(done) = self.in_flight.take_landed(&mut ring) else { break };
-            self.note_durable(&done, ring);
-            done.reclaim(&mut self.ring);
-        }
-        let failed = self.in_flight.take_failed();
-        if !failed.is_empty() {
-            self.take_back(&failed);
-        }
-    }
-
-    fn take_back(&mut self, failed: &[Flight]) {
-        let parts: Vec<&Part> = failed.iter().filter_map(Flight::part).collect();
-        let filled: Vec<_> = parts.iter().map(|part| &part.filled).collect();
-        if broken(Sabotage::LoseFailedEvents) {
-            filled.iter().for_each(|filled| self.ring.forget(filled));
-            return;
-        }
-        self.ring.give_back(&filled);
-        let rewinds = parts.iter().filter_map(|part| part.change()?.rewind).count();
-        self.generation -= rewinds as u32;
-        let is_durable = self.root.is_some();
-        let changes = parts.iter().enumerate().filter_map(|(nth, part)| {
-            let mut change = part.change.as_ref()?.draft.clone();
-            if is_durable || nth > 0 {
-                // What a verb with a ticket of its own asked for is not done behind its back. Of a
-                // stream that was never committed the first commit takes along what was true of it
-                // in memory, which stays true.
-                (change.state, change.start) = (None, None);
-            }
-            Some(change)
-        });
-        if let Some(change) = changes.reduce(Draft::and) {
-            // Returned events were counted before, and are taken whatever the memory.
-            let _ = self.note(|later| *later = change.and(std::mem::take(later)));
-        }
-        let version = self.root.and_then(|root| self.core.catalog.version(root));
-        let durable = version.map_or(StreamState::Active, |version| version.state);
-        let wanted = self.change.as_ref().and_then(|change| change.state);
-        self.enter_state(wanted.unwrap_or(durable));
-    }
-
-    /// Notes that a commit succeeded, and where its leader has moved the events in the ring.
-    fn note_durable(&mut self, done: &Flight, ring: Counted) {
-        if self.root.is_none() {
-            self.root = self.core.catalog.root(self.id);
-            self.core.volatile.remove(self.id);
-        }
-        let own = done.part();
-        if let Some(part) = own.filter(|_| done.may_move()) {
-            self.next = ring.from + self.ring_len();
-            self.generation = part.generation() + self.in_flight.rewinds();
-        }
-        let state = own.and_then(|part| part.change()?.state);
-        if state == Some(StreamState::Deleted) {
-            self.next -= self.ring.discard();
-            self.change = None;
+            change: change.map(|next| Box::new(next.encoded(precondition))),
         }
     }
 }

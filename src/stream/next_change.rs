@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Stream;
 use crate::change::Change;
-use crate::commit::{Draft, Encoded};
+use crate::commit::{Draft, Encoded, Precondition};
 use crate::engine::VolatileInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::{Budget, Charge};
@@ -29,9 +29,9 @@ impl NextChange {
         self.charge.bytes()
     }
 
-    /// The same, ready to be written.
-    pub(super) fn encoded(self) -> Encoded {
-        Encoded::new(self.draft, self.charge)
+    /// Returns the change, ready to be written.
+    pub(super) fn encoded(self, precondition: Precondition) -> Encoded {
+        Encoded::new(self.draft, precondition, self.charge)
     }
 }
 

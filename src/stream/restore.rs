@@ -107,12 +107,9 @@ impl Stream {
     }
 
     /// Rewinds to `to` and starts the next generation, even if no event is dropped. Nothing may be
-    /// buffered or in flight.
+    /// buffered.
     pub(crate) fn rewind_as(&mut self, to: u64) -> Result<()> {
         self.reap();
-        if !self.in_flight.is_empty() || self.ring.count() > 0 {
-            return Err(Error::new(ErrorKind::CommitInFlight(self.id), "import"));
-        }
         let seen = self.next;
         self.next = to;
         self.note(|change| change.rewind = Some(Rewind { to, seen }))

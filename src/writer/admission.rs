@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Writer;
 use crate::catalog::{Baseline, Lsn, Measured};
-use crate::commit::{Part, Pending};
+use crate::commit::{Part, Pending, Precondition};
 use crate::error::{Error, ErrorKind};
 use crate::format::{COMMIT_BYTES_MAX, RECORD_SHIFT_MAX};
 use crate::options::Expect;
@@ -99,13 +99,16 @@ impl Writer {
         }
         for part in pending.parts() {
             let baseline = self.baseline(part);
-            let measured = part.change.as_ref().and_then(|encoded| encoded.measured.as_ref());
-            let kind = state_refusal(part, baseline).or_else(|| match measured {
-                Some(measured) => self.measured_conflict(part, measured, baseline),
-                None => expectation_conflict(pending.expect, part, baseline),
+            let precondition = part.precondition();
+            let kind = state_refusal(part, baseline).or_else(|| match precondition {
+                Precondition::Measured(measured) => {
+                    self.measured_conflict(part, &measured, baseline)
+                }
+                _ => expectation_conflict(pending.expect, part, baseline),
             });
             if let Some(kind) = kind {
-                let why = reason(&kind, pending.expect, baseline).filter(|_| measured.is_none());
+                let is_measured = matches!(precondition, Precondition::Measured(_));
+                let why = reason(&kind, pending.expect, baseline).filter(|_| !is_measured);
                 let error = Error::new(kind, "commit");
                 return Some(why.into_iter().fold(error, Error::because));
             }
@@ -199,6 +202,11 @@ fn expectation_conflict(
         Expect::NoStream => (baseline.is_none(), 0),
         Expect::Exists => (baseline.is_some(), seen.head),
         Expect::At(seq) => (actual.head == seq.get(), seq.get()),
+    };
+    let is_unseen = !same && part.precondition() == Precondition::Seen;
+    let (holds, expected) = match is_unseen && !broken(Sabotage::RewindUnseen) {
+        true => (false, seen.head),
+        false => (holds, expected),
     };
     let rewind = part.change().and_then(|change| change.rewind);
     if !holds || rewind.is_some_and(|rewind| rewind.to > actual.head) {

@@ -42,6 +42,8 @@ fn p5_p8_p9_p10_every_handle_equals_its_copy() {
         "too late",
         "fork",
         "rewind",
+        "rewind in flight",
+        "rewind behind",
         "trim",
         "deletion",
         "opening",
@@ -63,6 +65,8 @@ fn control_what_a_handle_should_not_show_is_noticed() {
         Sabotage::MiscountGaps,
         Sabotage::SkipConflict,
         Sabotage::KeepGeneration,
+        Sabotage::KeepCutEvents,
+        Sabotage::RewindUnseen,
     ] {
         let broken = sabotage(what);
         let found = (0..LIVES).any(|seed| run(seed, &script(seed)).is_err());

@@ -130,6 +130,20 @@ impl Subject {
             "rewind to 4, commit" => {
                 handle.rewind(4).and_then(|()| handle.commit().wait()).map(drop)
             }
+            "append, commit, rewind to 4, append, commit" => {
+                let _ = handle.append("under way");
+                let first = handle.commit();
+                let cut = handle.rewind(4).and_then(|()| Ok(handle.append("behind it")?));
+                let outcome = cut.and_then(|_| handle.commit().wait());
+                let first = first.wait();
+                outcome.and_then(|_| first.map(drop))
+            }
+            "append, commit, trim to 7" => {
+                let _ = handle.append("under way");
+                let first = handle.commit();
+                let trimmed = handle.trim(7).wait();
+                trimmed.and_then(|_| first.wait().map(drop))
+            }
             "rewind to 1" => handle.rewind(1),
             "rewind to 99" => handle.rewind(99),
             "rename, commit" => {

@@ -140,3 +140,167 @@ fn f5_a_waker_that_blocks_keeps_nobody_from_leading() {
     waiter.join().expect("the waiter led");
     wait_until("a waker that was told", || blocks.was_told.load(SeqCst));
 }
+
+/// A simulated disk without threads: what is queued stays so until a ticket is waited for.
+fn on_one_thread() -> (SimDisk, Log) {
+    let disk = SimDisk::new(1);
+    let log = Log::options().open_on(&disk).expect("opens");
+    (disk, log)
+}
+
+fn append(stream: &mut Stream, events: &[u8]) {
+    for event in events {
+        stream.append([*event]).expect("room");
+    }
+}
+
+/// What a handle shows, as a text of one letter an event; its seqs are dense from the start on.
+fn text(events: amberlog::Events) -> String {
+    let seen = seen(events);
+    let first = seen.first().map_or(0, |(seq, _)| *seq);
+    assert!(seen.iter().map(|(seq, _)| *seq).eq(first..first + seen.len() as u64), "{seen:?}");
+    seen.iter().map(|(_, payload)| char::from(payload[0])).collect()
+}
+
+fn durable(log: &Log, stream: &Stream) -> String {
+    text(log.read_view().events(stream.id()).expect("durable"))
+}
+
+/// P4: to cut the end of a stream and to write another is one commit, also where the end is still under way.
+#[test]
+fn p4_a_rewind_of_what_is_under_way_and_new_events_are_one_commit() {
+    for to in 0..=5 {
+        let (disk, log) = on_one_thread();
+        let mut stream = log.create_stream().expect("a stream");
+        append(&mut stream, b"ab");
+        let first = stream.commit();
+        append(&mut stream, b"cd");
+        let second = stream.commit();
+        append(&mut stream, b"e");
+        stream.rewind(to).expect("at any time");
+        append(&mut stream, b"xy");
+        let expected = format!("{}xy", &"abcde"[..to as usize]);
+        assert_eq!(text(stream.events().expect("open")), expected);
+        let fork = stream.fork_at(stream.head()).expect("a fork");
+        assert_eq!(text(fork.events().expect("open")), expected);
+        let third = stream.commit();
+        assert_eq!(text(stream.events().expect("open")), expected);
+        assert_eq!(second.wait().expect("committed").seqs.end.get(), 4);
+        first.wait().expect("committed");
+        let third = third.wait().expect("committed");
+        assert_eq!((third.position.get(), third.seqs.end), (3, stream.head()));
+        assert_eq!(
+            (durable(&log, &stream), text(stream.events().expect("open"))),
+            (expected.clone(), expected.clone())
+        );
+        let log = Log::options().open_on(&disk.after_power_cut(7)).expect("opens");
+        assert_eq!(durable(&log, &stream), expected);
+    }
+}
+
+/// P5: commits that failed give back their events, but for those that the handle has cut since.
+#[test]
+fn p5_what_comes_back_is_what_was_not_cut() {
+    for to in 0..=6 {
+        for taken in [false, true] {
+            let (disk, log) = on_one_thread();
+            let mut stream = log.create_stream().expect("a stream");
+            append(&mut stream, b"ab");
+            stream.commit().wait().expect("committed");
+            append(&mut stream, b"cd");
+            let first = stream.commit();
+            append(&mut stream, b"e");
+            let second = stream.commit();
+            append(&mut stream, b"f");
+            stream.rewind(to).expect("at any time");
+            append(&mut stream, b"xy");
+            let third = taken.then(|| stream.commit());
+            disk.set_file_bytes_max(1);
+            first.wait().expect_err("no room");
+            second.wait().expect_err("behind one that failed");
+            third.map(|third| third.wait().expect_err("behind one that failed"));
+            let expected = format!("{}xy", &"abcdef"[..to as usize]);
+            assert_eq!(text(stream.events().expect("open")), expected);
+            disk.set_file_bytes_max(u64::MAX);
+            assert_eq!(durable(&log, &stream), "ab");
+            let again = stream.commit().wait().expect("committed");
+            assert_eq!(again.position.get(), 2, "one commit for all that came back");
+            assert_eq!((durable(&log, &stream), stream.buffered()), (expected.clone(), 0));
+            assert_eq!(stream.info().generation, u32::from(to < 2));
+        }
+    }
+}
+
+/// P8: a leader has put events elsewhere that a handle goes back to: the commit says so, nothing of another handle is cut,
+/// and the next commit cuts what the handle meant.
+#[test]
+fn p8_a_rewind_into_events_that_went_elsewhere_is_a_conflict() {
+    let any = CommitOptions::new().expect(Expect::Any);
+    let (_disk, log) = on_one_thread();
+    let mut stream = log.create_stream().expect("a stream");
+    append(&mut stream, b"ab");
+    stream.commit().wait().expect("committed");
+    let mut other = log.open_stream(stream.id()).expect("durable");
+    append(&mut stream, b"cd");
+    append(&mut other, b"OO");
+    other.commit().wait().expect("committed");
+    let first = stream.commit_with(any);
+    stream.rewind(3).expect("at any time");
+    append(&mut stream, b"x");
+    let second = stream.commit_with(any);
+    assert_eq!(first.wait().expect("committed").seqs.start.get(), 4);
+    let refused = second.wait().expect_err("what it goes back to is elsewhere");
+    assert!(matches!(refused.kind(), amberlog::ErrorKind::Conflict { .. }), "{refused}");
+    assert_eq!(durable(&log, &stream), "abOOcd");
+    assert_eq!(text(stream.events().expect("open")), "abOOcx");
+    stream.commit().wait().expect("committed");
+    assert_eq!(durable(&log, &stream), "abOOcx");
+}
+
+/// P4: a trim waits for what is under way, and takes a rewind along: all events of a stream go in one commit.
+#[test]
+fn p4_a_trim_waits_for_what_is_under_way_and_takes_a_rewind_along() {
+    let (disk, log) = on_one_thread();
+    let mut stream = log.create_stream().expect("a stream");
+    append(&mut stream, b"ab");
+    let first = stream.commit();
+    append(&mut stream, b"cd");
+    let second = stream.commit();
+    append(&mut stream, b"ef");
+    let out_of_range = stream.trim(5).wait().expect_err("in the ring");
+    assert!(matches!(out_of_range.kind(), amberlog::ErrorKind::SeqOutOfRange { .. }));
+    let trim = stream.trim(2);
+    assert_eq!(text(stream.events().expect("open")), "cdef");
+    stream.rewind(3).expect("at any time");
+    let purge = stream.trim(3);
+    assert_eq!(text(stream.events().expect("open")), "");
+    append(&mut stream, b"x");
+    let last = purge.wait().expect("committed").position.get();
+    for ticket in [first, second, trim] {
+        assert!(ticket.wait().expect("committed").position.get() < last);
+    }
+    assert_eq!((last, durable(&log, &stream)), (4, String::new()));
+    stream.commit().wait().expect("committed");
+    let log = Log::options().open_on(&disk.after_power_cut(7)).expect("opens");
+    let info = log.read_view().info(stream.id()).expect("durable");
+    assert_eq!((info.start.get(), info.head.get(), durable(&log, &stream)), (3, 4, "x".into()));
+}
+
+/// P5: a trim that waits for a commit which fails, fails with it and is not tried again: it has a ticket of its own.
+#[test]
+fn p5_a_trim_fails_with_the_commit_that_it_waits_for() {
+    let (disk, log) = on_one_thread();
+    let mut stream = log.create_stream().expect("a stream");
+    append(&mut stream, b"ab");
+    stream.commit().wait().expect("committed");
+    append(&mut stream, b"cd");
+    let first = stream.commit();
+    let trim = stream.trim(3);
+    disk.set_file_bytes_max(1);
+    first.wait().expect_err("no room");
+    trim.wait().expect_err("behind one that failed");
+    disk.set_file_bytes_max(u64::MAX);
+    assert_eq!((text(stream.events().expect("open")), stream.buffered()), ("abcd".into(), 2));
+    stream.commit().wait().expect("committed");
+    assert_eq!(durable(&log, &stream), "abcd");
+}

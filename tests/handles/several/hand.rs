@@ -58,18 +58,81 @@ impl Hand {
 
     /// End of the durable events that it shows.
     pub fn durable_end(&self) -> u64 {
-        let asked = self.flying.iter().find_map(|change| change.rewind);
-        asked.or(self.rewound.map(|(_, to)| to)).unwrap_or(self.view.len() as u64)
+        let asked = self.flying.iter().filter_map(|change| change.rewind);
+        let rewinds = asked.chain(self.rewound.map(|(_, to)| to));
+        rewinds.fold(self.view.len() as u64, u64::min)
+    }
+
+    /// Everything that it shows, but for what is buffered, and before a rewind that waits for the next commit.
+    fn taken(&self) -> Vec<Slot> {
+        let mut all = self.view.clone();
+        for change in &self.flying {
+            all.truncate(change.rewind.map_or(usize::MAX, |to| to as usize));
+            all.extend(change.slots.iter().cloned());
+        }
+        all
+    }
+
+    /// Everything that it shows.
+    pub fn shown(&self) -> Vec<Slot> {
+        let mut all = self.taken();
+        all.truncate(self.rewound.map_or(usize::MAX, |(_, to)| to as usize));
+        all.extend(self.buffered.iter().cloned());
+        all
     }
 
     /// Everything from the durable end on.
     pub fn volatile(&self) -> Vec<Slot> {
-        let flying = self.flying.iter().flat_map(|change| &change.slots);
-        flying.chain(&self.buffered).cloned().collect()
+        self.shown().split_off(self.durable_end() as usize)
     }
 
     pub fn head(&self) -> u64 {
-        self.durable_end() + self.volatile().len() as u64
+        self.shown().len() as u64
+    }
+
+    /// Whether the next commit goes back to events that are under way now: it relies on where they end up.
+    pub fn relies_on_flying(&self) -> bool {
+        let oldest = self.flying.first();
+        self.rewound.zip(oldest).is_some_and(|((_, to), oldest)| to >= oldest.at)
+    }
+
+    /// Goes back to `to`, which is in front of what is buffered.
+    pub fn rewind(&mut self, to: u64) {
+        let seen = self.rewound.map_or(self.taken().len() as u64, |(seen, _)| seen);
+        self.mark = self.mark.wrapping_sub(self.head() - to);
+        self.buffered.clear();
+        self.rewound = Some((seen, to));
+        if self.flying.is_empty() {
+            self.share_less();
+        }
+    }
+
+    /// A fork that was never committed has nothing to rewind: it shares less.
+    fn share_less(&mut self) {
+        if let Some((slots, generation, _)) = &mut self.base
+            && let Some((_, to)) = self.rewound.take()
+        {
+            slots.truncate(to as usize);
+            self.view.truncate(to as usize);
+            *generation = self.stream.info().generation;
+            self.generation = *generation;
+        }
+    }
+
+    /// The oldest commit under way landed; a leader moved it from `from` on by so much. What goes back in front of that
+    /// does not move, nor anything behind it.
+    pub fn landed(&mut self, from: u64, mut by: u64) {
+        for change in &mut self.flying {
+            change.at = change.at.wrapping_add(by);
+            if change.rewind.is_some_and(|to| to < from) {
+                by = 0;
+            }
+            change.rewind = change.rewind.map(|to| to.wrapping_add(by));
+        }
+        if let Some((seen, to)) = &mut self.rewound {
+            *seen = seen.wrapping_add(by);
+            *to = to.wrapping_add(if *to < from { 0 } else { by });
+        }
     }
 
     /// Start of what a fork shares, also while its first commit is under way.
@@ -103,11 +166,9 @@ impl Hand {
 
     /// What its next commit takes beside events.
     pub fn take_change(&mut self) -> Change {
-        let flying: usize = self.flying.iter().map(|change| change.slots.len()).sum();
-        let end = self.durable_end() + flying as u64;
         let (at, rewind) = match self.rewound.take() {
             Some((seen, to)) => (seen, Some(to)),
-            None => (end, None),
+            None => (self.taken().len() as u64, None),
         };
         let generation = self.generation;
         self.generation += u32::from(rewind.is_some());
@@ -122,12 +183,21 @@ impl Hand {
             return Ok(());
         }
         let newer = std::mem::take(&mut self.buffered);
+        let end = failed[0].at;
+        let mut start = end;
+        let mut cut = |buffered: &mut Vec<Slot>, to: u64| {
+            buffered.truncate(to.saturating_sub(start) as usize);
+            start = start.min(to);
+        };
         for change in failed {
             self.generation -= u32::from(change.rewind.is_some());
-            self.rewound = change.rewind.map(|to| (change.at, to)).or(self.rewound);
+            change.rewind.into_iter().for_each(|to| cut(&mut self.buffered, to));
             self.base = change.base.or(self.base.take());
             self.buffered.extend(change.slots);
         }
+        self.rewound.into_iter().for_each(|(_, to)| cut(&mut self.buffered, to));
+        self.rewound = (start < end).then_some((end, start));
+        self.share_less();
         self.buffered.extend(newer);
         one_gap(&mut self.buffered);
         let fits = self.ring != RingKind::Overwriting || self.ring_bytes() <= RING_BYTES;

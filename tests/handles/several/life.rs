@@ -7,7 +7,7 @@ use amberlog::{AppendError, ErrorKind, Event, Expect, Log, Options, Savepoint, S
 
 use super::hand::{Hand, one_gap, options};
 use super::ops::{Expected, Op, Then};
-use super::oracle::{AtLeast, Change, Life as Lives, Oracle, Slot, State, brief};
+use super::oracle::{AtLeast, Change, Life as Lives, Oracle, State, brief};
 use super::reading::{self, Unread};
 use super::script::RingKind;
 use super::settle::{Queued, is_deleted};
@@ -297,25 +297,14 @@ impl Life {
             hand.cut(keep);
             return outcome.map_err(|error| error.to_string());
         }
-        if !hand.flying.is_empty() {
-            return match outcome {
-                Err(error) if *error.kind() == ErrorKind::CommitInFlight(hand.id) => Ok(()),
-                outcome => Err(format!("rewound what is in flight: {outcome:?}")),
-            };
-        }
         outcome.map_err(|error| error.to_string())?;
-        let seen = hand.durable_end();
-        hand.buffered.clear();
-        hand.mark = hand.mark.wrapping_sub(head - to);
-        if let Some((slots, generation, _)) = &mut hand.base {
-            slots.truncate(to as usize);
-            hand.view.truncate(to as usize);
-            *generation = hand.stream.info().generation;
-            hand.generation = *generation;
-        } else {
-            hand.rewound = Some((hand.rewound.map_or(seen, |(seen, _)| seen), to));
-        }
+        let is_in_flight = !hand.flying.is_empty();
+        hand.rewind(to);
+        let relies = hand.relies_on_flying();
         self.tally.note("rewind");
+        if is_in_flight {
+            self.tally.note(if relies { "rewind in flight" } else { "rewind behind" });
+        }
         Ok(())
     }
 
@@ -380,16 +369,17 @@ impl Life {
         let change = Change { start: more.start, state: more.state, ..hand.take_change() };
         hand.flying.push(change.clone());
         let (members, shares) = (vec![hand.number], vec![(hand.number, change)]);
-        self.queued.push(Queued { ticket, expect: Expect::Seen, members, shares });
+        let relies = Vec::new();
+        self.queued.push(Queued { ticket, expect: Expect::Seen, members, shares, relies });
         self.settle()
     }
 
     fn trim(&mut self, at: usize, to: u8) -> Result<(), String> {
-        self.settle()?;
         let now = self.oracle.now();
         let start = self.start(&now, &self.hands[at]);
         let hand = &mut self.hands[at];
-        let Some(length) = hand.durable_end().checked_sub(start) else { return Ok(()) };
+        let taken = hand.head() - hand.buffered.len() as u64;
+        let Some(length) = taken.checked_sub(start) else { return Ok(()) };
         let to = start + u64::from(to) % (length + 1);
         if !now.contains_key(&hand.id) || to == start {
             return Ok(());
@@ -503,8 +493,7 @@ fn look_at(hand: &Hand, start: u64, settled: bool) -> Result<(), String> {
         ));
     }
     let end = hand.durable_end();
-    let slots: Vec<Slot> =
-        hand.view[..end as usize].iter().cloned().chain(hand.volatile()).collect();
+    let slots = hand.shown();
     let (mut next, mut due) = (start, Vec::<Shown>::new());
     for (seq, slot) in (0..).zip(&slots).skip(start as usize) {
         if let Some(bytes) = slot {

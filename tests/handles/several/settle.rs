@@ -16,6 +16,8 @@ pub struct Queued {
     pub members: Vec<u64>,
     /// Their shares, each with its handle.
     pub shares: Vec<(u64, Change)>,
+    /// Handles whose share goes back to events that were under way: it fails where these went elsewhere.
+    pub relies: Vec<u64>,
 }
 
 /// What must become of a commit, if the disk does its part: its changes, where they go, or one of these refusals.
@@ -33,7 +35,9 @@ impl Planner {
         let behind: Vec<_> =
             one.members.iter().filter_map(|member| self.failed.get(member).cloned()).collect();
         let refusals = match behind.is_empty() {
-            true => one.shares.iter().find_map(|(_, change)| self.refusal(change, one.expect)),
+            true => one.shares.iter().find_map(|(hand, change)| {
+                self.refusal(change, one.expect, one.relies.contains(hand))
+            }),
             false => None,
         };
         let refusals = if behind.is_empty() { refusals.into_iter().collect() } else { behind };
@@ -55,7 +59,7 @@ impl Planner {
         there.or_else(base).map_or((0, 0), |(head, generation)| (head as u64, generation))
     }
 
-    fn refusal(&self, change: &Change, expect: Expect) -> Option<ErrorKind> {
+    fn refusal(&self, change: &Change, expect: Expect, relies: bool) -> Option<ErrorKind> {
         let (stream, content) = (change.id(), self.state.get(&change.id()));
         if content.is_some_and(|content| content.state == Lives::Deleted) {
             return Some(ErrorKind::Deleted(stream));
@@ -72,6 +76,9 @@ impl Planner {
             Expect::At(seq) => (head == seq.get(), seq.get()),
             _ => ((head, generation) == (change.at, change.generation), change.at),
         };
+        let is_moved = (head, generation) != (change.at, change.generation);
+        let (holds, expected) =
+            if relies && is_moved { (false, change.at) } else { (holds, expected) };
         let is_fine = holds && change.rewind.is_none_or(|to| to <= head);
         let conflict = ErrorKind::Conflict { expected: expected.into(), actual: head.into() };
         (!is_fine).then_some(conflict)
@@ -175,15 +182,17 @@ impl Life {
         if changes.is_empty() {
             return;
         }
+        let firsts: Vec<u64> = changes.iter().map(Change::first).collect();
         self.oracle.succeeded(changes);
         self.oracle.synced();
         let now = self.oracle.now();
-        for (number, change) in shares {
+        for ((number, change), first) in shares.iter().zip(firsts) {
             let Some(hand) = self.hands.iter_mut().find(|hand| hand.number == *number) else {
                 continue;
             };
             let content = &now[&change.id()];
-            hand.flying.remove(0);
+            let share = hand.flying.remove(0);
+            hand.landed(share.first(), first.wrapping_sub(share.first()));
             hand.view.clone_from(&content.slots);
             let rewinds = hand.flying.iter().filter(|change| change.rewind.is_some()).count();
             hand.generation = content.generation + rewinds as u32;
@@ -220,6 +229,9 @@ impl Life {
             }
         };
         let members = hands.iter().map(|at| self.hands[*at].number).collect();
+        let relying =
+            hands.iter().map(|at| &self.hands[*at]).filter(|hand| hand.relies_on_flying());
+        let relies = relying.map(|hand| hand.number).collect();
         let share = |at: &usize| {
             let hand: &mut Hand = &mut self.hands[*at];
             Some((hand.number, hand.take()?))
@@ -229,7 +241,7 @@ impl Life {
         if slots.any(Option::is_none) {
             self.tally.note("gap");
         }
-        self.queued.push(Queued { ticket, expect, members, shares });
+        self.queued.push(Queued { ticket, expect, members, shares, relies });
         Ok(())
     }
 }

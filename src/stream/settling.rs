@@ -1,0 +1,114 @@
+//! What a handle does once its commits have settled: buffers come back, and so do the events of
+//! failed commits, without those that the handle has cut since.
+
+use super::Stream;
+use super::in_flight::{Counted, OwnCommit};
+use crate::change::Rewind;
+use crate::commit::{Draft, Part};
+use crate::ring::Returned;
+use crate::sabotage::{Sabotage, broken};
+use crate::types::StreamState;
+
+impl Stream {
+    /// Reclaims the buffers of committed parts, and the events of failed ones once every later
+    /// commit has failed as well, so that they return in order (P5).
+    pub(super) fn reap(&mut self) {
+        if self.core.is_elsewhere() {
+            return;
+        }
+        loop {
+            let mut ring = self.counted();
+            let Some(done) = self.in_flight.take_landed(&mut ring) else { break };
+            self.note_durable(&done, ring);
+            done.reclaim(&mut self.ring);
+        }
+        let failed = self.in_flight.take_failed();
+        if !failed.is_empty() {
+            self.take_back(&failed);
+        }
+    }
+
+    /// Takes back what failed commits took. A rewind that came after them cuts what comes back, and
+    /// goes on waiting only if it also cuts durable events.
+    fn take_back(&mut self, failed: &[OwnCommit]) {
+        let parts: Vec<&Part> = failed.iter().filter_map(OwnCommit::part).collect();
+        if broken(Sabotage::LoseFailedEvents) {
+            parts.iter().for_each(|part| self.ring.forget(&part.filled));
+            return;
+        }
+        let (returned, rewind) = uncut(failed, self.counted());
+        self.ring.give_back(&returned);
+        let rewinds = failed.iter().filter(|flight| flight.counted().rewind.is_some()).count();
+        self.generation -= rewinds as u32;
+        let is_durable = self.root.is_some();
+        let changes = parts.iter().enumerate().filter_map(|(nth, part)| {
+            let mut change = part.change.as_ref()?.draft.clone();
+            if is_durable || nth > 0 {
+                // What a verb with a ticket of its own asked for is not done behind its back. Of a
+                // stream that was never committed the first commit takes along what was true of it
+                // in memory, which stays true.
+                (change.state, change.start) = (None, None);
+            }
+            Some(change)
+        });
+        let returned = changes.reduce(Draft::and).unwrap_or_default();
+        // Returned changes were counted before, and are taken whatever the memory.
+        let _ = self.note(|later| {
+            *later = returned.and(std::mem::take(later));
+            later.rewind = rewind;
+        });
+        if let Some(rewind) = rewind.filter(|_| !is_durable) {
+            self.share_less(rewind.to);
+        }
+        let version = self.root.and_then(|root| self.core.catalog.version(root));
+        let durable = version.map_or(StreamState::Active, |version| version.state);
+        let wanted = self.change.as_ref().and_then(|change| change.state);
+        self.enter_state(wanted.unwrap_or(durable));
+    }
+
+    /// Notes that a commit succeeded, and where its leader has moved the events in the ring.
+    fn note_durable(&mut self, done: &OwnCommit, ring: Counted) {
+        if self.root.is_none() {
+            self.root = self.core.catalog.root(self.id);
+            self.core.volatile.remove(self.id);
+        }
+        let own = done.part();
+        if let Some(part) = own.filter(|_| done.may_move()) {
+            self.next = ring.from + self.ring_len();
+            self.generation = part.generation() + self.in_flight.rewinds();
+            if ring.rewind != self.counted().rewind {
+                let _ = self.note(|change| change.rewind = ring.rewind);
+            }
+        }
+        let state = own.and_then(|part| part.change()?.state);
+        if state == Some(StreamState::Deleted) {
+            self.next -= self.ring.discard();
+            self.change = None;
+        }
+    }
+}
+
+/// Returns what failed commits give back to the ring, and the rewind of durable events that is left
+/// of all their rewinds and of that which waits with the ring.
+fn uncut(failed: &[OwnCommit], ring: Counted) -> (Vec<Returned<'_>>, Option<Rewind>) {
+    let durable_end = failed.first().map_or(ring.before(), |oldest| oldest.counted().before());
+    let mut start = durable_end;
+    let mut returned: Vec<Returned<'_>> = Vec::new();
+    let runs = failed.iter().map(|flight| (flight.counted(), flight.part()));
+    for (counted, part) in runs.chain([(ring, None)]) {
+        if let Some(rewind) = counted.rewind {
+            let mut keep = rewind.to.saturating_sub(start);
+            for earlier in &mut returned {
+                earlier.keep = earlier.keep.min(keep);
+                keep -= earlier.keep;
+            }
+            start = start.min(rewind.to);
+        }
+        returned.extend(part.map(|part| {
+            let filled = &part.filled;
+            Returned { filled, keep: u64::from(filled.count) + filled.dropped }
+        }));
+    }
+    let rewind = (start < durable_end).then_some(Rewind { to: start, seen: durable_end });
+    (returned, rewind)
+}
