@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::lineage::AncestorLink;
+use super::ancestor::AncestorLink;
 use super::{Catalog, Lsn};
 use crate::change::{Fork, Rewind};
 use crate::index::{ArenaId, NONE};

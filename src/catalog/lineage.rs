@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::ancestor::AncestorLink;
 use super::{Branch, Catalog};
 use crate::index::ArenaId;
 use crate::work::step;
@@ -24,27 +25,6 @@ pub(crate) struct Piece {
 pub(crate) struct Lineage {
     pub(crate) tip: Option<ArenaId>,
     pub(crate) end: u64,
-}
-
-/// Link from a branch to an ancestor, and a jump to a more distant one, by Myers' skew-binary
-/// numbers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AncestorLink {
-    pub(super) up: ArenaId,
-    pub(super) jump: ArenaId,
-    depth: u32,
-}
-
-impl AncestorLink {
-    /// Returns a link to `up`. `known` returns the links of `up` and its ancestors.
-    pub(super) fn to(up: ArenaId, known: impl Fn(ArenaId) -> Option<Self>) -> Self {
-        let depth = |at| known(at).map_or(0, |link| link.depth);
-        let over = |at| known(at).map_or(at, |link| link.jump);
-        let (jump, further) = (over(up), over(over(up)));
-        let is_even =
-            depth(up).wrapping_sub(depth(jump)) == depth(jump).wrapping_sub(depth(further));
-        Self { up, jump: if is_even { further } else { up }, depth: depth(up).saturating_add(1) }
-    }
 }
 
 impl Lineage {

@@ -1,266 +1,14 @@
 //! Lists of streams, page by page, from memory.
 
-use std::fmt;
 use std::ops::{Bound, Range};
-use std::str::FromStr;
+use std::sync::Arc;
 
 use super::orders::Orders;
+use super::query::{Cursor, ListScan, Order, Query};
 use super::view::View;
 use super::{Branch, Lsn, ReadView, StreamInfo};
 use crate::index::ArenaId;
-use crate::sabotage::{Sabotage, broken};
-use crate::segment::TimeWindow;
-use crate::types::{Seq, StreamId, StreamState, Timestamp};
-
-/// Default number of streams on a page.
-const PAGE_STREAMS: usize = 100;
-
-/// Sort order of a list of streams.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-#[non_exhaustive]
-pub enum Order {
-    /// Order of stream ids, and so of creation.
-    #[default]
-    Created,
-    /// Order of each stream's last commit.
-    Committed,
-}
-
-/// Filter and order of a list of streams. By default: the active streams, in the order of their
-/// creation.
-#[derive(Clone, Default, Debug)]
-pub struct Query {
-    order: Order,
-    backwards: bool,
-    streams_max: Option<usize>,
-    after: Option<Cursor>,
-    states: Option<Vec<StreamState>>,
-    labels: Vec<(String, Option<String>)>,
-    name_prefix: Option<String>,
-    parent: Option<StreamId>,
-    created_from: Option<Timestamp>,
-    created_until: Option<Timestamp>,
-    committed: TimeWindow,
-    volatile: bool,
-}
-
-impl Query {
-    /// Returns a query for the active streams, in the order of their creation.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the order of the list.
-    #[must_use]
-    pub fn order(mut self, order: Order) -> Self {
-        self.order = order;
-        self
-    }
-
-    /// Reverses the order of the list.
-    #[must_use]
-    pub fn descending(mut self) -> Self {
-        self.backwards = true;
-        self
-    }
-
-    /// Sets the maximum number of streams on a page, at least 1. Default 100.
-    #[must_use]
-    pub fn limit(mut self, streams: usize) -> Self {
-        self.streams_max = Some(streams);
-        self
-    }
-
-    /// Continues after the page that returned this cursor. The rest of the query must be unchanged.
-    #[must_use]
-    pub fn after(mut self, cursor: Cursor) -> Self {
-        self.after = Some(cursor);
-        self
-    }
-
-    /// Keeps streams in this state. Further calls add further states.
-    #[must_use]
-    pub fn state(mut self, state: StreamState) -> Self {
-        self.states.get_or_insert_default().push(state);
-        self
-    }
-
-    /// Keeps streams with this label, whatever its value.
-    #[must_use]
-    pub fn has_label(mut self, key: impl Into<String>) -> Self {
-        self.labels.push((key.into(), None));
-        self
-    }
-
-    /// Keeps streams with this value of this label.
-    #[must_use]
-    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.push((key.into(), Some(value.into())));
-        self
-    }
-
-    /// Keeps streams whose name starts with `prefix`.
-    #[must_use]
-    pub fn name_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.name_prefix = Some(prefix.into());
-        self
-    }
-
-    /// Keeps streams that were forked from this stream.
-    #[must_use]
-    pub fn parent(mut self, parent: StreamId) -> Self {
-        self.parent = Some(parent);
-        self
-    }
-
-    /// Keeps streams created at this time or later. Ids record milliseconds: streams created in the
-    /// same millisecond as `time` are listed.
-    #[must_use]
-    pub fn created_from(mut self, time: Timestamp) -> Self {
-        self.created_from = Some(time);
-        self
-    }
-
-    /// Keeps streams created before this time. Ids record milliseconds: streams created in the same
-    /// millisecond as `time` are not listed.
-    #[must_use]
-    pub fn created_until(mut self, time: Timestamp) -> Self {
-        self.created_until = Some(time);
-        self
-    }
-
-    /// Keeps streams last committed at this time or later. The last commit of any kind counts, with
-    /// the time of the clock at that commit. A clock that jumped affects only the commits that it
-    /// dated.
-    ///
-    /// Listing opens no stream. Each segment knows its earliest and its latest time; commit headers
-    /// are read only when one of the two matches and the other does not. Streams whose last commit
-    /// has a damaged header are listed. Volatile streams are not.
-    #[must_use]
-    pub fn committed_from(mut self, time: Timestamp) -> Self {
-        self.committed.from = Some(time);
-        self
-    }
-
-    /// Keeps streams last committed before this time, by the rules of [`Query::committed_from`].
-    #[must_use]
-    pub fn committed_until(mut self, time: Timestamp) -> Self {
-        self.committed.until = Some(time);
-        self
-    }
-
-    /// Adds this process's streams that were never committed; only in [`crate::Log::list`]. In the
-    /// order of commits they come last. Only their handles know their heads, which read 0 here.
-    #[must_use]
-    pub fn volatile(mut self) -> Self {
-        self.volatile = true;
-        self
-    }
-
-    /// Returns the number of streams to look for: one more than the page holds, to learn whether
-    /// another page exists.
-    pub(crate) fn page_max(&self) -> usize {
-        self.streams_max.unwrap_or(PAGE_STREAMS).max(1).saturating_add(1)
-    }
-
-    pub(crate) fn wants_volatile(&self) -> bool {
-        self.volatile
-    }
-
-    fn wants_state(&self, state: StreamState) -> bool {
-        match &self.states {
-            None => state == StreamState::Active,
-            Some(states) => states.contains(&state),
-        }
-    }
-
-    fn wants_time(&self, id: StreamId) -> bool {
-        if self.created_from.is_none() && self.created_until.is_none() {
-            return true;
-        }
-        id.created().is_some_and(|created| {
-            let millis = |time: Timestamp| match broken(Sabotage::CompareMicros) {
-                true => time.as_micros(),
-                false => time.as_micros() / 1_000,
-            };
-            self.created_from.is_none_or(|from| millis(created) >= millis(from))
-                && self.created_until.is_none_or(|until| millis(created) < millis(until))
-        })
-    }
-
-    /// Tells whether the query can match a stream that has nothing but events.
-    fn wants_plain(&self) -> bool {
-        let asks = !self.labels.is_empty() || self.name_prefix.is_some() || self.parent.is_some();
-        !asks && self.wants_state(StreamState::Active)
-    }
-
-    /// Tells whether the query matches this metadata.
-    fn wants_said<'a>(
-        &self,
-        state: StreamState,
-        name: Option<&str>,
-        parent: Option<StreamId>,
-        label: impl Fn(&str) -> Option<&'a str>,
-    ) -> bool {
-        let starts = |prefix: &String| name.is_some_and(|name| name.starts_with(prefix.as_str()));
-        let has = |(key, value): &(String, Option<String>)| {
-            label(key).is_some_and(|is| value.as_ref().is_none_or(|value| value == is))
-        };
-        self.wants_state(state)
-            && self.name_prefix.as_ref().is_none_or(starts)
-            && self.parent.is_none_or(|id| parent == Some(id))
-            && self.labels.iter().all(has)
-    }
-
-    /// Tells whether the query matches a stream that exists only in memory.
-    pub(crate) fn wants_volatile_one(&self, info: &StreamInfo) -> bool {
-        let label = |key: &str| info.labels.get(key).map(String::as_str);
-        let parent = info.parent.map(|(parent, _)| parent);
-        self.committed.is_everything()
-            && self.wants_time(info.id)
-            && self.wants_said(info.state, info.name.as_deref(), parent, label)
-    }
-}
-
-/// End of a page. A cursor stays valid whatever is committed meanwhile: streams that exist and do
-/// not change are listed exactly once. In the order of commits, a stream that is committed to
-/// between two pages moves to the end.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Cursor {
-    /// Start of the last commit; 0 in the order of ids.
-    pub(super) place: u64,
-    pub(super) id: StreamId,
-}
-
-impl fmt::Display for Cursor {
-    /// Formats the cursor as text, which [`FromStr`] parses.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}.{}", self.place, self.id)
-    }
-}
-
-/// Error of a text that is not a [`Cursor`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ParseCursorError;
-
-impl fmt::Display for ParseCursorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a cursor of a list")
-    }
-}
-
-impl std::error::Error for ParseCursorError {}
-
-impl FromStr for Cursor {
-    type Err = ParseCursorError;
-
-    fn from_str(text: &str) -> Result<Self, ParseCursorError> {
-        let (place, id) = text.split_once('.').ok_or(ParseCursorError)?;
-        let place = u64::from_str_radix(place, 16).map_err(|_| ParseCursorError)?;
-        Ok(Self { place, id: id.parse().map_err(|_| ParseCursorError)? })
-    }
-}
+use crate::types::{Seq, StreamId, StreamState};
 
 /// One page of a list.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -272,13 +20,15 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// Order, direction and start of a scan through a list.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ListScan {
-    pub(super) order: Order,
-    pub(super) is_backwards: bool,
-    /// Cursor after which the scan starts, in the scan's direction.
-    pub(super) from: Option<Cursor>,
+impl Query {
+    /// Tells whether the query matches a stream that exists only in memory.
+    pub(crate) fn wants_volatile_one(&self, info: &StreamInfo) -> bool {
+        let label = |key: &str| info.labels.get(key).map(String::as_str);
+        let parent = info.parent.map(|(parent, _)| parent);
+        self.committed.is_everything()
+            && self.wants_time(info.id)
+            && self.wants_said(info.state, info.name.as_deref(), parent, label)
+    }
 }
 
 /// Returns an id before all ids of this millisecond and after all ids of earlier ones.
@@ -411,6 +161,32 @@ impl<'a> Best<'a> {
     fn cut(&mut self) {
         self.asked.sort(&mut self.kept);
         self.kept.truncate(self.asked.max);
+    }
+}
+
+impl ReadView {
+    /// Returns the sorted lists as of this view.
+    pub(super) fn orders(&self) -> Option<&Orders> {
+        if self.orders.get().is_none() {
+            let orders = self.catalog.orders()?;
+            let _ = self.orders.set(Arc::new(self.as_seen(orders)));
+        }
+        self.orders.get().map(|orders| &**orders)
+    }
+
+    /// Moves streams that were committed to after this view back to their places in it.
+    fn as_seen(&self, mut orders: Orders) -> Orders {
+        let catalog = &*self.catalog;
+        for (root, listed) in orders.since(self.mark.end) {
+            orders.take(catalog, root, listed);
+            let stream_view = catalog.branch(root).and_then(|first| self.view_of(root, first));
+            if let Some(stream_view) = stream_view
+                && let Some(place) = self.last_place(&stream_view)
+            {
+                orders.put(catalog, root, (stream_view.state(), place));
+            }
+        }
+        orders
     }
 }
 

@@ -6,6 +6,7 @@
 //! everything after it. It folds what the segments say and makes no policy decisions.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+mod ancestor;
 mod branch;
 mod commit_ids;
 mod commit_times;
@@ -18,6 +19,7 @@ mod liveness;
 mod models;
 mod names;
 mod orders;
+mod query;
 mod shown;
 mod versions;
 mod view;
@@ -37,9 +39,10 @@ pub(crate) use self::commit_ids::CommitIds;
 pub(crate) use self::history::{History, Stretch};
 pub(crate) use self::lineage::{Lineage, Piece};
 pub(crate) use self::list::Asked;
-pub use self::list::{Cursor, Order, Page, ParseCursorError, Query};
+pub use self::list::Page;
 pub(crate) use self::liveness::{BatchCandidate, ForkGuard, LivenessTest};
 pub(crate) use self::names::ReservedName;
+pub use self::query::{Cursor, Order, ParseCursorError, Query};
 use self::versions::Depth;
 pub(crate) use self::versions::{KeptMeta, Meta, Version};
 pub use self::view::{ReadView, StreamInfo};

@@ -5,10 +5,9 @@
 //! reader waits: of two at once, one scans all streams instead.
 
 use std::iter::Peekable;
-use std::sync::Arc;
 
-use super::list::{ListScan, Order};
-use super::{Branch, Catalog, Cursor, Lsn, ReadView};
+use super::query::{Cursor, ListScan, Order};
+use super::{Branch, Catalog, Lsn};
 use crate::index::{ArenaId, Ordered, Walk};
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -217,7 +216,29 @@ impl LiveOrders {
 }
 
 impl Orders {
-    fn put(&mut self, catalog: &Catalog, root: ArenaId, (state, place): (StreamState, Lsn)) {
+    /// Returns the streams whose last commit is not before `end`, and those that are being
+    /// committed for the first time and have no place yet, each with its state and its place.
+    pub(super) fn since(&self, end: Lsn) -> Vec<(ArenaId, (StreamState, Lsn))> {
+        let mut all = Vec::new();
+        for state in ALL_STATES {
+            let committed = &self.states[index_of(state)].committed;
+            let later = committed.backwards(|_| true).take_while(|entry| entry.place() >= end);
+            let earlier = committed.forwards(|_| false);
+            let earlier = earlier.take_while(|entry| entry.place() == Lsn::default());
+            let entries = later.chain(earlier);
+            all.extend(entries.map(|entry| (entry.root, (state, entry.place()))));
+        }
+        all
+    }
+}
+
+impl Orders {
+    pub(super) fn put(
+        &mut self,
+        catalog: &Catalog,
+        root: ArenaId,
+        (state, place): (StreamState, Lsn),
+    ) {
         let id = catalog.id_of(root);
         let StateLists { created, committed } = &mut self.states[index_of(state)];
         created.insert(root, |other| catalog.id_of(*other) <= id);
@@ -225,7 +246,12 @@ impl Orders {
         committed.insert(Committed::new(place, root), up_to);
     }
 
-    fn take(&mut self, catalog: &Catalog, root: ArenaId, (state, place): (StreamState, Lsn)) {
+    pub(super) fn take(
+        &mut self,
+        catalog: &Catalog,
+        root: ArenaId,
+        (state, place): (StreamState, Lsn),
+    ) {
         let id = catalog.id_of(root);
         let StateLists { created, committed } = &mut self.states[index_of(state)];
         created.remove(|other| catalog.id_of(*other) <= id, |other| *other == root);
@@ -355,53 +381,17 @@ impl Catalog {
 
     /// Returns the sorted lists as they are now; `None` when they are locked and the caller has to
     /// scan all streams.
-    fn orders(&self) -> Option<Orders> {
+    pub(super) fn orders(&self) -> Option<Orders> {
         let mut kept = self.listing.try_lock()?;
         kept.bring_up_to_date(self);
         Some(kept.orders.clone())
     }
 }
 
-impl ReadView {
-    /// Returns the sorted lists as of this view.
-    pub(super) fn orders(&self) -> Option<&Orders> {
-        if self.orders.get().is_none() {
-            let orders = self.catalog.orders()?;
-            let _ = self.orders.set(Arc::new(self.as_seen(orders)));
-        }
-        self.orders.get().map(|orders| &**orders)
-    }
-
-    /// Moves streams that were committed to after this view back to their places in it.
-    fn as_seen(&self, mut orders: Orders) -> Orders {
-        let catalog = &*self.catalog;
-        let end = self.mark.end;
-        for state in ALL_STATES {
-            let committed = &orders.states[index_of(state)].committed;
-            let later = committed.backwards(|_| true).take_while(|entry| entry.place() >= end);
-            // A stream that is being committed for the first time has no place yet.
-            let earlier = committed.forwards(|_| false);
-            let earlier = earlier.take_while(|entry| entry.place() == Lsn::default());
-            let moved: Vec<Committed> = later.chain(earlier).collect();
-            for entry in moved {
-                let root = entry.root;
-                orders.take(catalog, root, (state, entry.place()));
-                let stream_view = catalog.branch(root).and_then(|first| self.view_of(root, first));
-                if let Some(stream_view) = stream_view
-                    && let Some(place) = self.last_place(&stream_view)
-                {
-                    orders.put(catalog, root, (stream_view.state(), place));
-                }
-            }
-        }
-        orders
-    }
-}
-
 #[cfg(all(test, feature = "sim"))]
 mod tests {
     use super::*;
-    use crate::catalog::{Asked, Page, Query};
+    use crate::catalog::{Asked, Page, Query, ReadView};
     use crate::disk::SimDisk;
     use crate::log::Log;
     use crate::stream::Stream;
