@@ -390,7 +390,7 @@ impl fmt::Display for ErrorKind {
             }
             Self::Conflict { expected, actual } => write!(
                 f,
-                "the stream's head is {actual}, and the commit expects {expected}; resume it and try again"
+                "the stream's head is {actual}, and the commit expects {expected}; open it again and retry"
             ),
             Self::UnknownStream(id) => write!(f, "no stream {id} in this log"),
             Self::UnknownName(name) => write!(f, "no stream is called {name:?}"),
@@ -482,7 +482,7 @@ impl ErrorKind {
                 write!(f, "seq {asked} is not within {} to {}", range.start, range.end)
             }
             Self::CommitInFlight(id) => {
-                write!(f, "a commit of stream {id} is under way; wait for its ticket first")
+                write!(f, "a commit of stream {id} is in flight; wait for its ticket first")
             }
             Self::AlreadyCommitted { position } => {
                 write!(f, "it was committed before, at position {position}")

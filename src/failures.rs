@@ -26,7 +26,7 @@ pub enum BackgroundTask {
     Retain,
     /// Reclaiming the space of dead events ([`crate::Compaction::Background`]). Until it succeeds,
     /// the log grows.
-    Collect,
+    Compact,
     /// Creating the next segment ahead of its use. Until it succeeds, a commit that needs the
     /// segment creates it itself, and fails if that fails too.
     MakeSegment,
@@ -39,7 +39,7 @@ pub enum BackgroundTask {
     /// Removing the second name of a compacted segment's file, after the last read view of the
     /// segment is gone. After a failure the name is removed when the log is next opened; until then
     /// its file occupies space.
-    RemoveCollected,
+    RemoveCompacted,
     /// Starting one of the log's own threads. After a failure its work is done by commits, at the
     /// next opening, or not at all.
     StartThread,
@@ -58,11 +58,11 @@ impl BackgroundTask {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retain => "retain",
-            Self::Collect => "collect",
+            Self::Compact => "compact",
             Self::MakeSegment => "make a segment",
             Self::SealSegment => "seal a segment",
             Self::WriteTailRecord => "write the tail record",
-            Self::RemoveCollected => "remove a compacted segment",
+            Self::RemoveCompacted => "remove a compacted segment",
             Self::StartThread => "start a thread",
             Self::Commit => "commit with a dropped ticket",
         }
@@ -172,7 +172,7 @@ impl Failures {
     fn works(&self, task: BackgroundTask) {
         let bit = 1 << task as u32;
         let is_for_one_file =
-            matches!(task, BackgroundTask::SealSegment | BackgroundTask::RemoveCollected);
+            matches!(task, BackgroundTask::SealSegment | BackgroundTask::RemoveCompacted);
         if self.failing.load(Ordering::Relaxed) & bit == 0 || is_for_one_file {
             return;
         }

@@ -140,7 +140,7 @@ pub enum Sabotage {
     /// Removes wholly dead segments before the name of their replacement is durable.
     GoneUnsynced,
     /// Compacts by records that are not synced or not acknowledged.
-    CollectUnproven,
+    CompactUnproven,
     /// Exempts the current segment from a purge.
     PurgeSealed,
     /// Rewrites only what a purge makes smaller.
@@ -156,7 +156,7 @@ pub enum Sabotage {
     /// Leaves an archive file unsynced.
     ArchiveUnsynced,
     /// Keeps a gap only if its first seq is live.
-    CollectGaps,
+    CompactGaps,
     /// Limits a gap to 2^32 - 1 seqs.
     ShortGaps,
     /// Omits the part of a gap that forks and rewinds have cut off from the event behind it.

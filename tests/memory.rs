@@ -99,16 +99,16 @@ fn durable_streams() {
     });
     let with_entry = with_entry - size_of::<StreamId>() as f64;
 
-    let resume =
+    let open =
         || ids.iter().map(|id| log.open_stream(*id).expect("durable")).collect::<Vec<Stream>>();
-    let (entry, ()) = left_by(STREAMS, || commit_all(&log, &mut resume()));
+    let (entry, ()) = left_by(STREAMS, || commit_all(&log, &mut open()));
     told("an index entry", MEMORY_COSTS.index_entry, entry);
     told("a durable stream", MEMORY_COSTS.durable_stream, with_entry - entry);
 
     let (listed, ()) = left_by(STREAMS, || (0..2).for_each(|_| drop(log.list(&Query::new()))));
     told("a listed stream", MEMORY_COSTS.listed_stream, listed);
 
-    let (idle, streams) = left_by(STREAMS, resume);
+    let (idle, streams) = left_by(STREAMS, open);
     told("an idle stream's handle", MEMORY_COSTS.idle_stream, idle);
     drop(streams);
 }

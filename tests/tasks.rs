@@ -177,7 +177,7 @@ fn while_the_disk_stands_still(runtime: &Runtime) {
     no_runtime_thread_called(&disk);
 }
 
-/// A commit behind one that is still under way is one allocation, too.
+/// A commit behind one that is still in flight is one allocation, too.
 fn one_behind_the_other() {
     let (_, log) = log();
     let mut stream = log.create_stream().expect("open");

@@ -22,7 +22,7 @@ pub struct Page {
 
 impl Query {
     /// Tells whether the query matches a stream that exists only in memory.
-    pub(crate) fn wants_volatile_one(&self, info: &StreamInfo) -> bool {
+    pub(crate) fn matches_volatile(&self, info: &StreamInfo) -> bool {
         let label = |key: &str| info.labels.get(key).map(String::as_str);
         let parent = info.parent.map(|(parent, _)| parent);
         self.committed.is_everything()
@@ -69,7 +69,7 @@ impl<'a> Asked<'a> {
 
     /// Tells whether `cursor` comes before `other` in the list.
     fn is_before(&self, cursor: &Cursor, other: &Cursor) -> bool {
-        if self.query.backwards { cursor > other } else { cursor < other }
+        if self.query.descending { cursor > other } else { cursor < other }
     }
 
     /// Tells whether the cursor comes after the previous page.
@@ -79,20 +79,20 @@ impl<'a> Asked<'a> {
 
     /// Returns the scan that yields the page.
     fn scan(&self) -> ListScan {
-        let Query { order, backwards: is_backwards, after, .. } = *self.query;
-        let edge = if is_backwards { self.ids.end } else { self.ids.start };
+        let Query { order, descending: is_descending, after, .. } = *self.query;
+        let edge = if is_descending { self.ids.end } else { self.ids.start };
         let edge = edge.filter(|_| order == Order::Created).map(|id| Cursor { place: 0, id });
         let from = match (after, edge) {
             (Some(after), Some(edge)) if self.is_before(&after, &edge) => Some(edge),
             (after, edge) => after.or(edge),
         };
-        ListScan { order, is_backwards, from }
+        ListScan { order, is_descending, from }
     }
 
     /// Tells whether no id from this one on can match the creation times.
     pub(crate) fn is_past(&self, id: StreamId) -> bool {
         self.query.order == Order::Created
-            && match self.query.backwards {
+            && match self.query.descending {
                 false => self.ids.end.is_some_and(|end| id >= end),
                 true => self.ids.start.is_some_and(|start| id < start),
             }
@@ -103,8 +103,8 @@ impl<'a> Asked<'a> {
         Self::new(query)
     }
 
-    pub(crate) fn is_backwards(&self) -> bool {
-        self.query.backwards
+    pub(crate) fn is_descending(&self) -> bool {
+        self.query.descending
     }
 
     /// Returns the lower bound of the ids of volatile streams after the previous page; `None` when
@@ -112,7 +112,7 @@ impl<'a> Asked<'a> {
     pub(crate) fn volatile_from(&self) -> Option<Bound<StreamId>> {
         let Some(from) = self.scan().from else { return Some(Bound::Unbounded) };
         let place = self.cursor(Lsn::LAST, from.id).place;
-        match (from.place == place, self.query.backwards) {
+        match (from.place == place, self.query.descending) {
             (true, _) => Some(Bound::Excluded(from.id)),
             // In the order of commits, volatile streams come last.
             (false, false) => Some(Bound::Unbounded),
@@ -121,7 +121,7 @@ impl<'a> Asked<'a> {
     }
 
     pub(super) fn sort(&self, found: &mut [Found]) {
-        match self.query.backwards {
+        match self.query.descending {
             false => found.sort_unstable_by_key(|(cursor, _)| *cursor),
             true => found.sort_unstable_by_key(|(cursor, _)| std::cmp::Reverse(*cursor)),
         }
@@ -238,7 +238,7 @@ impl ReadView {
                 let mut best = Best::new(asked);
                 for (_, root) in orders.children(
                     catalog,
-                    ListScan { from: None, is_backwards: false, ..scan },
+                    ListScan { from: None, is_descending: false, ..scan },
                     parent,
                 ) {
                     if let Some(first) = catalog.branch(root) {
@@ -280,14 +280,14 @@ impl ReadView {
         // Checked last: it may read a commit header.
         let is_in_time =
             || self.last_place(&view).is_some_and(|at| self.is_in(at, &query.committed));
-        Self::wants(query, &view) && (!asks_place || is_in_time())
+        Self::matches(query, &view) && (!asks_place || is_in_time())
     }
 
     /// Returns the first matches by scanning all streams.
     pub(super) fn look_at_all(&self, asked: &Asked<'_>) -> Vec<Found> {
         let mut best = Best::new(asked);
         // Scans roughly in the order of the list: later streams are rejected quickly.
-        if asked.query.backwards {
+        if asked.query.descending {
             self.firsts().rev().for_each(|first| self.consider(&mut best, first));
         } else {
             self.firsts().for_each(|first| self.consider(&mut best, first));
@@ -326,7 +326,7 @@ impl ReadView {
         let Some(view) = self.view_of(root, first) else { return };
         let Some(place) = place.or_else(|| self.last_place(&view)) else { return };
         let cursor = asked.cursor(place, id);
-        if best.has_room_for(&cursor) && Self::wants(query, &view) && is_in_time(place) {
+        if best.has_room_for(&cursor) && Self::matches(query, &view) && is_in_time(place) {
             best.keep((cursor, None));
         }
     }
@@ -343,7 +343,7 @@ impl ReadView {
         Page { streams: found.into_iter().filter_map(describe).collect(), next }
     }
 
-    fn wants(query: &Query, view: &View<'_>) -> bool {
+    fn matches(query: &Query, view: &View<'_>) -> bool {
         query.wants_said(view.state(), view.name(), view.parent(), |key| view.label(key))
     }
 

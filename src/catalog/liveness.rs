@@ -214,7 +214,7 @@ impl Liveness {
                 if batch.generation.is_none() && live.is_rewound {
                     return false;
                 }
-                let is_short = batch.kind.is_gap() && broken(Sabotage::CollectGaps);
+                let is_short = batch.kind.is_gap() && broken(Sabotage::CompactGaps);
                 let seqs = if is_short { 1 } else { batch.kind.seqs(batch.count) };
                 let end = batch.first_seq.saturating_add(seqs);
                 live.has(batch.generation, batch.first_seq..end)

@@ -269,7 +269,7 @@ impl Orders {
 /// Iterator that merges several sorted lists.
 struct Merged<I: Iterator<Item = (Cursor, ArenaId)>> {
     lists: [Option<Peekable<I>>; STATES],
-    is_backwards: bool,
+    is_descending: bool,
 }
 
 impl<I: Iterator<Item = (Cursor, ArenaId)>> Iterator for Merged<I> {
@@ -278,7 +278,7 @@ impl<I: Iterator<Item = (Cursor, ArenaId)>> Iterator for Merged<I> {
     fn next(&mut self) -> Option<Self::Item> {
         let heads = self.lists.iter_mut().flatten();
         let heads = heads.filter_map(|list| Some((list.peek()?.0, list)));
-        let next = match self.is_backwards {
+        let next = match self.is_descending {
             false => heads.min_by_key(|(cursor, _)| *cursor),
             true => heads.max_by_key(|(cursor, _)| *cursor),
         };
@@ -298,7 +298,7 @@ impl Orders {
             wants(state).then(|| self.states[index_of(state)].list(catalog, scan).peekable())
         };
         let lists = ALL_STATES.map(list);
-        Merged { lists, is_backwards: scan.is_backwards }
+        Merged { lists, is_descending: scan.is_descending }
     }
 
     /// Returns the forks of a stream by id, from the scan's start on.
@@ -310,7 +310,7 @@ impl Orders {
     ) -> impl Iterator<Item = (Cursor, ArenaId)> + 'a {
         let key = move |child: &(StreamId, ArenaId)| (child.0, catalog.id_of(child.1));
         let from = scan.from.map(|from| (parent, from.id));
-        let list = match scan.is_backwards {
+        let list = match scan.is_descending {
             false => self.children.forwards(move |child| match from {
                 Some(from) => key(child) <= from,
                 None => child.0 < parent,
@@ -353,7 +353,7 @@ impl ListScan {
         list: &Ordered<T>,
         cursor: impl Fn(&T) -> Cursor,
     ) -> Walk<'_, T> {
-        match self.is_backwards {
+        match self.is_descending {
             false => list.forwards(|entry| self.from.is_some_and(|from| cursor(entry) <= from)),
             true => list.backwards(|entry| self.from.is_none_or(|from| cursor(entry) < from)),
         }

@@ -26,8 +26,8 @@ pub enum Order {
 #[derive(Clone, Default, Debug)]
 pub struct Query {
     pub(super) order: Order,
-    pub(super) backwards: bool,
-    pub(super) streams_max: Option<usize>,
+    pub(super) descending: bool,
+    pub(super) limit: Option<usize>,
     pub(super) after: Option<Cursor>,
     pub(super) states: Option<Vec<StreamState>>,
     pub(super) labels: Vec<(String, Option<String>)>,
@@ -56,14 +56,14 @@ impl Query {
     /// Reverses the order of the list.
     #[must_use]
     pub fn descending(mut self) -> Self {
-        self.backwards = true;
+        self.descending = true;
         self
     }
 
     /// Sets the maximum number of streams on a page, at least 1. Default 100.
     #[must_use]
     pub fn limit(mut self, streams: usize) -> Self {
-        self.streams_max = Some(streams);
+        self.limit = Some(streams);
         self
     }
 
@@ -156,7 +156,7 @@ impl Query {
     /// Returns the number of streams to look for: one more than the page holds, to learn whether
     /// another page exists.
     pub(crate) fn page_max(&self) -> usize {
-        self.streams_max.unwrap_or(PAGE_STREAMS).max(1).saturating_add(1)
+        self.limit.unwrap_or(PAGE_STREAMS).max(1).saturating_add(1)
     }
 
     pub(crate) fn wants_volatile(&self) -> bool {
@@ -252,7 +252,7 @@ impl FromStr for Cursor {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListScan {
     pub(super) order: Order,
-    pub(super) is_backwards: bool,
+    pub(super) is_descending: bool,
     /// Cursor after which the scan starts, in the scan's direction.
     pub(super) from: Option<Cursor>,
 }

@@ -41,7 +41,7 @@ pub(crate) struct BackgroundProgress {
 impl Engine {
     /// Starts background maintenance, if the options ask for it.
     pub(crate) fn start_background(self: &Arc<Self>) {
-        if self.options.collect != Compaction::Background || !self.disk.allows_threads() {
+        if self.options.compaction != Compaction::Background || !self.disk.allows_threads() {
             return;
         }
         let engine = Arc::clone(self);
@@ -51,7 +51,7 @@ impl Engine {
             if catch_unwind(run).is_err() {
                 let panicked = || Error::new(ErrorKind::Panicked, "background");
                 engine.failures.fails(BackgroundTask::Retain, panicked());
-                engine.failures.fails(BackgroundTask::Collect, panicked());
+                engine.failures.fails(BackgroundTask::Compact, panicked());
             }
         });
         let failed = |error| Error::new(ErrorKind::Io, "start a thread").because(error);
@@ -72,13 +72,13 @@ impl Engine {
         let now = visible();
         if now != progress.visible {
             progress.visible = now;
-            let report = self.collect(CompactOptions::new());
-            self.failures.note_all(BackgroundTask::Collect, report.map(|report| report.refused));
+            let report = self.compact(CompactOptions::new());
+            self.failures.note_all(BackgroundTask::Compact, report.map(|report| report.refused));
         }
     }
 
     /// Trims events that the options do not retain. Holds the maintenance lock, like
-    /// [`Engine::collect`].
+    /// [`Engine::compact`].
     pub(crate) fn retain(&self, options: RetainOptions) -> Result<RetainReport> {
         let commit = |directives: &[Directive]| self.submit(directives);
         self.retain_by(options, &commit)
@@ -154,18 +154,18 @@ impl Engine {
 
     /// Compacts the log: keeps live data and gives the space of the rest back. Holds the
     /// maintenance lock: other maintenance waits, and so does a close.
-    pub(crate) fn collect(&self, options: CompactOptions) -> Result<CompactReport> {
+    pub(crate) fn compact(&self, options: CompactOptions) -> Result<CompactReport> {
         self.compact_where(options, None)
     }
 
-    /// Runs [`Engine::collect`] with the given liveness test, for tests.
+    /// Runs [`Engine::compact`] with the given liveness test, for tests.
     pub(crate) fn compact_where(
         &self,
         options: CompactOptions,
-        wants: Option<LivenessTest<'_>>,
+        liveness: Option<LivenessTest<'_>>,
     ) -> Result<CompactReport> {
-        let _alone = self.alone("collect")?;
-        if let Some(error) = self.unsound("collect") {
+        let _alone = self.alone("compact")?;
+        if let Some(error) = self.unsound("compact") {
             return Ok(CompactReport { refused: vec![error], ..CompactReport::default() });
         }
         let last = || self.catalog.watermark().end.segment();
@@ -184,31 +184,36 @@ impl Engine {
                 false => self.prove().inspect_err(|_| proven.set(false)),
             };
             let mut nameless = Nameless::default();
-            steps =
-                self.compact_segments((options, wants), &prove, steps, &mut report, &mut nameless)?;
+            steps = self.compact_segments(
+                (options, liveness),
+                &prove,
+                steps,
+                &mut report,
+                &mut nameless,
+            )?;
             if options.is_dry_run() {
                 continue;
             }
             let pace = Throttle::new(&self.catalog, &*self.disk);
             let given_back = nameless.give_back(&*self.disk, pace, &|| self.is_over());
             let place = || Place { path: DIR.into(), segment: None, offset: None };
-            let failed = given_back.err().map(|error| Error::io("collect", place(), error));
+            let failed = given_back.err().map(|error| Error::io("compact", place(), error));
             report.refused.extend(failed);
         }
         if options.is_purge() {
-            self.check_open("collect")?;
+            self.check_open("compact")?;
             report.held.extend(maintenance::holders(&*self.disk, &self.scan_view(), end)?);
         }
         // A log that was closed meanwhile may not have been compacted to the end.
         match self.is_over() {
-            true => Err(self.not_open("collect")),
+            true => Err(self.not_open("compact")),
             false => Ok(report),
         }
     }
 
     pub(super) fn compact_segments(
         &self,
-        (options, wants): (CompactOptions, Option<LivenessTest<'_>>),
+        (options, liveness): (CompactOptions, Option<LivenessTest<'_>>),
         prove: &dyn Fn() -> Result<()>,
         steps: Steps,
         report: &mut CompactReport,
@@ -216,13 +221,13 @@ impl Engine {
     ) -> Result<Steps> {
         // Take the segments before the liveness: their content existed when liveness was computed.
         let view = self.scan_view();
-        let reach = self.catalog.liveness();
-        let reached = |batch: &BatchCandidate<'_>| reach.is_live(batch);
+        let live = self.catalog.liveness();
+        let is_live = |batch: &BatchCandidate<'_>| live.is_live(batch);
         Compactor {
             disk: &self.disk,
             failures: &self.failures,
             view: &view,
-            wants: wants.unwrap_or(&reached),
+            is_live: liveness.unwrap_or(&is_live),
             options,
             segment_bytes_max: self.options.segment_bytes_max,
             prove,
@@ -234,7 +239,7 @@ impl Engine {
             measured: RefCell::default(),
             holders: RefCell::default(),
         }
-        .collect(steps, report, nameless)
+        .compact(steps, report, nameless)
     }
 
     /// Writes a copy of a stream to its archive file.

@@ -137,25 +137,25 @@ fn f51_the_last_handle_closes_the_log_and_no_other_does() {
 }
 
 #[test]
-fn f51_the_last_handle_waits_for_work_that_is_under_way() {
+fn f51_the_last_handle_waits_for_work_in_progress() {
     let disk = SimDisk::new(1);
     let (log, engine) = opened(&disk);
     mostly_dead(&log);
-    let (tell, is_under_way) = mpsc::channel();
+    let (tell, has_begun) = mpsc::channel();
     let works = thread::spawn({
         let engine = Arc::clone(&engine);
         move || {
-            let wants = |_: &BatchCandidate<'_>| {
+            let is_live = |_: &BatchCandidate<'_>| {
                 let _ = tell.send(());
                 wait_until(|| engine.is_closed());
                 true
             };
             engine
-                .compact_where(CompactOptions::new(), Some(&wants))
+                .compact_where(CompactOptions::new(), Some(&is_live))
                 .map(|report| report.runs.len())
         }
     });
-    is_under_way.recv().expect("it compacts");
+    has_begun.recv().expect("it compacts");
     drop(log);
     is_closed(&disk, &engine);
     is_stopped(works.join().expect("no panic"));

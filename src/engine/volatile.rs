@@ -88,13 +88,13 @@ impl Volatile {
     ) -> Vec<StreamInfo> {
         let asked = Asked::of_volatile(query);
         let Some(from) = asked.volatile_from() else { return Vec::new() };
-        let next = |shard: &Mutex<Shard>, from| next(&shard.lock(), from, asked.is_backwards());
+        let next = |shard: &Mutex<Shard>, from| next(&shard.lock(), from, asked.is_descending());
         let mut heads: Vec<_> =
             self.shards().iter().map(|shard| (shard, next(shard, from))).collect();
         let mut found = Vec::new();
         while found.len() < max {
             let ids = heads.iter_mut().filter_map(|head| Some((head.1.as_ref()?.0, head)));
-            let first = match asked.is_backwards() {
+            let first = match asked.is_descending() {
                 false => ids.min_by_key(|(id, _)| *id),
                 true => ids.max_by_key(|(id, _)| *id),
             };
@@ -111,16 +111,16 @@ impl Volatile {
                 Some(info) => StreamInfo::volatile(id, info.meta.clone(), info.state),
                 None => StreamInfo::volatile(id, Meta::default(), StreamState::Active),
             };
-            found.extend(Some(info).filter(|info| query.wants_volatile_one(info)));
+            found.extend(Some(info).filter(|info| query.matches_volatile(info)));
         }
         found
     }
 }
 
 /// Returns the next stream from the bound on, in the direction of the list.
-fn next(shard: &Shard, from: Bound<StreamId>, is_backwards: bool) -> Option<(StreamId, Metadata)> {
+fn next(shard: &Shard, from: Bound<StreamId>, is_descending: bool) -> Option<(StreamId, Metadata)> {
     step();
-    let found = match is_backwards {
+    let found = match is_descending {
         false => shard.range((from, Bound::Unbounded)).next(),
         true => shard.range((Bound::Unbounded, from)).next_back(),
     };

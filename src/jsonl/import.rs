@@ -225,7 +225,7 @@ impl<'a> Importer<'a> {
         let options = options.event_bytes_max(self.engine.options.memory_bytes_max);
         match existing.map(ExistingStream::state) {
             Some(StreamState::Deleted) => return Stream::gone(self.engine, id, &options),
-            Some(_) => return Stream::resume(self.engine, id, &options),
+            Some(_) => return Stream::open(self.engine, id, &options),
             None => {}
         }
         let mut stream = Stream::of_id(self.engine, id, &options)?;
@@ -462,7 +462,7 @@ impl<'a> Importer<'a> {
             if existing.state() == StreamState::Deleted {
                 continue;
             }
-            let mut stream = Stream::resume(self.engine, id, &StreamOptions::new())?;
+            let mut stream = Stream::open(self.engine, id, &StreamOptions::new())?;
             if existing.start() < start {
                 self.commits = self.commits.saturating_add(1);
                 stream.trim(start).wait()?;

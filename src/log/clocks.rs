@@ -116,7 +116,7 @@ impl Truth {
 
     /// Checks that nothing younger than its bound went.
     fn check(&self, report: &RetainReport, now: i64, context: &str) {
-        for stream in &report.forgotten {
+        for stream in &report.trimmed {
             match stream.over {
                 Bound::Age => {
                     let seqs = stream.seqs.start.get() as usize..stream.seqs.end.get() as usize;
@@ -205,16 +205,16 @@ fn nothing_young_goes_and_everything_old(seed: u64) -> u64 {
                     machine.step(WRONG[chance.below(WRONG.len() as u64) as usize]);
                 }
                 log = machine.open();
-                let resumed = ids
+                let opened = ids
                     .into_iter()
                     .filter_map(|(id, is_aged)| Some((log.open_stream(id).ok()?, is_aged)));
-                streams.extend(resumed);
+                streams.extend(opened);
             }
             4..6 => machine.pass(chance.below(4) as i64 * HOUR),
             6..8 => {
                 let report = background(&log);
                 truth.check(&report, machine.truth, &context);
-                forgotten += report.events_forgotten();
+                forgotten += report.events_dropped();
             }
             _ if !streams.is_empty() => {
                 machine.pass(chance.below(20) as i64 * MINUTE);

@@ -76,9 +76,9 @@ fn fill(log: &Log, turns: u16) -> BTreeSet<StreamId> {
     dead
 }
 
-fn collect(log: &Log, dead: &BTreeSet<StreamId>) -> Result<CompactReport> {
-    let wants = |batch: &BatchCandidate<'_>| !dead.contains(&batch.stream);
-    log.0.compact_where(CompactOptions::new(), Some(&wants))
+fn compact(log: &Log, dead: &BTreeSet<StreamId>) -> Result<CompactReport> {
+    let is_live = |batch: &BatchCandidate<'_>| !dead.contains(&batch.stream);
+    log.0.compact_where(CompactOptions::new(), Some(&is_live))
 }
 
 fn without(content: &Content, dead: &BTreeSet<StreamId>) -> Content {
@@ -117,7 +117,7 @@ fn p6_p7_what_is_wanted_stays_at_its_position_and_the_rest_is_given_back() {
         .expect("planned");
     let files = disk.files();
     assert_eq!(content(&log.read_view()), all, "a dry run changes nothing");
-    let report = collect(&log, &dead).expect("collected");
+    let report = compact(&log, &dead).expect("compacted");
     assert_eq!(dry.runs, report.runs, "it said what would be");
     assert!(report.refused.is_empty() && !report.runs.is_empty(), "{report:?}");
     // Files kept for `before` have names of their own.
@@ -133,12 +133,12 @@ fn p6_p7_what_is_wanted_stays_at_its_position_and_the_rest_is_given_back() {
     assert!(kept() > 0);
     drop(before);
     assert_eq!(kept(), 0, "nobody asks for them any more");
-    let again = collect(&log, &dead).expect("collected");
+    let again = compact(&log, &dead).expect("compacted");
     assert!(again.runs.is_empty(), "{again:?}");
     // The unsealed segment was not touched; continue, compact again, and join.
     let more = fill(&log, 60);
     let dead: BTreeSet<_> = dead.union(&more).copied().collect();
-    let report = collect(&log, &dead).expect("collected");
+    let report = compact(&log, &dead).expect("compacted");
     assert!(report.runs.iter().any(|run| run.segments.len() > 1), "{report:?}");
     let shown = log.read_view();
     log.close().expect("closes");
@@ -167,7 +167,7 @@ fn p6_f25_f30_compacting_may_be_cut_at_every_call() {
         let run = |disk: &SimDisk| {
             let log = options().open_on(disk).expect("opens");
             let from = disk.calls();
-            let result = collect(&log, &dead);
+            let result = compact(&log, &dead);
             (from, disk.calls(), result, disk.after_kill())
         };
         let (first, last, ..) = run(&disk.copy());
@@ -205,7 +205,7 @@ fn check(disk: &SimDisk, dead: &BTreeSet<StreamId>, all: &Content, context: &str
         assert!(found.is_sound(), "{context}, cut again");
         assert!(is_between(&content(&view), all, dead), "{context}, cut again");
     }
-    collect(&log, dead).expect("collected");
+    compact(&log, dead).expect("compacted");
     drop(log);
     let (view, found) = ReadView::open_on(disk).expect("opens");
     assert!(found.is_sound() && is_between(&content(&view), all, dead), "{context}, again");
@@ -230,7 +230,7 @@ fn p6_f26_what_is_damaged_is_never_compacted() {
             damaged.write_file(path, &rotten);
             let before = verify_quick_on(&damaged).expect("a log").damages;
             let log = options().open_on(&damaged).expect("opens");
-            let report = collect(&log, &dead).expect("collected");
+            let report = compact(&log, &dead).expect("compacted");
             refused += usize::from(!report.refused.is_empty());
             drop(log);
             if before.is_empty() {
@@ -250,7 +250,7 @@ fn p6_f26_what_is_damaged_is_never_compacted() {
 #[test]
 fn p6_p13_f17_f18_f21_damage_to_sparse_segments_is_told() {
     let (disk, log, dead, _) = after_compacting(5);
-    collect(&log, &dead).expect("collected");
+    compact(&log, &dead).expect("compacted");
     log.close().expect("closes");
     let all = content(&ReadView::open_on(&disk).expect("opens").0);
     let mut told = 0;
@@ -376,7 +376,7 @@ fn p6_p7_f49_views_read_on_wherever_a_compaction_fails() {
             log.open_stream(id).expect("known").delete().wait().expect("deleted");
         }
         let from = disk.calls();
-        log.compact(CompactOptions::new()).expect("collected");
+        log.compact(CompactOptions::new()).expect("compacted");
         disk.calls() - from
     };
     for call in (0..calls).step_by(5) {
@@ -406,7 +406,7 @@ fn p7_p12_f49_a_view_that_nobody_knows_of_is_outdated_and_never_wrong() {
     };
     let (few, many) = (open(4), open(64));
     let shown = content(&many);
-    collect(&log, &dead).expect("collected");
+    compact(&log, &dead).expect("compacted");
     assert_eq!(content(&many), shown, "it holds every segment open");
     let (mut read, mut outdated) = (0, 0);
     for info in few.streams() {
@@ -442,10 +442,10 @@ fn control_removing_before_the_new_file_is_durable_is_noticed() {
 #[test]
 fn control_compacting_what_is_wanted_is_noticed() {
     let (_, log, dead, all) = after_compacting(8);
-    let wants = |batch: &BatchCandidate<'_>| {
+    let is_live = |batch: &BatchCandidate<'_>| {
         !dead.contains(&batch.stream) && (batch.kind != BatchKind::Events || batch.first_seq != 3)
     };
-    log.0.compact_where(CompactOptions::new(), Some(&wants)).expect("collected");
+    log.0.compact_where(CompactOptions::new(), Some(&is_live)).expect("compacted");
     let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| content(&log.read_view())));
     assert!(read.is_err() || !is_between(&read.unwrap_or_default(), &all, &dead));
 }

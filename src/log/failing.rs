@@ -80,7 +80,7 @@ fn every_call_of_a_look_fails() {
     let (last, done) = (sound.calls(), outcome(&sound));
     assert!(done.0.len() < untidy.files().len() && done.2 == 2, "{done:?}");
     drop(log);
-    let tasks = [BackgroundTask::Retain, BackgroundTask::Collect, BackgroundTask::RemoveCollected];
+    let tasks = [BackgroundTask::Retain, BackgroundTask::Compact, BackgroundTask::RemoveCompacted];
     let (mut told, mut cases) = ([0; 3], 0);
     for call in first..last {
         for fault in FAULTS {

@@ -36,7 +36,7 @@ const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 
 /// Open log. A clone is another handle on the same log. The log closes when the last handle of it
 /// and of its streams is dropped, or by [`Log::close`], which also reports errors. When either
-/// returns, the log can be opened again: backups, archives and compactions under way end with
+/// returns, the log can be opened again: running backups, archives and compactions end with
 /// [`ErrorKind::Closed`].
 ///
 /// In a child process after a `fork`, handles opened by the parent return
@@ -168,14 +168,14 @@ fn open_on(disk: Arc<dyn Disk>, options: Options, path: PathBuf) -> Result<Log> 
     let vouched = resumed.as_ref().and_then(|(tail, _)| tail.vouched);
     let clock = Arc::new(LogClock::new(Arc::clone(&disk), vouched, options.clock_jump_max));
     let failures = Arc::new(Failures::new(Arc::clone(&disk)));
-    let ground = Arc::new(Context { disk, catalog, clock, options, ownership, failures });
+    let context = Arc::new(Context { disk, catalog, clock, options, ownership, failures });
     let writer = match resumed {
-        None => Writer::fresh(Arc::clone(&ground)),
-        Some((tail, lock)) => Writer::resumed(Arc::clone(&ground), resume(tail, lock)),
+        None => Writer::fresh(Arc::clone(&context)),
+        Some((tail, lock)) => Writer::resumed(Arc::clone(&context), resume(tail, lock)),
     };
-    let core = Arc::new(Engine::new(&ground, writer, report, path));
-    core.start_background();
-    Ok(Log(Handle::new(core)))
+    let engine = Arc::new(Engine::new(&context, writer, report, path));
+    engine.start_background();
+    Ok(Log(Handle::new(engine)))
 }
 
 fn resume(tail: recovery::Tail, lock: crate::disk::HeldLock) -> Resumed {
@@ -238,7 +238,7 @@ impl Log {
     /// [`ErrorKind::Refused`] when the log's memory has no room for the name
     /// ([`crate::AppendError::MemoryFull`]); [`ErrorKind::Closed`].
     pub fn create_stream_with(&self, options: &StreamOptions) -> Result<Stream> {
-        self.0.check_open("stream")?;
+        self.0.check_open("create stream")?;
         Stream::create(self.0.clone(), options)
     }
 
@@ -260,8 +260,8 @@ impl Log {
     ///
     /// Those of [`Log::open_stream`], and [`ErrorKind::InvalidOption`].
     pub fn open_stream_with(&self, id: StreamId, options: &StreamOptions) -> Result<Stream> {
-        self.0.check_open("resume")?;
-        Stream::resume(&self.0, id, options)
+        self.0.check_open("open stream")?;
+        Stream::open(&self.0, id, options)
     }
 
     /// Commits several streams atomically, with one marker (P4). Streams with nothing buffered take
@@ -429,7 +429,7 @@ impl Log {
     /// purge cannot begin a new segment or seal the one before it: then nothing was compacted.
     /// [`ErrorKind::Io`] also when a purge is done and its directory cannot be synced or listed.
     pub fn compact(&self, options: CompactOptions) -> Result<CompactReport> {
-        self.0.collect(options)
+        self.0.compact(options)
     }
 
     /// Drops events and streams that the log's options do not keep ([`Options::retain`],

@@ -94,7 +94,7 @@ fn p8_who_trims_and_who_writes_do_not_disturb_each_other() {
     });
     assert!(report.refused.is_empty(), "{report:?}");
     let trimmed: Vec<_> =
-        report.forgotten.iter().map(|stream| (stream.stream, stream.over)).collect();
+        report.trimmed.iter().map(|stream| (stream.stream, stream.over)).collect();
     assert_eq!(trimmed, [(written.id(), Bound::Events)]);
     let info = |stream: &Stream| log.read_view().info(stream.id()).expect("known");
     assert_eq!((info(&written).start, info(&written).head), (Seq(3), Seq(5)));
@@ -232,7 +232,7 @@ fn what_was_not_measured_is_left_alone() {
             let report = log.0.retain_by(RetainOptions::new(), &commit).expect("open");
             let context = format!("{what}, {keep:?}: {report:?}");
             assert!(report.refused.is_empty(), "{context}");
-            let forgotten: Vec<_> = report.forgotten.iter().map(|stream| stream.stream).collect();
+            let forgotten: Vec<_> = report.trimmed.iter().map(|stream| stream.stream).collect();
             assert_eq!(forgotten, [other.id()], "{context}");
             let (start, events) = shown(&log, used.id());
             assert_eq!(

@@ -184,7 +184,7 @@ pub(crate) struct Compactor<'a> {
     pub(crate) failures: &'a Arc<Failures>,
     /// Read view taken before liveness was computed.
     pub(crate) view: &'a ReadView,
-    pub(crate) wants: LivenessTest<'a>,
+    pub(crate) is_live: LivenessTest<'a>,
     pub(crate) options: CompactOptions,
     pub(crate) segment_bytes_max: u64,
     /// Waits until the disk proves every commit that makes batches dead.
@@ -237,7 +237,7 @@ pub(crate) enum Steps {
 impl Compactor<'_> {
     /// Takes these steps and returns the remaining ones. After a drop the rest waits: the space is
     /// given back only once this read view and the files that lost their names are released.
-    pub(crate) fn collect(
+    pub(crate) fn compact(
         &mut self,
         steps: Steps,
         report: &mut CompactReport,
@@ -341,7 +341,7 @@ impl Compactor<'_> {
         if self.listed(segment)?.any(|is_wanted| !is_wanted)
             && let Some(mut measure) = Rewrite::new(files, (segment, segment), self.is_over)
         {
-            measure.take(segment, self.wants)?;
+            measure.take(segment, self.is_live)?;
             left = Left { bytes: measure.commit_bytes(), is_all: !measure.has_dropped() };
         }
         self.measured.borrow_mut().insert(segment.number(), left);
@@ -359,7 +359,7 @@ impl Compactor<'_> {
         let footer = segment.footer(self.view.files()?)?;
         let entries = (0..footer.len()).filter_map(move |at| footer.entry(at));
         Ok(entries.map(move |entry| {
-            (self.wants)(&BatchCandidate {
+            (self.is_live)(&BatchCandidate {
                 segment,
                 offset: entry.offset,
                 stream: StreamId::from_bytes(entry.stream),
@@ -374,11 +374,11 @@ impl Compactor<'_> {
 
     fn rewrite(&self, run: &[Arc<Segment>], nameless: &mut Nameless) -> Result<CompactedRun> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
-            return Err(Error::new(ErrorKind::Closed, "collect"));
+            return Err(Error::new(ErrorKind::Closed, "compact"));
         };
         let files = self.view.files()?;
         let Some(mut rewrite) = Rewrite::new(files, (first, last), self.is_over) else {
-            return Err(last.error("collect", COMMITS_AT));
+            return Err(last.error("compact", COMMITS_AT));
         };
         let disk = &**self.disk;
         let mut unfinished = None;
@@ -395,7 +395,7 @@ impl Compactor<'_> {
         };
         let made = run
             .iter()
-            .try_for_each(|segment| rewrite.take(segment, self.wants))
+            .try_for_each(|segment| rewrite.take(segment, self.is_live))
             .and_then(|()| rewrite.finish());
         let (sparse, tally) = made.inspect_err(|_| give_up())?;
         let done = CompactedRun::of(run, &tally);
@@ -423,7 +423,7 @@ impl Compactor<'_> {
     ) -> Result<()> {
         let disk = &**self.disk;
         let number = new.number();
-        let failed = |error| Error::io("collect", place(number, 0), error);
+        let failed = |error| Error::io("compact", place(number, 0), error);
         // A rewrite has already replaced the last file of its run.
         let is_left = |old: &&Arc<Segment>| new.is_gone() || old.number() != number;
         let mut old = run.iter().filter(is_left);
@@ -456,11 +456,11 @@ impl Compactor<'_> {
     /// not be known as acknowledged to the next opening. This runs wakers, and a waker may close
     /// the log.
     pub(super) fn prove_all(&self) -> Result<()> {
-        if broken(Sabotage::CollectUnproven) {
+        if broken(Sabotage::CompactUnproven) {
             return Ok(());
         }
         (self.prove)()?;
-        if (self.is_over)() { Err(Error::new(ErrorKind::Closed, "collect")) } else { Ok(()) }
+        if (self.is_over)() { Err(Error::new(ErrorKind::Closed, "compact")) } else { Ok(()) }
     }
 
     /// Lets read views open the segment after it lost its name: under another name or, where the

@@ -83,23 +83,23 @@ impl Compactor<'_> {
         nameless: &mut Nameless,
     ) -> Result<(CompactedRun, Arc<Segment>)> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
-            return Err(Error::new(ErrorKind::Closed, "collect"));
+            return Err(Error::new(ErrorKind::Closed, "compact"));
         };
         let files = self.view.files()?;
         let gone = Segment::gone_in_place_of(first, last);
         let (Some(gone), Some(mut tally)) =
             (gone, Rewrite::new(files, (first, last), self.is_over))
         else {
-            return Err(last.error("collect", COMMITS_AT));
+            return Err(last.error("compact", COMMITS_AT));
         };
         for segment in run {
             if !self.options.is_dry_run() && !crate::recovery::is_whole(segment, files)? {
-                return Err(segment.error("collect", COMMITS_AT));
+                return Err(segment.error("compact", COMMITS_AT));
             }
-            tally.take(segment, self.wants)?;
+            tally.take(segment, self.is_live)?;
         }
         if tally.commit_bytes() > 0 {
-            return Err(last.error("collect", COMMITS_AT));
+            return Err(last.error("compact", COMMITS_AT));
         }
         let (_, tally) = tally.finish()?;
         let done = CompactedRun { bytes_after: 0, ..CompactedRun::of(run, &tally) };
@@ -117,7 +117,7 @@ impl Compactor<'_> {
         nameless: &mut Nameless,
     ) -> Result<()> {
         let disk = &**self.disk;
-        let failed = |error| Error::io("collect", place(gone.number(), 0), error);
+        let failed = |error| Error::io("compact", place(gone.number(), 0), error);
         (self.check_owned)()?;
         let (unfinished, file) = gone.make_gone(disk).map_err(failed)?;
         let give_up = |_: &Error| {

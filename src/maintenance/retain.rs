@@ -77,7 +77,7 @@ pub struct RetainReport {
     /// because the time is not known ([`ErrorKind::ClockJumped`]) or the options keep everything.
     pub now: Option<Timestamp>,
     /// Entries for the streams that lost something, one each.
-    pub forgotten: Vec<TrimmedStream>,
+    pub trimmed: Vec<TrimmedStream>,
     /// Reasons for leaving alone streams that may be over a bound: they cannot be measured, or the
     /// commit failed, which ends the run.
     pub refused: Vec<Error>,
@@ -124,19 +124,19 @@ impl RetainReport {
     /// Returns the number of streams deleted.
     #[must_use]
     pub fn streams_deleted(&self) -> u64 {
-        self.forgotten.iter().filter(|stream| stream.over == Bound::Idle).count() as u64
+        self.trimmed.iter().filter(|stream| stream.over == Bound::Idle).count() as u64
     }
 
     /// Returns the number of streams trimmed.
     #[must_use]
     pub fn streams_trimmed(&self) -> u64 {
-        self.forgotten.len() as u64 - self.streams_deleted()
+        self.trimmed.len() as u64 - self.streams_deleted()
     }
 
     /// Returns the number of events dropped, including gaps left by a ring.
     #[must_use]
-    pub fn events_forgotten(&self) -> u64 {
-        self.forgotten.iter().map(|stream| stream.seqs.end.get() - stream.seqs.start.get()).sum()
+    pub fn events_dropped(&self) -> u64 {
+        self.trimmed.iter().map(|stream| stream.seqs.end.get() - stream.seqs.start.get()).sum()
     }
 }
 
@@ -199,7 +199,7 @@ impl Retainer<'_> {
         match self.commit {
             Some(commit) => carry_out(commit, &round, report),
             None => {
-                report.forgotten.extend(round.into_iter().map(|directive| directive.what));
+                report.trimmed.extend(round.into_iter().map(|directive| directive.what));
                 true
             }
         }
@@ -302,7 +302,7 @@ fn carry_out(commit: CarryOut<'_>, round: &[Directive], report: &mut RetainRepor
     }
     match commit(round) {
         Ok(()) => {
-            report.forgotten.extend(round.iter().map(|directive| directive.what.clone()));
+            report.trimmed.extend(round.iter().map(|directive| directive.what.clone()));
             true
         }
         Err(error) if is_moved(&error) => {

@@ -96,13 +96,13 @@ impl<'a> Rewrite<'a> {
 
     /// Copies the live batches of a sealed segment. Fails if anything in it is not as it was
     /// written, or if writing fails.
-    pub(crate) fn take(&mut self, segment: &Arc<Segment>, wants: LivenessTest<'_>) -> Result<()> {
+    pub(crate) fn take(&mut self, segment: &Arc<Segment>, is_live: LivenessTest<'_>) -> Result<()> {
         let Some(sealed) = segment.seal_state() else {
-            return Err(segment.error("collect", COMMITS_AT));
+            return Err(segment.error("compact", COMMITS_AT));
         };
         // To measure it, the checks made on the way suffice.
         if self.file.is_some() && !crate::recovery::is_whole(segment, &self.files)? {
-            return Err(segment.error("collect", COMMITS_AT));
+            return Err(segment.error("compact", COMMITS_AT));
         }
         let footer = segment.footer(&self.files)?;
         let mut offsets: Vec<u64> =
@@ -114,13 +114,13 @@ impl<'a> Rewrite<'a> {
         let mut scanner = Scanner::new(Arc::clone(segment), limit, files);
         for offset in offsets {
             if (self.is_over)() {
-                return Err(Error::new(ErrorKind::Closed, "collect"));
+                return Err(Error::new(ErrorKind::Closed, "compact"));
             }
             match scanner.step(offset)? {
                 Step::Commit(found) if found.is_sound() && !found.unknown => {
-                    self.take_commit(segment, &scanner, &found, wants)?;
+                    self.take_commit(segment, &scanner, &found, is_live)?;
                 }
-                _ => return Err(segment.error("collect", offset)),
+                _ => return Err(segment.error("compact", offset)),
             }
         }
         Ok(())
@@ -131,7 +131,7 @@ impl<'a> Rewrite<'a> {
         segment: &Segment,
         scanner: &Scanner,
         found: &Found,
-        wants: LivenessTest<'_>,
+        is_live: LivenessTest<'_>,
     ) -> Result<()> {
         let asked = |batch: &BatchHead, kind| BatchCandidate {
             segment,
@@ -145,8 +145,8 @@ impl<'a> Rewrite<'a> {
         };
         let mut kept: Vec<(BatchHead, BatchKind)> = Vec::with_capacity(found.batches.len());
         for batch in &found.batches {
-            let Some(kind) = batch.kind else { return Err(segment.error("collect", found.offset)) };
-            if wants(&asked(batch, kind)) {
+            let Some(kind) = batch.kind else { return Err(segment.error("compact", found.offset)) };
+            if is_live(&asked(batch, kind)) {
                 kept.push((*batch, kind));
                 continue;
             }
@@ -164,7 +164,7 @@ impl<'a> Rewrite<'a> {
             let range = found.offset + batch.start..found.offset + batch.end;
             scanner.pinned(range)
         })
-        .ok_or_else(|| segment.error("collect", found.offset))?
+        .ok_or_else(|| segment.error("compact", found.offset))?
         .map_err(|error| self.failed(error))
     }
 
@@ -259,7 +259,7 @@ impl<'a> Rewrite<'a> {
         let path = || unfinished_path(&self.header);
         let sealed = Sealed::find(&self.header, &self.files, &*file, path)
             .map_err(|error| self.failed(error))?;
-        let unreadable = || Error::corrupt("collect", place(self.header.number, footer_at));
+        let unreadable = || Error::corrupt("compact", place(self.header.number, footer_at));
         let segment = Segment::sealed(self.header, sealed.ok_or_else(unreadable)?);
         let segment = Arc::new(segment.moved_from(self.moved));
         // Until the file has its name.
@@ -272,7 +272,7 @@ impl<'a> Rewrite<'a> {
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
-        Error::io("collect", place(self.header.number, self.end), error)
+        Error::io("compact", place(self.header.number, self.end), error)
     }
 }
 

@@ -80,7 +80,7 @@ pub struct Options {
     pub(crate) clock: Clock,
     pub(crate) clock_jump_max: Duration,
     pub(crate) privacy: Privacy,
-    pub(crate) collect: Compaction,
+    pub(crate) compaction: Compaction,
     pub(crate) retentions: Retentions,
     pub(crate) quota_bytes: Option<u64>,
     pub(crate) commit_ids_max: usize,
@@ -101,7 +101,7 @@ impl Default for Options {
             clock: Clock::Coarse,
             clock_jump_max: Duration::from_secs(30 * 24 * 60 * 60),
             privacy: Privacy::Private,
-            collect: Compaction::OnRequest,
+            compaction: Compaction::OnRequest,
             retentions: Retentions::default(),
             quota_bytes: None,
             commit_ids_max: 16_384,
@@ -120,7 +120,7 @@ impl Options {
 
     /// Sets the bound of each ring, in bytes. Default 64 MiB; a ring takes memory only as it fills.
     /// At least 64. Events of a commit count until its ticket resolves; an overwriting ring may
-    /// hold as much again while a commit is under way.
+    /// hold as much again while a commit is in flight.
     #[must_use]
     pub fn ring_bytes_max(mut self, bytes: usize) -> Self {
         self.ring_bytes_max = bytes;
@@ -202,8 +202,8 @@ impl Options {
 
     /// Sets the time at which compaction frees dead space. Default [`Compaction::OnRequest`].
     #[must_use]
-    pub fn compaction(mut self, collect: Compaction) -> Self {
-        self.collect = collect;
+    pub fn compaction(mut self, compaction: Compaction) -> Self {
+        self.compaction = compaction;
         self
     }
 

@@ -50,7 +50,7 @@ pub enum Record {
     },
     /// An empty file that stands for segments of which nothing was left, and the positions that its
     /// name says; with bytes in it, a file that only has such a name.
-    Collected { segment: u32, bytes: u64, covers: Range<Position> },
+    Dropped { segment: u32, bytes: u64, covers: Range<Position> },
     /// A file that has no readable header: a spare if `blank`.
     NoHeader { segment: u32, bytes: u64, blank: bool },
     /// A commit. Its batches follow.
@@ -241,7 +241,7 @@ impl RecordDump {
         let path = format!("{DIR}/{}", gone.file_name());
         let place = Place { path: path.clone().into(), ..place(gone.number, 0) };
         let bytes = self.files.open_path(&path).and_then(|file| file.len());
-        self.ready.push_back(Record::Collected {
+        self.ready.push_back(Record::Dropped {
             segment: gone.number,
             bytes: bytes.map_err(|error| Error::io("inspect", place, error))?,
             covers: Position(gone.covers.first)..Position(gone.covers.last.saturating_add(1)),

@@ -162,7 +162,7 @@ impl SegmentState {
             Self::Active => "active",
             Self::Spare => "spare",
             Self::Superseded => "superseded",
-            Self::Dropped => "collected",
+            Self::Dropped => "dropped",
             Self::Unusable => "unusable",
         }
     }

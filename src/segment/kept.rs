@@ -42,7 +42,7 @@ impl Drop for KeptFile {
                 let place =
                     || Place { path: self.path.clone().into(), segment: None, offset: None };
                 let removed = removed.map_err(|error| Error::io("remove", place(), error));
-                self.failures.note(BackgroundTask::RemoveCollected, removed);
+                self.failures.note(BackgroundTask::RemoveCompacted, removed);
             }
         }
     }

@@ -224,7 +224,7 @@ impl Stream {
 
     /// Forgets what was buffered since the savepoint; nothing that a commit has taken. Returns how
     /// many events that were. The savepoint stays good, to come back to again. Events of a commit
-    /// that is under way count as taken; if that commit fails they are back, and the savepoint
+    /// that is in flight count as taken; if that commit fails they are back, and the savepoint
     /// reaches them again.
     ///
     /// It names what was buffered then by this handle, not a seq: a leader may put commits

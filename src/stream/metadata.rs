@@ -27,7 +27,7 @@ impl Stream {
     ///
     /// [`ErrorKind::NameTaken`], [`ErrorKind::InvalidName`], [`ErrorKind::NameIsAnId`],
     /// [`ErrorKind::Deleted`], [`ErrorKind::Closed`]; [`ErrorKind::CommitInFlight`] while a commit
-    /// is under way that changes the name; [`ErrorKind::Refused`] when the log's memory is full.
+    /// is in flight that changes the name; [`ErrorKind::Refused`] when the log's memory is full.
     pub fn rename(&mut self, name: &str) -> Result<()> {
         self.reap();
         self.check_alive("name")?;
@@ -39,7 +39,7 @@ impl Stream {
         if let Ok(id) = name.parse::<StreamId>() {
             return Err(Error::new(ErrorKind::NameIsAnId(id), "name"));
         }
-        self.check_no_name_under_way()?;
+        self.check_no_name_in_flight()?;
         if self.durable_meta().is_some_and(|meta| meta.name.as_deref() == Some(name)) {
             return self.note(|draft| (draft.name, draft.reserved) = (None, None));
         }
@@ -63,7 +63,7 @@ impl Stream {
     pub fn clear_name(&mut self) -> Result<()> {
         self.reap();
         self.check_alive("name")?;
-        self.check_no_name_under_way()?;
+        self.check_no_name_in_flight()?;
         let has_one = self.durable_meta().is_some_and(|meta| meta.name.is_some());
         self.note(|draft| (draft.name, draft.reserved) = (has_one.then(Box::default), None))
     }
@@ -160,7 +160,7 @@ impl Stream {
         self.changes().fold(durable, |meta, change| meta.after(change))
     }
 
-    fn check_no_name_under_way(&self) -> Result<()> {
+    fn check_no_name_in_flight(&self) -> Result<()> {
         let names = self.in_flight.changes().any(|change| change.name.is_some());
         if names { Err(Error::new(ErrorKind::CommitInFlight(self.id), "name")) } else { Ok(()) }
     }

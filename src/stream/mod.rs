@@ -58,7 +58,7 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn create(core: Handle, options: &StreamOptions) -> Result<Self> {
-        let limits = limits(&core, options, "stream")?;
+        let limits = limits(&core, options, "create stream")?;
         let id = StreamId::new_at(core.disk.now());
         core.volatile.add(id);
         let mut stream = Self::with(core, id, limits);
@@ -68,12 +68,12 @@ impl Stream {
         Ok(stream)
     }
 
-    pub(crate) fn resume(core: &Handle, id: StreamId, options: &StreamOptions) -> Result<Self> {
+    pub(crate) fn open(core: &Handle, id: StreamId, options: &StreamOptions) -> Result<Self> {
         if options.name.is_some() {
             let what = "a durable stream keeps the name that it has";
-            return Err(Error::new(ErrorKind::InvalidOption(what), "resume"));
+            return Err(Error::new(ErrorKind::InvalidOption(what), "open stream"));
         }
-        let limits = limits(core, options, "resume")?;
+        let limits = limits(core, options, "open stream")?;
         // Checked before the view is taken: a stream that stops being volatile is in the view.
         let is_volatile = core.volatile.contains(id);
         let view = ReadView::new(Arc::clone(&core.catalog));
@@ -83,15 +83,15 @@ impl Stream {
                 true => ErrorKind::NotMaterialized { stream: id, buffered: None },
                 false => ErrorKind::UnknownStream(id),
             };
-            return Err(Error::new(kind, "resume"));
+            return Err(Error::new(kind, "open stream"));
         };
         if stream_view.state() == StreamState::Deleted {
-            return Err(Error::new(ErrorKind::Deleted(id), "resume"));
+            return Err(Error::new(ErrorKind::Deleted(id), "open stream"));
         }
         if stream_view.head > SEQ_MAX {
             let seqs = Some(Seq(SEQ_MAX)..Seq(stream_view.head));
             let kind = ErrorKind::Corrupt { stream: Some(id), seqs };
-            return Err(Error::new(kind, "resume"));
+            return Err(Error::new(kind, "open stream"));
         }
         let mut stream = Self::with(core.clone(), id, limits);
         stream.next = stream_view.head;

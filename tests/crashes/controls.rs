@@ -50,7 +50,7 @@ const ALL: &[Sabotage] = &[
     Sabotage::ForgetShared,
     Sabotage::RemoveEarly,
     Sabotage::RetainApart,
-    Sabotage::CollectUnproven,
+    Sabotage::CompactUnproven,
     #[cfg(feature = "json")]
     Sabotage::ImportApart,
     #[cfg(feature = "json")]

@@ -241,9 +241,9 @@ impl Sample {
         let log = options().open(dir).expect("opens once more");
         // P6: damage keeps no writer from writing, not even to the streams that it hit.
         let known = log.read_view().streams();
-        let resumed = known.iter().map(|one| log.open_stream(one.id).expect("known"));
+        let opened = known.iter().map(|one| log.open_stream(one.id).expect("known"));
         let mut streams: Vec<Stream> =
-            resumed.chain([log.create_stream().expect("a stream")]).collect();
+            opened.chain([log.create_stream().expect("a stream")]).collect();
         let mut new = Vec::new();
         for stream in &mut streams {
             new.push((stream.id(), stream.append(b"new").expect("room")));

@@ -229,7 +229,7 @@ fn p6_p12_what_somebody_reads_stays_and_backups_are_whole() {
     drop((pinned, other));
     assert_eq!(names(&disk, ".kept"), Vec::<String>::new());
     let items = RecordDump::open_on(&disk).expect("opens").map(|item| item.expect("readable"));
-    let is_stand_in = |item: &Record| matches!(item, Record::Collected { bytes: 0, .. });
+    let is_stand_in = |item: &Record| matches!(item, Record::Dropped { bytes: 0, .. });
     assert_eq!(items.filter(is_stand_in).count(), names(&disk, "segments").len() + 1);
     log.close().expect("closes");
     let files = disk.files();
@@ -289,7 +289,7 @@ fn control_dropping_that_needs_space_or_is_not_durable_is_noticed() {
         (Sabotage::RewriteDead, full),
         (Sabotage::GoneUnsynced, stopped),
         (Sabotage::RemoveEarly, stopped),
-        (Sabotage::CollectUnproven, stopped),
+        (Sabotage::CompactUnproven, stopped),
     ];
     for (what, test) in controls {
         let broken = sabotage(what);

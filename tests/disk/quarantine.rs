@@ -48,7 +48,7 @@ fn lives(path: &std::path::Path) {
 
 /// Contents of a read view: streams that are not deleted, and those that cannot be read whole.
 fn shown(view: &ReadView) -> (BTreeMap<StreamId, StreamInfo>, Events, BTreeSet<StreamId>) {
-    let (mut infos, mut events, mut hurt) = (BTreeMap::new(), Events::new(), BTreeSet::new());
+    let (mut infos, mut events, mut damaged) = (BTreeMap::new(), Events::new(), BTreeSet::new());
     for info in view.streams() {
         for event in view.events(info.id).expect("not deleted") {
             match event {
@@ -56,7 +56,7 @@ fn shown(view: &ReadView) -> (BTreeMap<StreamId, StreamInfo>, Events, BTreeSet<S
                     let at = (info.id, event.generation(), event.seq().get());
                     assert!(events.insert(at, event.payload().to_vec()).is_none());
                 }
-                Err(_) => drop(hurt.insert(info.id)),
+                Err(_) => drop(damaged.insert(info.id)),
             }
         }
         let back = view.events(info.id).expect("not deleted").rev();
@@ -66,7 +66,7 @@ fn shown(view: &ReadView) -> (BTreeMap<StreamId, StreamInfo>, Events, BTreeSet<S
         assert!(back.count() <= events.len());
         infos.insert(info.id, StreamInfo::clone(&info));
     }
-    (infos, events, hurt)
+    (infos, events, damaged)
 }
 
 /// The streams that damaged commits held something of, and the forks that share with them.
@@ -84,8 +84,8 @@ fn p6_damage_to_the_life_of_one_stream_leaves_the_others_alone() {
     lives(made.path());
     let files = read_dir(made.path());
     let (view, _) = ReadView::open(made.path()).expect("readable");
-    let (infos, events, hurt) = shown(&view);
-    assert!(hurt.is_empty() && infos.values().any(|info| info.state == StreamState::Archived));
+    let (infos, events, damaged) = shown(&view);
+    assert!(damaged.is_empty() && infos.values().any(|info| info.state == StreamState::Archived));
     // Which streams each commit holds something of; a fork depends on what it shares.
     let mut of: BTreeMap<u64, BTreeSet<StreamId>> = BTreeMap::new();
     let mut position = 0;

@@ -188,7 +188,7 @@ fn damaged(disk: &SimDisk, path: &str, with: impl Fn(&mut [u8])) -> SimDisk {
 }
 
 /// The first commit with these bytes, in one of the segments, is not what was written.
-fn hurt(disk: &SimDisk, with: &[u8]) -> SimDisk {
+fn damage(disk: &SimDisk, with: &[u8]) -> SimDisk {
     let find = |bytes: &Vec<u8>| bytes.windows(with.len()).position(|some| some == with);
     let files = disk.files();
     let (path, at) =
@@ -210,8 +210,8 @@ fn p6_p13_whatever_is_damaged_the_rest_is_exported_and_the_damage_is_said() {
         salvage(&missing, &format!("without {path}"));
         for at in (4096..bytes.len()).step_by(step).filter(|at| bytes[*at] != 0) {
             let context = format!("byte {at} of {path}");
-            let hurt = damaged(&disk, path, |bytes| bytes[at] ^= 0x10);
-            let (exported, text) = salvage(&hurt, &context);
+            let changed = damaged(&disk, path, |bytes| bytes[at] ^= 0x10);
+            let (exported, text) = salvage(&changed, &context);
             let is_told = text.contains("{\"damage\"") || text.contains("{\"lost\"");
             assert!(is_told || text == whole, "{context}: silent\n{text}");
             lossy += u32::from(!exported.lost.is_empty());
@@ -245,8 +245,8 @@ fn p6_a_commit_in_the_middle_is_lost_and_becomes_a_gap_and_without_being_asked_i
 {
     let disk = SimDisk::new(1);
     let [a, b] = two_streams(&disk);
-    let hurt = hurt(&disk, b"event 4 of a");
-    let (read_view, _) = ReadView::open_on(&hurt).expect("readable");
+    let changed = damage(&disk, b"event 4 of a");
+    let (read_view, _) = ReadView::open_on(&changed).expect("readable");
     let corrupt = ErrorKind::Corrupt { stream: Some(a), seqs: Some(3.into()..6.into()) };
     let refused = read_view.export_jsonl(Vec::new()).expect_err("damaged");
     assert_eq!(*refused.kind(), corrupt);
@@ -254,7 +254,7 @@ fn p6_a_commit_in_the_middle_is_lost_and_becomes_a_gap_and_without_being_asked_i
     assert_eq!(*refused.kind(), corrupt);
     read_view.export_streams_jsonl(&[b], Vec::new()).expect("whole");
 
-    let (exported, text) = salvage(&hurt, "the middle");
+    let (exported, text) = salvage(&changed, "the middle");
     let [lost] = &exported.lost[..] else { panic!("{exported:?}") };
     assert_eq!((lost.stream, lost.seqs.clone()), (a, 3.into()..6.into()));
     assert_eq!(*lost.error.kind(), corrupt);
@@ -271,7 +271,7 @@ fn p6_a_commit_in_the_middle_is_lost_and_becomes_a_gap_and_without_being_asked_i
 fn p6_a_lost_end_becomes_a_gap_at_the_end_and_no_seq_is_given_twice() {
     let disk = SimDisk::new(1);
     let [a, _] = two_streams(&disk);
-    let (_, text) = salvage(&hurt(&disk, b"event 7 of a"), "the end");
+    let (_, text) = salvage(&damage(&disk, b"event 7 of a"), "the end");
     let (copy, imported) = import(&text).expect("fine");
     assert_eq!(imported.lost, 3);
     let mut stream = copy.open_stream(a).expect("there");
@@ -293,7 +293,7 @@ fn p6_data_that_is_lost_is_told_with_its_stream() {
     drop(stream);
     log.close().expect("closes");
     let (_, whole) = salvage(&disk, "whole");
-    let (exported, text) = salvage(&hurt(&disk, b"of the host alone"), "the data");
+    let (exported, text) = salvage(&damage(&disk, b"of the host alone"), "the data");
     assert!(whole.contains("of the host alone") && !text.contains("of the host alone"));
     assert!(exported.lost.is_empty(), "no event is: {exported:?}");
     let told = text.lines().nth(1).expect("a line");
@@ -457,17 +457,17 @@ fn p6_f16_what_is_whole_and_unconfirmed_is_shown_as_the_log_will_show_it() {
     // The file is cut, and damaged before the cut: whole commits after the damage are shown as
     // well.
     for at in (4096..bytes.len() - 60).step_by(97).filter(|at| bytes[*at] != 0) {
-        let mut hurt = bytes.clone();
-        hurt[at] ^= 0x10;
-        shows_what_will_be(&cut(&hurt, bytes.len() - 1), &format!("cut, and byte {at} hurt"));
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        shows_what_will_be(&cut(&changed, bytes.len() - 1), &format!("cut, and byte {at} changed"));
         // A file after it is no segment: only a repair continues the log.
         let blocked = disk.copy();
-        blocked.write_file(&path, &hurt[..hurt.len() - 40]);
+        blocked.write_file(&path, &changed[..changed.len() - 40]);
         let number: u32 =
             path["segments/".len()..].trim_end_matches(".seg").parse().expect("a number");
         blocked.write_file(&format!("segments/{:010}.seg", number + 1), &[7; 9_000]);
         let (needs_repair, _) =
-            shows_what_will_be(&blocked, &format!("blocked, and byte {at} hurt"));
+            shows_what_will_be(&blocked, &format!("blocked, and byte {at} changed"));
         assert!(needs_repair, "{at}");
     }
 }

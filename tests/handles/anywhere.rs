@@ -277,11 +277,11 @@ struct Holds {
 
 #[cfg(target_os = "linux")]
 impl Holds {
-    /// A durable stream with an event in its ring and commits under way, and a volatile one with a name.
+    /// A durable stream with an event in its ring and commits in flight, and a volatile one with a name.
     fn new(log: &Log, name: &str) -> Self {
         let mut stream = committed(log);
         let mut commit = || {
-            stream.append("under way").expect("room");
+            stream.append("in flight").expect("room");
             stream.commit()
         };
         let (waits, awaited, dropped) = (commit(), commit(), commit());
@@ -307,10 +307,10 @@ impl Holds {
         }
         dropped.start();
         drop((awaited, dropped));
-        is_told(log.create_stream(), "stream")?;
-        is_told(log.open_stream(id), "resume")?;
+        is_told(log.create_stream(), "create stream")?;
+        is_told(log.open_stream(id), "open stream")?;
         is_told(log.commit_all([&mut stream, &mut volatile]).wait(), "commit_all")?;
-        is_told(log.compact(amberlog::maintenance::CompactOptions::new()), "collect")?;
+        is_told(log.compact(amberlog::maintenance::CompactOptions::new()), "compact")?;
         is_told(log.retain(amberlog::maintenance::RetainOptions::new()), "retain")?;
         is_told(log.backup("nowhere"), "backup")?;
         is_told(log.write_archive(id), "archive")?;

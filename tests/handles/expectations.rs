@@ -209,7 +209,7 @@ fn commits_of_the_same_id_in_one_group_are_made_once() {
     });
     let [first, second] = tickets.map(amberlog::Ticket::wait);
     first.expect("committed");
-    let error = second.expect_err("the other one is under way");
+    let error = second.expect_err("the other one is in flight");
     assert_eq!(*error.kind(), ErrorKind::CommitInFlight(streams[1].id()));
     let error = streams[1].commit_with(how).wait().expect_err("made before");
     let position = Position::from(1);

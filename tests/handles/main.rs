@@ -4,6 +4,7 @@ mod anywhere;
 #[cfg(feature = "sim")]
 mod differing;
 mod expectations;
+mod in_flight;
 mod sealing;
 #[cfg(feature = "sim")]
 mod several;
@@ -11,6 +12,5 @@ mod states;
 #[path = "../support/mod.rs"]
 mod support;
 mod typed;
-mod under_way;
 mod versions;
 mod volatile;

@@ -58,12 +58,12 @@ impl Subject {
         subject
     }
 
-    /// The handle; where there is none, what resuming answers.
+    /// The handle; where there is none, what opening it answers.
     fn handle(&mut self) -> Result<&mut Stream> {
         if self.handle.is_none() {
             self.handle = Some(self.log.open_stream(self.id)?);
         }
-        Ok(self.handle.as_mut().expect("just resumed"))
+        Ok(self.handle.as_mut().expect("just opened"))
     }
 
     fn run(&mut self, operation: &str) -> String {
@@ -131,7 +131,7 @@ impl Subject {
                 handle.rewind(4).and_then(|()| handle.commit().wait()).map(drop)
             }
             "append, commit, rewind to 4, append, commit" => {
-                let _ = handle.append("under way");
+                let _ = handle.append("in flight");
                 let first = handle.commit();
                 let cut = handle.rewind(4).and_then(|()| Ok(handle.append("behind it")?));
                 let outcome = cut.and_then(|_| handle.commit().wait());
@@ -139,7 +139,7 @@ impl Subject {
                 outcome.and_then(|_| first.map(drop))
             }
             "append, commit, trim to 7" => {
-                let _ = handle.append("under way");
+                let _ = handle.append("in flight");
                 let first = handle.commit();
                 let trimmed = handle.trim(7).wait();
                 trimmed.and_then(|_| first.wait().map(drop))

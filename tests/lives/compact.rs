@@ -137,7 +137,7 @@ impl Play {
         stream.id()
     }
 
-    fn collect(&self) -> CompactReport {
+    fn compact(&self) -> CompactReport {
         let report = self.log.compact(CompactOptions::new().dead_percent_min(0)).expect("open");
         assert!(report.refused.is_empty(), "{:?}", report.refused);
         report
@@ -152,7 +152,7 @@ impl Play {
             events.map(|event| event.expect("whole").payload().to_vec()).collect()
         };
         let handles: Vec<_> = self.streams.iter().map(read).collect();
-        let report = self.collect();
+        let report = self.compact();
         assert_eq!(shown(&pinned), before, "a read view that was taken before (P12)");
         assert_eq!(shown(&self.log.read_view()), before, "a read view that is taken now");
         assert_eq!(self.streams.iter().map(read).collect::<Vec<_>>(), handles, "handles (P9)");
@@ -588,7 +588,7 @@ fn control_a_compactor_that_forgets_what_is_shared_is_noticed() {
     for what in [
         Sabotage::ForgetShared,
         Sabotage::RemoveEarly,
-        Sabotage::CollectUnproven,
+        Sabotage::CompactUnproven,
         Sabotage::ShortenEarly,
     ] {
         let broken = sabotage(what);

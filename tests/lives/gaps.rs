@@ -270,7 +270,7 @@ fn p5_p9_who_rewinds_too_late_goes_on_seeing_what_it_saw() {
         stream.append([n; 9]).expect("room");
     }
     stream.commit().wait().expect("committed");
-    let mut late = log.open_stream(stream.id()).expect("resumed");
+    let mut late = log.open_stream(stream.id()).expect("opened");
     late.rewind(2).expect("rewound");
     late.append("late").expect("room");
     let expected = of_handle(&late);
@@ -278,7 +278,7 @@ fn p5_p9_who_rewinds_too_late_goes_on_seeing_what_it_saw() {
     stream.append("other").expect("room");
     stream.commit().wait().expect("committed");
     let ticket = late.commit();
-    assert_eq!(of_handle(&late), expected, "under way");
+    assert_eq!(of_handle(&late), expected, "in flight");
     ticket.wait().expect_err("a conflict");
     assert_eq!(of_handle(&late), expected, "failed");
     let forked = late.fork_at(1).map_err(|error| error.kind().clone());
@@ -298,7 +298,7 @@ fn p8_a_fork_of_what_somebody_else_has_rewound() {
         stream.append([n; 9]).expect("room");
     }
     stream.commit().wait().expect("committed");
-    let stale = log.open_stream(stream.id()).expect("resumed");
+    let stale = log.open_stream(stream.id()).expect("opened");
     stream.rewind(4).expect("rewound");
     stream.append("other").expect("room");
     stream.commit().wait().expect("committed");

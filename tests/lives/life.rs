@@ -1,4 +1,4 @@
-//! What a stream goes through: volatile, durable, read, reopened, resumed.
+//! What a stream goes through: volatile, durable, read, reopened, opened again.
 
 use crate::support::verified::checked;
 use amberlog::{

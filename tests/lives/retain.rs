@@ -124,7 +124,7 @@ fn compare(log: &Log, now: Timestamp, keeps: impl Fn(&[One], u64) -> u64) {
     assert_eq!(log.read_view().position(), pinned.position(), "a dry run commits nothing");
     let report = log.retain(with).expect("done");
     assert!(report.refused.is_empty(), "{:?}", report.refused);
-    assert_eq!(plan.forgotten, report.forgotten, "it said what would go");
+    assert_eq!(plan.trimmed, report.trimmed, "it said what would go");
     assert_eq!(shown(&pinned), before, "a read view goes on showing what it showed (P12)");
     let mut after = Shown::new();
     for (id, events) in &before {
@@ -135,14 +135,14 @@ fn compare(log: &Log, now: Timestamp, keeps: impl Fn(&[One], u64) -> u64) {
     }
     let now = shown(&log.read_view());
     for (id, kept) in &after {
-        let forgotten = report.forgotten.iter().find(|one| one.stream == *id);
+        let forgotten = report.trimmed.iter().find(|one| one.stream == *id);
         assert_eq!(now[id], *kept, "{forgotten:?}, of {:?}", before[id]);
     }
     let again = log.retain(with).expect("done");
-    assert!(again.forgotten.is_empty(), "{again:?}");
+    assert!(again.trimmed.is_empty(), "{again:?}");
     let known: u64 =
-        report.forgotten.iter().map(|one| one.seqs.end.get() - one.seqs.start.get()).sum();
-    assert_eq!(report.events_forgotten(), known);
+        report.trimmed.iter().map(|one| one.seqs.end.get() - one.seqs.start.get()).sum();
+    assert_eq!(report.events_dropped(), known);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn later(seconds: u64) -> RetainOptions {
 }
 
 fn over(report: &RetainReport, stream: &Stream) -> Option<(Seq, Seq, Bound)> {
-    let one = report.forgotten.iter().find(|one| one.stream == stream.id())?;
+    let one = report.trimmed.iter().find(|one| one.stream == stream.id())?;
     Some((one.seqs.start, one.seqs.end, one.over))
 }
 
@@ -244,7 +244,7 @@ fn p2_labels_and_archives_are_kept_as_the_options_say() {
     log.close().expect("closes");
     // A log that is told to keep everything keeps everything.
     let log = options().open_on(&disk).expect("opens");
-    assert!(log.retain(later(1 << 40)).expect("done").forgotten.is_empty());
+    assert!(log.retain(later(1 << 40)).expect("done").trimmed.is_empty());
 }
 
 #[test]
@@ -255,10 +255,10 @@ fn p9_idle_streams_are_deleted_and_forks_keep_what_they_share() {
     let parent = filled(&log, "parent", 30);
     let archived = filled(&log, "archived", 3).archive().wait().expect("archived");
     let mut child = parent.fork_at(20).expect("forked");
-    assert!(log.retain(later(59)).expect("done").forgotten.is_empty());
+    assert!(log.retain(later(59)).expect("done").trimmed.is_empty());
     let report = log.retain(later(61)).expect("done");
     assert_eq!(over(&report, &parent), Some((Seq::from(0), Seq::from(30), Bound::Idle)));
-    assert_eq!((report.streams_deleted(), report.events_forgotten()), (1, 30));
+    assert_eq!((report.streams_deleted(), report.events_dropped()), (1, 30));
     assert_eq!(log.status(parent.id()), Status::Deleted);
     assert_eq!(log.read_view().find("parent"), None, "the name is free");
     assert!(log.read_view().find("archived").is_some() && archived.position.get() > 0);
@@ -268,7 +268,7 @@ fn p9_idle_streams_are_deleted_and_forks_keep_what_they_share() {
     child.commit().wait().expect("committed");
     // Now it is a stream of the log, and was not idle. What it shares is old all the same.
     let report = log.retain(later(59)).expect("done");
-    assert!(report.forgotten.is_empty(), "{report:?}");
+    assert!(report.trimmed.is_empty(), "{report:?}");
     let mut late = parent;
     let refused = late.append("late").and_then(|_| late.append("later"));
     let error = late.commit().wait().err().map(|error| error.kind().clone());
@@ -302,7 +302,7 @@ fn p4_p6_f25_stopped_at_every_call(seeds: u64) {
                 let failing = disk.copy();
                 failing.fail_at(call, fault);
                 let (.., report, _, now, killed) = run(&failing);
-                let done = !report.forgotten.is_empty();
+                let done = !report.trimmed.is_empty();
                 let context = format!("{fault:?} at call {call}, told: {report:?}");
                 assert!(now == after || now == before && !done, "{context}");
                 let mut ways = vec![killed];
@@ -348,7 +348,7 @@ fn p6_of_a_damaged_log_nothing_is_forgotten() {
     assert!(!checked_on(&disk).expect("a log").is_sound());
     let log = rules.open_on(&disk).expect("opens");
     let report = log.retain(RetainOptions::new()).expect("open");
-    assert!(report.forgotten.is_empty());
+    assert!(report.trimmed.is_empty());
     assert!(matches!(report.refused[0].kind(), ErrorKind::Corrupt { .. }), "{report:?}");
 }
 
@@ -369,5 +369,5 @@ fn p2_a_log_forgets_in_the_background() {
     drop((trace, kept));
     log.close().expect("closes");
     let log = rules().open(dir.path()).expect("opens");
-    assert!(log.retain(RetainOptions::new()).expect("done").forgotten.is_empty());
+    assert!(log.retain(RetainOptions::new()).expect("done").trimmed.is_empty());
 }

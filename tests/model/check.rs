@@ -154,7 +154,7 @@ impl World {
             if hand.stream.clear_name().is_ok() {
                 hand.said.name = own.map(|_| None);
             }
-            return "unname";
+            return "clear name";
         }
         match hand.stream.rename(name) {
             Ok(()) if own.as_deref() == Some(name) => hand.said.name = None,
@@ -220,10 +220,10 @@ impl World {
         "discard"
     }
 
-    pub(super) fn resume(&mut self) -> &'static str {
+    pub(super) fn open_stream(&mut self) -> &'static str {
         let Some(nth) = (self.now.len() as u64).checked_sub(1).map(|max| self.rng.below(max + 1))
         else {
-            return "nothing to resume";
+            return "nothing to open";
         };
         let (id, model) = self.now.iter().nth(nth as usize).expect("there");
         let (id, model) = (*id, model.clone());
@@ -239,7 +239,7 @@ impl World {
                 assert_eq!(model.state, StreamState::Deleted);
             }
         }
-        "resume"
+        "open stream"
     }
 
     pub(super) fn pin(&mut self) -> &'static str {
@@ -250,7 +250,7 @@ impl World {
         "pin"
     }
 
-    pub(super) fn collect(&mut self) -> &'static str {
+    pub(super) fn compact(&mut self) -> &'static str {
         let options = CompactOptions::new().dead_percent_min(0);
         // Forks that are gone count once more.
         self.log.compact(options.dry_run()).expect("planned");
@@ -260,7 +260,7 @@ impl World {
         assert_eq!(plan.runs, report.runs);
         let gone: u64 = report.runs.iter().map(|run| run.events_dropped).sum();
         *self.tally.entry("dropped by compacting").or_default() += gone;
-        "collect"
+        "compact"
     }
 
     fn forget(&mut self) {

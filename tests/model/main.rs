@@ -135,13 +135,13 @@ impl World {
             72..76 => self.label(at),
             76..78 => self.data(at),
             78..80 => self.discard(at),
-            80..84 => self.resume(),
+            80..84 => self.open_stream(),
             84..87 => {
                 drop(self.hands.swap_remove(at));
                 "drop"
             }
             87..91 => self.pin(),
-            91..94 => self.collect(),
+            91..94 => self.compact(),
             94..96 => self.reopen(),
             96 => self.cut(),
             97 => self.stopped(),

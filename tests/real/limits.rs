@@ -221,7 +221,7 @@ fn many_segments(root: &Path, dir: &Path) {
     assert_eq!(before.export_jsonl(std::io::sink()).expect("exported").events, 4_000);
     let gone = *known.keys().next().expect("five");
     log.open_stream(gone).expect("known").delete().wait().expect("deleted");
-    let report = log.compact(amberlog::maintenance::CompactOptions::new()).expect("collected");
+    let report = log.compact(amberlog::maintenance::CompactOptions::new()).expect("compacted");
     assert!(report.refused.is_empty() && !report.runs.is_empty(), "{:?}", report.refused);
     assert!(content(&before) == known, "P7: what a read view shows stays, and is opened by name");
     bounded(Reads::Mapped, 8, 0);

@@ -29,7 +29,7 @@ fn read(stream: &Stream) -> Vec<Result<u64, ErrorKind>> {
     events.map(|one| one.map(|event| event.seq().get()).map_err(|e| e.kind().clone())).collect()
 }
 
-/// A stream's first commit was under way when it was deleted (archived), and failed. The ticket of the deletion failed
+/// A stream's first commit was in flight when it was deleted (archived), and failed. The ticket of the deletion failed
 /// with it, but the handle took it for a volatile stream that is deleted: it refused everything from then on, and
 /// the events could never be committed. Now only what was true before the first commit is taken back with it. P5.
 #[test]
@@ -333,7 +333,7 @@ fn p7_a_stream_whose_beginning_was_compacted_has_the_generations_that_it_had() {
     assert_eq!(export(ReadView::open_on(&disk).expect("opens").0), before);
 }
 
-/// A commit landed in a generation that its handle had not seen, while a later one of the handle was under way or had just
+/// A commit landed in a generation that its handle had not seen, while a later one of the handle was in flight or had just
 /// failed: until the handle was used again it went on in the old generation, and read events that were rewound, or a
 /// conflict. P9.
 #[test]

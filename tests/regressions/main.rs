@@ -83,10 +83,10 @@ fn p7_reading_by_position_goes_over_a_full_segment_that_is_not_sealed_yet() {
     assert_eq!(all.filter(Result::is_ok).count(), 40);
 }
 
-/// A stream was resumed at the head that the writer had noted a moment before readers were shown the
+/// A stream was opened at the head that the writer had noted a moment before readers were shown the
 /// commit. The handle then read its own stream past what was visible, and called the rest damaged.
 #[test]
-fn p8_p12_resuming_a_stream_while_it_is_written_never_sees_damage() {
+fn p8_p12_opening_a_stream_while_it_is_written_never_sees_damage() {
     let dir = dir();
     let log = Log::open(dir.path()).expect("opens");
     let mut stream = log.create_stream().expect("a stream");
@@ -551,7 +551,7 @@ fn p5_f12_a_full_disk_that_leaves_the_old_tail_record_alone_poisons_nothing() {
     assert!(full > 0, "the disk was never full");
 }
 
-/// A stream was dropped while its first commit, the one that gives it its name, was under way; then that commit
+/// A stream was dropped while its first commit, the one that gives it its name, was in flight; then that commit
 /// failed. The handle had given the name to the commit, the commit knew of no catalog: the name stayed taken
 /// for as long as the log was open.
 #[test]

@@ -59,7 +59,7 @@ struct Commit {
 pub(crate) struct Cost {
     lost: BTreeSet<At>,
     /// Commits of which any byte is not what was written.
-    hurt: BTreeSet<u64>,
+    damaged: BTreeSet<u64>,
     /// From this position on the log may have been cut: nothing proves that it was acknowledged.
     torn: Option<u64>,
     /// Of what is lost, what a footer or a directory still lists: it has to be told by stream and seq.
@@ -271,7 +271,7 @@ impl Sample {
                 }
             }
             if !whole && cost.torn.is_none() {
-                cost.hurt.insert(position);
+                cost.damaged.insert(position);
             }
         }
         cost
@@ -408,19 +408,19 @@ impl Sample {
         }
         if strictness == Strictness::Exact {
             assert_eq!(missing, cost.lost, "exactly what was hit is lost: {report:?}");
-            assert_eq!(named, cost.hurt, "exactly what was hit is named: {report:?}");
+            assert_eq!(named, cost.damaged, "exactly what was hit is named: {report:?}");
             assert!(told.is_subset(&missing), "what is named as lost is: {report:?}");
         }
         if strictness == Strictness::AtMost {
             assert!(missing.is_subset(&cost.lost), "only what was hit is lost: {report:?}");
-            assert!(named.is_subset(&cost.hurt), "only what was hit is named: {report:?}");
+            assert!(named.is_subset(&cost.damaged), "only what was hit is named: {report:?}");
         }
         if strictness == Strictness::Exact {
             assert!(cost.listed.is_subset(&told), "what is listed is named: {report:?}");
         }
     }
 
-    /// The positions of commits that were written and are named as lost or hurt.
+    /// The positions of commits that were written and are named as lost or damaged.
     fn named(&self, recovery: &RecoveryReport) -> BTreeSet<u64> {
         let written = self.commits.iter().map(|commit| commit.position);
         let is_named = |position: &u64| {

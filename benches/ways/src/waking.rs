@@ -29,8 +29,8 @@ pub(crate) fn report(path: &Path) -> io::Result<()> {
 
 fn rounds(path: &Path, threads: usize, together: bool) -> io::Result<(f64, Duration)> {
     let file = File::options().write(true).open(path)?;
-    let bells: Vec<AtomicU32> = (0..threads).map(|_| AtomicU32::new(0)).collect();
-    let bell = |nth: usize| &bells[if together { 0 } else { nth }];
+    let counts: Vec<AtomicU32> = (0..threads).map(|_| AtomicU32::new(0)).collect();
+    let count = |nth: usize| &counts[if together { 0 } else { nth }];
     let (arrived, leader, over) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
     let bytes = vec![1; threads * EVENT_BYTES];
     thread::scope(|scope| {
@@ -42,7 +42,7 @@ fn rounds(path: &Path, threads: usize, together: bool) -> io::Result<(f64, Durat
                         leader.store(round + 1, Ordering::Release);
                         wake(leader, 1);
                     }
-                    wait_beyond(bell(nth), round);
+                    wait_beyond(count(nth), round);
                     if over.load(Ordering::Acquire) {
                         return;
                     }
@@ -58,7 +58,7 @@ fn rounds(path: &Path, threads: usize, together: bool) -> io::Result<(f64, Durat
             over.store(ends, Ordering::Release);
             arrived.store(0, Ordering::Release);
             let called = Instant::now();
-            for one in bells.iter().take(if together { 1 } else { threads }) {
+            for one in counts.iter().take(if together { 1 } else { threads }) {
                 one.store(round + 1, Ordering::Release);
                 wake(one, i32::MAX);
             }
@@ -73,21 +73,21 @@ fn rounds(path: &Path, threads: usize, together: bool) -> io::Result<(f64, Durat
     })
 }
 
-fn wait_beyond(bell: &AtomicU32, round: u32) {
-    while bell.load(Ordering::Acquire) <= round {
+fn wait_beyond(count: &AtomicU32, round: u32) {
+    while count.load(Ordering::Acquire) <= round {
         let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
         // SAFETY: the address is that of an atomic that outlives the call.
         unsafe {
             let timeout = std::ptr::null::<libc::timespec>();
-            libc::syscall(libc::SYS_futex, bell.as_ptr(), operation, round, timeout);
+            libc::syscall(libc::SYS_futex, count.as_ptr(), operation, round, timeout);
         }
     }
 }
 
-fn wake(bell: &AtomicU32, threads: i32) {
+fn wake(count: &AtomicU32, threads: i32) {
     let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
     // SAFETY: the address is that of an atomic that outlives the call.
     unsafe {
-        libc::syscall(libc::SYS_futex, bell.as_ptr(), operation, threads);
+        libc::syscall(libc::SYS_futex, count.as_ptr(), operation, threads);
     }
 }

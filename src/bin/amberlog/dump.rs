@@ -63,7 +63,7 @@ fn text(item: &Record) -> std::io::Result<String> {
     let number = |wanted| value(wanted).and_then(Value::as_u64).unwrap_or_default();
     let kind = value("item").and_then(Value::as_str).unwrap_or_default();
     let indent = match item {
-        Record::Segment { .. } | Record::NoHeader { .. } | Record::Collected { .. } => "",
+        Record::Segment { .. } | Record::NoHeader { .. } | Record::Dropped { .. } => "",
         Record::Commit { .. } | Record::TailRecord { .. } | Record::Footer { .. } => "  ",
         Record::Event { .. } => "      ",
         _ => "    ",

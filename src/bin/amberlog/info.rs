@@ -179,7 +179,7 @@ fn identity(log: &Path) -> Result<(Option<StreamId>, Option<Timestamp>), VerbFai
             Ok(Record::Segment { log_id, created, .. }) => {
                 return Ok((Some(log_id), Some(created)));
             }
-            Ok(Record::NoHeader { .. } | Record::Collected { .. }) => {}
+            Ok(Record::NoHeader { .. } | Record::Dropped { .. }) => {}
             _ => break,
         }
     }

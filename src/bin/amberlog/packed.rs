@@ -175,9 +175,9 @@ mod tests {
             assert!(unzstd(&all[..cut]).is_err(), "cut at {cut}");
         }
         for at in [0, first.len() / 2, first.len() - 1, all.len() - 1] {
-            let mut hurt = all.clone();
-            hurt[at] ^= 1;
-            assert!(unzstd(&hurt).is_err(), "byte {at}");
+            let mut changed = all.clone();
+            changed[at] ^= 1;
+            assert!(unzstd(&changed).is_err(), "byte {at}");
         }
     }
 }

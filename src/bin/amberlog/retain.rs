@@ -60,7 +60,7 @@ struct RetainSummary {
     now: Option<String>,
     streams_trimmed: u64,
     streams_deleted: u64,
-    events_forgotten: u64,
+    events_dropped: u64,
     streams: Vec<TrimmedFields>,
     refused: Vec<String>,
 }
@@ -114,7 +114,7 @@ impl RetainArgs {
 }
 
 fn tell(report: &RetainReport, dry_run: bool) -> RetainSummary {
-    let streams = report.forgotten.iter().map(|trimmed| TrimmedFields {
+    let streams = report.trimmed.iter().map(|trimmed| TrimmedFields {
         stream: trimmed.stream.to_string(),
         seqs: [trimmed.seqs.start.get(), trimmed.seqs.end.get()],
         over: trimmed.over.to_string(),
@@ -124,7 +124,7 @@ fn tell(report: &RetainReport, dry_run: bool) -> RetainSummary {
         now: report.now.map(|now| now.to_string()),
         streams_trimmed: report.streams_trimmed(),
         streams_deleted: report.streams_deleted(),
-        events_forgotten: report.events_forgotten(),
+        events_dropped: report.events_dropped(),
         streams: streams.collect(),
         refused: report.refused.iter().map(ToString::to_string).collect(),
     }
@@ -140,10 +140,10 @@ fn print(retained: &RetainSummary, out: &mut Out) -> std::io::Result<()> {
         out.line(format_args!("{stream}  {what}: {events}"))?;
     }
     out.line(format_args!(
-        "{}{} trimmed, {} deleted, {} forgotten",
+        "{}{} trimmed, {} deleted, {} dropped",
         if retained.dry_run { "would be: " } else { "" },
         count(retained.streams_trimmed, "stream"),
         retained.streams_deleted,
-        count(retained.events_forgotten, "event")
+        count(retained.events_dropped, "event")
     ))
 }

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first ends the work under way in good order, the second ends the
+//! SIGINT and SIGTERM: the first ends the work in progress in good order, the second ends the
 //! process.
 
 use std::io::{self, Read};

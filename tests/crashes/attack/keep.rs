@@ -8,7 +8,7 @@ use super::oracle::{Change, Changes, Life};
 use super::run::{Attack, EVENTS_MAX};
 
 impl Attack {
-    pub(super) fn collect(&mut self, dry_run: bool, percent: u8, fired: u64) -> Result<(), String> {
+    pub(super) fn compact(&mut self, dry_run: bool, percent: u8, fired: u64) -> Result<(), String> {
         self.settle()?;
         if self.is_stopped() {
             return Ok(());
@@ -63,7 +63,7 @@ impl Attack {
         let report = report.map_err(|error| error.to_string())?;
         self.full = self.disk.capacity() < u64::MAX;
         let mut told: Vec<_> =
-            report.forgotten.iter().map(|one| (one.stream, one.seqs.end.get(), one.over)).collect();
+            report.trimmed.iter().map(|one| (one.stream, one.seqs.end.get(), one.over)).collect();
         told.sort_unstable_by_key(|one| one.0);
         let expected: Vec<_> = changes
             .iter()

@@ -69,10 +69,10 @@ impl Attack {
     pub(super) fn start(&self, at: usize) -> u64 {
         let handle = &self.handles[at];
         let durable = self.oracle.now().get(&handle.id).map_or(0, |content| content.start);
-        // A fork begins where its parent did, also while its first commit is under way.
-        let under_way = self.queued.iter().flat_map(|one| &one.changes);
-        let under_way = under_way.filter(|change| change.stream == Some(handle.id));
-        let base = handle.base.iter().chain(under_way.filter_map(|change| change.base.as_ref()));
+        // A fork begins where its parent did, also while its first commit is in flight.
+        let in_flight = self.queued.iter().flat_map(|one| &one.changes);
+        let in_flight = in_flight.filter(|change| change.stream == Some(handle.id));
+        let base = handle.base.iter().chain(in_flight.filter_map(|change| change.base.as_ref()));
         base.map(|(_, _, start)| *start).fold(durable, u64::max)
     }
 
@@ -192,7 +192,7 @@ impl Attack {
         self.settle_since(fired)
     }
 
-    /// Whether the stream has a commit, and nothing is under way.
+    /// Whether the stream has a commit, and nothing is in flight.
     fn is_settled(&mut self, at: usize) -> Result<bool, String> {
         self.settle()?;
         Ok(!self.is_stopped() && self.life(self.handles[at].id).is_some())

@@ -47,7 +47,7 @@ pub enum Op {
     /// Drops a handle.
     Drop { handle: u8 },
     /// Another handle of a durable stream.
-    Resume { stream: u8 },
+    OpenStream { stream: u8 },
     /// Reads a stream through its handle, forwards or backwards.
     Read { handle: u8 },
     /// Reads everything that is committed, and keeps the read view.
@@ -59,7 +59,7 @@ pub enum Op {
     /// Backs the log up, and looks at the backup.
     Backup { cut: u8 },
     /// Compacts segments of which at least `percent` is dead, or only plans it.
-    Collect { dry_run: bool, percent: u8 },
+    Compact { dry_run: bool, percent: u8 },
     /// Forgets what the options do not keep, or only says what that would be.
     Retain { dry_run: bool },
     /// Exports streams, by the bits of `streams`, and keeps that under other ids.
@@ -99,12 +99,12 @@ impl From<[u8; 3]> for Op {
             17 => Self::Create { ring: RingKind::Usual, name: 0 },
             18 => Self::Create { ring: ring_kind(a), name: b % 4 },
             19 => Self::Settle,
-            20 => Self::Resume { stream: a },
+            20 => Self::OpenStream { stream: a },
             21 => Self::Read { handle: a },
             22 => Self::Look,
             23 => Self::LookAgain,
             24 if a < 96 => Self::ReadOnly,
-            24 if a < 160 => Self::Collect { dry_run: b.is_multiple_of(4), percent: a % 3 * 25 },
+            24 if a < 160 => Self::Compact { dry_run: b.is_multiple_of(4), percent: a % 3 * 25 },
             24 => Self::Backup { cut: b },
             25 if a < 128 => Self::Discard { handle: b },
             25 => Self::Drop { handle: b },
@@ -131,7 +131,7 @@ impl Op {
             12 if b < 192 => Self::Import { resumes: !b.is_multiple_of(4) },
             11..13 => Self::Expect { handle, what: b },
             13 => Self::CommitId { handle, id: b },
-            14 if b < 192 => Self::Collect { dry_run: b.is_multiple_of(8), percent: 0 },
+            14 if b < 192 => Self::Compact { dry_run: b.is_multiple_of(8), percent: 0 },
             14 => Self::CommitId { handle, id: b },
             _ => Self::Retain { dry_run: b.is_multiple_of(4) },
         }

@@ -233,13 +233,13 @@ impl Attack {
                     self.drop_handle(at);
                 }
             }
-            Op::Resume { stream } => self.resume(stream)?,
+            Op::OpenStream { stream } => self.open_stream(stream)?,
             Op::Read { handle } => self.read(handle, before)?,
             Op::Look => self.look(before)?,
             Op::LookAgain => self.look_again(before)?,
             Op::ReadOnly => self.read_only()?,
             Op::Backup { cut } => self.backup(cut, before)?,
-            Op::Collect { dry_run, percent } => self.collect(dry_run, percent, before)?,
+            Op::Compact { dry_run, percent } => self.compact(dry_run, percent, before)?,
             Op::Retain { dry_run } => self.retain(dry_run, before)?,
             #[cfg(feature = "json")]
             Op::Export { streams } => self.export(streams, before)?,
@@ -418,7 +418,7 @@ impl Attack {
         if gone == expected { Ok(()) } else { Err(format!("{gone} discarded of {expected}")) }
     }
 
-    fn resume(&mut self, stream: u8) -> Result<(), String> {
+    fn open_stream(&mut self, stream: u8) -> Result<(), String> {
         let mut durable = self.oracle.now();
         durable.retain(|_, content| content.state != Life::Deleted);
         if durable.is_empty() || self.handles.len() == HANDLES_MAX {
@@ -426,7 +426,7 @@ impl Attack {
         }
         let at = usize::from(stream) % durable.len();
         let Some((id, content)) = durable.iter().nth(at) else { return Ok(()) };
-        let stream = self.log()?.open_stream(*id).map_err(|error| format!("resuming: {error}"))?;
+        let stream = self.log()?.open_stream(*id).map_err(|error| format!("opening: {error}"))?;
         let number = self.number();
         self.handles.push(Handle {
             view: content.slots.clone(),

@@ -20,7 +20,7 @@ const COMMITS_AT: usize = 4096;
 /// More commits of [`MIDDLING`] events than any segment of an attack takes.
 const ROLL_COMMITS_MAX: usize = 40;
 
-const COLLECT: Op = Op::Collect { dry_run: false, percent: 0 };
+const COMPACT: Op = Op::Compact { dry_run: false, percent: 0 };
 
 fn append(handle: u8, size: u8) -> Op {
     Op::Append { handle, size }
@@ -54,7 +54,7 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
         }),
         ("two that write one stream", {
             let mut ops = vec![create, append(0, SMALL), commit(0, DISK, Then::Wait)];
-            ops.extend([Op::Resume { stream: 0 }, append(0, SMALL), append(1, SECTOR_OR_SO)]);
+            ops.extend([Op::OpenStream { stream: 0 }, append(0, SMALL), append(1, SECTOR_OR_SO)]);
             ops.extend([commit(0, DISK, Then::Keep), commit(1, DISK, Then::Wait)]);
             ops
         }),
@@ -82,13 +82,13 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
         }),
         ("a life after a clean close", {
             let mut ops = vec![create, append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)];
-            ops.extend([Op::Close, Op::Resume { stream: 0 }]);
+            ops.extend([Op::Close, Op::OpenStream { stream: 0 }]);
             ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Close]);
             ops
         }),
         ("a life after a clean close that was written back", {
             let mut ops = vec![create, append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)];
-            ops.extend([Op::Close, Op::WriteBack, Op::Resume { stream: 0 }]);
+            ops.extend([Op::Close, Op::WriteBack, Op::OpenStream { stream: 0 }]);
             ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
             ops
         }),
@@ -127,17 +127,17 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(6));
             ops.extend([create, append(1, SMALL), commit(1, DISK, Then::Wait)]);
             ops.extend([Op::Fork { handle: 0, at: 1 }, Op::Look]);
-            ops.extend([Op::State { handle: 0, state: 4 }, COLLECT, Op::LookAgain]);
+            ops.extend([Op::State { handle: 0, state: 4 }, COMPACT, Op::LookAgain]);
             // What a fork shares counts once more as such when it is committed.
             ops.extend([append(1, SMALL), commit(1, DISK, Then::Wait), append(1, SMALL)]);
-            ops.extend([COLLECT, COLLECT]);
+            ops.extend([COMPACT, COMPACT]);
             ops
         }),
         ("a compaction of what was only just dropped", {
             let mut ops = vec![named];
             ops.extend([append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(4));
             ops.extend([Op::Rewind { handle: 0, to: 0 }, append(0, SMALL)]);
-            ops.extend([commit(0, Durability::Os, Then::Wait), COLLECT]);
+            ops.extend([commit(0, Durability::Os, Then::Wait), COMPACT]);
             ops
         }),
         ("an archive that comes back and is archived again", {
@@ -145,9 +145,9 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
                 (Op::State { handle: 0, state: 0 }, Op::State { handle: 0, state: 2 });
             let mut ops = vec![named];
             ops.extend([append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(4));
-            ops.extend([archive, Op::Look, COLLECT, Op::LookAgain]);
+            ops.extend([archive, Op::Look, COMPACT, Op::LookAgain]);
             ops.extend([Op::Fork { handle: 0, at: 1 }, append(1, SMALL), back, append(0, SMALL)]);
-            ops.extend([together, archive, COLLECT, Op::LookAgain, Op::Look]);
+            ops.extend([together, archive, COMPACT, Op::LookAgain, Op::Look]);
             ops
         }),
         ("an import that is made again", {
@@ -173,12 +173,12 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
         ("a retry after a kill", {
             let again = Op::CommitId { handle: 0, id: 1 };
             let mut ops = vec![create, append(0, SMALL), again, append(0, SMALL), again];
-            ops.extend([Op::Kill, Op::Resume { stream: 0 }, append(0, SMALL), again]);
+            ops.extend([Op::Kill, Op::OpenStream { stream: 0 }, append(0, SMALL), again]);
             ops
         }),
         ("a life after a kill", {
             let mut ops = vec![create, append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)];
-            ops.extend([Op::Kill, Op::Resume { stream: 0 }]);
+            ops.extend([Op::Kill, Op::OpenStream { stream: 0 }]);
             ops.extend([append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait)]);
             ops
         }),

@@ -90,7 +90,7 @@ impl Hand {
         self.shown().len() as u64
     }
 
-    /// Whether the next commit goes back to events that are under way now: it relies on where they end up.
+    /// Whether the next commit goes back to events that are in flight now: it relies on where they end up.
     pub fn relies_on_flying(&self) -> bool {
         let oldest = self.flying.first();
         self.rewound.zip(oldest).is_some_and(|((_, to), oldest)| to >= oldest.at)
@@ -119,7 +119,7 @@ impl Hand {
         }
     }
 
-    /// The oldest commit under way landed; a leader moved it from `from` on by so much. What goes back in front of that
+    /// The oldest commit in flight landed; a leader moved it from `from` on by so much. What goes back in front of that
     /// does not move, nor anything behind it.
     pub fn landed(&mut self, from: u64, mut by: u64) {
         for change in &mut self.flying {
@@ -135,7 +135,7 @@ impl Hand {
         }
     }
 
-    /// Start of what a fork shares, also while its first commit is under way.
+    /// Start of what a fork shares, also while its first commit is in flight.
     pub fn base_start(&self) -> u64 {
         let flying = self.flying.iter().filter_map(|change| change.base.as_ref());
         self.base.iter().chain(flying).map(|(_, _, start)| *start).max().unwrap_or(0)

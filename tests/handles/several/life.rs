@@ -66,7 +66,7 @@ impl Life {
     pub fn step(&mut self, op: Op) -> Result<(), String> {
         match op {
             Op::Create { ring } => self.create(ring)?,
-            Op::Resume { stream, ring } => self.resume(stream, ring)?,
+            Op::OpenStream { stream, ring } => self.open_stream(stream, ring)?,
             Op::CommitAll { handles, expected, then } => {
                 let mut some: Vec<usize> = Vec::new();
                 for at in (0..self.hands.len()).filter(|at| handles >> at & 1 == 1) {
@@ -167,7 +167,7 @@ impl Life {
         Ok(())
     }
 
-    fn resume(&mut self, stream: u8, ring: RingKind) -> Result<(), String> {
+    fn open_stream(&mut self, stream: u8, ring: RingKind) -> Result<(), String> {
         let now = self.oracle.now();
         // Mostly a stream that another handle writes.
         let held = self.hands.iter().filter_map(|hand| now.get_key_value(&hand.id));
@@ -187,7 +187,7 @@ impl Life {
                 self.hands.push(Hand { view, generation, ..Hand::new(stream, number, ring) });
                 Ok(())
             }
-            other => Err(format!("resuming where deleted is {is_deleted}: {other:?}")),
+            other => Err(format!("opening where deleted is {is_deleted}: {other:?}")),
         }
     }
 
@@ -458,7 +458,7 @@ impl Life {
         Ok(())
     }
 
-    /// Every stream in a read view, and every handle, is what it should be. `settled`: nothing is under way.
+    /// Every stream in a read view, and every handle, is what it should be. `settled`: nothing is in flight.
     pub(super) fn look(&self, settled: bool) -> Result<(), String> {
         let now = self.oracle.now();
         let found = reading::state(&self.log()?.read_view()).map_err(told)?;

@@ -3,7 +3,7 @@
 //! A script of operations makes handles of the same streams, appends through them, overwrites, commits with every
 //! expectation while other commits are queued, goes back to savepoints, forks, rewinds, trims, deletes, and lets groups
 //! fail. The oracle is the one of the crash tests, with a model of each handle: what it has seen of the durable events, the
-//! shares of its commits under way, and its ring with its gap. Outcomes are predicted before a group is led, by kind and
+//! shares of its commits in flight, and its ring with its gap. Outcomes are predicted before a group is led, by kind and
 //! fields; after every step each handle is read both ways and each stream in a read view. Every step runs in this thread, so
 //! a script and its disk repeat exactly.
 

@@ -31,7 +31,7 @@ pub enum Op {
     /// A new stream.
     Create { ring: RingKind },
     /// Another handle of a durable stream.
-    Resume { stream: u8, ring: RingKind },
+    OpenStream { stream: u8, ring: RingKind },
     /// Appends events of this size.
     Append { handle: u8, events: u8, bytes: u8 },
     /// Commits one handle.
@@ -86,13 +86,13 @@ impl From<[u8; 3]> for Op {
             51 | 52 => Self::Trim { handle, to: b },
             53 if b < 96 => Self::Delete { handle },
             53 => Self::Drop { handle },
-            54..57 => Self::Resume { stream: a, ring: ring(b) },
+            54..57 => Self::OpenStream { stream: a, ring: ring(b) },
             57 => Self::Create { ring: ring(b) },
             58..61 => Self::Fail { calls: a % 8, fault: fault(b) },
             61 => Self::Space,
             62 if a < 64 => Self::Reopen,
             63 if a < 48 => Self::PowerCut { seed: b },
-            _ => Self::Resume { stream: a, ring: ring(b) },
+            _ => Self::OpenStream { stream: a, ring: ring(b) },
         }
     }
 }

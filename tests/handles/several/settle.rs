@@ -16,7 +16,7 @@ pub struct Queued {
     pub members: Vec<u64>,
     /// Their shares, each with its handle.
     pub shares: Vec<(u64, Change)>,
-    /// Handles whose share goes back to events that were under way: it fails where these went elsewhere.
+    /// Handles whose share goes back to events that were in flight: it fails where these went elsewhere.
     pub relies: Vec<u64>,
 }
 

@@ -147,7 +147,7 @@ impl Life {
             | Op::Label { stream }
             | Op::Archive { stream }
             | Op::Delete { stream }
-            | Op::Resume { stream } => usize::from(stream),
+            | Op::OpenStream { stream } => usize::from(stream),
             _ => unreachable!("of the log"),
         };
         let Some(at) = number.checked_rem(self.hands.len()) else { return };
@@ -172,7 +172,7 @@ impl Life {
                 self.committed(at, false);
             }
             Op::Delete { .. } => self.delete(at),
-            Op::Resume { .. } => self.resume(at),
+            Op::OpenStream { .. } => self.open_stream(at),
             _ => unreachable!("of the log"),
         }
     }
@@ -281,7 +281,7 @@ impl Life {
     }
 
     /// A handle that sees what is durable, and nothing else.
-    fn resume(&mut self, at: usize) {
+    fn open_stream(&mut self, at: usize) {
         let hand = self.hands.swap_remove(at);
         let (id, is_recorder) = (hand.stream.id(), hand.is_recorder);
         drop(hand);

@@ -47,7 +47,7 @@ enum Op {
     /// Deletes a stream.
     Delete { stream: u8 },
     /// Drops the handle of a stream and makes another one.
-    Resume { stream: u8 },
+    OpenStream { stream: u8 },
     /// Fills the segment that commits go to with what is deleted at once, and compacts all that is dead.
     Compact,
     /// Closes the log and opens it again.
@@ -76,7 +76,7 @@ fn op(rng: &mut Rng) -> Op {
         30 => Op::Label { stream },
         31 => Op::Archive { stream },
         32 => Op::Delete { stream },
-        33 => Op::Resume { stream },
+        33 => Op::OpenStream { stream },
         34..38 => Op::Compact,
         38 => Op::Reopen,
         _ => Op::Carry,
@@ -119,7 +119,7 @@ fn p7_p9_p12_every_stream_equals_its_copy_whichever_way_it_is_read() {
 #[test]
 fn control_gaps_that_are_not_what_they_were_are_noticed() {
     use amberlog::{Sabotage, sabotage};
-    for what in [Sabotage::CollectGaps, Sabotage::ShortGaps, Sabotage::ForgetCutGaps] {
+    for what in [Sabotage::CompactGaps, Sabotage::ShortGaps, Sabotage::ForgetCutGaps] {
         let broken = sabotage(what);
         let found = (0..LIVES).any(|seed| run(seed, &script(seed)).is_err());
         drop(broken);
@@ -133,7 +133,7 @@ fn control_gaps_that_are_not_what_they_were_are_noticed() {
 fn control_what_cannot_be_read_any_more_is_not_verified_as_sound() {
     use amberlog::sim::verify_on;
     use amberlog::{Sabotage, sabotage};
-    let _broken = sabotage(Sabotage::CollectGaps);
+    let _broken = sabotage(Sabotage::CompactGaps);
     let found = (0..LIVES).any(|seed| {
         let mut life = Life::new(seed);
         script(seed).into_iter().any(|op| {

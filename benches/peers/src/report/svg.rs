@@ -39,7 +39,7 @@ pub(super) enum Anchor {
     End,
 }
 
-/// A drawing under way.
+/// A drawing in progress.
 pub(super) struct Drawing {
     body: String,
     width: f64,

@@ -1,4 +1,4 @@
-//! Does a handle show the right events, and are the right waiters woken, while commits are under way?
+//! Does a handle show the right events, and are the right waiters woken, while commits are in flight?
 //!
 //! P3, P9. A simulated disk that lets syncs wait holds the moment in which a commit is written and not settled.
 
@@ -166,9 +166,9 @@ fn durable(log: &Log, stream: &Stream) -> String {
     text(log.read_view().events(stream.id()).expect("durable"))
 }
 
-/// P4: to cut the end of a stream and to write another is one commit, also where the end is still under way.
+/// P4: to cut the end of a stream and to write another is one commit, also where the end is still in flight.
 #[test]
-fn p4_a_rewind_of_what_is_under_way_and_new_events_are_one_commit() {
+fn p4_a_rewind_of_what_is_in_flight_and_new_events_are_one_commit() {
     for to in 0..=5 {
         let (disk, log) = on_one_thread();
         let mut stream = log.create_stream().expect("a stream");
@@ -257,9 +257,9 @@ fn p8_a_rewind_into_events_that_went_elsewhere_is_a_conflict() {
     assert_eq!(durable(&log, &stream), "abOOcx");
 }
 
-/// P4: a trim waits for what is under way, and takes a rewind along: all events of a stream go in one commit.
+/// P4: a trim waits for what is in flight, and takes a rewind along: all events of a stream go in one commit.
 #[test]
-fn p4_a_trim_waits_for_what_is_under_way_and_takes_a_rewind_along() {
+fn p4_a_trim_waits_for_what_is_in_flight_and_takes_a_rewind_along() {
     let (disk, log) = on_one_thread();
     let mut stream = log.create_stream().expect("a stream");
     append(&mut stream, b"ab");
