@@ -31,7 +31,7 @@ const PCT_DEPTH: usize = 4;
 /// Executions of each scenario, by each scheduler.
 const RUNS: u64 = 2_000;
 
-/// What a commit says of one stream: it ends there, with this event.
+/// Part of one stream in a commit: its end, with this event.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     stream: StreamId,
@@ -59,7 +59,7 @@ struct Asked {
     outcome: Outcome,
 }
 
-/// What was asked for, in the order of asking, and what came of it. Nothing in here waits.
+/// Requests in their order, with their outcomes. Nothing in here waits.
 #[derive(Clone, Debug, Default)]
 struct History {
     clock: u64,
@@ -68,7 +68,7 @@ struct History {
     commits: Vec<Asked>,
     /// When a caller first learned that the log is poisoned.
     poisoned: Option<u64>,
-    /// What was found wrong first.
+    /// First violation.
     wrong: Option<String>,
 }
 
@@ -100,7 +100,7 @@ impl History {
         Ok(())
     }
 
-    /// What must hold of everything that is ever found or shown.
+    /// Checks the rules that hold for everything found or shown.
     fn check(&self, found: &Found, what: &str) -> Verdict {
         for (stream, events) in found {
             for (seq, event) in events.iter().enumerate() {
@@ -127,7 +127,7 @@ impl History {
         Ok(())
     }
 
-    /// Those of `durability`, or better, that were acknowledged by now are there.
+    /// Checks that all commits acknowledged by now at `durability` or better exist.
     fn check_acked(&self, found: &Found, durability: Durability, what: &str) -> Verdict {
         for commit in &self.commits {
             let kept = durability == Durability::Os || commit.durability == Durability::Disk;
@@ -139,7 +139,7 @@ impl History {
         Ok(())
     }
 
-    /// What readers were shown as durable is there (F6).
+    /// Checks that everything readers saw as durable exists (F6).
     fn check_shown(&self, shown: &Found, found: &Found) -> Verdict {
         for commit in self.commits.iter().filter(|one| one.durability == Durability::Disk) {
             let early = |part: &Part| is_there(part, shown) && !is_there(part, found);
@@ -163,7 +163,7 @@ fn is_there(part: &Part, found: &Found) -> bool {
     events.and_then(|events| events.get(part.head - 1)) == Some(&part.last)
 }
 
-/// What the threads of one execution share.
+/// State shared by the threads of one execution.
 #[derive(Clone)]
 struct Stage {
     disk: SimDisk,
@@ -225,7 +225,7 @@ fn read(view: &ReadView) -> Verdict<Found> {
     Ok(found)
 }
 
-/// What a disk holds, opened for writing.
+/// Returns the content of a disk, opened for writing.
 fn recovered(disk: &SimDisk) -> Verdict<Found> {
     let log = options().open_on(disk).map_err(|error| format!("opening: {error}"))?;
     ensure(log.recovery_report().is_sound(), || {
@@ -298,7 +298,7 @@ fn answer(stage: &Stage, commit: usize, ticket: Ticket) -> Result<(), Error> {
     answer.map(|_| ())
 }
 
-/// What becomes of tickets.
+/// Use of tickets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tickets {
     /// They are waited for, awaited, kept or dropped.

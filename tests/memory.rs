@@ -18,14 +18,14 @@ fn allocations(work: impl FnOnce()) -> u64 {
     counting::allocations() - before
 }
 
-/// What `work` leaves behind in memory, for each of so many, and the value that holds it.
+/// Returns the memory that `work` leaves allocated, divided by `each_of`, and the value that holds it.
 fn left_by<T>(each_of: u64, work: impl FnOnce() -> T) -> (f64, T) {
     let before = live_bytes();
     let kept = work();
     ((live_bytes() as f64 - before as f64) / each_of as f64, kept)
 }
 
-/// What the library says of a cost is no less than what it is, and not much more.
+/// Checks that a stated cost is at least the measured one, and not much more.
 fn told(what: &str, bytes: u64, measured: f64) {
     println!("{what}: {measured:.1} bytes, told as {bytes}");
     assert!(
@@ -113,7 +113,7 @@ fn durable_streams() {
     drop(streams);
 }
 
-/// What the library counts is at least nine tenths of what is allocated, and not much more.
+/// Checks that counted memory is at least nine tenths of what is allocated, and not much more.
 fn counted(what: &str, bytes: usize, allocated: f64) {
     println!("{what}: {allocated:.0} bytes, counted as {bytes}");
     assert!(bytes as f64 >= 0.9 * allocated, "{what}: {allocated:.0} bytes, counted as {bytes}");

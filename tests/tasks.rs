@@ -24,7 +24,7 @@ use self::counting::allocations_here;
 
 const TASKS: usize = 4096;
 const ROUNDS: u64 = 3;
-/// So often the watchdog runs while the disk stands still.
+/// Number of times that the watchdog runs while the disk stands still.
 const TICKS: u64 = 1_000;
 const RUNTIME: &str = "runtime";
 

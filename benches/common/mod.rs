@@ -1,6 +1,6 @@
-//! What all benches share: logs on a real disk, payloads, the floors that they are compared with, and one
-//! line about the machine. A floor does the least that the same work can cost: it copies, writes or
-//! syncs the same bytes, and knows no streams, no checksums and no index.
+//! Shared by all benches: logs on a real disk, payloads, the floors that they are compared with,
+//! and one line about the machine. A floor does the least that the same work can cost: it copies,
+//! writes or syncs the same bytes, without streams, checksums or an index.
 
 #![allow(dead_code, reason = "every bench uses its own part of this")]
 
@@ -16,12 +16,12 @@ use amberlog::{Log, Options};
 use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
 use tempfile::TempDir;
 
-/// Bytes in front of every payload in a ring and on disk.
+/// Number of bytes in front of every payload in a ring and on disk.
 pub(crate) const FRAME_BYTES: usize = 14;
-/// Bytes that one commit of one stream adds: header, one directory entry, marker.
+/// Number of bytes that one commit of one stream adds: header, one directory entry, marker.
 pub(crate) const COMMIT_BYTES: usize = 88;
 
-/// Runs one bench: options from the command line, the load average once.
+/// Runs one bench with options from the command line, and prints the load average.
 pub(crate) fn run(bench: impl FnOnce(&mut Criterion)) {
     let mut criterion = Criterion::default().configure_from_args();
     load_average();
@@ -29,7 +29,7 @@ pub(crate) fn run(bench: impl FnOnce(&mut Criterion)) {
     criterion.final_summary();
 }
 
-/// Prints the load average, once in each process: a number measured on a busy machine says so.
+/// Prints the load average, once in each process, to mark results of a busy machine.
 pub(crate) fn load_average() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -39,14 +39,14 @@ pub(crate) fn load_average() {
     });
 }
 
-/// The load average of one, five and fifteen minutes; empty where the system does not say.
+/// Returns the load average of one, five and fifteen minutes; empty where the system has none.
 pub(crate) fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: Vec<&str> = text.split(' ').take(3).collect();
     if load.len() == 3 { load.join(" ") } else { String::new() }
 }
 
-/// A group of benches that each take about this long.
+/// Creates a group of benches that take about this time each.
 pub(crate) fn group<'a>(
     criterion: &'a mut Criterion,
     name: &str,
@@ -61,20 +61,20 @@ pub(crate) fn group<'a>(
     group
 }
 
-/// A directory that vanishes with the value, next to the build's output: `/tmp` may be memory, where a
-/// sync costs nothing.
+/// Creates a directory next to the build's output, removed with the value: `/tmp` may be memory,
+/// where a sync costs nothing.
 pub(crate) fn dir() -> TempDir {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(base).expect("the target directory is writable");
     TempDir::new_in(base).expect("the target directory is writable")
 }
 
-/// Options of a log in its steady state: segments have grown to their full size.
+/// Returns options of a log in its steady state, with segments of their full size.
 pub(crate) fn grown() -> Options {
     Log::options().segment_bytes_first(64 << 20).segment_bytes_max(64 << 20)
 }
 
-/// A log that is open and warm: it is on disk, and has room.
+/// Opens a log and commits once, so that its files exist and have room.
 pub(crate) fn warm_log(dir: &TempDir) -> Log {
     let log = grown().open(dir.path().join("log")).expect("opens");
     let mut stream = log.create_stream().expect("open");
@@ -83,7 +83,7 @@ pub(crate) fn warm_log(dir: &TempDir) -> Log {
     log
 }
 
-/// `bytes` bytes that do not compress and are not all the same.
+/// Returns bytes that do not compress and are not all the same.
 pub(crate) fn payload(bytes: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let byte = |_| {
@@ -95,13 +95,13 @@ pub(crate) fn payload(bytes: usize) -> Vec<u8> {
     (0..bytes).map(byte).collect()
 }
 
-/// How many bytes on disk a commit of so many events of one stream takes.
+/// Returns the number of bytes on disk of a commit of one stream.
 pub(crate) fn commit_bytes(events: usize, payload_bytes: usize) -> usize {
     COMMIT_BYTES + (events * (FRAME_BYTES + payload_bytes)).next_multiple_of(8)
 }
 
-/// Copies a log and makes the copy durable, so that a later sync pays for its own writes only. A file that is
-/// being made is no part of the log yet, and gets its name meanwhile: it is left out.
+/// Copies a log and makes the copy durable, so that a later sync pays for its own writes only.
+/// Leaves out unfinished files: they are not yet part of the log, and may be renamed at any time.
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("writable");
     for entry in fs::read_dir(from).expect("readable") {
@@ -119,7 +119,7 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// All segment files of a log, in order.
+/// Returns all segment files of a log, in order.
 pub(crate) fn segment_files(log: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(log.join("segments")).expect("readable");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("readable").path()).collect();
@@ -134,12 +134,12 @@ pub(crate) struct RingCopy {
 }
 
 impl RingCopy {
-    /// A ring of so many bytes.
+    /// Creates a ring of this size.
     pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes: vec![1; bytes], at: 0 }
     }
 
-    /// Puts one frame behind the last, or at the start when it would not fit.
+    /// Writes one frame after the last, or at the start if it does not fit.
     #[inline]
     pub(crate) fn push(&mut self, head: &[u8; FRAME_BYTES], payload: &[u8]) -> usize {
         let need = FRAME_BYTES + payload.len();
@@ -154,7 +154,7 @@ impl RingCopy {
     }
 }
 
-/// Floor of a commit: positional writes over blocks that were written before, each with a sync.
+/// Floor of a commit: positional writes over written blocks, each with a sync.
 pub(crate) struct Overwrite {
     file: File,
     at: u64,
@@ -162,7 +162,7 @@ pub(crate) struct Overwrite {
 }
 
 impl Overwrite {
-    /// A file of written zeros in `dir`.
+    /// Creates a file of written zeros in `dir`.
     pub(crate) fn new(dir: &Path, bytes: u64) -> Self {
         let path = dir.join("overwrite");
         let file = OpenOptions::new().create_new(true).write(true).open(path).expect("creates");
@@ -174,7 +174,7 @@ impl Overwrite {
         Self { file, at: 0, bytes }
     }
 
-    /// Writes and syncs; starts over at the end of the file.
+    /// Writes and syncs the bytes. Continues at the start after the end of the file.
     pub(crate) fn commit(&mut self, bytes: &[u8]) {
         let length = bytes.len().next_multiple_of(8) as u64;
         if self.at + length > self.bytes {
@@ -186,13 +186,13 @@ impl Overwrite {
     }
 }
 
-/// Floor of a file for each stream: create, write, sync, sync the directory.
+/// Floor of a file per stream: create, write, sync, sync the directory.
 pub(crate) struct CreateFiles {
     dir: PathBuf,
     count: u64,
 }
 
-/// A file that is removed when the value is dropped.
+/// File that is removed when the value is dropped.
 pub(crate) struct Created(PathBuf);
 
 impl Drop for Created {
@@ -202,18 +202,18 @@ impl Drop for Created {
 }
 
 impl CreateFiles {
-    /// Files in `dir`.
+    /// Creates files in `dir`.
     pub(crate) fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), count: 0 }
     }
 
-    /// The path of the next file.
+    /// Returns the path of the next file.
     pub(crate) fn next_path(&mut self) -> PathBuf {
         self.count += 1;
         self.dir.join(format!("{}.created", self.count))
     }
 
-    /// Makes a file durable with these bytes in it.
+    /// Creates a file with these bytes and makes it durable.
     pub(crate) fn commit(path: PathBuf, bytes: &[u8]) -> Created {
         let file = File::create_new(&path).expect("creates");
         file.write_all_at(bytes, 0).expect("written");
@@ -224,8 +224,8 @@ impl CreateFiles {
     }
 }
 
-/// Floor of group commit: whoever comes first writes and syncs for all who came meanwhile. The groups
-/// sleep on two conditions in turn, so that a finished group does not wake the next one.
+/// Floor of group commit: the first thread writes and syncs for all threads that arrived meanwhile.
+/// Groups sleep on two conditions in turn, so that a finished group does not wake the next one.
 pub(crate) struct BareGroup {
     state: Mutex<Forming>,
     turns: [Condvar; 2],
@@ -242,7 +242,7 @@ struct Forming {
 }
 
 impl BareGroup {
-    /// Over this file.
+    /// Creates a group over this file.
     pub(crate) fn new(file: Overwrite) -> Self {
         Self {
             state: Mutex::default(),
@@ -251,7 +251,7 @@ impl BareGroup {
         }
     }
 
-    /// Returns when the bytes are synced.
+    /// Writes the bytes and returns when they are synced.
     pub(crate) fn commit(&self, bytes: &[u8]) {
         let mut state = lock(&self.state);
         state.bytes.extend_from_slice(bytes);

@@ -1,10 +1,10 @@
-//! Contestants and floors in turns: in each round everybody runs once, so that what else the machine does
-//! hits all of them, and what is compared was measured in the same minute.
+//! Contestants and floors in turns: in each round every one of them runs once, so that other load
+//! on the machine affects all alike, and compared times are of the same minute.
 
 use std::time::{Duration, Instant};
 
-/// One that takes turns: its name, and what it does. It says itself how long that took, so that nobody pays
-/// for what is prepared.
+/// Contestant: its name and its work. The work measures its own time, so that preparations do not
+/// count.
 pub(crate) struct Turn<'a> {
     name: &'static str,
     run: Box<dyn FnMut() -> Duration + 'a>,
@@ -12,7 +12,7 @@ pub(crate) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// The time that this takes.
+    /// Creates a contestant whose whole work is timed.
     pub(crate) fn new(name: &'static str, mut run: impl FnMut() + 'a) -> Self {
         Self::timed(name, move || {
             let begun = Instant::now();
@@ -21,25 +21,25 @@ impl<'a> Turn<'a> {
         })
     }
 
-    /// The time that this says it took.
+    /// Creates a contestant whose work returns its own time.
     pub(crate) fn timed(name: &'static str, run: impl FnMut() -> Duration + 'a) -> Self {
         Self { name, run: Box::new(run), times: Vec::new() }
     }
 }
 
-/// Whether this run is only to see that everything works (`cargo test --benches`).
+/// Returns true if this run only checks that everything works (`cargo test --benches`).
 pub(crate) fn is_trial() -> bool {
     !std::env::args().any(|arg| arg == "--bench")
 }
 
-/// Whether this case was asked for: all are, when no name is given.
+/// Returns true if this case was selected; without a name on the command line, all are.
 pub(crate) fn is_wanted(case: &str) -> bool {
     let mut names = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).peekable();
     names.peek().is_none() || names.any(|name| case.contains(&name) || name.contains(case))
 }
 
-/// Runs all in turns, and prints of each the median, the least and the greatest time, what that means for
-/// `amount` of `unit`, and how it compares with the first: the floor.
+/// Runs all in turns and prints for each the median, the least and the greatest time, the rate for
+/// `amount` of `unit`, and the ratio to the first one, which is the floor.
 pub(crate) fn race(
     case: &str,
     rounds: usize,
@@ -53,7 +53,7 @@ pub(crate) fn race(
     for round in 0..=rounds {
         for turn in &mut turns {
             let time = (turn.run)();
-            // The first round warms up.
+            // The first round is a warm-up.
             if round > 0 || rounds == 1 {
                 turn.times.push(time);
             }

@@ -20,7 +20,7 @@ use amberlog::{
 };
 use tempfile::TempDir;
 
-/// What any run may allocate at once, however small the input.
+/// Number of bytes that any run may allocate at once, however small the input.
 const ALLOCATION_BYTES_BASE: usize = 64 << 20;
 const ALLOCATION_FACTOR: usize = 16;
 /// Items that reading may give for each byte of the files.
@@ -72,7 +72,7 @@ static ALLOCATOR: Bounded = Bounded;
 type Files = Vec<(u32, Vec<u8>)>;
 type Contents = BTreeMap<(StreamId, u64), Vec<u8>>;
 
-/// What a sound log shows.
+/// Content of a sound log.
 struct Truth {
     /// Without what was trimmed and rewound.
     by_stream: Contents,

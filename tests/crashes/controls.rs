@@ -12,7 +12,7 @@ use crate::support::Rng;
 use amberlog::sim::SimDisk;
 use amberlog::{ErrorKind, Log, Sabotage, StreamId, sabotage};
 
-/// So many scripts of chance are run at most.
+/// Maximum number of random scripts.
 const SCRIPTS: u64 = 600;
 
 const ALL: &[Sabotage] = &[
@@ -113,7 +113,7 @@ fn open(disk: &SimDisk) -> Result<Log, String> {
     options.open_on(disk).map_err(|error| error.to_string())
 }
 
-/// So many streams of one event each, so that a stream can vanish without a trace in others.
+/// Creates streams of one event each, so that a stream can vanish without a trace in others.
 fn write(log: &Log, streams: u8, fill: u8) -> Result<(), String> {
     for number in 0..streams {
         let mut stream = log.create_stream().map_err(|error| error.to_string())?;
@@ -126,7 +126,7 @@ fn write(log: &Log, streams: u8, fill: u8) -> Result<(), String> {
 /// Every event: its stream, its seq, its payload.
 type Events = BTreeSet<(StreamId, u64, Vec<u8>)>;
 
-/// What there is, and whether it is said that something is lost.
+/// Returns the streams and events that exist, and whether a loss is reported.
 fn read(disk: &SimDisk) -> Result<(Events, bool), String> {
     let Ok(log) = open(disk) else { return Ok((Events::new(), true)) };
     let mut told = !log.recovery_report().is_sound();

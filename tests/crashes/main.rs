@@ -31,12 +31,12 @@ fn effort() -> u64 {
     env_or("AMBERLOG_EFFORT", 1).max(1)
 }
 
-/// How often what chance decides is decided anew.
+/// Returns the number of random scripts.
 fn seeds() -> u64 {
     effort().min(4)
 }
 
-/// How many ways of a power cut are looked at in the middle of a longer story.
+/// Returns the number of outcomes of a power cut that are tried in the middle of a longer story.
 fn ways() -> u64 {
     (4 * effort()).min(64)
 }

@@ -49,7 +49,7 @@ struct Sample {
     positions: BTreeMap<(StreamId, u64), Position>,
     /// The events of the last commit: the one whose bytes may be taken for a torn tail.
     last: BTreeSet<(StreamId, u64)>,
-    /// How many segments hold commits.
+    /// Number of segments that hold commits.
     segments: u32,
 }
 
@@ -134,7 +134,7 @@ fn wait_for_seals(dir: &Path) {
     wait_until("full segments that are sealed", || !unsealed(dir));
 }
 
-/// What reading gave: the events, and whether anything was told to be wrong.
+/// Result of reading: the events, and whether damage was reported.
 #[derive(Default)]
 struct Seen {
     events: BTreeSet<(StreamId, u64)>,

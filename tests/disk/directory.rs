@@ -132,7 +132,7 @@ fn p14_f41_a_daemon_goes_on_where_it_was_started() {
     });
 }
 
-/// What stands at the old path by then: nothing, another log, or a link to one.
+/// Object at the old path by then: nothing, another log, or a link to one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Instead {
     Nothing,

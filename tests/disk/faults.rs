@@ -14,7 +14,7 @@ use amberlog::{
     CommitOptions, Durability, Error, ErrorKind, Log, Options, ReadView, Stream, StreamId,
 };
 
-/// What every stream holds, in order.
+/// Events of every stream, in order.
 type State = BTreeMap<StreamId, Vec<Vec<u8>>>;
 
 /// Power cuts of each state; `AMBERLOG_FAULT_CUTS` asks for more.
@@ -56,11 +56,11 @@ fn open_and_read(disk: &SimDisk) -> State {
     read(&log.read_view())
 }
 
-/// What is done. The numbers are streams.
+/// Step of the script. The numbers are streams.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Open,
-    /// Events of so many bytes in these streams, and one commit of them.
+    /// Events of this size in these streams, and one commit of them.
     Commit(&'static [usize], usize, Durability),
     /// A commit of each of these streams, in one group.
     Group(&'static [usize], usize),
@@ -101,15 +101,15 @@ struct Program {
     log: Option<Log>,
     streams: Vec<Stream>,
     ids: Vec<StreamId>,
-    /// What was acknowledged, at whatever durability.
+    /// Acknowledged events, at any durability.
     acked: State,
     /// And of that, what is synced.
     synced: State,
-    /// The same with what is buffered.
+    /// Acknowledged and buffered events.
     whole: State,
 }
 
-/// What came of one step.
+/// Outcome of one step.
 type Outcome = Result<(), Error>;
 
 impl Program {
@@ -275,7 +275,7 @@ fn is_poisoned(error: &Error) {
     assert!(cause.place().is_some() && cause.source().is_some(), "{cause}");
 }
 
-/// How many calls the script makes when nothing fails.
+/// Returns the number of calls that the script makes when nothing fails.
 fn calls_of_script() -> u64 {
     let disk = SimDisk::new(1);
     let mut program = Program::new(&disk);
@@ -331,12 +331,12 @@ fn survive(call: u64, fault: Fault, seed: u64) {
     survive_on(&disk, fault);
 }
 
-/// The same on a disk that will fail. Returns whether it did.
+/// Runs the script on a disk that will fail. Returns whether it did.
 fn survive_on(disk: &SimDisk, fault: Fault) -> bool {
     survive_where(disk, fault, |_| {})
 }
 
-/// As [`survive_on`]; `before` is told the index of each step.
+/// Runs [`survive_on`]; `before` gets the index of each step.
 fn survive_where(disk: &SimDisk, fault: Fault, before: impl Fn(usize)) -> bool {
     let (mut program, mut failed) = (Program::new(disk), false);
     for (index, step) in SCRIPT.into_iter().enumerate() {

@@ -30,7 +30,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What a log holds, in words.
+/// Describes the content of a log.
 fn tell(path: &Path) -> String {
     let (view, _) = ReadView::open(path).expect("opens");
     let mut text = format!("position {}\n", view.position());
@@ -110,7 +110,7 @@ fn p15_logs_of_version_1_open_and_hold_what_they_held() {
     }
 }
 
-/// What the life of streams adds: labels, data, states, trims, forks, rewinds, commit ids; sealed and not.
+/// Writes the golden log of stream lives: labels, data, states, trims, forks, rewinds, commit ids; sealed and not.
 fn write_lives(path: &Path) -> Log {
     let log = Log::options()
         .segment_bytes_first(16 << 10)
@@ -151,7 +151,7 @@ fn write_lives(path: &Path) -> Log {
     log
 }
 
-/// What a log says of its streams, in words.
+/// Describes the streams of a log.
 fn tell_lives(path: &Path) -> String {
     let (view, _) = ReadView::open(path).expect("opens");
     let every = Query::new()

@@ -22,14 +22,14 @@ fn options() -> Options {
 
 /// An event: its stream and its seq.
 type Place = (StreamId, u64);
-/// What is there, and its payload.
+/// Content: events and their payloads.
 type Content = BTreeMap<Place, Vec<u8>>;
 
-/// Where the records of a commit stand in its file.
+/// Places of the records of a commit in its file.
 struct CommitSpot {
     path: String,
     whole: Range<u64>,
-    /// Where the events of each stream are, and which.
+    /// Bytes, stream and seqs of each batch of events.
     batches: Vec<(Range<u64>, StreamId, Range<u64>)>,
 }
 
@@ -177,7 +177,7 @@ impl Sample {
         assert!(missing.is_empty(), "lost, and could be read: {missing:?}");
     }
 
-    /// What the file of this path is when nothing is wrong.
+    /// Returns whether the file at this path is sealed, before any damage.
     fn is_sealed(&self, path: &str) -> bool {
         let sound = verify_quick_on(&self.disk.copy()).expect("a log");
         let report = sound.segments.iter().find(|one| path_of(one.number) == path);
@@ -251,7 +251,7 @@ impl Sample {
         }
     }
 
-    /// What opens the log to write it, or repairs it, keeps all that could be read.
+    /// Checks that opening for writing and repairing both keep everything readable.
     fn check_writers(&self, disk: &SimDisk, at_stake: &BTreeSet<Place>) {
         let refused = match options().reads(Reads::Positional).open_on(&disk.copy()) {
             Ok(log) => {

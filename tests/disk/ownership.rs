@@ -19,7 +19,7 @@ fn commit(stream: &mut Stream, n: usize) -> Result<(), Error> {
     stream.commit().wait().map(drop)
 }
 
-/// What another hand does to the log.
+/// Interference of another program with the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Hand {
     RemovesLock,

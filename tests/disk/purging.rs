@@ -280,7 +280,7 @@ fn p7_the_report_names_what_still_holds_the_bytes() {
     is_sound(&disk, &layout);
 }
 
-/// What a repair kept, and what an earlier compaction left, is named.
+/// The report names files kept by a repair or left by an earlier compaction.
 #[test]
 fn p6_files_of_repairs_and_of_earlier_compaction_are_named() {
     let disk = SimDisk::new(7);
@@ -439,7 +439,7 @@ fn p3_p7_commits_go_on_beside_purges() {
     assert!(checked_on(&disk).expect("a log").is_sound());
 }
 
-/// The same in a directory of the real system.
+/// As above, in a directory of the real system.
 #[test]
 fn p4_p6_f30_in_a_real_directory_nothing_of_it_is_left() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -118,7 +118,7 @@ fn read(read_view: &ReadView, id: StreamId) -> Read {
     (events, lost)
 }
 
-/// Whether the copy has all that the damaged log still has.
+/// Returns whether the copy has all that the damaged log still has.
 fn same(damaged: &ReadView, copy: &ReadView, context: &str) {
     let mut names = BTreeSet::new();
     assert_eq!(damaged.streams().len(), copy.streams().len(), "{context}");
@@ -349,7 +349,7 @@ fn p6_an_end_that_only_forks_know_of_is_lost_where_it_stood() {
     }
 }
 
-/// What an import does not take; that nothing is written then is asked in `tests/jsonl.rs`.
+/// Lines that an import refuses; `tests/jsonl` checks that it writes nothing then.
 #[test]
 fn lines_of_what_is_lost_are_checked_like_others() {
     let id = StreamId::new();

@@ -25,7 +25,7 @@ fn on_a_small_stack(work: impl FnOnce() + Send + 'static) {
     thread.expect("a thread").join().expect("no panic");
 }
 
-/// What the disk does to the commits of a chain.
+/// Effect of the disk on the commits of a chain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Meets {
     Nothing,
@@ -263,7 +263,7 @@ fn is_told<T>(answer: amberlog::Result<T>, what: &'static str) -> Result<(), &'s
     }
 }
 
-/// What a program holds as its process forks.
+/// Handles that a program holds when its process forks.
 #[cfg(target_os = "linux")]
 struct Holds {
     log: Log,

@@ -328,7 +328,7 @@ fn conflicts_say_what_was_expected() {
     assert!(exists.ends_with("the stream exists already"), "{exists}");
 }
 
-/// What needs the disk says so of a stream that was never committed.
+/// Operations that need the disk say so for a stream that was never committed.
 fn a_volatile_stream_is_not_materialized() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let log = options().open(dir.path()).expect("opens");

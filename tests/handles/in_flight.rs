@@ -42,7 +42,7 @@ fn wait_until_written(disk: &SimDisk, calls: u64) {
     wait_until("a commit that is written", || disk.calls() > calls);
 }
 
-/// What is dense, and has all of the first handle's events.
+/// Checks that the stream is dense and has all of the first handle's events.
 fn is_whole(seen: &[(u64, Vec<u8>)], own: u8) {
     assert!(seen.iter().map(|(seq, _)| *seq).eq(0..seen.len() as u64), "{seen:?}");
     assert!((0..own).all(|n| seen.iter().any(|(_, payload)| *payload == [b'a', n])), "{seen:?}");

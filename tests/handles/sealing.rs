@@ -10,7 +10,7 @@ use amberlog::verify::{SegmentReport, SegmentState};
 use amberlog::{Log, Options, Reads};
 use tempfile::TempDir;
 
-/// How much shorter a file is that was not sealed to its end.
+/// Number of bytes cut from the end of a sealed file.
 const TORN_BYTES: usize = 8;
 const COMMITS: u64 = 400;
 

@@ -195,7 +195,7 @@ fn p8_p9_every_operation_answers_in_every_state_what_the_page_says() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What the page says of states holds after the log was opened again, with a new handle.
+/// The page about states also holds after the log was opened again, with a new handle.
 #[test]
 fn p6_states_are_the_same_after_reopening() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -19,7 +19,7 @@ fn say(stream: &mut Stream, n: u64) {
     assert_eq!(stream.commit_with(os()).wait().expect("committed").position.get(), n);
 }
 
-/// What the read view shows is what was true at its position.
+/// Checks that the read view shows what was true at its position.
 fn sees(view: &ReadView, id: StreamId) -> Result<(), String> {
     let n = view.position().get();
     let info = view.info(id).ok_or("not there")?;

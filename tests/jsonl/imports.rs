@@ -91,7 +91,7 @@ fn lives(seed: u64) -> String {
     export(&log)
 }
 
-/// What an import of this text came to that was stopped, killed or cut off, and then gone on with.
+/// Finishes an import of this text that was stopped, killed or cut off, and returns its outcome.
 fn is_finished(disk: &SimDisk, text: &str, context: &str) -> Imported {
     let log = open(disk);
     assert!(log.recovery_report().is_sound(), "{context}: {:?}", log.recovery_report());

@@ -43,7 +43,7 @@ fn commit(stream: &mut Stream) {
     stream.commit().wait().expect("committed");
 }
 
-/// What can be seen of an event but for its position.
+/// Visible fields of an event except its position.
 type Seen = (u64, u32, EventKind, CodecId, u64, u64, Vec<u8>);
 
 fn events(view: &ReadView, id: StreamId) -> Vec<Seen> {

@@ -194,7 +194,7 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Whether `word` stands in `code`, and not inside a longer word.
+/// Returns whether `word` stands in `code`, and not inside a longer word.
 fn has_word(code: &str, word: &str) -> bool {
     let bytes = code.as_bytes();
     let inside = |at: Option<&u8>, edge: u8| is_word(edge) && at.is_some_and(|byte| is_word(*byte));
@@ -237,7 +237,7 @@ fn rooms_named(code: &str) -> Vec<String> {
     rooms
 }
 
-/// What is named behind every `std::sync::` and `std::thread`, also in lists.
+/// Returns the names after every `std::sync::` and `std::thread`, also in lists.
 fn imported_from_std(code: &str) -> String {
     let mut named = String::new();
     for (at, _) in code.match_indices("std::sync::").chain(code.match_indices("std::thread")) {
@@ -279,7 +279,7 @@ fn functions(code: &str) -> Vec<(String, usize)> {
     found
 }
 
-/// How many bytes the block takes that starts at the first byte of `code`, a brace.
+/// Returns the number of bytes of the block that starts at the first byte of `code`, a brace.
 fn block_bytes(code: &str) -> usize {
     let mut depth = 0;
     let end = code.bytes().position(|byte| {
@@ -293,7 +293,7 @@ fn block_bytes(code: &str) -> usize {
     end.map_or(code.len(), |end| end + 1)
 }
 
-/// The same lines without the items that only tests see.
+/// Returns the lines without the items that only tests see.
 fn without_tests(code: &str) -> String {
     let mut left = code.to_owned();
     let marks = ["#[cfg(test)]", "#[cfg(all(test, "];
@@ -307,7 +307,7 @@ fn without_tests(code: &str) -> String {
     left
 }
 
-/// The same lines without comments and without what stands in strings and characters.
+/// Returns the lines without comments and without the text of strings and characters.
 fn without_texts(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut code = Vec::with_capacity(bytes.len());
@@ -444,7 +444,7 @@ fn the_source_keeps_its_laws() {
     assert!(files("src").len() > 20, "the source was not found");
 }
 
-/// What looks at a clock in a test, and may not.
+/// Returns uses of a clock that a test may not have.
 fn clocks(path: &Path, text: &str) -> Option<String> {
     let code = without_texts(text);
     let word = CLOCKS.into_iter().find(|word| has_word(&code, word))?;
@@ -452,7 +452,7 @@ fn clocks(path: &Path, text: &str) -> Option<String> {
     (!may).then(|| format!("{}: `{word}`; wait for what must happen", path.display()))
 }
 
-/// How many laws this text would break as that file.
+/// Returns the number of laws that this text would break as that file.
 fn breaks(path: &str, text: &str) -> usize {
     Source::new(Path::new(path), text).broken_laws().len()
 }

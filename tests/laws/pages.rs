@@ -8,7 +8,7 @@ use super::files;
 /// The invariants that docs/testing.md has to have a line for.
 const INVARIANTS: u32 = 51;
 
-/// What is wrong with the table of invariants: lines that are not there, tests and breakages that do not exist.
+/// Returns errors of the table of invariants: missing lines, and tests and breakages that do not exist.
 fn untrue(page: &str, tests: &[(String, String)], source: &str, sabotage: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let rows: Vec<Vec<&str>> =
@@ -55,7 +55,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Whether what a page names exists: a test, with or without the file that it is in, or a file.
+/// Returns whether a name on a page exists: a test, with or without its file, or a file.
 fn is_there(named: &str, tests: &[(String, String)], source: &str) -> bool {
     match named.split_once("::") {
         Some((file, test)) => tests.iter().any(|(path, text)| {

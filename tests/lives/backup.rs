@@ -156,7 +156,7 @@ fn p6_f25_a_backup_that_is_cut_anywhere_says_so_and_hurts_nothing() {
     assert!(unfinished > 100 && finished > 10, "{unfinished} unfinished, {finished} whole");
 }
 
-/// What is damaged comes over damaged: a backup makes nothing good.
+/// A backup of damaged bytes is damaged in the same places: it repairs nothing.
 #[test]
 fn p6_f26_the_backup_of_a_damaged_log_has_the_same_damage() {
     let mut compared = 0;

@@ -15,7 +15,7 @@ fn options() -> Options {
     Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10)
 }
 
-/// What a stream shows from its start on: `None` was dropped.
+/// Events that a stream shows from its start on; `None` was dropped.
 type Slots = Vec<Option<Vec<u8>>>;
 
 fn slots(events: impl Fn() -> Events, start: u64) -> Slots {
@@ -236,7 +236,7 @@ fn p5_p7_what_is_said_of_a_stream_that_ends_in_a_gap() {
     }
 }
 
-/// What was to be forgotten and is discarded instead leaves nothing to be forgotten.
+/// Events that were to be trimmed and are discarded instead leave nothing to trim.
 #[test]
 fn p9_who_discards_what_was_trimmed_begins_anew() {
     let disk = SimDisk::new(1);

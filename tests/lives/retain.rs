@@ -18,7 +18,7 @@ use amberlog::{
     Stream, StreamId, StreamOptions, Timestamp,
 };
 
-/// What an event takes on disk beside its payload.
+/// Number of bytes of an event on disk beside its payload.
 const FRAME_HEAD_BYTES: u64 = 14;
 
 fn options() -> Options {

@@ -202,7 +202,7 @@ fn p6_what_cannot_be_read_is_listed() {
     }
 }
 
-/// Where the commits start: segments and offsets.
+/// Returns the starts of the commits: segments and offsets.
 fn heads(path: &Path) -> Vec<(u32, u64)> {
     let items = RecordDump::open(path).expect("readable").map(|item| item.expect("whole"));
     let commits = items.filter_map(|item| match item {

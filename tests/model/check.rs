@@ -75,7 +75,7 @@ impl World {
         "rewind"
     }
 
-    /// What has a ticket of its own.
+    /// Settles an operation with a ticket of its own.
     fn ask(&mut self, at: usize, ticket: Ticket, share: Share) {
         let expected = self.outcome(at, Expect::Seen, share);
         if self.settle(ticket, &expected, true).is_some() {
@@ -391,7 +391,7 @@ impl World {
     }
 }
 
-/// Whether positions are those of the model.
+/// Relation of positions to those of the model.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Positions {
     Same,

@@ -42,7 +42,7 @@ struct Model {
 
 type State = BTreeMap<StreamId, Model>;
 
-/// What the next commit of a handle says.
+/// Changes in the next commit of a handle.
 #[derive(Clone, Default, Debug)]
 struct Said {
     rewind: Option<usize>,
@@ -204,7 +204,7 @@ impl World {
         model.generation == generation && model.state != StreamState::Deleted
     }
 
-    /// What should become of a commit of this handle.
+    /// Returns the expected outcome of a commit of this handle.
     fn outcome(&self, at: usize, expect: Expect, share: Share) -> Result<(), Expected> {
         let hand = &self.hands[at];
         let now = self.now.get(&hand.id);
@@ -364,7 +364,7 @@ impl World {
     }
 }
 
-/// What of a handle a commit takes.
+/// Part of a handle that a commit takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Share {
     All,

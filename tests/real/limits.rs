@@ -175,7 +175,7 @@ fn open_now() -> (usize, usize) {
     (files, maps.lines().filter(|line| line.contains(".seg")).count())
 }
 
-/// What the streams of a log hold, as its read view reads them forwards.
+/// Returns the content of a log's streams, read forwards in a read view.
 fn content(view: &ReadView) -> BTreeMap<StreamId, Vec<Vec<u8>>> {
     let mut content = BTreeMap::new();
     for info in view.streams() {

@@ -21,7 +21,7 @@ use crate::support::writers::{self, Ack, Content, Mode, Model, fill, read_all, w
 use amberlog::{Commit, ErrorKind, Options, ReadView, Stream};
 
 const STEP: &str = "AMBERLOG_POWER_CUT";
-/// How the process ends when something that was promised is missing: the script looks for it.
+/// Exit code of the process when something promised is missing; the script checks it.
 const EXIT_MISSING: i32 = 3;
 
 /// One step, and where it works.
@@ -30,7 +30,7 @@ struct Step {
     seed: u64,
     /// The log, on the file system that is cut.
     log: PathBuf,
-    /// What is known of it, on another.
+    /// Record of the acknowledgements, on another disk.
     known: PathBuf,
 }
 
@@ -161,7 +161,7 @@ impl Step {
         self.note_acks(&lines);
     }
 
-    /// What is there after the cut is what was promised; the log goes on, or is cut once more.
+    /// Checks the promises after the cut. The log continues, or is cut once more.
     fn check(&self) {
         let mut rng = self.rng();
         let mut model = self.known();

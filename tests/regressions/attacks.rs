@@ -9,7 +9,7 @@ fn commit(stream: &mut Stream, bytes: usize) -> bool {
     stream.append(vec![7; bytes]).is_ok() && stream.commit().wait().is_ok()
 }
 
-/// Opens every way that a power cut can leave this disk, or so many; none may be damaged or refused.
+/// Opens every state in which a power cut can leave this disk, or `most` of them; none may be damaged or refused.
 fn all_open(disk: &SimDisk, most: u128, what: &str) {
     for way in 0..disk.power_cuts().min(most) {
         let log = small().open_on(&disk.power_cut(way));

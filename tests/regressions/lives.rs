@@ -23,7 +23,7 @@ fn compact(log: &Log) {
     assert!(!report.runs.is_empty() && report.refused.is_empty(), "{report:?}");
 }
 
-/// What a handle reads: seqs, or why not.
+/// Seqs that a handle reads, or the error.
 fn read(stream: &Stream) -> Vec<Result<u64, ErrorKind>> {
     let events = stream.events().expect("readable");
     events.map(|one| one.map(|event| event.seq().get()).map_err(|e| e.kind().clone())).collect()
@@ -148,7 +148,7 @@ fn p8_a_fork_right_behind_a_commit_that_was_put_elsewhere() {
     assert_eq!(read(&child), [Ok(0), Ok(1), Ok(2)]);
 }
 
-/// Who asked for a page of `usize::MAX` streams, to have all of them, got a panic, and without checks for overflows an
+/// A program that asked for a page of `usize::MAX` streams got a panic, and without checks for overflows an
 /// empty page.
 #[test]
 fn a_page_may_be_as_large_as_one_likes() {

@@ -36,7 +36,7 @@ fn os() -> CommitOptions {
 }
 
 /// A leader that handed over found a commit in the queue whose ticket had no waiter yet. It asked the
-/// log's own thread to lead, and noted that it had asked; but there was no such thread yet. Whoever then
+/// log's own thread to lead, and noted that it had asked; but there was no such thread yet. A caller that then
 /// awaited or dropped that ticket saw that the thread had been asked already, and started none: the commit
 /// hung until somebody else waited, and so did every later one that was only awaited.
 #[test]
@@ -148,7 +148,7 @@ fn f17_one_foreign_segment_hides_no_other() {
 }
 
 /// A commit that named its stream failed, and the stream was dropped: the name was in the commit that
-/// nobody asked about any more, and stayed taken by a stream that was never there.
+/// no handle asked about any more, and stayed taken by a stream that was never there.
 #[test]
 fn p5_the_name_of_a_stream_whose_commit_failed_is_free_again() {
     let dir = dir();

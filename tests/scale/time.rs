@@ -132,7 +132,7 @@ fn opening_a_large_stream_takes_no_time() {
     }
 }
 
-/// So many streams of four events, of which something is said beside.
+/// Creates streams of four events with labels.
 fn many_streams(path: &Path, streams: usize, say: impl Fn(&mut Stream, usize)) {
     let log = Log::open(path).expect("opens");
     for round in 0..streams / 1_000 {
@@ -151,7 +151,7 @@ fn many_streams(path: &Path, streams: usize, say: impl Fn(&mut Stream, usize)) {
     log.close().expect("closes");
 }
 
-/// How long a page of 50 streams takes.
+/// Measures a page of 50 streams.
 fn listing(log: &Log, query: &Query) -> Duration {
     let query = query.clone().limit(50);
     let times = (0..9).map(|_| {
@@ -163,7 +163,7 @@ fn listing(log: &Log, query: &Query) -> Duration {
     median(times.collect())
 }
 
-/// Pages in every order, of a log with so many streams, by what is asked for.
+/// Measures pages in every order, by query.
 fn listings(log: &Log, what: &str, query: &Query) {
     for order in [Order::Created, Order::Committed] {
         let query = query.clone().order(order);

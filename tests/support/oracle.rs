@@ -20,7 +20,7 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 /// An event: its stream and its seq.
 pub(crate) type At = (StreamId, u64);
 
-/// How a log ended.
+/// End of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum How {
     Closed,
@@ -36,9 +36,9 @@ pub(crate) struct Sample {
     /// The payload of each event, what was dropped before it, and its position.
     events: BTreeMap<At, (Vec<u8>, u64, u64)>,
     commits: Vec<Commit>,
-    /// Where the tail record stands, and the position up to which it says that all was synced.
+    /// Place of the tail record, and the position up to which it says that all was synced.
     tail_record: (u32, Range<usize>, u64),
-    /// How many segments hold commits, and how long the last of them has to be unless it was closed cleanly.
+    /// Number of segments with commits, and the least length of the last one unless it was closed cleanly.
     pub(crate) segments: u32,
     reserved: usize,
 }
@@ -48,13 +48,13 @@ struct Commit {
     bytes: Range<usize>,
     position: u64,
     durable: u64,
-    /// Where the directory ends.
+    /// End of the directory.
     directory_end: usize,
     /// Batches of events: their bytes, and what they hold.
     batches: Vec<(Range<usize>, StreamId, Range<u64>)>,
 }
 
-/// What a damage costs.
+/// Cost of a damage.
 #[derive(Default, Debug)]
 pub(crate) struct Cost {
     lost: BTreeSet<At>,
@@ -68,10 +68,10 @@ pub(crate) struct Cost {
     proven: u64,
 }
 
-/// How much a repair is asked to be exact about.
+/// Required exactness of a repair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Strictness {
-    /// What is lost and what is named are exactly what the bytes say.
+    /// The losses and the report are exactly what the bytes say.
     Exact,
     /// At most what the bytes say is lost and named: a whole commit may be found where it was moved to.
     AtMost,
@@ -209,19 +209,19 @@ impl Sample {
         }
     }
 
-    /// Where the last commit stands.
+    /// Returns the place of the last commit.
     pub(crate) fn last_commit(&self) -> (String, Range<usize>) {
         let last = self.commits.last().expect("some");
         (segment_path(last.segment), last.bytes.clone())
     }
 
-    /// Where the commits of a file end: if it is sealed, its footer starts there.
+    /// Returns the end of the commits of a file: in a sealed file, the start of its footer.
     pub(crate) fn commits_end(&self, path: &str) -> usize {
         let here = self.commits.iter().filter(|one| segment_path(one.segment) == path);
         here.map(|one| one.bytes.end).max().unwrap_or(0)
     }
 
-    /// What it costs that the files are now these.
+    /// Returns the cost of these changed files.
     pub(crate) fn cost(&self, damaged: &Files) -> Cost {
         let same = |segment: u32, range: Range<usize>| {
             let path = segment_path(segment);
@@ -277,7 +277,7 @@ impl Sample {
         cost
     }
 
-    /// What stands there, read from both ends and by position. Nothing may be made up (P6).
+    /// Returns what can be read, from both ends and by position. Nothing may be made up (P6).
     fn read(&self, view: &ReadView) -> BTreeSet<At> {
         let items_max = 4 * self.events.len() + 100;
         let gather = |events: &mut dyn Iterator<Item = Result<Event, Error>>| {
@@ -376,7 +376,7 @@ impl Sample {
         others == 0 || own > others
     }
 
-    /// What is there and what is named are what the bytes say.
+    /// Checks that the content and the report are what the bytes say.
     fn judge(
         &self,
         seen: &BTreeSet<At>,
@@ -485,7 +485,7 @@ impl Sample {
         assert!(fresh.is_subset(&there) && seen.is_subset(&there), "still there");
     }
 
-    /// What a repaired or half repaired log holds, for comparing.
+    /// Returns the content of a repaired or half repaired log, for comparison.
     pub(crate) fn content(&self, disk: &SimDisk) -> (BTreeSet<At>, Vec<amberlog::verify::Damage>) {
         let log = options().open_on(disk).expect("opens");
         (self.read(&log.read_view()), log.recovery_report().damages.clone())

@@ -15,7 +15,7 @@ pub(crate) fn verified(path: &Path) -> Option<VerifyReport> {
     agree(verify(path), ReadView::open_unconfirmed(path).map(|(view, _)| view))
 }
 
-/// As [`verified`], on a simulated disk.
+/// Runs [`verified`] on a simulated disk.
 #[cfg(feature = "sim")]
 pub(crate) fn verified_on(disk: &SimDisk) -> Option<VerifyReport> {
     agree(verify_on(disk), ReadView::open_unconfirmed_on(disk).map(|(view, _)| view))
@@ -63,7 +63,7 @@ fn agree(report: Result<VerifyReport>, view: Result<ReadView>) -> Option<VerifyR
     Some(report)
 }
 
-/// What can be read of a stream; adds what cannot.
+/// Returns the readable events of a stream, and adds the unreadable ones to `lost`.
 fn lost_of(
     id: StreamId,
     events: impl Iterator<Item = Result<Event>>,
@@ -86,7 +86,7 @@ fn lost_of(
     read
 }
 
-/// As [`amberlog::verify_quick`]; what verifying says beside it is what reading says.
+/// Runs [`amberlog::verify_quick`], and checks that verification and reading agree.
 pub(crate) fn checked(path: impl AsRef<Path>) -> Result<RecoveryReport> {
     let path = path.as_ref();
     if let Some(report) = verified(path) {
@@ -96,7 +96,7 @@ pub(crate) fn checked(path: impl AsRef<Path>) -> Result<RecoveryReport> {
     }
 }
 
-/// As [`amberlog::sim::verify_quick_on`], in the same way.
+/// Runs [`amberlog::sim::verify_quick_on`] with the same check.
 #[cfg(feature = "sim")]
 pub(crate) fn checked_on(disk: &SimDisk) -> Result<RecoveryReport> {
     if let Some(report) = verified_on(disk) {

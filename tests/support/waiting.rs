@@ -40,7 +40,7 @@ pub(crate) fn a_time_apart() -> Timestamp {
     apart
 }
 
-/// Lets others run for so long: which moment of theirs comes next is chance, and nothing is judged by it.
+/// Lets other threads run for this time: chance decides how far they get, and nothing is judged by it.
 pub(crate) fn let_chance_pass(micros: u64) {
     thread::sleep(Duration::from_micros(micros));
 }

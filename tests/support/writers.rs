@@ -115,7 +115,7 @@ fn write_own(
     }
 }
 
-/// Appends so many events to each stream, and returns what is to be reported of them.
+/// Appends this number of events to each stream, and returns what is to be reported of them.
 pub(crate) fn fill(members: &mut [Stream], counts: &[u64], group: u64, rng: &mut Rng) -> String {
     let total: u64 = counts.iter().sum();
     let mut line = format!("{group}");
@@ -181,10 +181,10 @@ impl Ack {
 /// Of each stream the group of every event, by seq.
 pub(crate) type Content = BTreeMap<StreamId, Vec<u64>>;
 
-/// What must be in one log.
+/// Required content of one log.
 #[derive(Default)]
 pub(crate) struct Model {
-    /// What the last recovery returned, and so every later one must (F27).
+    /// Content that the last recovery returned, so that every later one must return it (F27).
     pub(crate) recovered: Content,
     pub(crate) acks: Vec<Ack>,
 }
@@ -196,7 +196,7 @@ impl Model {
         disk.map(|ack| ack.position).max().unwrap_or(0)
     }
 
-    /// What of all that was promised is not in `found`. `last`: acknowledgements up to there count.
+    /// Returns the promises that `found` breaks. Acknowledgements up to `last` count.
     pub(crate) fn missing(&self, found: &Content, last: u64) -> Vec<String> {
         let mut missing = Vec::new();
         let mut expect = |stream: &StreamId, seq: u64, group: u64| {

@@ -1,11 +1,12 @@
-//! The guard: counts what amberlog's paths cost, and compares with what is on record.
+//! The guard: counts the cost of amberlog's paths and compares it with the record.
 //!
-//! Nothing is timed, so a busy machine changes nothing. Instructions are counted by valgrind, system calls by
-//! strace, allocations by an allocator, calls of the disk by the simulated one. Everything is counted for n times
-//! and for 2 n times in a process each, and the difference is what n times cost.
+//! Nothing is timed, so a busy machine changes nothing. Valgrind counts instructions, strace counts
+//! system calls, an allocator counts allocations, and the simulated disk counts its calls. Each
+//! path runs n times in one process and 2 n times in another; the difference is the cost of n
+//! repetitions.
 //!
-//! `guard check` compares, `guard record` writes the record anew, `guard control` makes every path a little dearer
-//! and fails unless each comparison notices.
+//! `guard check` compares, `guard record` writes a new record, and `guard control` makes every path
+//! slightly more expensive and fails unless each comparison notices.
 
 #[path = "../../../tests/support/counting.rs"]
 mod counting;
@@ -38,14 +39,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// One path on a real disk, so often, in this process: for the tools that count from outside.
+/// Runs one path on a real disk in this process, for the tools that count from outside.
 fn run(name: &str, times: &str, regressed: bool) -> ExitCode {
     let work = ALL.iter().find(|work| work.name == name).expect("a path of that name");
     work.allocations(times.parse().expect("a number"), regressed);
     ExitCode::SUCCESS
 }
 
-/// The tools that are here; those that are not are named aloud.
+/// Returns the available tools and prints the names of the others.
 fn tools() -> Vec<Tool> {
     let here = |tool: &Tool| match tool.works() {
         Ok(()) => true,
@@ -58,7 +59,7 @@ fn tools() -> Vec<Tool> {
 }
 
 fn measure(work: &Work, tools: &[Tool], regressed: bool) -> Result<Figures, String> {
-    // The first makes what a process makes only once.
+    // The first run does the work that a process does only once.
     let (n, _) = (work.times, work.allocations(1, false));
     let each = |once: u64, twice: u64| (twice as f64 - once as f64) / n as f64;
     let calls = each(work.disk_calls(n, regressed), work.disk_calls(2 * n, regressed));
@@ -116,7 +117,7 @@ fn record() -> Result<(), String> {
     record.write()
 }
 
-/// What each regression has to be noticed in.
+/// Figures in which each regression must show.
 const NOTICED: [(&str, &[&str]); 5] = [
     ("append", &["allocations", "instructions"]),
     ("commit-1", &["allocations", "disk calls", "instructions", "call pwrite64", "call fdatasync"]),

@@ -1,9 +1,9 @@
-//! Tools that count from outside of the process.
+//! Tools that count from outside the process.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
-/// A tool that runs a process and counts what it does.
+/// Tool that runs a process and counts its instructions or calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tool {
     Valgrind,
@@ -11,7 +11,8 @@ pub enum Tool {
 }
 
 /// Calls whose number depends on the scheduler, on the allocator's earlier calls, or on the clock:
-/// the writer also compares names after 100 ms (`newfstatat`; the simulated disk counts it exactly).
+/// the writer also compares names after 100 ms (`newfstatat`; the simulated disk counts it
+/// exactly).
 const NOT_COUNTED: [&str; 9] = [
     "newfstatat",
     "futex",
@@ -27,7 +28,7 @@ const NOT_COUNTED: [&str; 9] = [
 impl Tool {
     pub const ALL: [Self; 2] = [Self::Valgrind, Self::Strace];
 
-    /// What it counts, in words.
+    /// Counted quantity, in words.
     pub fn counts(self) -> &'static str {
         match self {
             Self::Valgrind => "instructions",
@@ -35,7 +36,7 @@ impl Tool {
         }
     }
 
-    /// Whether a figure of this name was counted with these tools.
+    /// Returns true if these tools count the figure with this name.
     pub fn is_counted(figure: &str, tools: &[Self]) -> bool {
         if figure == "instructions" {
             tools.contains(&Self::Valgrind)
@@ -44,7 +45,7 @@ impl Tool {
         }
     }
 
-    /// Whether it is here and may do its work.
+    /// Returns true if the tool is installed and permitted.
     pub fn works(self) -> Result<(), String> {
         let output = self.around("true".as_ref()).output();
         match output {
@@ -54,7 +55,7 @@ impl Tool {
         }
     }
 
-    /// What the process does that runs `name` so often.
+    /// Runs `name` the given number of times in a process and returns its figures.
     pub fn count(
         self,
         name: &str,
@@ -109,7 +110,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("it failed").to_owned()
 }
 
-/// `==123== I   refs:      1,234,567`
+/// Parses `==123== I   refs:      1,234,567`.
 fn instructions(text: &str) -> BTreeMap<String, u64> {
     let line = text.lines().find(|line| line.contains("I") && line.contains("refs:"));
     let number = line.and_then(|line| line.rsplit_once(':')).map(|(_, number)| number);
@@ -117,7 +118,7 @@ fn instructions(text: &str) -> BTreeMap<String, u64> {
     number.map(|number| ("instructions".to_owned(), number)).into_iter().collect()
 }
 
-/// Lines of a number and a name.
+/// Parses lines of a number and a name.
 fn calls(text: &str) -> BTreeMap<String, u64> {
     let of_line = |line: &str| {
         let (number, name) = line.trim().split_once(char::is_whitespace)?;

@@ -1,4 +1,4 @@
-//! What is on record, and how it compares.
+//! The record of figures, and the comparison with it.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::outside::Tool;
 
-/// Named figures of one path, for one of it.
+/// Named figures of one repetition of a path.
 pub type Figures = BTreeMap<String, f64>;
 
-/// What each path costs.
+/// Costs of all paths.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
-    /// The compiler that the instructions were counted with, and the processors that it made them for.
+    /// Compiler that the instructions were counted with, and its target.
     rustc: String,
     arch: String,
     paths: BTreeMap<String, Recorded>,
@@ -28,15 +28,15 @@ struct Recorded {
     figures: Figures,
 }
 
-/// By how much instructions may be more; counts of calls may be so only by what is rounding.
+/// Tolerated increase of instructions. Counts of calls may increase only by rounding.
 const INSTRUCTIONS_MORE: f64 = 0.05;
-/// The same, counted with another compiler than that of the record.
+/// Tolerated increase with another compiler than that of the record.
 const INSTRUCTIONS_MORE_ELSEWHERE: f64 = 0.15;
 const COUNTS_MORE: f64 = 0.02;
-/// Less than this is rounding: what is done once in a while, and not each time.
+/// Rounding: smaller differences come from work that does not happen in each repetition.
 const LEAST: f64 = 0.02;
 
-/// One figure, compared.
+/// Comparison of one figure.
 #[derive(Debug)]
 pub struct Line {
     pub name: String,
@@ -96,7 +96,7 @@ impl Record {
         self.paths.insert(name.to_owned(), Recorded { unit: unit.to_owned(), figures });
     }
 
-    /// Says so when the compiler is another one.
+    /// Prints a note if the compiler is not that of the record.
     pub fn compare_toolchain(&self) {
         if self.arch != ARCH {
             println!(
@@ -112,12 +112,13 @@ impl Record {
         self.rustc != rustc()
     }
 
-    /// Whether a figure of this name is counted here, and comparable.
+    /// Returns true if the figure with this name is counted here and comparable.
     pub fn counts(&self, name: &str, tools: &[Tool]) -> bool {
         Tool::is_counted(name, tools) && (self.arch == ARCH || name != "instructions")
     }
 
-    /// Every figure that was counted here or is on record; one that is on record nowhere counts as none.
+    /// Returns every figure that was counted here or is on record. A figure without a record counts
+    /// as 0.
     pub fn compare(&self, path: &str, figures: &Figures, tools: &[Tool]) -> Vec<Line> {
         let empty = Figures::new();
         let recorded = self.paths.get(path).map_or(&empty, |recorded| &recorded.figures);

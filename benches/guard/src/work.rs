@@ -1,4 +1,4 @@
-//! What is counted: a few paths of the engine, each done so often.
+//! Counted work: a few paths of the engine, each repeated.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -9,21 +9,23 @@ use amberlog::{Log, Options, ReadView, Stream};
 use crate::counting::allocations;
 
 const EVENT_BYTES: usize = 256;
-/// One segment takes it all, and the next one is not asked for: no thread but this one works.
+/// One segment holds all events, and no other is requested, so that only this thread works.
 const SEGMENT_BYTES: u64 = 8 << 20;
 const STREAMS: usize = 16;
 /// Events of each stream in the log that is opened and scanned, in commits of [`COMMIT_EVENTS`].
 const EVENTS: usize = 256;
 const COMMIT_EVENTS: usize = 32;
 
-/// A path of the engine.
+/// Path of the engine.
 pub struct Work {
     pub name: &'static str,
-    /// What one of it is.
+    /// Name of one repetition.
     pub unit: &'static str,
-    /// How often it is done to be counted; and once more as often, so that what comes before cancels out.
+    /// Number of repetitions. A second process makes twice as many, so that preparations cancel
+    /// out.
     pub times: u64,
-    /// On the simulated disk only: it needs the log's own threads elsewhere.
+    /// Set for a path that runs only on the simulated disk: elsewhere it needs the log's own
+    /// threads.
     pub is_simulated: bool,
     run: fn(&Site<'_>, u64, bool) -> u64,
 }
@@ -73,7 +75,7 @@ pub const ALL: [Work; 6] = [
     },
 ];
 
-/// Where the log is.
+/// Disk that holds the log.
 pub enum Site<'a> {
     Real(&'a Path),
     Simulated(SimDisk),
@@ -99,22 +101,22 @@ impl Site<'_> {
 }
 
 impl Work {
-    /// Does it so often, preparations apart. With `regressed` it does a little more than it should, to see that
-    /// this is noticed.
+    /// Repeats the path after preparations. With `regressed` it does slightly too much work, to
+    /// show that the guard notices.
     fn run(&self, site: &Site<'_>, times: u64, regressed: bool) {
         black_box((self.run)(site, times, regressed));
     }
 
-    /// Calls of the disk, preparations too.
+    /// Returns the calls of the disk, including preparations.
     pub fn disk_calls(&self, times: u64, regressed: bool) -> u64 {
         let disk = SimDisk::new(1);
         self.run(&Site::Simulated(disk.clone()), times, regressed);
         disk.calls()
     }
 
-    /// Allocations on a real disk, preparations too.
+    /// Returns the allocations on a real disk, including preparations.
     pub fn allocations(&self, times: u64, regressed: bool) -> u64 {
-        // What is counted is the same on every file system; in memory it is there sooner.
+        // The counts are the same on every file system; one in memory is faster.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let dir = dir.expect("a temporary directory");
         let before = allocations();
@@ -131,7 +133,7 @@ fn append(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
     let log = site.log(options());
     let mut stream = log.create_stream().expect("open");
     let event = [7; EVENT_BYTES];
-    // The ring gets its size first.
+    // The ring reaches its size first.
     for _ in 0..1_000 {
         stream.append(event).expect("room");
     }
@@ -179,7 +181,7 @@ fn fill_and_commit(stream: &mut Stream, events: usize) {
 fn roll(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
     let log = site.log(Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10));
     let mut stream = log.create_stream().expect("open");
-    // Six commits of six events fill a segment; with fewer events in each there is one more of them.
+    // Six commits of six events fill a segment; smaller commits need one more.
     for _ in 0..times {
         match regressed {
             false => (0..6).for_each(|_| fill_and_commit(&mut stream, 6)),
@@ -189,7 +191,7 @@ fn roll(site: &Site<'_>, times: u64, regressed: bool) -> u64 {
     stream.head().get()
 }
 
-/// A log as a kill leaves it, its last commit unsealed.
+/// Creates a log in the state that a kill leaves, with its last commit unsealed.
 fn prepare(site: &Site<'_>) -> (Log, Vec<Stream>) {
     let log = site.log(options());
     let mut streams: Vec<_> = (0..STREAMS).map(|_| log.create_stream().expect("open")).collect();

@@ -1,4 +1,4 @@
-//! Work in a process of its own. The program calls itself with a hidden command.
+//! Work in a separate process. The program calls itself with a hidden command.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::contestant::{Purpose, Sink};
 use crate::contestants;
 use crate::measure::{Figures, payload};
 
-/// Streams in turns, one commit at a time.
+/// Commits to streams in turns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fill {
     pub(crate) streams: u64,
@@ -25,7 +25,7 @@ impl Fill {
     }
 }
 
-/// How a child that filled a store ends.
+/// End of a child that filled a store.
 const CLOSE: &str = "close";
 const WAIT: &str = "wait-for-the-kill";
 
@@ -35,7 +35,7 @@ fn this_program(command: &str, contestant: &str, dir: &Path) -> Command {
     child
 }
 
-/// Fills a store in a child, the last commit synced, and kills it with the store open.
+/// Fills a store in a child, syncs the last commit, and kills the child with the store open.
 pub(crate) fn fill_and_kill(contestant: &str, dir: &Path, fill: Fill) {
     let mut child = this_program("fill", contestant, dir)
         .arg(WAIT)
@@ -62,7 +62,7 @@ pub(crate) fn fill_and_close(contestant: &str, dir: &Path, fill: Fill) {
     assert!(done.success(), "{contestant} could not fill its store");
 }
 
-/// Opens a store in a child: how long it took, and the memory that it had then.
+/// Opens a store in a child. Returns the time of opening and the memory used afterwards.
 pub(crate) fn open(contestant: &str, dir: &Path) -> Figures {
     let done = this_program("open", contestant, dir).output().expect("a child starts");
     let error = String::from_utf8_lossy(&done.stderr);
@@ -96,7 +96,7 @@ pub(crate) fn be_filler(contestant: &str, dir: &Path, end: &str, fill: Fill) {
     store.close();
 }
 
-/// In the child: opens a store, and prints the figures.
+/// In the child: opens a store and prints the figures.
 pub(crate) fn be_opener(contestant: &str, dir: &Path) {
     let contestant = contestants::by_name(contestant).expect("known");
     let before = resident_bytes();
@@ -118,7 +118,7 @@ pub(crate) fn be_opener(contestant: &str, dir: &Path) {
     std::process::exit(0);
 }
 
-/// In the child: so many commits of one event, after a few that warm up. For counting system calls.
+/// In the child: makes commits of one event after a warm-up, for counting system calls.
 pub(crate) fn be_committer(contestant: &str, dir: &Path, commits: u64) {
     const WARM_UP: u64 = 16;
     let contestant = contestants::by_name(contestant).expect("known");
@@ -131,7 +131,7 @@ pub(crate) fn be_committer(contestant: &str, dir: &Path, commits: u64) {
             writer.commit();
         }
     }
-    // No close: what it does is no part of a commit.
+    // No close: its calls are not part of a commit.
     std::process::exit(0);
 }
 

@@ -1,14 +1,14 @@
-//! What a contestant must be able to do, and how it says that it cannot.
+//! Operations of a contestant, and its reasons to take no part.
 //!
-//! One rule for all: a commit returns only after its data was synced to the device. Who cannot do a kind
-//! of work, or not at that durability, is left out of it with a reason, never raced at less.
+//! One rule for all: a commit returns only after its data is synced to the device. A contestant
+//! that cannot do a kind of work, or not at that durability, is left out of it with a reason.
 
 use std::path::Path;
 use std::time::Duration;
 
 use crate::measure::Tally;
 
-/// A kind of work. A scenario is a kind of work with a size.
+/// Kind of work. A scenario is a kind of work with a size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Work {
     /// Buffer events, nothing durable.
@@ -23,9 +23,9 @@ pub(crate) enum Work {
     Fresh,
     /// Read each stream from its beginning to its end.
     ScanStreams,
-    /// Read all that was committed, in the order of commits.
+    /// Read everything in the order of commits.
     ScanLog,
-    /// Open what a killed process left.
+    /// Open the store of a killed process.
     OpenKilled,
     /// A hundred thousand streams of four events.
     ManyStreams,
@@ -35,35 +35,36 @@ pub(crate) enum Work {
     HotCold,
 }
 
-/// What a store is opened for.
+/// Purpose of an opened store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Purpose {
-    /// Durable commits. A contestant that can prepare its files does so now, before the clock starts.
+    /// Durable commits. A contestant that can prepare its files does so now, before the clock
+    /// starts.
     Commits,
     /// Hundreds of mebibytes that must all stay readable.
     Keep,
 }
 
-/// Why somebody does not take part.
+/// Reason to take no part.
 pub(crate) type Reason = &'static str;
 
-/// A store of events under measurement.
+/// Store of events under measurement.
 pub(crate) trait Contestant: Sync {
-    /// The name in tables and on the command line.
+    /// Returns the name in tables and on the command line.
     fn name(&self) -> &'static str;
 
-    /// The package in `Cargo.lock` that is measured. None for floors.
+    /// Returns the measured package in `Cargo.lock`; `None` for floors.
     fn package(&self) -> Option<&'static str> {
         None
     }
 
-    /// How it is configured and used, in one line.
+    /// Returns its configuration and use, in one line.
     fn setup(&self) -> &'static str;
 
-    /// Why it takes no part in this kind of work, if so.
+    /// Returns the reason to take no part in this kind of work, if there is one.
     fn refuses(&self, work: Work) -> Option<Reason>;
 
-    /// Whether this is a floor: the least that the work can cost, not a store.
+    /// Returns true for a floor: the least possible cost of the work, not a store.
     fn is_floor(&self) -> bool {
         false
     }
@@ -72,12 +73,12 @@ pub(crate) trait Contestant: Sync {
     fn open(&self, dir: &Path, purpose: Purpose) -> Box<dyn Store>;
 }
 
-/// An open store.
+/// Open store.
 pub(crate) trait Store: Send + Sync {
-    /// A writer of the stream with this number, which nobody else writes now.
+    /// Returns the only writer of the stream with this number.
     fn writer<'a>(&'a self, stream: u64) -> Box<dyn Writer + 'a>;
 
-    /// A writer to measure buffering with, where that is not what a commit uses.
+    /// Returns a writer to measure buffering with, if that is not the writer of commits.
     fn appender<'a>(&'a self) -> Box<dyn Writer + 'a> {
         self.writer(0)
     }
@@ -87,7 +88,7 @@ pub(crate) trait Store: Send + Sync {
         unreachable!("refused");
     }
 
-    /// Reads one stream, whichever is found soonest; everything, where streams are not told apart.
+    /// Reads the stream that is found fastest, or everything if the store cannot separate streams.
     fn read_any(&self, sink: &mut Sink) {
         self.read_stream(0, sink);
     }
@@ -97,41 +98,42 @@ pub(crate) trait Store: Send + Sync {
         unreachable!("refused");
     }
 
-    /// Commits one event of `payload` at a time in so many tasks, for so long.
+    /// Commits one event of `payload` at a time in several tasks for a limited time.
     fn run_tasks(&self, _tasks: u64, _payload: &[u8], _time: Duration) -> Tally {
         unreachable!("refused");
     }
 
-    /// Closes cleanly.
+    /// Closes the store cleanly.
     fn close(self: Box<Self>) {}
 }
 
-/// Writes one stream.
+/// Writer of one stream.
 pub(crate) trait Writer: Send {
     /// Buffers an event.
     fn append(&mut self, payload: &[u8]);
 
-    /// Buffers the same event so many times. It is here so that the loop is compiled for the writer: a
-    /// virtual call for each event would cost as much as some appends do.
+    /// Buffers the same event several times. The trait has it so that the loop is compiled for the
+    /// writer: a virtual call for each event would cost as much as some appends.
     fn append_many(&mut self, payload: &[u8], count: usize) {
         for _ in 0..count {
             self.append(std::hint::black_box(payload));
         }
     }
 
-    /// Makes durable what was appended since the last commit; returns when it is synced.
+    /// Makes the events since the last commit durable. Returns when they are synced.
     fn commit(&mut self);
 
-    /// Writes what was appended, to be made durable by a later [`Writer::commit`]: to fill a store fast.
+    /// Writes the appended events, which a later [`Writer::commit`] makes durable: fills a store
+    /// fast.
     fn commit_unsynced(&mut self) {
         self.commit();
     }
 
-    /// Forgets what was appended and not committed, if it can.
+    /// Discards the events that are not committed, if it can.
     fn discard(&mut self) {}
 }
 
-/// Where events that are read go: every payload is looked at, none is kept.
+/// Sink of the events read: looks at every payload and keeps none.
 #[derive(Default, Debug)]
 pub(crate) struct Sink {
     pub(crate) events: u64,

@@ -1,4 +1,4 @@
-//! Where and with what it was measured: whatever a reader needs to judge a number.
+//! The machine and the versions that were measured, so that a reader can judge a figure.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::contestant::Contestant;
 
 const LOCKED: &str = include_str!("../Cargo.lock");
 
-/// A machine, as far as it matters here.
+/// Facts about a machine.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
@@ -25,7 +25,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This machine, with the file system below `dir`.
+    /// Describes this machine, with the file system below `dir`.
     pub(crate) fn of(dir: &Path) -> Self {
         let processors = read("/proc/cpuinfo");
         let field = |name: &str| {
@@ -46,7 +46,7 @@ impl Machine {
     }
 }
 
-/// The version without what a distribution put behind it.
+/// Returns the version without a distribution's suffix.
 fn numbers_of(release: &str) -> String {
     release.trim().split('.').take(2).collect::<Vec<_>>().join(".")
 }
@@ -62,7 +62,7 @@ fn output(program: &str, words: &[&str]) -> String {
     text.unwrap_or_default()
 }
 
-/// The type of the file system that holds `dir`.
+/// Returns the type of the file system that holds `dir`.
 fn file_system(dir: &Path) -> String {
     let mounts = read("/proc/mounts");
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
@@ -74,13 +74,13 @@ fn file_system(dir: &Path) -> String {
     holding.max_by_key(|(length, _)| *length).map_or("", |(_, kind)| kind).to_owned()
 }
 
-/// The load average over one minute.
+/// Returns the load average over one minute.
 pub(crate) fn load() -> f64 {
     let text = read("/proc/loadavg");
     text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default()
 }
 
-/// The versions of contestants, from the lock file that this program was built with.
+/// Returns the versions of contestants, from the lock file that this program was built with.
 pub(crate) fn versions(contestants: &[&dyn Contestant]) -> BTreeMap<String, String> {
     let packages = contestants.iter().filter_map(|contestant| contestant.package());
     let mut versions: BTreeMap<String, String> =
@@ -103,13 +103,13 @@ fn locked(package: &str) -> Option<String> {
     LOCKED[start..].split('"').next().map(str::to_owned)
 }
 
-/// The day, in UTC, as year-month-day.
+/// Returns the day in UTC as year-month-day.
 pub(crate) fn today() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     day(since.as_secs() / 86_400)
 }
 
-/// The day that is so many days after 1970-01-01.
+/// Returns the day that is `days` days after 1970-01-01.
 fn day(days: u64) -> String {
     let mut left = days;
     let mut year = 1970;

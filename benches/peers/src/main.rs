@@ -40,7 +40,7 @@ enum Action {
     Syncs(Choice),
     /// Write the page and the plots from the results
     Report(Choice),
-    /// Scenarios and contestants, and who takes no part in what
+    /// List scenarios and contestants, with what they take no part in
     List,
     /// Fill a store, for another process of this program
     #[command(hide = true)]
@@ -63,25 +63,27 @@ enum Action {
 
 #[derive(Args, Clone)]
 struct Choice {
-    /// Only scenarios whose names begin so; several with commas
+    /// Only scenarios whose names begin like this; several with commas
     #[arg(long, value_delimiter = ',')]
     scenarios: Vec<String>,
-    /// Only these contestants; may be given several times
+    /// Only this contestant; may be repeated
     #[arg(long = "contestant")]
     contestants: Vec<String>,
-    /// Runs of each scenario, of which the page shows the median
+    /// Runs of each scenario; the page shows their median
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Seconds for each contestant in each run of a timed scenario
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// One short run with little data, to see that all of it works; its page is not kept in docs/
+    /// One short run with little data, to check that everything works; its page is not written to
+    /// docs/
     #[arg(long)]
     quick: bool,
-    /// Where the stores lie: a directory on the disk to measure [default: in the build directory]
+    /// Directory for the stores, on the disk to measure [default: in the build directory]
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Where results, page and plots go [default: docs/benchmarks, or the build directory if quick]
+    /// Directory for results, page and plots [default: docs/benchmarks, or the build directory if
+    /// quick]
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -120,7 +122,7 @@ impl Choice {
     }
 }
 
-/// The directory that cargo built this program in.
+/// Returns the directory that cargo built this program in.
 fn build_dir() -> PathBuf {
     let program = std::env::current_exe().expect("this program has a path");
     program.ancestors().nth(2).expect("it is in a profile's directory").to_owned()

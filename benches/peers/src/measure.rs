@@ -1,14 +1,14 @@
-//! Samples, and the figures that they become.
+//! Samples, and the figures computed from them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Named figures of one run. The unit is the end of the name.
+/// Named figures of one run. Each name ends with the unit.
 pub(crate) type Figures = BTreeMap<String, f64>;
 
-/// Times in nanoseconds, and how long it took to collect them.
+/// Times in nanoseconds, and the duration of their measurement.
 #[derive(Default, Debug)]
 pub(crate) struct Tally {
     pub(crate) nanos: Vec<u64>,
@@ -22,13 +22,13 @@ impl Tally {
         self.nanos.push(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Takes over the samples of another one, measured one after the other.
+    /// Adds the samples of a later measurement.
     pub(crate) fn then(&mut self, other: Self) {
         self.elapsed += other.elapsed;
         self.nanos.extend(other.nanos);
     }
 
-    /// Percentiles in microseconds, and samples a second.
+    /// Returns percentiles in microseconds, and samples per second.
     pub(crate) fn latencies(&self) -> Figures {
         let histogram = self.histogram();
         let micros = |percentile: f64| histogram.value_at_quantile(percentile / 100.0) as f64 / 1e3;
@@ -43,7 +43,7 @@ impl Tally {
         figures.map(|(name, value)| (name.to_owned(), value)).into()
     }
 
-    /// Percentiles of an event in nanoseconds, where each sample is the time of a batch of so many.
+    /// Returns percentiles per event in nanoseconds, where each sample is the time of a batch.
     pub(crate) fn per_event(&self, batch: usize) -> Figures {
         let histogram = self.histogram();
         let nanos =
@@ -66,7 +66,7 @@ impl Tally {
     }
 }
 
-/// The middle of these values, and the least and the greatest.
+/// Returns the median, the least and the greatest of these values.
 pub(crate) fn median(values: &[f64]) -> Option<(f64, f64, f64)> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -79,27 +79,27 @@ pub(crate) fn median(values: &[f64]) -> Option<(f64, f64, f64)> {
     Some((middle, least, greatest))
 }
 
-/// Four digits of it: more would be noise in the results.
+/// Rounds to four digits: more would be noise in the results.
 pub(crate) fn rounded(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
 }
 
-/// `bytes` bytes that do not compress and are not all the same.
+/// Returns bytes that do not compress and are not all the same.
 pub(crate) fn payload(bytes: usize) -> Vec<u8> {
     let mut dice = Dice::new(1);
     (0..bytes).map(|_| dice.next().to_le_bytes()[3]).collect()
 }
 
-/// Numbers that look random and are the same in every run.
+/// Pseudorandom numbers, the same in every run.
 pub(crate) struct Dice(u64);
 
 impl Dice {
-    /// A sequence of its own for each seed.
+    /// Creates the sequence of a seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -107,7 +107,7 @@ impl Dice {
         self.0
     }
 
-    /// The next number from 0 up to, not including, 1.
+    /// Returns the next number from 0 up to, not including, 1.
     pub(crate) fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }

@@ -1,8 +1,9 @@
-//! How contestants take turns.
+//! Turns of the contestants.
 //!
-//! A run opens a fresh store for every contestant, then gives each of them a short slice of time in turn,
-//! in an order that moves on by one every round, until each had its seconds. So a slow minute of the
-//! machine hits all of them. The whole is repeated, and the page shows the median of the runs.
+//! A run opens a fresh store for every contestant, then gives each a short slice of time in turn,
+//! in an order that rotates by one every round, until each has had its time. So a slow minute of
+//! the machine affects all contestants. The run is repeated, and the page shows the median of the
+//! runs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,33 +13,33 @@ use tempfile::TempDir;
 use crate::contestant::{Contestant, Purpose, Store};
 use crate::measure::{Figures, Tally};
 
-/// What was asked for on the command line.
+/// Settings from the command line.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) dir: PathBuf,
     pub(crate) runs: usize,
     pub(crate) seconds: f64,
-    /// Less data and time, to see whether all of it works. Not for numbers.
+    /// Less data and time, to check that everything works. The figures mean nothing.
     pub(crate) quick: bool,
 }
 
 impl Plan {
-    /// One of two sizes.
+    /// Returns the full or the quick size.
     pub(crate) fn size(&self, full: u64, quick: u64) -> u64 {
         if self.quick { quick } else { full }
     }
 
-    /// A directory on the disk that is measured; it vanishes with the value.
+    /// Creates a directory on the measured disk, removed with the value.
     pub(crate) fn scratch(&self) -> TempDir {
         std::fs::create_dir_all(&self.dir).expect("the directory can be made");
         TempDir::new_in(&self.dir).expect("the directory is writable")
     }
 }
 
-/// A contestant with a store that is open during one run.
+/// Contestant with its open store during one run.
 pub(crate) struct Open {
     pub(crate) store: Box<dyn Store>,
-    /// Streams that were used up: each slice takes new ones.
+    /// Number of streams used up: each slice takes new ones.
     pub(crate) streams: u64,
     _dir: TempDir,
 }
@@ -52,10 +53,10 @@ impl Open {
     }
 }
 
-/// The figures of every run of every contestant.
+/// Figures of every run of every contestant.
 pub(crate) type Outcome = Vec<Vec<Figures>>;
 
-/// Races in slices of time. `slice` works for about as long as it is told.
+/// Races in slices of time. `slice` works for about the given time.
 pub(crate) fn in_slices(
     plan: &Plan,
     contestants: &[&dyn Contestant],
@@ -87,7 +88,7 @@ pub(crate) fn in_slices(
     outcome
 }
 
-/// Races in whole turns: each does all of its work of a run at once.
+/// Races in whole turns: each contestant does all of its work of a run at once.
 pub(crate) fn in_turns(
     plan: &Plan,
     contestants: &[&dyn Contestant],
@@ -106,8 +107,8 @@ fn order(contestants: usize, first: usize) -> impl Iterator<Item = usize> {
     (0..contestants).map(move |at| (at + first) % contestants)
 }
 
-/// Syncs every file below `dir`, so that what one contestant prepared is not written back in the time of
-/// another.
+/// Syncs every file below `dir`, so that the preparations of one contestant are not written back in
+/// the time of another.
 pub(crate) fn sync_files(dir: &Path) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
@@ -134,7 +135,7 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
     sync_files(to);
 }
 
-/// Bytes of blocks that the files below `dir` take on disk.
+/// Returns the number of bytes that the blocks of the files below `dir` take on disk.
 pub(crate) fn disk_bytes(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();

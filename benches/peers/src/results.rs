@@ -1,4 +1,4 @@
-//! What was measured, in one JSON file. A race adds to it, scenario by scenario; the page is made from it.
+//! Results in one JSON file. A race adds to it, scenario by scenario; the page is made from it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::machine::Machine;
 use crate::measure::{Figures, median};
 
-/// Everything.
+/// All results.
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Results {
     pub(crate) machine: Machine,
@@ -17,7 +17,7 @@ pub(crate) struct Results {
     pub(crate) syncs: Vec<Syncs>,
 }
 
-/// One scenario.
+/// Results of one scenario.
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Raced {
     pub(crate) date: String,
@@ -29,14 +29,14 @@ pub(crate) struct Raced {
     pub(crate) refusals: Vec<Refusal>,
 }
 
-/// One contestant in a scenario.
+/// Results of one contestant in a scenario.
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Entry {
     pub(crate) contestant: String,
     pub(crate) runs: Vec<Figures>,
 }
 
-/// Who took no part, and why.
+/// Contestant that took no part, with the reason.
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Refusal {
     pub(crate) contestant: String,
@@ -53,7 +53,7 @@ pub(crate) struct Syncs {
 }
 
 impl Entry {
-    /// Median, least and greatest of a figure over the runs.
+    /// Returns the median, the least and the greatest of a figure over the runs.
     pub(crate) fn figure(&self, name: &str) -> Option<(f64, f64, f64)> {
         let values: Vec<f64> = self.runs.iter().filter_map(|run| run.get(name).copied()).collect();
         median(&values)
@@ -61,13 +61,13 @@ impl Entry {
 }
 
 impl Results {
-    /// What the file holds.
+    /// Reads the file.
     pub(crate) fn load(path: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(path).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    /// What the file holds if it is of this machine: numbers of two machines are never mixed.
+    /// Reads the file if it is of this machine: results of two machines are not mixed.
     pub(crate) fn to_add_to(path: &Path, machine: Machine) -> Self {
         let (versions, scenarios, syncs) = Default::default();
         match Self::load(path) {

@@ -1,7 +1,8 @@
-//! Counts the system calls of a commit, to see that all are raced at the same durability.
+//! Counts the system calls of a commit, to check that all contestants have the same durability.
 //!
-//! `strace` follows a process that commits, once with a few commits and once with many; the difference is
-//! what the commits cost, without opening. A contestant that does not sync in every commit would show.
+//! `strace` follows a process that commits, once with a few commits and once with many; the
+//! difference is the cost of the commits, without opening. A contestant that does not sync every
+//! commit shows.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,7 @@ const FEW: u64 = 50;
 const TRACED: &str = "trace=fsync,fdatasync,sync_file_range,msync,syncfs,sync,openat,write,pwrite64,writev,\
                       pwritev,pwritev2,io_uring_enter";
 
-/// Traces everybody who commits. `None` without `strace`.
+/// Traces all contestants that commit. Returns `None` without `strace`.
 pub(crate) fn count(
     plan: &Plan,
     contestants: &[&dyn Contestant],
@@ -42,7 +43,7 @@ fn of(plan: &Plan, contestant: &str, commits: u64) -> Syncs {
     Syncs { contestant: contestant.to_owned(), commits, calls, synced_files }
 }
 
-/// Files opened so that every write is synced.
+/// Counts files opened so that every write is synced.
 const OPENED_SYNCED: &str = "openat with O_SYNC or O_DSYNC";
 
 fn trace(plan: &Plan, contestant: &str, commits: u64) -> BTreeMap<String, u64> {
@@ -62,7 +63,7 @@ fn trace(plan: &Plan, contestant: &str, commits: u64) -> BTreeMap<String, u64> {
     counts(&fs::read_to_string(out).expect("readable"))
 }
 
-/// Calls by name. A call that was interrupted by another thread's stands on two lines and counts once.
+/// Counts calls by name. A call that another thread interrupts takes two lines and counts once.
 fn counts(trace: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for line in trace.lines() {

@@ -1,8 +1,8 @@
-//! Ways to make the bytes of a commit durable, one after the other in turns, on files of written zeros; to wake
-//! those who wait for it; and to make its checksum.
+//! Compares ways to make the bytes of a commit durable, in turns, on files of written zeros; to
+//! wake its waiters; and to compute its checksum.
 //!
-//! `cargo run --release -- DIRECTORY [ROUNDS]`, with a directory on the disk to measure. Linux only. What came
-//! out, and what was made of it, stands in ARCHITECTURE.md under "Tried and lost".
+//! `cargo run --release -- DIRECTORY [ROUNDS]`, with a directory on the disk to measure. Linux
+//! only. The results are in ARCHITECTURE.md under "Tried and lost".
 
 mod hashing;
 mod waking;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use ways::{Bytes, Way};
 
 const FILE_BYTES: u64 = 64 << 20;
-/// Commits of 1, 32 and 64 events of 256 bytes.
+/// Sizes of commits of 1, 32 and 64 events of 256 bytes.
 const SIZES: [usize; 3] = [344, 8_736, 17_408];
 
 fn main() -> io::Result<()> {
@@ -42,7 +42,7 @@ fn main() -> io::Result<()> {
     fs::remove_dir_all(dir)
 }
 
-/// Every way once in each round, each on a file of its own.
+/// Runs every way once in each round, each on its own file.
 fn in_turns(dir: &Path, size: usize, rounds: usize) -> io::Result<()> {
     let bytes = Bytes::new(1 << 20, 7);
     let mut contestants = Vec::new();
@@ -53,7 +53,7 @@ fn in_turns(dir: &Path, size: usize, rounds: usize) -> io::Result<()> {
     }
     for _ in 0..rounds {
         for (way, file, at, times) in &mut contestants {
-            // Whole sectors have to be written where a way wants them: the last one again.
+            // A way that writes whole sectors writes the last one again.
             let start = *at / way.unit() * way.unit();
             let end = (*at + size as u64).div_ceil(way.unit()) * way.unit();
             if end + 4096 > FILE_BYTES {
@@ -78,7 +78,7 @@ fn in_turns(dir: &Path, size: usize, rounds: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Syncs a second of so many threads, each with a region, or a file, of its own.
+/// Measures syncs per second of several threads, each with its own region or file.
 fn in_flight(dir: &Path, threads: u64, one_file: bool) -> io::Result<u64> {
     const SECOND: Duration = Duration::from_secs(1);
     let work = |thread: u64| {
@@ -101,7 +101,7 @@ fn in_flight(dir: &Path, threads: u64, one_file: bool) -> io::Result<u64> {
     })
 }
 
-/// A file of written, synced zeros.
+/// Creates a file of written, synced zeros.
 fn prepare(path: &Path) -> io::Result<()> {
     let file = File::create(path)?;
     let zeros = vec![0; 1 << 20];

@@ -1,4 +1,4 @@
-//! Waking the threads of a group: each by itself, or all by one call.
+//! Waking the threads of a group: one call per thread, or one call for all.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const SECONDS: Duration = Duration::from_secs(2);
 const EVENT_BYTES: usize = 350;
 
-/// Rounds of so many threads: all come, somebody writes and syncs for them, all are woken.
+/// Measures rounds in which all threads arrive, one writes and syncs for them, and all are woken.
 pub(crate) fn report(path: &Path) -> io::Result<()> {
     for threads in [8, 64, 256] {
         for together in [false, true, false, true] {

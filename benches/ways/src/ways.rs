@@ -1,4 +1,4 @@
-//! The ways.
+//! Ways to write a commit durably.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -12,7 +12,7 @@ use io_uring::{IoUring, opcode, squeue};
 
 const PAGE: usize = 4096;
 
-/// A way to write bytes at an offset and have them on the disk.
+/// Way to write bytes at an offset and make them durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
     WriteSync,
@@ -57,7 +57,7 @@ impl Way {
         format!("{self:?}")
     }
 
-    /// Offsets and lengths are multiples of this.
+    /// Number of bytes that offsets and lengths are multiples of.
     pub(crate) fn unit(self) -> u64 {
         match self {
             Self::DirectDsync | Self::DirectSync | Self::UringDirect => PAGE as u64,
@@ -101,7 +101,8 @@ impl Way {
 
 fn write_dsync(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     let slice = IoSlice::new(bytes);
-    // SAFETY: the standard library promises that an `IoSlice` is laid out as an `iovec`; it lives over the call.
+    // SAFETY: the standard library promises that an `IoSlice` is laid out as an `iovec`; it lives
+    // over the call.
     let written = unsafe {
         let slices = std::ptr::from_ref(&slice).cast::<libc::iovec>();
         libc::pwritev2(file.as_raw_fd(), slices, 1, at as libc::off_t, libc::RWF_DSYNC)
@@ -142,7 +143,7 @@ fn through_ring(file: &File, bytes: &[u8], at: u64, then_sync: bool) -> io::Resu
     })
 }
 
-/// What a call returned should be this.
+/// Checks the result of a call.
 fn whole(result: i64, wanted: usize) -> io::Result<()> {
     match result {
         _ if result == wanted as i64 => Ok(()),
@@ -152,7 +153,7 @@ fn whole(result: i64, wanted: usize) -> io::Result<()> {
     }
 }
 
-/// Bytes that start at a page, as `O_DIRECT` wants them.
+/// Bytes that start at a page, as `O_DIRECT` requires.
 pub(crate) struct Bytes {
     bytes: Vec<u8>,
     start: usize,

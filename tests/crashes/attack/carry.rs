@@ -14,14 +14,14 @@ use super::run::Attack;
 pub(super) struct Carried {
     text: String,
     ids: Vec<StreamId>,
-    /// What an import has to commit, in order.
+    /// Commits of an import, in order.
     commits: Vec<Changes>,
     /// Events that no stream shows may be gone, and then the stream of this beginning is unknown.
     compacted: bool,
 }
 
 impl Carried {
-    /// How many of the commits are there; `None` if another writer went on differently.
+    /// Returns the number of commits made; `None` if another writer continued differently.
     fn done(&self, now: &State) -> Option<usize> {
         let own = |state: &State| -> State {
             let own = state.iter().filter(|(id, _)| self.ids.contains(id));
@@ -57,7 +57,7 @@ struct Reading {
     text: String,
     ids: Vec<StreamId>,
     commits: Vec<Changes>,
-    /// What comes behind all streams.
+    /// Commits after those of all streams.
     later: Vec<Changes>,
     current: Option<Current>,
 }

@@ -157,7 +157,7 @@ impl Attack {
         Ok(())
     }
 
-    /// Whether the events of a commit came back, all of them or none.
+    /// Returns whether the events of a commit came back, all or none.
     fn is_back(&self, owners: &[u64]) -> bool {
         let mut owners = self.handles.iter().filter(|handle| owners.contains(&handle.number));
         owners.any(|handle| {
@@ -247,7 +247,7 @@ fn add(heads: &mut State, changes: &Changes) {
     super::oracle::apply(heads, changes);
 }
 
-/// Whether the stream stands elsewhere than the commit expects (P8).
+/// Returns whether the stream is not where the commit expects it (P8).
 fn has_moved(heads: &State, change: &Change) -> bool {
     match heads.get(&change.id()) {
         None => change.at != change.base.as_ref().map_or(0, |(slots, ..)| slots.len() as u64),
@@ -257,7 +257,7 @@ fn has_moved(heads: &State, change: &Change) -> bool {
     }
 }
 
-/// Whether the stream's state lets nothing of this be written.
+/// Returns whether the stream's state forbids the commit.
 fn is_locked(heads: &State, change: &Change) -> bool {
     let content = heads.get(&change.id());
     if change.rewind.is_some_and(|to| content.is_some_and(|content| to < content.start)) {

@@ -9,7 +9,7 @@ use super::oracle::{AtLeast, State, brief};
 use super::reading::{self, Unread};
 use super::run::{Attack, options};
 
-/// How often a recovery is itself cut before it is let through.
+/// Number of times that a recovery is itself cut before one may finish.
 const RECOVERIES_CUT_MAX: u64 = 3;
 
 impl Attack {
@@ -47,7 +47,7 @@ impl Attack {
         if self.planned.iter().any(lost) { AtLeast::Synced } else { AtLeast::Acknowledged }
     }
 
-    /// Every way, or so many of them, in which a power cut could leave the disk now. Says whether those
+    /// Tries every state, or `most` of them, in which a power cut could leave the disk now. Says whether those
     /// were all.
     pub fn every_cut(&mut self, most: u64) -> Result<bool, String> {
         self.every_cut_of(&self.disk.clone(), most)

@@ -36,7 +36,7 @@ impl Attack {
         self.compare(&view, &expected, fired)
     }
 
-    /// What is over the bound now, by stream.
+    /// Returns the trims that the bounds require now, by stream.
     fn over(&self) -> Changes {
         let over = |content: &super::oracle::Content| {
             content.state == Life::Active && content.slots.len() as u64 > content.start + EVENTS_MAX

@@ -9,16 +9,16 @@ use super::oracle::{Change, Life, Slot};
 use super::run::{Attack, HANDLES_MAX, Handle, Queued};
 use super::script::RingKind;
 
-/// What of a handle a commit takes.
+/// Part of a handle that a commit takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
     All,
-    /// What has a ticket of its own leaves events where they are.
+    /// Everything but the events, for an operation with a ticket of its own.
     Changes,
 }
 
 impl Handle {
-    /// What its next commit takes.
+    /// Takes the content of the next commit.
     pub(super) fn change(&mut self, share: Share) -> Change {
         let first = self.first() + self.flying.len() as u64;
         let rewind = self.rewound.map(|_| first);
@@ -42,7 +42,7 @@ impl Handle {
         change
     }
 
-    /// It succeeded.
+    /// Applies a commit that succeeded.
     pub(super) fn land(&mut self, change: &Change) {
         self.view.extend(self.flying.drain(..change.slots.len()));
         if let Some(start) = change.start {
@@ -50,7 +50,7 @@ impl Handle {
         }
     }
 
-    /// It failed: all but the events, which come back together.
+    /// Takes back a commit that failed, except the events, which come back together.
     pub(super) fn take_back(&mut self, change: &Change) {
         self.name = change.name.clone().or(self.name.take());
         // Labels are numbers: of several commits that failed the last one counts.
@@ -192,7 +192,7 @@ impl Attack {
         self.settle_since(fired)
     }
 
-    /// Whether the stream has a commit, and nothing is in flight.
+    /// Returns whether the stream has a commit, with nothing in flight.
     fn is_settled(&mut self, at: usize) -> Result<bool, String> {
         self.settle()?;
         Ok(!self.is_stopped() && self.life(self.handles[at].id).is_some())

@@ -4,7 +4,7 @@ use super::script::RingKind;
 use amberlog::Durability;
 use amberlog::sim::Fault;
 
-/// What is done with the ticket of a commit.
+/// Use of the ticket of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Then {
     /// Waited for at once, with everything that is kept.
@@ -119,7 +119,7 @@ impl From<[u8; 3]> for Op {
 }
 
 impl Op {
-    /// What a whole stream goes through.
+    /// Returns a step in the life of a whole stream.
     fn of_a_life(op: u8, handle: u8, b: u8) -> Self {
         match op % 16 {
             0..3 => Self::Fork { handle, at: b },

@@ -12,10 +12,10 @@ use amberlog::StreamId;
 /// An event, or one that an overwriting ring dropped.
 pub type Slot = Option<Rc<[u8]>>;
 
-/// What a stream holds.
+/// Content of a stream.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Content {
-    /// Those that were trimmed are like those that were dropped.
+    /// Events; trimmed ones are like dropped ones.
     pub slots: Vec<Slot>,
     pub name: Option<String>,
     pub label: Option<String>,
@@ -25,7 +25,7 @@ pub struct Content {
     pub is_fork: bool,
 }
 
-/// What may be done with a stream.
+/// State of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Life {
     #[default]
@@ -34,7 +34,7 @@ pub enum Life {
     Deleted,
 }
 
-/// What a log holds.
+/// Content of a log.
 pub type State = BTreeMap<StreamId, Content>;
 
 /// One stream's share of a commit.
@@ -44,7 +44,7 @@ pub struct Change {
     /// The head, and the generation, that the stream has before.
     pub at: u64,
     pub generation: u32,
-    /// What a fork starts with.
+    /// Events that a fork starts with.
     pub base: Option<(Vec<Slot>, u32, u64)>,
     pub rewind: Option<u64>,
     pub slots: Vec<Slot>,
@@ -66,7 +66,7 @@ impl Change {
         self.rewind.unwrap_or(self.at)
     }
 
-    /// Whether it adds or drops events.
+    /// Returns whether it adds or drops events.
     pub fn writes(&self) -> bool {
         !self.slots.is_empty() || self.rewind.is_some()
     }
@@ -78,7 +78,7 @@ pub type Changes = Vec<Change>;
 /// The history of one life of a log, from one opening to the next.
 #[derive(Default)]
 pub struct Oracle {
-    /// What it held when it was opened.
+    /// Content when it was opened.
     base: State,
     /// The commits since, in order, and how many of them are known to be synced.
     log: Vec<Changes>,
@@ -95,7 +95,7 @@ pub struct Oracle {
     earlier: Vec<State>,
 }
 
-/// What may be found at the least.
+/// Least content that may be found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AtLeast {
     /// All that was acknowledged: the machine did not lose its memory.
@@ -104,7 +104,7 @@ pub enum AtLeast {
     Synced,
 }
 
-/// Which commit has which id.
+/// Commits by id.
 pub type Ids = BTreeMap<u8, u64>;
 
 pub fn apply(state: &mut State, changes: &Changes) {
@@ -148,14 +148,14 @@ fn note_id(ids: &mut Ids, position: u64, changes: &Changes) {
 }
 
 impl Oracle {
-    /// What is committed now.
+    /// Returns the content committed now.
     pub fn now(&self) -> State {
         let mut state = self.base.clone();
         self.log.iter().for_each(|changes| apply(&mut state, changes));
         state
     }
 
-    /// Which commits have ids now.
+    /// Returns the ids of commits now.
     pub fn ids(&self) -> Ids {
         let mut ids = self.ids.clone();
         for (position, changes) in (self.positions + 1..).zip(&self.log) {
@@ -217,7 +217,7 @@ impl Oracle {
         all
     }
 
-    /// Whether this may be found after a crash.
+    /// Checks that this may be found after a crash.
     pub fn may_be_found(&self, found: &State, at_least: AtLeast) -> Result<(), String> {
         let all = self.histories(at_least);
         if all.iter().any(|(state, _)| state == found) {

@@ -103,7 +103,7 @@ pub fn state(view: &ReadView) -> Result<State, Unread> {
     Ok(state)
 }
 
-/// Whether all events that were ever committed to the stream are still there, and no others.
+/// Returns whether the stream has all events ever committed to it, and no others.
 fn is_plain(content: &Content) -> bool {
     content.generation == 0
         && content.start == 0

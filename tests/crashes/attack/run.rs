@@ -16,14 +16,14 @@ use super::script::RingKind;
 
 pub(super) const HANDLES_MAX: usize = 8;
 const PINNED_MAX: usize = 3;
-/// So many of a stream are kept when the log is told to forget.
+/// Number of events of a stream that retention keeps.
 pub(super) const EVENTS_MAX: u64 = 5;
 const SMALL_RING_BYTES: usize = 2_000;
-/// What an event takes in a ring beside its payload, at most.
+/// Maximum number of bytes of an event in a ring beside its payload.
 const FRAME_BYTES_MAX: usize = 16;
 const NAMES: [&str; 4] = ["", "one", "two", "three"];
 
-/// What an attack amounted to.
+/// Summary of an attack.
 #[derive(Clone, Default, Debug)]
 pub struct Stats {
     /// Power cuts and kills after which the log was opened and compared.
@@ -54,11 +54,11 @@ pub(super) struct Handle {
     pub(super) ring_kind: RingKind,
     /// The name that the next commit gives the stream.
     pub(super) name: Option<String>,
-    /// What it sees of what is committed.
+    /// Committed events that it sees.
     pub(super) view: Vec<Slot>,
     /// The generation that it saw.
     pub(super) generation: u32,
-    /// It is a fork that was never committed: what it started with.
+    /// Events that a fork without a commit started with.
     pub(super) base: Option<(Vec<Slot>, u32, u64)>,
     /// The head that was seen when what is behind was dropped, and not committed yet.
     pub(super) rewound: Option<u64>,
@@ -79,7 +79,7 @@ pub(super) struct Queued {
     pub(super) changes: Changes,
     /// The handles that took part, also with nothing to commit.
     pub(super) handles: Vec<u64>,
-    /// Those of the changes.
+    /// Ids of the changes.
     pub(super) owners: Vec<u64>,
 }
 
@@ -95,7 +95,7 @@ pub struct Attack {
     /// Names of dropped streams whose commit failed: another stream of that commit, which has not been used since,
     /// may still keep them from being free.
     pub(super) lingering: BTreeSet<String>,
-    /// How many ways of every power cut are looked at.
+    /// Number of outcomes tried of every power cut.
     pub(super) cuts: u64,
     /// Commits before this life.
     pub(super) position: u64,
@@ -106,10 +106,10 @@ pub struct Attack {
     pub(super) poisoned: bool,
     /// Calls that went wrong before this life.
     pub(super) fired: u64,
-    /// What was exported last.
+    /// Last export.
     #[cfg(feature = "json")]
     pub(super) carried: Option<super::carry::Carried>,
-    /// What goes wrong, by the number of the call, in this life or a later one.
+    /// Faults by the number of the call, in this life or a later one.
     pub(super) planned: BTreeMap<u64, Fault>,
 }
 
@@ -120,7 +120,7 @@ pub fn options() -> Options {
 }
 
 impl Attack {
-    /// On an empty disk. Every power cut is looked at in so many ways.
+    /// Starts on an empty disk. Every power cut is tried with this number of outcomes.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ impl Attack {
         self.planned.iter().any(|(call, fault)| *call < calls && *fault == Fault::Crash)
     }
 
-    /// What it amounted to so far.
+    /// Returns the summary so far.
     pub fn stats(&mut self) -> Stats {
         std::mem::take(&mut self.stats)
     }
@@ -499,7 +499,7 @@ impl Attack {
         }
     }
 
-    /// As another process sees it, on a copy, so that its calls are not counted.
+    /// Reads as another process would, on a copy, so that its calls are not counted.
     fn read_only(&mut self) -> Result<(), String> {
         let shown = self.read_only_on(&self.disk.copy())?;
         match shown {
@@ -569,12 +569,12 @@ impl Handle {
         self.ring_kind == RingKind::Overwriting && start > self.first()
     }
 
-    /// Whether a commit takes events: a gap that nothing stands behind is not committed.
+    /// Returns whether a commit takes events: a gap at the end of the ring is not committed.
     pub(super) fn has_events(&self) -> bool {
         self.ring.iter().any(Option::is_some)
     }
 
-    /// Whether a commit has something to say, beside events.
+    /// Returns whether a commit changes anything beside events.
     pub(super) fn has_changes(&self) -> bool {
         self.name.is_some() || self.label.is_some() || self.rewound.is_some() || self.base.is_some()
     }

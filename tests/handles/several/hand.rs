@@ -23,7 +23,7 @@ pub struct Hand {
     pub view: Vec<Slot>,
     /// Generation of the next commit, before a rewind that goes with it.
     pub generation: u32,
-    /// What it shares with its parent, while it is a fork that was never committed.
+    /// Events shared with its parent, while it is a fork without a commit.
     pub base: Option<(Vec<Slot>, u32, u64)>,
     /// Head that a rewind of durable events saw, and where it goes, until a commit takes it.
     pub rewound: Option<(u64, u64)>,
@@ -151,7 +151,7 @@ impl Hand {
         self.buffered.iter().any(Option::is_some)
     }
 
-    /// What its next commit takes; `None` when there is nothing.
+    /// Returns the content of its next commit; `None` when there is nothing.
     pub fn take(&mut self) -> Option<Change> {
         let nothing = !self.has_events() && self.rewound.is_none() && self.base.is_none();
         (!nothing).then(|| {
@@ -164,7 +164,7 @@ impl Hand {
         })
     }
 
-    /// What its next commit takes beside events.
+    /// Returns the changes of its next commit beside events.
     pub fn take_change(&mut self) -> Change {
         let (at, rewind) = match self.rewound.take() {
             Some((seen, to)) => (seen, Some(to)),
@@ -222,7 +222,7 @@ impl Hand {
         Ok(())
     }
 
-    /// Whether the ring may refuse an event of this size, and whether it has to.
+    /// Returns whether the ring may refuse an event of this size, and whether it must.
     pub fn refuses(&self, bytes: usize) -> (bool, bool) {
         let bound = match self.ring {
             RingKind::Usual => return (false, false),

@@ -3,7 +3,7 @@
 use super::script::RingKind;
 use amberlog::sim::Fault;
 
-/// What a commit expects.
+/// Expectation of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expected {
     Seen,
@@ -16,7 +16,7 @@ pub enum Expected {
     Seq(u8),
 }
 
-/// What is done with a ticket.
+/// Use of a ticket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Then {
     /// Waited for at once, with all that are kept.

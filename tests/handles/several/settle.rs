@@ -20,7 +20,7 @@ pub struct Queued {
     pub relies: Vec<u64>,
 }
 
-/// What must become of a commit, if the disk does its part: its changes, where they go, or one of these refusals.
+/// Expected outcome of a commit on a sound disk: its changes and their places, or one of these refusals.
 type Plan = Result<Changes, Vec<ErrorKind>>;
 
 /// Plans the commits of a group, one behind the other.
@@ -51,7 +51,7 @@ impl Planner {
         Ok(changes)
     }
 
-    /// Where the stream of a share stands.
+    /// Returns the state of the stream of a share.
     fn standing(&self, change: &Change) -> (u64, u32) {
         let base = || change.base.as_ref().map(|(slots, generation, _)| (slots.len(), *generation));
         let there = self.state.get(&change.id());
@@ -246,7 +246,7 @@ impl Life {
     }
 }
 
-/// Whether the stream was deleted durably.
+/// Returns whether the stream was deleted durably.
 pub fn is_deleted(state: &State, id: StreamId) -> bool {
     state.get(&id).is_some_and(|content: &Content| content.state == Lives::Deleted)
 }

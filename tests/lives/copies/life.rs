@@ -58,7 +58,7 @@ impl Hand {
         }
     }
 
-    /// What is in memory is of the generation that the stream is in.
+    /// Moves the events in memory to the stream's current generation.
     fn take_generation(&mut self) {
         let generation = self.stream.info().generation;
         self.view.generation = generation;
@@ -73,7 +73,7 @@ fn how(recorder: bool) -> StreamOptions {
     if recorder { recording() } else { options }
 }
 
-/// What is done, and what should have come of it.
+/// Life of a log, with everything that it should show.
 pub(super) struct Life {
     disk: SimDisk,
     log: Option<Log>,
@@ -94,7 +94,7 @@ impl Life {
         Self { disk, log, hands, durable, ever, pinned, made: 0 }
     }
 
-    /// Where the log lies.
+    /// Returns the disk of the log.
     #[cfg(amberlog_sabotage)]
     pub(super) fn disk(&self) -> &SimDisk {
         &self.disk
@@ -201,7 +201,7 @@ impl Life {
         self.durable.remove(&hand.stream.id());
     }
 
-    /// What a handle said became durable, with its events or without.
+    /// Notes that the changes of a handle became durable, with its events or without.
     fn committed(&mut self, at: usize, with_events: bool) {
         let hand = &mut self.hands[at];
         let id = hand.stream.id();

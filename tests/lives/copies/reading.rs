@@ -64,7 +64,7 @@ impl Copy {
         seqs
     }
 
-    /// What a reader is shown of it.
+    /// Returns the events that a reader sees.
     fn shown(&self) -> Vec<Shown> {
         let mut next = self.start;
         let one = |(seq, generation, bytes): &Kept| {

@@ -10,7 +10,7 @@ use amberlog::{CommitOptions, Durability, Log, Position, StreamId};
 use crate::contestant::{Contestant, Purpose, Reason, Sink, Store, Work, Writer};
 use crate::measure::Tally;
 
-/// The default size of a segment once the log has grown.
+/// Default size of a segment in a grown log.
 const GROWN_BYTES: u64 = 64 << 20;
 
 pub(super) struct Amberlog;
@@ -45,7 +45,7 @@ impl Contestant for Amberlog {
 
 struct Open {
     log: Log,
-    /// The ids of streams by their number in the race.
+    /// Ids of streams by their number in the race.
     ids: Mutex<HashMap<u64, StreamId>>,
 }
 

@@ -1,8 +1,8 @@
-//! What a program keeps until it commits, where its store has no place for that.
+//! Buffer of uncommitted events, for a store without one.
 
 use crate::contestant::Sink;
 
-/// Events one behind the other.
+/// Events in one buffer.
 #[derive(Default, Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
@@ -17,21 +17,21 @@ impl Buffer {
         self.ends.push(self.bytes.len());
     }
 
-    /// The events in order.
+    /// Returns the events in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;
         self.ends.iter().map(move |end| &self.bytes[std::mem::replace(&mut start, *end)..*end])
     }
 
-    /// Forgets all of them and keeps the memory.
+    /// Removes all events and keeps the memory.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
     }
 }
 
-/// The events of one commit as one record, for a store that knows neither streams nor commits of several
-/// records: the stream's number, then lengths and payloads.
+/// Events of one commit as one record, for a store without streams or commits of several records:
+/// the stream's number, then lengths and payloads.
 #[derive(Debug)]
 pub(super) struct Packed {
     record: Vec<u8>,
@@ -41,7 +41,7 @@ const STREAM_BYTES: usize = 8;
 const LENGTH_BYTES: usize = 4;
 
 impl Packed {
-    /// Without events.
+    /// Creates a record without events.
     pub(super) fn of(stream: u64) -> Self {
         Self { record: stream.to_le_bytes().to_vec() }
     }
@@ -53,17 +53,17 @@ impl Packed {
         self.record.extend_from_slice(payload);
     }
 
-    /// The record so far.
+    /// Returns the record.
     pub(super) fn record(&self) -> &[u8] {
         &self.record
     }
 
-    /// Forgets all events and keeps the memory.
+    /// Removes all events and keeps the memory.
     pub(super) fn clear(&mut self) {
         self.record.truncate(STREAM_BYTES);
     }
 
-    /// Hands each event of a record to the sink.
+    /// Passes each event of a record to the sink.
     pub(super) fn unpack(record: &[u8], sink: &mut Sink) {
         let mut rest = &record[STREAM_BYTES..];
         while let Some((length, behind)) = rest.split_first_chunk::<LENGTH_BYTES>() {

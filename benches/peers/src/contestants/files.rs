@@ -1,5 +1,5 @@
-//! A file for each stream, the way of many programs: made by the first commit, its name synced then; each
-//! later commit is a write at the end and a sync. No checksums, nothing torn is noticed.
+//! A file for each stream, as in many programs: the first commit creates it and syncs its name;
+//! each later commit is a write at the end and a sync. No checksums; torn writes go unnoticed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

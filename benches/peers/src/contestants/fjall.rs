@@ -93,7 +93,7 @@ impl Writer for Batching<'_> {
     }
 }
 
-/// Appends to an open batch, to measure what that costs.
+/// Appends to an open batch, to measure its cost.
 struct Inserting<'a> {
     open: &'a Open,
     seq: u64,

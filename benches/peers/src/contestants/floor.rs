@@ -1,5 +1,6 @@
-//! The floor: copies, writes and syncs the same bytes, and knows no streams, no checksums of commits and no
-//! index. Threads share syncs in the simplest way: whoever comes first writes for all who came meanwhile.
+//! The floor: copies, writes and syncs the same bytes, without streams, checksums of commits or an
+//! index. Threads share syncs in the simplest way: the first one writes for all that arrived
+//! meanwhile.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek};
@@ -9,12 +10,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::contestant::{Contestant, Purpose, Reason, Sink, Store, Work, Writer};
 
-/// As many bytes as amberlog puts in front of a payload.
+/// Number of bytes that amberlog puts in front of a payload.
 const HEAD_BYTES: usize = 14;
-/// As many bytes as amberlog adds to a commit of one stream.
+/// Number of bytes that amberlog adds to a commit of one stream.
 const COMMIT_BYTES: usize = 88;
 const PREPARED_BYTES: u64 = 64 << 20;
-/// What one checksum covers in a pass over everything.
+/// Number of bytes per checksum in a pass over everything.
 const PIECE_BYTES: usize = 8 << 10;
 
 pub(super) struct Floor;
@@ -71,7 +72,7 @@ fn prepare(file: &File) {
     file.sync_all().expect("synced");
 }
 
-/// Reads it all once, as opening has to at least. Gives back where it ends.
+/// Reads everything once, the least work of an opening. Returns the end.
 fn checksummed_pass(mut file: &File) -> u64 {
     let mut piece = vec![0; 1 << 20];
     let (mut end, mut all) = (0, 0);
@@ -151,7 +152,7 @@ impl Copying<'_> {
         self.at += need;
     }
 
-    /// Grows up to a mebibyte, then goes around. (There may be very many of these.)
+    /// Grows up to a mebibyte, then wraps around, because there may be very many of these.
     #[cold]
     fn make_room(&mut self, need: usize) {
         let wanted = (self.at + need).next_power_of_two();
@@ -223,8 +224,8 @@ struct Forming {
 }
 
 impl Group {
-    /// Returns when the bytes are synced. Groups sleep on two conditions in turn, so that a group that is
-    /// done does not wake the next one.
+    /// Writes the bytes and returns when they are synced. Groups sleep on two conditions in turn,
+    /// so that a finished group does not wake the next one.
     fn commit(&self, bytes: &[u8]) {
         let mut state = lock(&self.state);
         state.bytes.extend_from_slice(bytes);

@@ -1,4 +1,4 @@
-//! Who takes part. A file for each, and the floors that they are compared with.
+//! The contestants, one file each, and the floors that they are compared with.
 
 mod amberlog;
 mod buffer;
@@ -17,7 +17,7 @@ mod wal_db;
 
 use crate::contestant::Contestant;
 
-/// All of them, floors first.
+/// Returns all contestants, floors first.
 pub(crate) fn all() -> &'static [&'static dyn Contestant] {
     &[
         &floor::Floor,
@@ -37,12 +37,12 @@ pub(crate) fn all() -> &'static [&'static dyn Contestant] {
     ]
 }
 
-/// The one with this name.
+/// Returns the contestant with this name.
 pub(crate) fn by_name(name: &str) -> Option<&'static dyn Contestant> {
     all().iter().copied().find(|contestant| contestant.name() == name)
 }
 
-/// The key of an event in an ordered store: stream, then number in the stream.
+/// Returns the key of an event in an ordered store: stream, then number in the stream.
 fn key(stream: u64, seq: u64) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&stream.to_be_bytes());

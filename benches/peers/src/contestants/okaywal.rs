@@ -54,7 +54,7 @@ impl Contestant for OkayWal {
     }
 }
 
-/// Looks at everything on opening, gives up everything at a checkpoint.
+/// Reads everything at opening, and drops everything at a checkpoint.
 #[derive(Debug)]
 struct Manager(Arc<Mutex<Sink>>);
 
@@ -118,7 +118,7 @@ impl Writer for Entering<'_> {
     }
 }
 
-/// Appends to an open entry, to measure what that costs.
+/// Appends to an open entry, to measure its cost.
 struct Chunking<'a> {
     wal: &'a WriteAheadLog,
     entry: Option<EntryWriter<'a>>,

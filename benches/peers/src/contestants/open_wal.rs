@@ -1,4 +1,4 @@
-//! open-wal: one log behind a lock, because its handle is for one writer.
+//! open-wal: one log behind a lock, because its handle has one writer.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -83,7 +83,7 @@ impl Writer for Locking<'_> {
         self.packed.clear();
     }
 
-    /// It only writes when it commits: many are committed together.
+    /// Only a commit writes, so each commit holds many events.
     fn commit_unsynced(&mut self) {
         const BUFFERED_RECORDS: u64 = 4096;
         let mut wal = lock(self.wal);
@@ -95,7 +95,7 @@ impl Writer for Locking<'_> {
     }
 }
 
-/// The one writer that it is made for: it locks once for many events.
+/// Single writer, the intended use: it locks once for many events.
 struct Holding<'a> {
     wal: &'a Mutex<Wal>,
 }

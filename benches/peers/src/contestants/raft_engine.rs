@@ -7,9 +7,9 @@ use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize};
 
 use crate::contestant::{Contestant, Purpose, Reason, Sink, Store, Work, Writer};
 
-/// What stands before a payload.
+/// Head of a payload.
 const INDEX_BYTES: usize = 8;
-/// Entries that are fetched at once.
+/// Number of entries fetched at once.
 const FETCH: u64 = 1024;
 
 pub(super) struct RaftEngine {
@@ -86,7 +86,7 @@ impl Store for Open {
     }
 }
 
-/// An entry is a message; its index stands in front of its payload.
+/// Message with its index in front of its payload.
 #[derive(Clone)]
 struct Entry;
 
@@ -104,7 +104,7 @@ struct Batching<'a> {
     stream: u64,
     index: u64,
     batch: LogBatch,
-    /// Entries are used again, so that an append allocates no message.
+    /// Entries are reused, so that an append allocates no message.
     entries: Vec<BytesValue>,
     used: usize,
 }

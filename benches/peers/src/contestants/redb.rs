@@ -100,11 +100,11 @@ impl Writer for Transacting<'_> {
     }
 }
 
-/// Appends to an open transaction, to measure what that costs.
+/// Appends to an open transaction, to measure its cost.
 struct Inserting<'a> {
     database: &'a Database,
     seq: u64,
-    /// Always there, except while it is replaced, which the clock does not see.
+    /// `None` only while it is replaced, with the clock stopped.
     transaction: Option<WriteTransaction>,
 }
 

@@ -1,11 +1,12 @@
-//! RocksDB: one column family, a write batch for each commit. Built only with the feature of its name.
+//! RocksDB: one column family, a write batch for each commit. Built only with feature `rocksdb`.
 //!
-//! To build it takes most of an hour on two cores. A shared library that the system has will do, even an older one, if
-//! what it lacks is never called (Debian's 7.8.3):
+//! Building it takes most of an hour on two cores. A shared library of the system works too, even
+//! an older one (Debian's 7.8.3) if no function that it lacks is called:
 //!
 //! ```sh
-//! ROCKSDB_LIB_DIR=/usr/lib/x86_64-linux-gnu AMBERLOG_ROCKSDB="7.8.3, Debian's" cargo rustc --release --locked \
-//!     --features rocksdb -- -C link-arg=-Wl,--defsym=rocksdb_write_buffer_manager_destroy=0
+//! ROCKSDB_LIB_DIR=/usr/lib/x86_64-linux-gnu AMBERLOG_ROCKSDB="7.8.3, Debian's" \
+//!     cargo rustc --release --locked --features rocksdb -- \
+//!     -C link-arg=-Wl,--defsym=rocksdb_write_buffer_manager_destroy=0
 //! ```
 
 use std::path::Path;

@@ -46,7 +46,8 @@ impl Contestant for SpacetimeDb {
     }
 }
 
-/// A record: whose it is, and its bytes, which are shared so that appending them again allocates nothing.
+/// Record: its stream, and its bytes, which are shared so that appending them again allocates
+/// nothing.
 struct Record {
     stream: u64,
     payload: Arc<[u8]>,

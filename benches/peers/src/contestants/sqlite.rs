@@ -1,4 +1,5 @@
-//! SQLite, as one would use it for the purpose: WAL, `synchronous = FULL`, one connection that writes.
+//! SQLite in its usual setup for this purpose: WAL, `synchronous = FULL`, one connection that
+//! writes.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -56,7 +57,7 @@ fn connect(path: &Path) -> Connection {
 struct Open {
     path: PathBuf,
     writer: Mutex<Connected>,
-    /// Connections of readers that are idle.
+    /// Idle connections of readers.
     readers: Mutex<Vec<Connection>>,
 }
 
@@ -132,7 +133,7 @@ impl Writer for Transacting<'_> {
     }
 }
 
-/// Appends to an open transaction, to measure what that costs.
+/// Appends to an open transaction, to measure its cost.
 struct Inserting<'a> {
     database: &'a Mutex<Connected>,
     seq: i64,

@@ -79,7 +79,7 @@ impl Writer for Packing<'_> {
     }
 }
 
-/// Appends event by event, to measure what that costs.
+/// Appends event by event, to measure the cost.
 struct Appending<'a> {
     wal: &'a Wal,
 }

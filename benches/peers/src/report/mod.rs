@@ -1,4 +1,4 @@
-//! The page and its pictures, made from the results alone.
+//! The page and its plots, made from the results alone.
 
 mod page;
 mod plots;

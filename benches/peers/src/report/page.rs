@@ -1,4 +1,4 @@
-//! The page.
+//! The page of results.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::contestants;
 use crate::results::{Raced, Results};
 use crate::scenarios::{self, Better, Scenario};
 
-/// All of it, in Markdown.
+/// Returns the page in Markdown.
 pub(super) fn text(results: &Results, plots: &[Plot]) -> String {
     let all = scenarios::all();
     let raced: Vec<(&Scenario, &Raced)> =
@@ -68,7 +68,7 @@ fn conditions(text: &mut String, results: &Results, raced: &[(&Scenario, &Raced)
     );
 }
 
-/// One line for each scenario: ours, the best peer, the floor.
+/// Writes one line for each scenario: amberlog, the best peer, the floor.
 fn summary(text: &mut String, results: &Results, raced: &[(&Scenario, &Raced)]) {
     text.push_str(
         "| What | | amberlog | Best peer | Floor | Ahead |\n|---|---|---:|---:|---:|---|\n",
@@ -94,7 +94,7 @@ fn summary(text: &mut String, results: &Results, raced: &[(&Scenario, &Raced)]) 
     text.push('\n');
 }
 
-/// Tasks against the best that any peer does with threads, as many as suit it.
+/// Compares tasks with the best figure of any peer with threads, at its best number of them.
 fn by_threads(results: &Results, scenario: &Scenario, raced: &Raced) -> Option<Verdict> {
     if scenario.work != Work::Tasks {
         return None;

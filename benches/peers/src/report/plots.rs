@@ -1,4 +1,4 @@
-//! The pictures: bars for one scenario, lines against the number of writers.
+//! The plots: bars for one scenario, lines over the number of writers.
 
 use super::svg::{Anchor, Colour, Drawing, Scale};
 use super::table::{OURS, number, ranked};
@@ -6,7 +6,7 @@ use crate::contestants;
 use crate::results::Results;
 use crate::scenarios::{self, Scenario};
 
-/// A picture, the file that it goes into, and the scenario that it belongs to, if to one.
+/// Plot with its file name, and its scenario if it belongs to one.
 pub(super) struct Plot {
     pub(super) file: &'static str,
     pub(super) title: String,
@@ -14,7 +14,7 @@ pub(super) struct Plot {
     pub(super) svg: String,
 }
 
-/// Scenarios that are drawn as bars, each in a file, and whether their scale goes by powers of ten.
+/// Scenarios drawn as bars, each in one file, with their scale.
 const BARS: [(&str, &str, Axis); 7] = [
     ("append-64", "append-64.svg", Axis::Powers),
     ("append-256", "append-256.svg", Axis::Powers),
@@ -36,7 +36,7 @@ const THREADS: [(&str, f64); 4] =
     [("commit-1", 1.0), ("group-8", 8.0), ("group-64", 64.0), ("group-256", 256.0)];
 const TASKS: [(&str, f64); 2] = [("tasks-256", 256.0), ("tasks-4096", 4096.0)];
 
-/// All that the results allow.
+/// Returns all plots for which there are results.
 pub(super) fn all(results: &Results) -> Vec<Plot> {
     let scenarios = scenarios::all();
     let latency = lines(
@@ -72,7 +72,7 @@ fn colour(contestant: &str) -> Colour {
     }
 }
 
-/// A number at an axis: without decimals that say nothing.
+/// Formats a number at an axis, without needless decimals.
 fn whole(value: f64) -> String {
     let text = number(value);
     match text.split_once('.') {

@@ -1,8 +1,8 @@
-//! A drawing as SVG text: a few shapes, one style for light and dark pages.
+//! SVG drawings: a few shapes, in one style for light and dark pages.
 
 use std::fmt::Write as _;
 
-/// Colours of the peers, of middling lightness: they show on white and on black.
+/// Colours of the peers, of medium lightness: visible on white and on black.
 const COLOURS: [&str; 12] = [
     "#4f83cc", "#3a9d7e", "#c2577a", "#8b6fc9", "#5a9bb0", "#a8843a", "#7d9a3c", "#c96f4a",
     "#6b7bd6", "#b065b8", "#4a9a55", "#c04f4f",
@@ -10,13 +10,13 @@ const COLOURS: [&str; 12] = [
 const AMBER: &str = "#d9860b";
 const GREY: &str = "#8b929c";
 
-/// Which colour something has.
+/// Colour of a shape.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Colour {
     Ours,
-    /// Ours in another way of use.
+    /// amberlog, used in another way.
     OursToo,
-    /// A floor, with its number.
+    /// Floor with this number.
     Floor(usize),
     Peer(usize),
 }
@@ -31,7 +31,7 @@ impl Colour {
     }
 }
 
-/// Where a text is held.
+/// Anchor of a text.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Anchor {
     Start,
@@ -39,7 +39,7 @@ pub(super) enum Anchor {
     End,
 }
 
-/// A drawing in progress.
+/// Drawing in progress.
 pub(super) struct Drawing {
     body: String,
     width: f64,
@@ -47,7 +47,7 @@ pub(super) struct Drawing {
 }
 
 impl Drawing {
-    /// An empty one, with its title.
+    /// Creates an empty drawing with a title.
     pub(super) fn new(width: f64, height: f64, title: &str) -> Self {
         let mut drawing = Self { body: String::new(), width, height };
         let _ = writeln!(drawing.body, "<title>{}</title>", escaped(title));
@@ -55,7 +55,7 @@ impl Drawing {
         drawing
     }
 
-    /// A text in one of the classes `title`, `label`, `strong`.
+    /// Adds a text in one of the classes `title`, `label`, `strong`.
     pub(super) fn text(&mut self, x: f64, y: f64, anchor: Anchor, class: &str, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
@@ -69,7 +69,7 @@ impl Drawing {
         );
     }
 
-    /// A text that runs upwards.
+    /// Adds a text that runs upwards.
     pub(super) fn text_upwards(&mut self, x: f64, y: f64, text: &str) {
         let text = escaped(text);
         let _ = writeln!(
@@ -79,7 +79,7 @@ impl Drawing {
         );
     }
 
-    /// A thin line of the grid.
+    /// Adds a thin line of the grid.
     pub(super) fn grid(&mut self, from: (f64, f64), to: (f64, f64)) {
         let ((x1, y1), (x2, y2)) = (from, to);
         let _ = writeln!(
@@ -88,7 +88,7 @@ impl Drawing {
         );
     }
 
-    /// A filled bar.
+    /// Adds a filled bar.
     pub(super) fn bar(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Colour) {
         let colour = colour.text();
         let _ = writeln!(
@@ -98,7 +98,7 @@ impl Drawing {
         );
     }
 
-    /// A line through points, with a mark on each.
+    /// Adds a line through points, with a mark on each.
     pub(super) fn line(&mut self, points: &[(f64, f64)], colour: Colour) {
         let text = colour.text();
         let (width, dash) = match colour {
@@ -124,7 +124,7 @@ impl Drawing {
         }
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     pub(super) fn finish(self) -> String {
         let Self { body, width, height } = self;
         format!(
@@ -149,7 +149,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Values to a stretch of the drawing.
+/// Scale from values to a range of the drawing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     from: f64,
@@ -160,7 +160,8 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// By powers of ten, from the power below the least value to the one above the greatest.
+    /// Creates a logarithmic scale, from the power of ten below the least value to the one above
+    /// the greatest.
     pub(super) fn log(values: &[f64], start: f64, end: f64) -> Self {
         let least = values.iter().copied().fold(f64::INFINITY, f64::min).max(1e-6);
         let greatest = values.iter().copied().fold(least, f64::max);
@@ -169,13 +170,13 @@ impl Scale {
         Self { from, to, is_log: true, start, end }
     }
 
-    /// Evenly, from nothing to a little above the greatest value.
+    /// Creates a linear scale, from 0 to slightly above the greatest value.
     pub(super) fn linear(values: &[f64], start: f64, end: f64) -> Self {
         let to = values.iter().copied().fold(1e-9, f64::max) * 1.05;
         Self { from: 0.0, to, is_log: false, start, end }
     }
 
-    /// Where a value lies.
+    /// Returns the place of a value.
     pub(super) fn at(&self, value: f64) -> f64 {
         let part = if self.is_log {
             (value.max(self.from) / self.from).ln() / (self.to / self.from).ln()
@@ -185,7 +186,7 @@ impl Scale {
         self.start + part * (self.end - self.start)
     }
 
-    /// Values to name at the axis.
+    /// Returns the values to label at the axis.
     pub(super) fn ticks(&self) -> Vec<f64> {
         if self.is_log {
             let powers = (self.to / self.from).log10().round() as i32;

@@ -1,4 +1,4 @@
-//! Tables, and the sentence that says who won.
+//! Tables, and the sentence that names the winner.
 
 use std::fmt::Write as _;
 
@@ -6,19 +6,19 @@ use crate::contestants;
 use crate::results::{Entry, Raced, Syncs};
 use crate::scenarios::{Better, Scenario};
 
-/// The contestant that this is all about.
+/// Name of the contestant that is compared with all others.
 pub(super) const OURS: &str = "amberlog";
-/// The floor that the summary shows.
+/// Name of the floor in the summary.
 pub(super) const FLOOR: &str = "floor";
-/// Gaps below this are not told from noise.
+/// Difference below which two figures count as equal.
 const NOISE: f64 = 1.10;
 
-/// Whether this is a floor, not a store.
+/// Returns true if the entry is a floor and not a store.
 pub(super) fn is_floor(contestant: &str) -> bool {
     contestants::by_name(contestant).is_some_and(|contestant| contestant.is_floor())
 }
 
-/// The entries, the best one first.
+/// Returns the entries, best first.
 pub(super) fn ranked<'a>(scenario: &Scenario, raced: &'a Raced) -> Vec<(&'a Entry, f64)> {
     let first = scenario.columns[0];
     let value = |entry: &'a Entry| Some((entry, entry.figure(first.figure)?.0));
@@ -30,7 +30,7 @@ pub(super) fn ranked<'a>(scenario: &Scenario, raced: &'a Raced) -> Vec<(&'a Entr
     ranked
 }
 
-/// A table in Markdown.
+/// Returns a table in Markdown.
 pub(crate) fn table_text(scenario: &Scenario, raced: &Raced) -> String {
     let mut text = String::from("| |");
     for column in scenario.columns {
@@ -66,7 +66,7 @@ fn cell((middle, least, greatest): (f64, f64, f64), with_spread: bool) -> String
     }
 }
 
-/// A number with three digits or so, thousands parted.
+/// Formats a number with about three digits, and separates thousands.
 pub(super) fn number(value: f64) -> String {
     let decimals = match value.abs() {
         v if v >= 99.95 || v == 0.0 => 0,
@@ -86,23 +86,23 @@ pub(super) fn number(value: f64) -> String {
     rest.map_or(parted.clone(), |rest| format!("{parted}.{rest}"))
 }
 
-/// How ours compares with the best peer; a peer may be named with where its figure is from.
+/// Comparison of amberlog with the best peer, whose name may include the source of its figure.
 pub(super) struct Verdict {
     pub(super) ours: f64,
     pub(super) peer: String,
     pub(super) theirs: f64,
-    /// Above 1, ours is that many times better.
+    /// Ratio: above 1, amberlog is better by this factor.
     pub(super) ratio: f64,
 }
 
 impl Verdict {
-    /// The verdict on these two.
+    /// Compares these two.
     pub(super) fn new(better: Better, ours: f64, peer: String, theirs: f64) -> Self {
         let ratio = if better == Better::Less { theirs / ours } else { ours / theirs };
         Self { ours, peer, theirs, ratio }
     }
 
-    /// Of one scenario, by its first column.
+    /// Compares the first column of one scenario.
     pub(super) fn of(scenario: &Scenario, raced: &Raced) -> Option<Self> {
         let ranked = ranked(scenario, raced);
         let (_, ours) = *ranked.iter().find(|(entry, _)| entry.contestant == OURS)?;
@@ -112,7 +112,7 @@ impl Verdict {
         Some(Self::new(better, ours, peer.contestant.clone(), *theirs))
     }
 
-    /// Who won, in a few words.
+    /// Returns the winner in a few words.
     pub(super) fn words(&self) -> String {
         if self.ratio >= NOISE {
             format!("{OURS}, {} times", number(self.ratio))
@@ -124,7 +124,7 @@ impl Verdict {
     }
 }
 
-/// System calls of a commit, in a line.
+/// Formats the system calls of a commit on one line.
 pub(crate) fn calls_per_commit(syncs: &Syncs) -> String {
     let call = |(name, count): (&String, &u64)| {
         format!("{} {name}", number(*count as f64 / syncs.commits as f64))

@@ -1,7 +1,7 @@
-//! Buffering an event: what every contestant does before a commit, in the way that is cheapest for it.
+//! Buffering an event before a commit, in the cheapest way of each contestant.
 //!
-//! Timed in batches, because the clock takes longer than some appends do. A writer is emptied whenever it
-//! holds 256 KiB, off the clock.
+//! Appends are timed in batches, because reading the clock takes longer than some appends. A writer
+//! is emptied whenever it holds 256 KiB, with the clock stopped.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::race::{Open, Outcome, Plan, in_slices};
 
 const BATCH: usize = 64;
 const HELD_BYTES: usize = 256 << 10;
-/// What a contestant that cannot forget may write to its files in one slice.
+/// Number of bytes that a contestant without a discard may write to its files in one slice.
 const SLICE_BYTES: usize = 64 << 20;
 
 pub(super) fn race(plan: &Plan, contestants: &[&dyn Contestant], bytes: usize) -> Outcome {

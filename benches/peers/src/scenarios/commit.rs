@@ -1,5 +1,5 @@
-//! Durable commits from one thread. The clock runs from the first append to the return of the commit: what
-//! one contestant does while events come in, another does at the end.
+//! Durable commits from one thread. The clock runs from the first append to the return of the
+//! commit: one contestant works while events are appended, another at the end.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::race::{Open, Outcome, Plan, in_slices};
 const SLICE: Duration = Duration::from_millis(250);
 const FRESH_EVENTS: usize = 64;
 
-/// One stream, commits of so many events.
+/// Races commits of a number of events to one stream.
 pub(super) fn one_writer(plan: &Plan, contestants: &[&dyn Contestant], events: usize) -> Outcome {
     let payload = payload(EVENT_BYTES);
     let slice = |open: &mut Open, time: Duration| {
@@ -31,7 +31,7 @@ pub(super) fn one_writer(plan: &Plan, contestants: &[&dyn Contestant], events: u
     in_slices(plan, contestants, SLICE, slice, Tally::latencies)
 }
 
-/// A new stream for every commit.
+/// Races commits that each create a stream.
 pub(super) fn fresh(plan: &Plan, contestants: &[&dyn Contestant]) -> Outcome {
     let payload = payload(EVENT_BYTES);
     let slice = |open: &mut Open, time: Duration| {

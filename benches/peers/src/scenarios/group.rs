@@ -1,4 +1,4 @@
-//! Durable commits from many threads, and from many tasks: who lets them share a sync?
+//! Durable commits from many threads and from many tasks, which may share a sync.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::race::{Open, Outcome, Plan, in_slices};
 
 const SLICE: Duration = Duration::from_millis(500);
 
-/// A stream for each thread, commits of one event.
+/// Races threads with a stream each and commits of one event.
 pub(super) fn threads(plan: &Plan, contestants: &[&dyn Contestant], threads: u64) -> Outcome {
     let payload = payload(EVENT_BYTES);
     let slice = |open: &mut Open, time: Duration| {
@@ -22,14 +22,14 @@ pub(super) fn threads(plan: &Plan, contestants: &[&dyn Contestant], threads: u64
     in_slices(plan, contestants, SLICE, slice, Tally::latencies)
 }
 
-/// A stream for each task, commits of one event.
+/// Races tasks with a stream each and commits of one event.
 pub(super) fn tasks(plan: &Plan, contestants: &[&dyn Contestant], tasks: u64) -> Outcome {
     let payload = payload(EVENT_BYTES);
     let slice = |open: &mut Open, time: Duration| open.store.run_tasks(tasks, &payload, time);
     in_slices(plan, contestants, SLICE, slice, Tally::latencies)
 }
 
-/// Writes from so many threads for so long, one event in a commit.
+/// Commits one event at a time from several threads for a limited time.
 fn write_in_threads(
     store: &dyn Store,
     first_stream: u64,

@@ -1,7 +1,7 @@
-//! Many streams, few of them hot: what a busy server's threads do.
+//! Many streams, few of them hot, as in a busy server.
 //!
-//! Each of the eight threads has its share of the streams, all of them open, and picks the next one by
-//! Zipf's law with exponent 1.
+//! Each of eight threads has its own share of the streams, all of them open, and picks the next one
+//! by Zipf's law with exponent 1.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ fn turn(store: &dyn Store, streams: u64, payload: &[u8], time: Duration) -> Figu
     all.latencies()
 }
 
-/// Zipf's law: the n-th of all is picked 1/n times as often as the first.
+/// Zipf's law: the n-th stream is picked 1/n times as often as the first.
 struct Zipf {
     sums: Vec<f64>,
 }

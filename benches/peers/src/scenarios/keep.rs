@@ -1,6 +1,6 @@
-//! Stores that are opened again: after a kill, and with very many small streams. Filling, and opening, each
-//! happen in a process of their own ([`crate::child`]), because a kill needs a victim and memory is counted
-//! by process.
+//! Reopening a store: after a kill, and with very many small streams. Filling and opening each
+//! happen in a separate process ([`crate::child`]), because a kill needs a process to end and
+//! memory is counted by process.
 
 use crate::child;
 use crate::contestant::Contestant;
@@ -9,7 +9,7 @@ use crate::race::{Outcome, Plan, copy_dir, disk_bytes, in_turns, sync_files};
 
 const SMALL_PAYLOAD_BYTES: u64 = 4 * 128;
 
-/// Fills a store, kills the process, opens copies of what it left.
+/// Fills a store, kills the process, and opens copies of the remains.
 pub(super) fn open_killed(plan: &Plan, contestants: &[&dyn Contestant]) -> Outcome {
     let fill = child::Fill {
         streams: plan.size(10_000, 1_000),
@@ -30,7 +30,7 @@ pub(super) fn open_killed(plan: &Plan, contestants: &[&dyn Contestant]) -> Outco
     })
 }
 
-/// Fills a store with small streams, closes it, counts blocks, opens it again.
+/// Fills a store with small streams, closes it, counts its blocks, and opens it again.
 pub(super) fn many_streams(plan: &Plan, contestants: &[&dyn Contestant]) -> Outcome {
     let streams = plan.size(100_000, 2_000);
     let fill = child::Fill { streams, commits: streams, events: 4, event_bytes: 128 };

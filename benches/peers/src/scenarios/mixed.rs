@@ -1,6 +1,7 @@
-//! Writing while others catch up: eight threads commit, two read everything from its beginning, again and
-//! again, what is being committed included. They read as fast as they can, or rest when they have read so much that
-//! they are ahead of a pace that all contestants keep: then the processors are shared alike.
+//! Writing while readers catch up: eight threads commit, and two read everything from the
+//! beginning, repeatedly, including new commits. The readers read at full speed, or pause when they
+//! are ahead of a pace that all contestants keep, so that every contestant has the same share of
+//! the processors.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ const WRITERS: u64 = 8;
 const READERS: u64 = 2;
 const COMMIT_EVENTS: usize = 32;
 
-/// Bytes a second that each reader reads at most, or as many as it can.
+/// Maximum number of bytes per second for each reader; `None` for full speed.
 pub(super) type Pace = Option<f64>;
 
 pub(super) fn race(plan: &Plan, contestants: &[&dyn Contestant], pace: Pace) -> Outcome {
@@ -76,7 +77,7 @@ fn turn(store: &dyn Store, rounds: u64, by_stream: bool, time: Duration, pace: P
     figures
 }
 
-/// Reads until it is told to stop; gives back how many bytes.
+/// Reads until the flag is set. Returns the number of bytes read.
 fn catch_up(store: &dyn Store, by_stream: bool, stop: &AtomicBool, pace: Pace) -> u64 {
     const REST: Duration = Duration::from_millis(10);
     let mut sink = Sink::default();

@@ -1,4 +1,4 @@
-//! The disciplines of the race, in the order of the page.
+//! Scenarios of the race, in the order of the page.
 
 mod append;
 mod commit;
@@ -11,17 +11,17 @@ mod scan;
 use crate::contestant::{Contestant, Work};
 use crate::race::{Outcome, Plan};
 
-/// Payload of an event in bytes, where a scenario does not say otherwise.
+/// Default payload of an event, in bytes.
 pub(crate) const EVENT_BYTES: usize = 256;
 
-/// Which end of a column wins.
+/// Better end of a column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Better {
     Less,
     More,
 }
 
-/// A figure as a column of a table. The first one of a scenario decides the order.
+/// Figure as a column of a table. The first column of a scenario sorts it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
     pub(crate) figure: &'static str,
@@ -29,22 +29,22 @@ pub(crate) struct Column {
     pub(crate) better: Better,
 }
 
-/// A column where less is better.
+/// Creates a column in which less is better.
 const fn less(figure: &'static str, heading: &'static str) -> Column {
     Column { figure, heading, better: Better::Less }
 }
 
-/// A column where more is better.
+/// Creates a column in which more is better.
 const fn more(figure: &'static str, heading: &'static str) -> Column {
     Column { figure, heading, better: Better::More }
 }
 
 type Race = Box<dyn Fn(&Plan, &[&dyn Contestant]) -> Outcome>;
 
-/// A kind of work with a size.
+/// Kind of work with a size.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// What is measured, in a line.
+    /// Description of the measurement, in one line.
     pub(crate) title: &'static str,
     pub(crate) work: Work,
     pub(crate) columns: &'static [Column],
@@ -99,7 +99,7 @@ macro_rules! scenario {
     };
 }
 
-/// All of them.
+/// Returns all scenarios.
 #[rustfmt::skip]
 pub(crate) fn all() -> Vec<Scenario> {
     vec![

@@ -1,8 +1,7 @@
-//! Reading it all again: 16 streams, committed in turns of 32 events.
+//! Reading everything: 16 streams, committed in turns of 32 events.
 //!
-//! The store is filled, closed, opened again and read once before the clock starts, so everything that it
-//! keeps in memory and in the page cache is warm. A pass counts what it read, and a wrong count stops the
-//! race.
+//! The store is filled, closed, opened again and read once before the clock starts, so that its
+//! memory and the page cache are warm. A pass counts its events, and a wrong count stops the race.
 
 use std::time::Instant;
 
@@ -14,7 +13,7 @@ use crate::race::{Outcome, Plan, disk_bytes, in_turns, sync_files};
 const STREAMS: u64 = 16;
 const COMMIT_EVENTS: usize = 32;
 
-/// In which order it is read.
+/// Order of reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Order {
     Streams,
@@ -51,7 +50,7 @@ pub(super) fn race(plan: &Plan, contestants: &[&dyn Contestant], order: Order) -
     })
 }
 
-/// Writes rounds of one commit to each stream.
+/// Commits once to each stream in every round.
 fn fill(store: &dyn Store, rounds: u64) {
     let payload = payload(EVENT_BYTES);
     let mut writers: Vec<_> = (0..STREAMS).map(|stream| store.writer(stream)).collect();
