@@ -24,7 +24,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use amberlog::Log;
-use amberlog::verify::{Record, RecordDump};
+use amberlog::verify::{RecordBody, RecordDump};
 use hdrhistogram::Histogram;
 
 use self::svg::{Anchor, Colour, Drawing, Scale};
@@ -203,10 +203,10 @@ fn slice<F: FnMut() -> u64>(threads: usize, commits: u64, make: impl Fn() -> F +
 /// Returns the position of the first commit in each segment except the first.
 fn rolled_at(log: &Path) -> Vec<u64> {
     let (mut firsts, mut fresh) = (Vec::new(), false);
-    for item in RecordDump::open(log).expect("a log") {
-        match item.expect("readable") {
-            Record::Segment { .. } => fresh = true,
-            Record::Commit { position, .. } if fresh => {
+    for record in RecordDump::open(log).expect("a log") {
+        match record.expect("readable").body {
+            RecordBody::Segment { .. } => fresh = true,
+            RecordBody::Commit { position, .. } if fresh => {
                 firsts.push(position.get());
                 fresh = false;
             }

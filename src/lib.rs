@@ -11,6 +11,7 @@ mod error;
 mod failures;
 mod format;
 mod index;
+mod inspect;
 #[cfg(feature = "json")]
 pub mod jsonl;
 mod log;

@@ -14,13 +14,14 @@ use std::path::Path;
 
 use crate::catalog::{ReadView, StreamInfo};
 use crate::error::{Error, ErrorKind, Result};
+pub use crate::inspect::{Record, RecordBody, RecordDump};
 #[cfg(feature = "json")]
 use crate::jsonl::ExportOptions;
 use crate::reader::{EventRef, Events};
 use crate::recovery::verify_quick;
 pub use crate::recovery::{
-    Damage, DamageKind, NewSegment, Record, RecordDump, RecoveryReport, RepairReport,
-    SegmentReport, SegmentState, TornTail, Unreadable,
+    Damage, DamageKind, NewSegment, RecoveryReport, RepairReport, SegmentReport, SegmentState,
+    TornTail, Unreadable,
 };
 use crate::sabotage::{Sabotage, broken};
 use crate::types::{Position, Seq, StreamId};

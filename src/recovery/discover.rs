@@ -240,16 +240,16 @@ pub(super) fn alone(files: &Arc<FilePool>, name: &str) -> Result<Candidate> {
 }
 
 /// First and last bytes of a file, which identify it.
-pub(super) struct Block {
+pub(crate) struct Block {
     front: Vec<u8>,
     last: [u8; trailer::BYTES],
-    pub(super) file_bytes: u64,
+    pub(crate) file_bytes: u64,
     /// True if the disk could not read all of these bytes.
     is_unread: bool,
 }
 
 impl Block {
-    pub(super) fn read(
+    pub(crate) fn read(
         files: &FilePool,
         file: &dyn DiskFile,
         path: &dyn Fn() -> String,
@@ -269,7 +269,7 @@ impl Block {
 
     /// Returns the header, and true if both copies are whole. The trailer of a sealed segment
     /// replaces a damaged header, provided that it fits its file.
-    pub(super) fn header(&self) -> Result<(SegmentHeader, bool), HeaderError> {
+    pub(crate) fn header(&self) -> Result<(SegmentHeader, bool), HeaderError> {
         match decode_header(&self.front) {
             Err(error @ (HeaderError::Damaged | HeaderError::Blank)) => {
                 let header = header_of_trailer(&self.last);
@@ -281,7 +281,7 @@ impl Block {
     }
 
     /// Returns the trailer's content if the file is sealed.
-    pub(super) fn sealed(&self, header: &SegmentHeader) -> Option<Sealed> {
+    pub(crate) fn sealed(&self, header: &SegmentHeader) -> Option<Sealed> {
         Sealed::of(header, &self.last, self.file_bytes)
     }
 }

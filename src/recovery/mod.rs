@@ -7,11 +7,10 @@
 
 mod access;
 pub(crate) mod apply;
-mod discover;
+pub(crate) mod discover;
 mod findings;
 mod fold;
 mod ids;
-mod inspect;
 mod judge;
 mod later;
 mod load;
@@ -27,7 +26,6 @@ mod unread;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use inspect::{Record, RecordDump};
 pub use report::{
     Damage, DamageKind, NewSegment, RecoveryReport, RepairReport, SegmentReport, SegmentState,
     TornTail, Unreadable,

@@ -10,7 +10,7 @@ use super::deleting::{Shown, by_position, delete, facts, options, shown, stopped
 use crate::support::verified::checked_on;
 use amberlog::maintenance::{CompactOptions, CompactReport};
 use amberlog::sim::{Fault, SimDisk};
-use amberlog::verify::{DamageKind, Record, RecordDump, SegmentState};
+use amberlog::verify::{DamageKind, RecordBody, RecordDump, SegmentState};
 use amberlog::{CommitId, CommitOptions, ErrorKind, Log, ReadView, Status, Stream, StreamId};
 
 /// Commits events of 2,000 bytes, of which eight fill a segment.
@@ -228,9 +228,10 @@ fn p6_p12_what_somebody_reads_stays_and_backups_are_whole() {
     assert!(!names(&disk, ".kept").is_empty());
     drop((pinned, other));
     assert_eq!(names(&disk, ".kept"), Vec::<String>::new());
-    let items = RecordDump::open_on(&disk).expect("opens").map(|item| item.expect("readable"));
-    let is_stand_in = |item: &Record| matches!(item, Record::Dropped { bytes: 0, .. });
-    assert_eq!(items.filter(is_stand_in).count(), names(&disk, "segments").len() + 1);
+    let records = RecordDump::open_on(&disk).expect("opens");
+    let bodies = records.map(|record| record.expect("readable").body);
+    let is_stand_in = |body: &RecordBody| matches!(body, RecordBody::Dropped { bytes: 0, .. });
+    assert_eq!(bodies.filter(is_stand_in).count(), names(&disk, "segments").len() + 1);
     log.close().expect("closes");
     let files = disk.files();
     assert!(amberlog::sim::repair_on(&disk).expect("looked").changed_nothing());

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use amberlog::maintenance::CompactOptions;
 use amberlog::sim::{SimDisk, backup_on, repair_on, verify_quick_on};
-use amberlog::verify::{DamageKind, Record, RecordDump, RecoveryReport};
+use amberlog::verify::{DamageKind, Record, RecordBody, RecordDump, RecoveryReport};
 use amberlog::{ErrorKind, Log, Options, Position, ReadOptions, ReadView, Reads, Stream, StreamId};
 
 const PAGE: u64 = 4096;
@@ -87,13 +87,15 @@ fn write(name: &'static str) -> Sample {
 
 fn records(disk: &SimDisk) -> Vec<CommitSpot> {
     let mut records: Vec<CommitSpot> = Vec::new();
-    for item in RecordDump::open_on(disk).expect("a log") {
-        match item.expect("sound") {
-            Record::Commit { segment, offset, bytes, .. } => {
+    for record in RecordDump::open_on(disk).expect("a log") {
+        let Record { segment, offset, stream, body, .. } = record.expect("sound");
+        match body {
+            RecordBody::Commit { bytes, .. } => {
                 let (path, whole) = (path_of(segment), offset..offset + bytes);
                 records.push(CommitSpot { path, whole, batches: Vec::new() });
             }
-            Record::Events { offset, bytes, stream, seq, count, .. } => {
+            RecordBody::Events { bytes, seq, count, .. } => {
+                let stream = stream.expect("of a stream");
                 let seqs = seq.get()..seq.get() + u64::from(count);
                 let batches = &mut records.last_mut().expect("in a commit").batches;
                 batches.push((offset..offset + bytes, stream, seqs));

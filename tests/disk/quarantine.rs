@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::verified::checked;
 use crate::support::{env_or, read_dir, write_dir};
-use amberlog::verify::{Record, RecordDump, RecoveryReport};
+use amberlog::verify::{RecordBody, RecordDump, RecoveryReport};
 use amberlog::{Log, ReadView, StreamId, StreamInfo, StreamState};
 
 type Events = BTreeMap<(StreamId, u32, u64), Vec<u8>>;
@@ -89,22 +89,14 @@ fn p6_damage_to_the_life_of_one_stream_leaves_the_others_alone() {
     // Which streams each commit holds something of; a fork depends on what it shares.
     let mut of: BTreeMap<u64, BTreeSet<StreamId>> = BTreeMap::new();
     let mut position = 0;
-    for item in RecordDump::open(made.path()).expect("readable") {
-        let stream = match item.expect("readable") {
-            Record::Commit { position: here, .. } => {
-                position = here.get();
-                continue;
-            }
-            Record::Events { stream, .. }
-            | Record::Fork { stream, .. }
-            | Record::Rewind { stream, .. }
-            | Record::Name { stream, .. }
-            | Record::Label { stream, .. }
-            | Record::State { stream, .. }
-            | Record::Start { stream, .. } => stream,
-            _ => continue,
-        };
-        of.entry(position).or_default().insert(stream);
+    for record in RecordDump::open(made.path()).expect("readable") {
+        let record = record.expect("readable");
+        if let RecordBody::Commit { position: here, .. } = record.body {
+            position = here.get();
+        }
+        if let Some(stream) = record.stream {
+            of.entry(position).or_default().insert(stream);
+        }
     }
     let forks: Vec<_> = infos.values().filter_map(|info| Some((info.id, info.parent?.0))).collect();
     let step = env_or("AMBERLOG_EVERY_BYTE", 23) as usize;

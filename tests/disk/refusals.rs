@@ -14,7 +14,7 @@ use std::{env, fs, process};
 
 use crate::support::verified::checked;
 use crate::support::{read_dir, segment, write_dir};
-use amberlog::verify::{DamageKind, Record, RecordDump};
+use amberlog::verify::{DamageKind, RecordBody, RecordDump};
 use amberlog::{Error, ErrorKind, Log, Options, Position, ReadView, StreamId};
 use tempfile::TempDir;
 
@@ -510,13 +510,11 @@ fn change_times(dir: &Path, number: u32) -> usize {
         hasher.finalize().to_le_bytes()
     };
     let mut changed = 0;
-    for item in RecordDump::open(dir).expect("readable") {
-        let Record::Commit { segment, offset, bytes: length, position, .. } =
-            item.expect("readable")
-        else {
-            continue;
-        };
-        if segment != number {
+    for record in RecordDump::open(dir).expect("readable") {
+        let record = record.expect("readable");
+        let offset = record.offset;
+        let RecordBody::Commit { bytes: length, position, .. } = record.body else { continue };
+        if record.segment != number {
             continue;
         }
         let (at, end) = (offset as usize, (offset + length) as usize);

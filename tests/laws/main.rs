@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 9] = [
     &["format", "disk"],
     &["change", "index", "segment", "clock", "failures"],
     &["catalog"],
-    &["recovery", "ring", "commit"],
+    &["recovery", "inspect", "ring", "commit"],
     &["writer", "reader", "maintenance"],
     &["tail", "fold"],
     &["engine", "log", "stream"],

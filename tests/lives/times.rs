@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::waiting::a_time_apart;
 use amberlog::maintenance::CompactOptions;
-use amberlog::verify::{Record, RecordDump};
+use amberlog::verify::{RecordBody, RecordDump};
 use amberlog::{Log, Options, Order, Query, ReadView, Stream, StreamId, StreamState, Timestamp};
 
 fn options() -> Options {
@@ -204,10 +204,7 @@ fn p6_what_cannot_be_read_is_listed() {
 
 /// Returns the starts of the commits: segments and offsets.
 fn heads(path: &Path) -> Vec<(u32, u64)> {
-    let items = RecordDump::open(path).expect("readable").map(|item| item.expect("whole"));
-    let commits = items.filter_map(|item| match item {
-        Record::Commit { segment, offset, .. } => Some((segment, offset)),
-        _ => None,
-    });
-    commits.collect()
+    let records = RecordDump::open(path).expect("readable").map(|record| record.expect("whole"));
+    let commits = records.filter(|record| matches!(record.body, RecordBody::Commit { .. }));
+    commits.map(|commit| (commit.segment, commit.offset)).collect()
 }

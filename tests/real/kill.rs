@@ -21,7 +21,7 @@ use crate::support::waiting::{let_chance_pass, wait_until};
 use crate::support::writers::{Ack, Mode, Model, options, read_all, write};
 use crate::support::{Rng, env_or, segment};
 use amberlog::ReadView;
-use amberlog::verify::{Record, RecordDump};
+use amberlog::verify::{Record, RecordBody, RecordDump};
 
 const CHILD: &str = "AMBERLOG_KILL_CHILD";
 const SECTOR: usize = 512;
@@ -85,12 +85,12 @@ fn unsynced_from(dir: &Path, durable: u64) -> Option<(u32, u64)> {
     const COMMITS_AT: u64 = 4096;
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
     let mut clean = None;
-    for item in RecordDump::open(dir).ok()?.flatten() {
-        if let Record::TailRecord { segment, clean: true, .. } = item {
+    for Record { segment, offset, body, .. } in RecordDump::open(dir).ok()?.flatten() {
+        if let RecordBody::TailRecord { clean: true, .. } = body {
             // Closed or recovered, and not written since: everything is synced.
             clean = Some(segment);
         }
-        if let Record::Commit { segment, offset, bytes, position, .. } = item {
+        if let RecordBody::Commit { bytes, position, .. } = body {
             let end = ends.entry(segment).or_insert(COMMITS_AT);
             if position.get() <= durable {
                 *end = offset + bytes;

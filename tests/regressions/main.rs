@@ -469,12 +469,11 @@ fn p6_f22_reading_by_position_tells_of_a_damaged_directory() {
     log.close().expect("closes");
     let offset = amberlog::verify::RecordDump::open(dir.path())
         .expect("readable")
-        .filter_map(|item| match item.expect("readable") {
-            amberlog::verify::Record::Commit { offset, .. } => Some(offset),
-            _ => None,
-        })
+        .map(|record| record.expect("readable"))
+        .filter(|record| matches!(record.body, amberlog::verify::RecordBody::Commit { .. }))
         .nth(1)
-        .expect("the second");
+        .expect("the second")
+        .offset;
     let path = segment(dir.path(), 1);
     let mut bytes = fs::read(&path).expect("readable");
     bytes[offset as usize + 40 + 5] ^= 1;

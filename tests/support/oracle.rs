@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::verified::checked_on;
 use amberlog::sim::{SimDisk, repair_on};
-use amberlog::verify::{Record, RecordDump, RecoveryReport, RepairReport};
+use amberlog::verify::{Record, RecordBody, RecordDump, RecoveryReport, RepairReport};
 use amberlog::{
     CommitOptions, Durability, Error, ErrorKind, Event, Log, Overflow, Position, ReadView, Stream,
     StreamId, StreamOptions,
@@ -161,8 +161,8 @@ impl Sample {
             segments: 0,
             reserved: 16 << 10,
         };
-        for item in RecordDump::open_on(disk).expect("readable") {
-            sample.note(&item.expect("readable"));
+        for record in RecordDump::open_on(disk).expect("readable") {
+            sample.note(&record.expect("readable"));
         }
         // As a writer finds it: all that was written, not only what was acknowledged.
         let log = options().open_on(disk).expect("opens");
@@ -182,10 +182,10 @@ impl Sample {
         sample
     }
 
-    fn note(&mut self, item: &Record) {
-        match *item {
-            Record::Commit { segment, offset, bytes, position, durable, batches, .. } => {
-                let start = offset as usize;
+    fn note(&mut self, record: &Record) {
+        let (segment, start) = (record.segment, record.offset as usize);
+        match record.body {
+            RecordBody::Commit { bytes, position, durable, batches, .. } => {
                 self.segments = self.segments.max(segment);
                 self.commits.push(Commit {
                     segment,
@@ -196,14 +196,15 @@ impl Sample {
                     batches: Vec::new(),
                 });
             }
-            Record::Events { offset, bytes, stream, seq, count, .. } => {
-                let range = offset as usize..(offset + bytes) as usize;
+            RecordBody::Events { bytes, seq, count, .. } => {
+                let range = start..start + bytes as usize;
+                let stream = record.stream.expect("of a stream");
                 let seqs = seq.get()..seq.get() + u64::from(count);
                 let commit = self.commits.last_mut().expect("behind its commit");
                 commit.batches.push((range, stream, seqs));
             }
-            Record::TailRecord { segment, offset, durable, .. } => {
-                self.tail_record = (segment, offset as usize..offset as usize + 40, durable.get());
+            RecordBody::TailRecord { durable, .. } => {
+                self.tail_record = (segment, start..start + 40, durable.get());
             }
             _ => {}
         }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use amberlog::verify::{Record, RecordDump};
+use amberlog::verify::{Record, RecordBody, RecordDump};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -34,41 +34,41 @@ pub(crate) fn run(args: &DumpArgs, out: &mut Out) -> Outcome {
     refuse_file(&args.log)?;
     let failed = in_log(&args.log);
     let mut verdict = ExitVerdict::Done;
-    for item in RecordDump::open(&args.log).map_err(&failed)? {
-        let item = match item {
-            Ok(item) => item,
+    for record in RecordDump::open(&args.log).map_err(&failed)? {
+        let record = match record {
+            Ok(record) => record,
             Err(error) => {
                 verdict = ExitVerdict::Incomplete;
                 note(failed(error));
                 continue;
             }
         };
-        if matches!(item, Record::Event { .. }) && !args.events {
+        if matches!(record.body, RecordBody::Event { .. }) && !args.events {
             continue;
         }
         if out.is_json() {
-            out.json(&item)?;
+            out.json(&record)?;
         } else {
-            out.line(text(&item)?)?;
+            out.line(text(&record)?)?;
         }
     }
     Ok(verdict)
 }
 
 /// Renders a record on one line: its place, its kind, and all other fields.
-fn text(item: &Record) -> std::io::Result<String> {
-    let Words(words) = serde_json::from_str(&serde_json::to_string(item)?)?;
-    let value =
-        |wanted: &str| words.iter().find(|(word, _)| word == wanted).map(|(_, value)| value);
-    let number = |wanted| value(wanted).and_then(Value::as_u64).unwrap_or_default();
-    let kind = value("item").and_then(Value::as_str).unwrap_or_default();
-    let indent = match item {
-        Record::Segment { .. } | Record::NoHeader { .. } | Record::Dropped { .. } => "",
-        Record::Commit { .. } | Record::TailRecord { .. } | Record::Footer { .. } => "  ",
-        Record::Event { .. } => "      ",
+fn text(record: &Record) -> std::io::Result<String> {
+    let Words(words) = serde_json::from_str(&serde_json::to_string(record)?)?;
+    let kind = words.iter().find(|(word, _)| word == "item").and_then(|(_, kind)| kind.as_str());
+    let indent = match record.body {
+        RecordBody::Segment { .. } | RecordBody::NoHeader { .. } | RecordBody::Dropped { .. } => "",
+        RecordBody::Commit { .. } | RecordBody::TailRecord { .. } | RecordBody::Footer { .. } => {
+            "  "
+        }
+        RecordBody::Event { .. } => "      ",
         _ => "    ",
     };
-    let mut line = format!("{:04} {:>10}  {indent}{kind}", number("segment"), number("offset"));
+    let (segment, offset) = (record.segment, record.offset);
+    let mut line = format!("{segment:04} {offset:>10}  {indent}{}", kind.unwrap_or_default());
     let rest = |(word, _): &&(String, Value)| !["item", "segment", "offset"].contains(&&**word);
     for (word, value) in words.iter().filter(rest) {
         match value {

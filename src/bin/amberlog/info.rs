@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use amberlog::verify::{Record, RecordDump, RecoveryReport, SegmentState};
+use amberlog::verify::{RecordBody, RecordDump, RecoveryReport, SegmentState};
 use amberlog::{ErrorKind, MEMORY_COSTS, StreamId, Timestamp};
 use serde::Serialize;
 
@@ -174,12 +174,12 @@ fn left_undone(report: &RecoveryReport) -> Vec<String> {
 
 /// Returns the log's own id, and the creation time of its oldest segment.
 fn identity(log: &Path) -> Result<(Option<StreamId>, Option<Timestamp>), VerbFailure> {
-    for item in RecordDump::open(log).map_err(in_log(log))? {
-        match item {
-            Ok(Record::Segment { log_id, created, .. }) => {
+    for record in RecordDump::open(log).map_err(in_log(log))? {
+        match record.map(|record| record.body) {
+            Ok(RecordBody::Segment { log_id, created, .. }) => {
                 return Ok((Some(log_id), Some(created)));
             }
-            Ok(Record::NoHeader { .. } | Record::Dropped { .. }) => {}
+            Ok(RecordBody::NoHeader { .. } | RecordBody::Dropped { .. }) => {}
             _ => break,
         }
     }
