@@ -29,6 +29,18 @@ pub(crate) struct BatchRef {
     pub(crate) offset: u64,
 }
 
+impl BatchRef {
+    /// Returns the seq after the batch, or its first seq if its kind takes up none.
+    pub(crate) fn end_seq(&self) -> u64 {
+        self.first_seq.saturating_add(self.kind.seqs(self.count))
+    }
+
+    /// Reports whether the batch takes up seqs: events, or a gap.
+    pub(crate) fn takes_seqs(&self) -> bool {
+        self.kind.seqs(self.count) > 0
+    }
+}
+
 /// Batches of an active segment, one list per stream.
 pub(crate) type ActiveIndex = Chain<1>;
 

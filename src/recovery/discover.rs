@@ -123,7 +123,7 @@ pub(super) struct Discovered {
 pub(super) enum Spares {
     /// Files that hold only zeros are spares.
     Searched,
-    /// All are taken for spares until [`super::parallel`] has searched them.
+    /// All are taken for spares until helper threads have searched them.
     Presumed,
 }
 

@@ -433,11 +433,3 @@ fn look(disk: &Arc<dyn Disk>, depth: LoadDepth) -> Result<Loaded> {
     // A writer rotates segments faster than they can be read: the result of the last read stands.
     load(&looking(disk), Access::Read, depth)?.ok_or_else(|| Error::new(ErrorKind::NoLog, "open"))
 }
-
-impl RecoveryReport {
-    /// Returns the position of the first damage, for messages.
-    #[must_use]
-    pub fn first_damaged(&self) -> Option<Position> {
-        self.damages.iter().map(|damage| damage.positions.start).min()
-    }
-}

@@ -133,7 +133,7 @@ pub(crate) fn is_cut_off(files: &FilePool, segment: &Segment, bytes: u64) -> Res
 }
 
 /// Walks a segment from its first commit to its end, and calls `take` for everything that counts,
-/// in order. Reads only this segment, so any thread may do it ([`super::parallel`]).
+/// in order. Reads only this segment, so any thread may do it.
 ///
 /// # Errors
 ///

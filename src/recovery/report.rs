@@ -45,6 +45,12 @@ impl RecoveryReport {
     pub fn is_sound(&self) -> bool {
         self.damages.is_empty()
     }
+
+    /// Returns the position of the first damage, for messages.
+    #[must_use]
+    pub fn first_damaged(&self) -> Option<Position> {
+        self.damages.iter().map(|damage| damage.positions.start).min()
+    }
 }
 
 /// One file of the log.

@@ -5,9 +5,11 @@
 //! unreadable one, is kept.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile, read_at_most};
+use crate::error::Place;
 use crate::format::{HeaderError, SegmentHeader, decode_header, decode_twin, header};
 use crate::sabotage::{Sabotage, broken};
 
@@ -34,6 +36,11 @@ fn file_name(number: u32) -> String {
 /// Returns the path of a segment's file.
 pub(crate) fn path(number: u32) -> String {
     format!("{DIR}/{}", file_name(number))
+}
+
+/// Returns a place in a segment, for an error.
+pub(crate) fn place(number: u32, offset: u64) -> Place {
+    Place { path: PathBuf::from(path(number)), segment: Some(number), offset: Some(offset) }
 }
 
 /// Returns the path of a segment's file before its header is durable. No other file has this path.
@@ -75,6 +82,15 @@ fn parse_salted(name: &str, ending: &str) -> Option<(u32, u32)> {
     let found = (number.parse().ok()?, u32::from_str_radix(salt, 16).ok()?);
     let is_canonical = format!("{:010}.{:08x}.seg{ending}", found.0, found.1) == name;
     (is_canonical && (1..=NUMBER_MAX).contains(&found.0)).then_some(found)
+}
+
+/// Reports whether a header block belongs to the segment with this salt; `None` if neither copy is
+/// readable. A sector of another segment may stand over one of the copies.
+pub(crate) fn has_salt(block: &[u8], salt: u32) -> Option<bool> {
+    let first = decode_header(block).ok().map(|(header, _)| header);
+    let mut copies = first.into_iter().chain(decode_twin(block)).peekable();
+    copies.peek()?;
+    Some(copies.any(|header| header.salt == salt))
 }
 
 /// Decodes both copies of a file's header; either of them identifies the file.

@@ -4,8 +4,9 @@
 use std::io;
 use std::sync::Arc;
 
+use super::file::{Moved, Segment};
 use super::files::{DIR, foreign, remove, unfinished_path};
-use super::{Moved, Sealed, Segment};
+use super::sealed::Sealed;
 use crate::disk::{Disk, DiskFile};
 use crate::format::{COMMITS_AT, Covers, Gone, SegmentHeader, SegmentTimes};
 

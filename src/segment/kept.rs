@@ -6,7 +6,6 @@
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use super::Segment;
 use super::files::{is_of, kept_path, path};
 use crate::disk::{Disk, process_id};
 use crate::error::{Error, Place};
@@ -25,8 +24,37 @@ pub(crate) struct KeptFile {
 }
 
 impl KeptFile {
+    /// Gives the file of a segment a second name.
+    pub(super) fn link(
+        disk: &Arc<dyn Disk>,
+        failures: &Arc<Failures>,
+        header: &SegmentHeader,
+    ) -> io::Result<Self> {
+        let to = kept_path(header);
+        match disk.share(&path(header.number), &**disk, &to) {
+            // An earlier attempt created the name and got no further.
+            Err(error)
+                if error.kind() == ErrorKind::AlreadyExists
+                    && is_of(&*disk.open_read(&to)?, header)? => {}
+            result => result?,
+        }
+        Ok(Self {
+            disk: Arc::clone(disk),
+            failures: Arc::clone(failures),
+            header: *header,
+            path: to,
+            process: process_id(),
+        })
+    }
+
     pub(super) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Removes the name, unless another file has taken it.
+    fn remove(&self) -> io::Result<()> {
+        let is_own = is_of(&*self.disk.open_read(&self.path)?, &self.header)?;
+        if is_own { self.disk.remove(&self.path) } else { Ok(()) }
     }
 }
 
@@ -45,51 +73,5 @@ impl Drop for KeptFile {
                 self.failures.note(BackgroundTask::RemoveCompacted, removed);
             }
         }
-    }
-}
-
-impl KeptFile {
-    /// Removes the name, unless another file has taken it.
-    fn remove(&self) -> io::Result<()> {
-        let is_own = is_of(&*self.disk.open_read(&self.path)?, &self.header)?;
-        if is_own { self.disk.remove(&self.path) } else { Ok(()) }
-    }
-}
-
-impl Segment {
-    /// Gives the segment's file a second name before the first is removed. The name lasts until no
-    /// reader can ask for this segment.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the file system does not support hard links, or the disk is full. Nothing has
-    /// changed then.
-    pub(crate) fn keep_file(
-        &self,
-        disk: &Arc<dyn Disk>,
-        failures: &Arc<Failures>,
-    ) -> io::Result<()> {
-        // A stand-in is never read.
-        if self.kept.get().is_some() || self.is_gone() {
-            return Ok(());
-        }
-        let from = path(self.number());
-        let to = kept_path(&self.header);
-        match disk.share(&from, &**disk, &to) {
-            // An earlier attempt created the name and got no further.
-            Err(error)
-                if error.kind() == ErrorKind::AlreadyExists
-                    && is_of(&*disk.open_read(&to)?, &self.header)? => {}
-            result => result?,
-        }
-        let kept = KeptFile {
-            disk: Arc::clone(disk),
-            failures: Arc::clone(failures),
-            header: self.header,
-            path: to,
-            process: process_id(),
-        };
-        let _ = self.kept.set(kept);
-        Ok(())
     }
 }

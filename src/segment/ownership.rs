@@ -9,7 +9,8 @@
 use std::io;
 use std::sync::OnceLock;
 
-use super::{LOCK, SegmentSet, path};
+use super::files::{LOCK, path};
+use super::set::SegmentSet;
 use crate::disk::{Disk, DiskFile, HeldLock, Identity, process_id};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::sabotage::{Sabotage, broken};

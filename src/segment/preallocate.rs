@@ -3,8 +3,9 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+use super::file::Segment;
 use super::files::{DIR, path, remove_made, unfinished_path};
-use super::{FilePool, Segment};
+use super::pool::FilePool;
 use crate::disk::{
     Disk, DiskFile, LockGuard, lock_file, read_at_most, write_all_at, write_zeros_at,
 };

@@ -6,7 +6,7 @@
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use super::Segment;
+use super::file::Segment;
 use crate::work::{step, steps};
 
 /// Maximum number of segments in a block, the unit that a change copies.
