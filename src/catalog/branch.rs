@@ -9,9 +9,10 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::Catalog;
 use super::ancestor::AncestorLink;
-use super::{Catalog, Lsn};
 use crate::change::{Fork, Rewind};
+use crate::format::Lsn;
 use crate::index::{ArenaId, NONE};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
@@ -180,8 +181,8 @@ impl Branch {
         }
         let from = self.origin.as_ref().map_or(Lsn::default(), |origin| origin.from);
         let last = self.last();
-        let start = segment.offset_of(from.0).unwrap_or(0);
-        let end = segment.offset_of(last.0.saturating_add(1)).unwrap_or(u64::MAX);
+        let start = segment.offset_of(from).unwrap_or(0);
+        let end = segment.offset_of(last.next()).unwrap_or(u64::MAX);
         Some(start..end)
     }
 }

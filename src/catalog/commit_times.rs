@@ -5,8 +5,8 @@
 //! header does. Times need not rise: a clock that jumped affects only the commits that it dated
 //! (F43).
 
-use super::{Branch, Lsn, ReadView};
-use crate::format::{CommitHead, commit_header};
+use super::{Branch, ReadView};
+use crate::format::{CommitHead, Lsn, commit_header};
 use crate::segment::{Segment, TimeWindow};
 use crate::types::Timestamp;
 
@@ -26,7 +26,7 @@ impl ReadView {
             return true;
         }
         let segment = self.segments.get(place.segment());
-        let found = segment.and_then(|segment| Some((segment, segment.offset_of(place.0)?)));
+        let found = segment.and_then(|segment| Some((segment, segment.offset_of(place)?)));
         let Some((segment, offset)) = found else { return true };
         segment.times.decide(offset, window).unwrap_or_else(|| {
             self.time_at(segment, offset).is_none_or(|time| window.contains(time))

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use super::{Branch, Catalog, Lsn, Version};
+use super::{Branch, Catalog, Version};
 use crate::change::Fork;
-use crate::format::BatchKind;
+use crate::format::{BatchKind, Lsn};
 use crate::index::ArenaId;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
@@ -205,8 +205,7 @@ impl Liveness {
         let Some(live) = self.streams.get(&batch.stream).filter(|live| live.is_partial) else {
             return true;
         };
-        let place = batch.segment.origin(batch.offset);
-        if live.anchor.is_some_and(|anchor| anchor.0 == place) {
+        if live.anchor == Some(batch.segment.origin(batch.offset)) {
             return true;
         }
         match batch.kind {

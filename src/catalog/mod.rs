@@ -49,7 +49,7 @@ pub use self::view::{ReadView, StreamInfo};
 pub(crate) use self::view::{SpanBatches, View};
 use crate::change::Change;
 use crate::error::{Error, ErrorKind};
-use crate::format::ALIGN;
+use crate::format::Lsn;
 use crate::index::{Arena, ArenaId, BatchRef, Chain, HashIndex, NONE};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{FilePool, Segment, SegmentSet};
@@ -154,27 +154,6 @@ impl StreamRoots {
         let find = || Some((id, *self.streams.get(&id)?));
         self.last = self.last.filter(|(last, _)| *last == id).or_else(find);
         self.last.map(|(_, root)| root)
-    }
-}
-
-/// Place in the order of all bytes of the log: segment and offset in one word.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub(crate) struct Lsn(u64);
-
-impl Lsn {
-    /// Place after all others.
-    pub(crate) const LAST: Self = Self(u64::MAX);
-
-    pub(crate) fn new(segment: u32, offset: u64) -> Self {
-        Self(crate::segment::lsn_word(segment, offset))
-    }
-
-    pub(crate) fn segment(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    pub(crate) fn offset(self) -> u64 {
-        (self.0 & u64::from(u32::MAX)).saturating_mul(ALIGN)
     }
 }
 

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::{Catalog, Lsn, PublishedWatermark, Share, Watermark};
+use super::{Catalog, PublishedWatermark, Share, Watermark};
+use crate::format::Lsn;
 use crate::index::NONE;
 use crate::sabotage::Sabotage;
 use crate::sync::atomic::Ordering;

@@ -7,7 +7,8 @@
 use std::iter::Peekable;
 
 use super::query::{Cursor, ListScan, Order};
-use super::{Branch, Catalog, Lsn};
+use super::{Branch, Catalog};
+use crate::format::Lsn;
 use crate::index::{ArenaId, Ordered, Walk};
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicBool, Ordering};

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use super::Lsn;
 use crate::change::{Change, data_bytes, label_nodes_bytes};
+use crate::format::Lsn;
 use crate::index::ArenaId;
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicUsize, Ordering};

@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::orders::Orders;
-use super::{Branch, Catalog, Lsn, SPAN_LAST, SPAN_PLACE, Version, Watermark};
+use super::{Branch, Catalog, SPAN_LAST, SPAN_PLACE, Version, Watermark};
 use crate::error::Result;
+use crate::format::Lsn;
 use crate::index::{ArenaId, BatchRef, NONE, StreamBatches};
 use crate::segment::{FilePool, Segment, SegmentSet};
 use crate::sync::atomic::Ordering;
@@ -191,7 +192,7 @@ impl ReadView {
     pub(super) fn last_shown(&self, branch: &Branch) -> Option<Lsn> {
         // For a compacted batch this is its original place: other streams still refer to places
         // before compaction.
-        self.newest(branch).map(|(segment, batch)| Lsn(segment.origin(batch.offset)))
+        self.newest(branch).map(|(segment, batch)| segment.origin(batch.offset))
     }
 
     /// Returns the newest visible batch of the branch, and its segment.

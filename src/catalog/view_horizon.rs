@@ -7,7 +7,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use super::{Catalog, Lsn};
+use super::Catalog;
+use crate::format::Lsn;
 use crate::segment::Age;
 use crate::sync::{Mutex, MutexGuard};
 

@@ -19,6 +19,7 @@ mod frame;
 pub mod fuzzing;
 mod gone;
 mod kind;
+mod lsn;
 mod segment;
 
 pub(crate) use attributes::{Attribute, AttributeError, Attributes, put_attribute};
@@ -29,6 +30,7 @@ pub(crate) use commit::{
 pub(crate) use frame::{FrameHead, Frames, frame_crc, frame_head, put_frame_head};
 pub(crate) use gone::Gone;
 pub(crate) use kind::{BatchKind, gap_batches, index_order};
+pub(crate) use lsn::Lsn;
 pub(crate) use segment::{
     Covers, FooterEntry, HeaderError, SegmentHeader, SegmentTimes, Trailer, decode_header,
     decode_trailer, decode_twin, encode_footer, footer_bytes, footer_entry, footer_is_valid,

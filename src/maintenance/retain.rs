@@ -7,9 +7,10 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::catalog::{Baseline, Lsn, Measured, ReadView, View};
+use crate::catalog::{Baseline, Measured, ReadView, View};
 use crate::change::Change;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::Lsn;
 use crate::index::ArenaId;
 use crate::options::{Retention, Retentions};
 use crate::reader::{Measure, Vouched};

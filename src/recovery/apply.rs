@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 
 use super::scan::Found;
-use crate::catalog::{Baseline, Catalog, Lsn, Share, StreamRoots};
+use crate::catalog::{Baseline, Catalog, Share, StreamRoots};
 use crate::change::{Change, Rewind};
-use crate::format::{BatchHead, BatchKind, GENERATION_MAX, index_order};
+use crate::format::{BatchHead, BatchKind, GENERATION_MAX, Lsn, index_order};
 use crate::index::BatchRef;
 use crate::segment::Segment;
 use crate::types::StreamId;

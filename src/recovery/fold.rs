@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::apply::{self, Changes};
 use super::ids::LatestIds;
 use super::scan::{Found, Scanner, Step};
-use crate::catalog::{Catalog, CommitIds, Lsn, StreamRoots};
+use crate::catalog::{Catalog, CommitIds, StreamRoots};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::BatchKind;
+use crate::format::{BatchKind, Lsn};
 use crate::index::{BatchRef, FooterIndex};
 use crate::segment::{FilePool, Segment, place};
 

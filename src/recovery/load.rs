@@ -18,9 +18,9 @@ use super::report::{DamageKind, RecoveryReport, SegmentReport, SegmentState, Tor
 use super::scan::{Found, Scanner, Step};
 use super::sealed::{FooterCheck, lost_events};
 use super::unread;
-use crate::catalog::{Catalog, CommitIds, Lsn, Watermark};
+use crate::catalog::{Catalog, CommitIds, Watermark};
 use crate::error::{ErrorKind, Result};
-use crate::format::{Covers, POSITION_MAX, SegmentHeader};
+use crate::format::{Covers, Lsn, POSITION_MAX, SegmentHeader};
 use crate::index::FooterIndex;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{FilePool, OldFile, Segment, place};

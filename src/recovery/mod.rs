@@ -33,11 +33,11 @@ pub use report::{
 
 use self::access::{Access, LoadDepth};
 use self::load::{Loaded, load, load_alone};
-use crate::catalog::{Catalog, CommitIds, Lsn, ReadView, Watermark};
+use crate::catalog::{Catalog, CommitIds, ReadView, Watermark};
 use crate::disk::{Disk, DiskFile, HeldLock, LockGuard, RealDisk, lock_file};
 use crate::error::{Error, ErrorKind, Place, Result};
-use crate::format::Ending;
 use crate::format::SegmentHeader;
+use crate::format::{Ending, Lsn};
 use crate::options::{Options, ReadOptions, Reads};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{DIR, FilePool, OPEN_SEGMENTS_FEW, Segment, Spare, place, segment_bytes};

@@ -14,7 +14,7 @@ use super::window::Window;
 use crate::disk::{Disk, DiskFile, Pin, Pinned, Unread};
 use crate::error::{Error, Place, Result};
 use crate::failures::Failures;
-use crate::format::{ALIGN, SegmentHeader};
+use crate::format::{Lsn, SegmentHeader};
 use crate::index::{ActiveIndex, BatchRef, NONE, StreamBatches, pack};
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::Mutex;
@@ -25,11 +25,6 @@ use crate::types::{StreamId, range_len};
 const READ_UNCHECKED_BYTES_MAX: u64 = 4 << 20;
 /// Maximum length of a buffer that is kept for a read of less than a quarter of it, in bytes.
 const BUFFER_KEPT_BYTES_MAX: usize = 256 << 10;
-
-/// Returns an offset in a segment as one word, ordered like the bytes of the log.
-pub(crate) fn lsn_word(segment: u32, offset: u64) -> u64 {
-    (u64::from(segment) << 32) | (offset / ALIGN)
-}
 
 /// One segment of a log, active or sealed.
 #[derive(Debug)]
@@ -72,7 +67,7 @@ pub(crate) struct Moved {
     /// Number of the first segment that it was made of.
     pub(crate) first: u32,
     /// Original place and current offset of each commit.
-    pub(crate) places: Vec<(u64, u64)>,
+    pub(crate) places: Vec<(Lsn, u64)>,
 }
 
 impl Segment {
@@ -137,8 +132,8 @@ impl Segment {
     }
 
     /// Returns the place of the commit at `offset` before segments were compacted.
-    pub(crate) fn origin(&self, offset: u64) -> u64 {
-        let here = lsn_word(self.number(), offset);
+    pub(crate) fn origin(&self, offset: u64) -> Lsn {
+        let here = Lsn::new(self.number(), offset);
         let Some(moved) = &self.moved else { return here };
         let at = moved.places.binary_search_by_key(&offset, |(_, now)| *now);
         at.ok().and_then(|at| moved.places.get(at)).map_or(here, |(before, _)| *before)
@@ -146,14 +141,11 @@ impl Segment {
 
     /// Returns the offset of the first commit at or after this place of the log; `None` if the
     /// place is neither in this segment nor in those that it was made of.
-    pub(crate) fn offset_of(&self, place: u64) -> Option<u64> {
-        let number = (place >> 32) as u32;
-        if !(self.first_origin()..=self.number()).contains(&number) {
+    pub(crate) fn offset_of(&self, place: Lsn) -> Option<u64> {
+        if !(self.first_origin()..=self.number()).contains(&place.segment()) {
             return None;
         }
-        let Some(moved) = &self.moved else {
-            return Some((place & u64::from(u32::MAX)).saturating_mul(ALIGN));
-        };
+        let Some(moved) = &self.moved else { return Some(place.offset()) };
         let at = moved.places.partition_point(|(before, _)| *before < place);
         Some(moved.places.get(at).map_or(u64::MAX, |(_, now)| *now))
     }

@@ -19,7 +19,7 @@ mod set;
 mod times;
 mod window;
 
-pub(crate) use self::file::{Moved, Segment, lsn_word};
+pub(crate) use self::file::{Moved, Segment};
 pub(crate) use self::files::{
     DIR, KEPT, LOCK, NUMBER_MAX, UNFINISHED, UNFINISHED_COPY, create_anew, has_salt, kept_path,
     open_own, parse_kept, parse_name, parse_path, parse_unfinished, path, place, remove_made,

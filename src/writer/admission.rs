@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use super::Writer;
-use crate::catalog::{Baseline, Lsn, Measured};
+use crate::catalog::{Baseline, Measured};
 use crate::commit::{Part, Pending, Precondition};
 use crate::error::{Error, ErrorKind};
-use crate::format::{COMMIT_BYTES_MAX, RECORD_SHIFT_MAX};
+use crate::format::{COMMIT_BYTES_MAX, Lsn, RECORD_SHIFT_MAX};
 use crate::options::Expect;
 use crate::sabotage::{Sabotage, broken};
 use crate::types::{Position, Seq, StreamState};

@@ -19,14 +19,14 @@ pub(crate) use self::rotation::Full;
 use self::rotation::RotationWorker;
 pub(crate) use self::space::Zeroed;
 use self::space::kept_bytes;
-use crate::catalog::{Baseline, Catalog, CommitIds, Lsn, Share, Watermark};
+use crate::catalog::{Baseline, Catalog, CommitIds, Share, Watermark};
 use crate::clock::LogClock;
 use crate::commit::{Commit, GroupWriter, Part, Pending};
 use crate::disk::{Disk, DiskFile, HeldLock, LockGuard, copy_at, process_id, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failures::{BackgroundTask, Failures};
 use crate::format::{
-    BatchKind, COMMITS_AT, Ending, POSITION_MAX, TailRecord, gap_batches, tail_record,
+    BatchKind, COMMITS_AT, Ending, Lsn, POSITION_MAX, TailRecord, gap_batches, tail_record,
 };
 use crate::index::BatchRef;
 use crate::options::Options;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::rotation::Full;
 use super::{Active, Writer};
-use crate::catalog::Lsn;
 use crate::commit::Pending;
 use crate::disk::{Disk, Lock, lock, read_exact_at, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result, is_full};
-use crate::format::{COMMITS_AT, Ending, decode_tail_record, is_zero, tail_record};
+use crate::format::{COMMITS_AT, Ending, Lsn, decode_tail_record, is_zero, tail_record};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{
     DIR, FITTED_BYTES_MIN, LOCK, NUMBER_MAX, Segment, Spare, Zero, path, place, segment_bytes,
