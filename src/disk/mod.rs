@@ -12,6 +12,7 @@ mod lock;
 mod pinned;
 mod process;
 mod real;
+mod result;
 #[cfg(feature = "sim")]
 mod sim;
 
@@ -30,6 +31,7 @@ pub(crate) use lock::{HeldLock, Lock, LockGuard, lock, lock_file};
 pub(crate) use pinned::{Pin, Pinned};
 pub(crate) use process::{process_id, watch_forks};
 pub(crate) use real::RealDisk;
+pub(crate) use result::IoResultExt;
 #[cfg(feature = "sim")]
 pub use sim::{Fault, SimDisk};
 

@@ -12,13 +12,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::record::{Record, RecordBody};
-use crate::disk::{Disk, DiskFile, RealDisk};
+use crate::disk::{Disk, DiskFile, IoResultExt, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMITS_AT, Ending, Gone, HeaderError, SegmentHeader, record_at, tail_record};
 use crate::options::Reads;
 use crate::recovery::discover::Block;
 use crate::recovery::scan::{Scanner, SearchTarget, Step};
-use crate::segment::{DIR, FilePool, Sealed, Segment, parse_name, path, place};
+use crate::segment::{DIR, FilePool, Sealed, Segment, parse_name, path, place, place_of};
 use crate::types::{Position, StreamId, Timestamp, range_len, through};
 
 /// Iterates over the records of a log, file by file.
@@ -44,13 +44,13 @@ pub struct RecordDump {
     files: Arc<FilePool>,
     /// Files left, by segment number; stand-ins come after the segment of their number.
     numbers: VecDeque<(u32, Option<Gone>)>,
-    segment: Option<OpenSegment>,
+    segment: Option<DumpedSegment>,
     /// Records that were read and not returned yet.
     ready: VecDeque<Record>,
 }
 
 /// Segment that is being dumped.
-struct OpenSegment {
+struct DumpedSegment {
     files: Arc<FilePool>,
     file: Arc<dyn DiskFile>,
     segment: Arc<Segment>,
@@ -59,7 +59,7 @@ struct OpenSegment {
     limit: u64,
 }
 
-impl OpenSegment {
+impl DumpedSegment {
     /// Looks at the file of an unsealed segment again. Returns true if it is sealed now or has
     /// another length; the dump continues with that.
     fn refresh(&mut self) -> Result<bool> {
@@ -67,12 +67,12 @@ impl OpenSegment {
             return Ok(false);
         }
         let header = self.segment.header;
-        let failed = |error| Error::io("inspect", place(header.number, 0), error);
+        let here = || place(header.number, 0);
         let path = || self.segment.path();
-        let sealed = Sealed::find(&header, &self.files, &*self.file, path).map_err(failed)?;
+        let sealed = Sealed::find(&header, &self.files, &*self.file, path).at("inspect", here)?;
         let limit = match &sealed {
             Some(sealed) => sealed.footer_at,
-            None => self.file.len().map_err(failed)?,
+            None => self.file.len().at("inspect", here)?,
         };
         if sealed.is_none() && limit == self.limit {
             return Ok(false);
@@ -131,9 +131,7 @@ impl RecordDump {
     ///
     /// [`crate::ErrorKind::NoLog`] or [`crate::ErrorKind::Io`] when the directory cannot be listed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let disk = RealDisk::new(path.as_ref(), false)
-            .map_err(|error| Error::io("inspect", Place::root(), error))?;
-        Self::start(Arc::new(disk))
+        Self::start(Arc::new(RealDisk::new(path.as_ref(), false).at("inspect", Place::root)?))
     }
 
     /// Starts at the first segment of a log on a simulated disk.
@@ -147,11 +145,12 @@ impl RecordDump {
     }
 
     fn start(disk: Arc<dyn Disk>) -> Result<Self> {
-        let place = Place { path: DIR.into(), segment: None, offset: None };
-        let names = disk.list(DIR).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::new(ErrorKind::NoLog, "inspect"),
-            _ => Error::io("inspect", place, error),
-        })?;
+        let names = match disk.list(DIR) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::new(ErrorKind::NoLog, "inspect"));
+            }
+            result => result.at("inspect", || place_of(DIR))?,
+        };
         let listed = |name: &str| {
             let gone = Gone::parse(name);
             Some((gone.map(|gone| gone.number).or_else(|| parse_name(name))?, gone))
@@ -169,9 +168,9 @@ impl RecordDump {
 
     fn enter_stand_in(&mut self, gone: &Gone) -> Result<()> {
         let path = format!("{DIR}/{}", gone.file_name());
-        let place = Place { path: path.clone().into(), ..place(gone.number, 0) };
         let bytes = self.files.open_path(&path).and_then(|file| file.len());
-        let bytes = bytes.map_err(|error| Error::io("inspect", place, error))?;
+        let here = || Place { path: path.into(), ..place(gone.number, 0) };
+        let bytes = bytes.at("inspect", here)?;
         let covers = through(gone.covers.first, gone.covers.last);
         let covers = Position(covers.start)..Position(covers.end);
         self.push(gone.number, 0, RecordBody::Dropped { bytes, covers });
@@ -179,10 +178,10 @@ impl RecordDump {
     }
 
     fn enter(&mut self, number: u32) -> Result<()> {
-        let failed = |error| Error::io("inspect", place(number, 0), error);
+        let here = || place(number, 0);
         let path = || path(number);
-        let file = self.files.open_path(&path()).map_err(failed)?;
-        let block = Block::read(&self.files, &*file, &path).map_err(failed)?;
+        let file = self.files.open_path(&path()).at("inspect", here)?;
+        let block = Block::read(&self.files, &*file, &path).at("inspect", here)?;
         let bytes = block.file_bytes;
         let (header, header_whole) = match block.header() {
             Ok(found) => found,
@@ -206,12 +205,12 @@ impl RecordDump {
             header_whole,
         };
         self.push(number, 0, body);
-        let open = OpenSegment::new(Arc::clone(&self.files), file, (header, sealed), limit);
+        let open = DumpedSegment::new(Arc::clone(&self.files), file, (header, sealed), limit);
         self.segment = Some(open);
         Ok(())
     }
 
-    fn advance(&mut self, mut open: OpenSegment) -> Result<()> {
+    fn advance(&mut self, mut open: DumpedSegment) -> Result<()> {
         match self.next_record(&mut open) {
             // A writer may have sealed and cut the segment while it was being read.
             Err(error) if !open.refresh()? => return Err(error),
@@ -222,7 +221,7 @@ impl RecordDump {
     }
 
     /// Reads one record, or the bytes in its place. Returns false at the end of the segment.
-    fn next_record(&mut self, open: &mut OpenSegment) -> Result<bool> {
+    fn next_record(&mut self, open: &mut DumpedSegment) -> Result<bool> {
         let (number, offset) = (open.segment.number(), open.offset);
         if offset >= open.limit {
             if let Some(sealed) = open.segment.seal_state() {

@@ -11,13 +11,16 @@ use std::sync::Arc;
 
 use crate::catalog::ReadView;
 use crate::disk::{
-    Disk, DiskFile, Lock, RealDisk, Unread, copy_around, lock, read_around, write_all_at,
+    Disk, DiskFile, IoResultExt, Lock, RealDisk, Unread, copy_around, lock, read_around,
+    write_all_at,
 };
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMITS_AT, Ending, TailRecord};
 use crate::recovery::{self, SegmentState, Standing};
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{DIR, LOCK, Segment, UNFINISHED_COPY, has_salt, parse_name, parse_path, path};
+use crate::segment::{
+    DIR, LOCK, Segment, UNFINISHED_COPY, has_salt, parse_name, parse_path, path, place_of,
+};
 use crate::types::{Position, Timestamp};
 
 /// Maximum number of times that the plan is made; compaction removes files that are in it.
@@ -59,8 +62,7 @@ pub struct BackupReport {
 /// log's writer kept compacting files before they were copied: try again, or have the writer back
 /// up.
 pub fn backup(path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<BackupReport> {
-    let disk =
-        RealDisk::alike(path.as_ref(), DIR).map_err(|error| Error::io("backup", of(DIR), error))?;
+    let disk = RealDisk::alike(path.as_ref(), DIR).at("backup", here(DIR))?;
     backup_closed(&(Arc::new(disk) as _), target.as_ref())
 }
 
@@ -72,8 +74,7 @@ pub fn backup(path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Backup
 /// [`ErrorKind::Io`] when a directory on the way cannot be read.
 pub fn is_inside(log: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<bool> {
     let disk = RealDisk::new(log.as_ref(), false);
-    disk.and_then(|disk| disk.holds(path.as_ref()))
-        .map_err(|error| Error::io("look", of(""), error))
+    disk.and_then(|disk| disk.holds(path.as_ref())).at("look", here(""))
 }
 
 /// Backs up like [`backup`], on a simulated disk, into another directory of it.
@@ -126,14 +127,15 @@ fn backup_closed(disk: &Arc<dyn Disk>, target: &Path) -> Result<BackupReport> {
     carry_out((disk, target), plan()?, plan, &|| false)
 }
 
-fn of(path: &str) -> Place {
-    Place { path: path.into(), segment: None, offset: None }
+/// Returns the place of a file of the backup, for an error.
+fn here(path: &str) -> impl FnOnce() -> Place {
+    move || Place { segment: parse_path(path), ..place_of(path) }
 }
 
 fn numbers(disk: &dyn Disk) -> Result<Vec<u32>> {
     let names = match disk.list(DIR) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        result => result.map_err(|error| Error::io("backup", of(DIR), error))?,
+        result => result.at("backup", here(DIR))?,
     };
     Ok(names.iter().filter_map(|name| parse_name(name.to_str()?)).collect())
 }
@@ -196,31 +198,32 @@ fn carry_out(
     again: impl Fn() -> Result<Plan>,
     is_over: &dyn Fn() -> bool,
 ) -> Result<BackupReport> {
-    let failed = |what| move |error| Error::io("backup", of(what), error);
-    if disk.holds(target).map_err(failed(""))? {
+    if disk.holds(target).at("backup", here(""))? {
         return Err(Error::new(ErrorKind::InsideLog, "backup"));
     }
-    let to = &*disk.beside(target).map_err(failed(""))?;
+    let to = &*disk.beside(target).at("backup", here(""))?;
     begin(to)?;
-    let lock = match lock(to, LOCK).map_err(failed(LOCK))? {
+    let lock = match lock(to, LOCK).at("backup", here(LOCK))? {
         Lock::Held(lock) => lock,
         Lock::Busy(holder) => {
-            return Err(Error::new(ErrorKind::Locked { holder }, "backup").at(of(LOCK)));
+            return Err(Error::new(ErrorKind::Locked { holder }, "backup").at(place_of(LOCK)));
         }
     };
-    to.create_dir(DIR).map_err(failed(DIR))?;
+    to.create_dir(DIR).at("backup", here(DIR))?;
     let mut copies = Copies { from: &**disk, to, done: BTreeMap::new(), is_over };
     let (mut plan, mut position) = first;
     let mut looks = 1;
     while !copies.bring(plan, position)? {
         if looks == LOOKS_MAX {
-            return Err(Error::new(ErrorKind::Outdated, "backup").at(of(DIR)));
+            return Err(Error::new(ErrorKind::Outdated, "backup").at(place_of(DIR)));
         }
         looks += 1;
         (plan, position) = again()?;
     }
-    to.sync_dir(DIR).and_then(|()| to.sync_dir("")).map_err(failed(DIR))?;
-    to.remove(UNFINISHED_COPY).and_then(|()| to.sync_dir("")).map_err(failed(UNFINISHED_COPY))?;
+    to.sync_dir(DIR).and_then(|()| to.sync_dir("")).at("backup", here(DIR))?;
+    to.remove(UNFINISHED_COPY)
+        .and_then(|()| to.sync_dir(""))
+        .at("backup", here(UNFINISHED_COPY))?;
     drop(lock);
     Ok(copies.report(position))
 }
@@ -241,14 +244,10 @@ impl Copies<'_> {
     fn bring(&mut self, mut plan: Vec<PlannedFile>, position: Position) -> Result<bool> {
         plan.sort_by(|file, other| file.path.cmp(&other.path));
         plan.dedup_by(|file, other| file.path == other.path);
-        let failed = |path: &str| {
-            let place = Place { segment: parse_path(path), ..of(path) };
-            move |error| Error::io("backup", place, error)
-        };
         let wanted: BTreeSet<&str> = plan.iter().map(|wanted| &*wanted.path).collect();
         let left = self.done.keys().filter(|path| !wanted.contains(&***path));
         for path in left.cloned().collect::<Vec<_>>() {
-            self.take_away(&path).map_err(failed(&path))?;
+            self.take_away(&path).at("backup", here(&path))?;
         }
         for wanted in plan {
             if (self.is_over)() {
@@ -260,7 +259,7 @@ impl Copies<'_> {
                 continue;
             }
             if known.is_some() {
-                self.take_away(&path).map_err(failed(&path))?;
+                self.take_away(&path).at("backup", here(&path))?;
             }
             match self.bring_one(&wanted, position) {
                 Ok(over) => drop(self.done.insert(path, (wanted, over))),
@@ -270,7 +269,7 @@ impl Copies<'_> {
                 Err(_) if (self.is_over)() => {
                     return Err(Error::new(ErrorKind::Closed, "backup"));
                 }
-                Err(error) => return Err(failed(&path)(error)),
+                Err(error) => return Err(error).at("backup", here(&path)),
             }
         }
         Ok(true)
@@ -330,11 +329,10 @@ impl Copies<'_> {
 
 /// Creates the directory with a durable marker that nothing in it counts yet.
 fn begin(to: &dyn Disk) -> Result<()> {
-    let failed = |error| Error::io("backup", of(""), error);
-    if to.root_exists().map_err(failed)? && !to.list("").map_err(failed)?.is_empty() {
+    if to.root_exists().at("backup", here(""))? && !to.list("").at("backup", here(""))?.is_empty() {
         return Err(Error::new(ErrorKind::NotEmpty, "backup"));
     }
-    to.create_root().map_err(failed)?;
+    to.create_root().at("backup", here(""))?;
     let say = || {
         let file = to.create(UNFINISHED_COPY)?;
         write_all_at(&*file, &mut [IoSlice::new(UNFINISHED_TEXT)], 0)?;
@@ -344,7 +342,7 @@ fn begin(to: &dyn Disk) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Err(Error::new(ErrorKind::NotEmpty, "backup"))
         }
-        result => result.map_err(failed),
+        result => result.at("backup", here("")),
     }
 }
 

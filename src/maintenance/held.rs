@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::compact::Compactor;
 use crate::catalog::{ReadView, View};
-use crate::disk::{Disk, DiskFile};
-use crate::error::{Error, Place, Result};
+use crate::disk::{Disk, DiskFile, IoResultExt};
+use crate::error::Result;
 use crate::format::Gone;
 use crate::segment::{
-    DIR, Segment, UNFINISHED, kept_path, parse_kept, parse_name, parse_unfinished,
+    DIR, Segment, UNFINISHED, kept_path, parse_kept, parse_name, parse_unfinished, place_of,
 };
 use crate::sync::rest;
 use crate::types::StreamState;
@@ -107,8 +107,7 @@ pub(crate) fn holders(disk: &dyn Disk, view: &ReadView, end: u32) -> Result<Vec<
         found = holders_in_dir(disk, view, end)?;
     }
     let is_there = |path: &str| {
-        let failed = |error| Error::io("purge", place_of(path), error);
-        disk.identity_at(path).map(|found| found.is_some()).map_err(failed)
+        disk.identity_at(path).map(|found| found.is_some()).at("purge", || place_of(path))
     };
     if is_there(ARCHIVES)? {
         for stream_view in view.views().filter(|stream_view| is_less_than_it_was(stream_view, view))
@@ -125,18 +124,13 @@ pub(crate) fn holders(disk: &dyn Disk, view: &ReadView, end: u32) -> Result<Vec<
 
 /// Returns the holders in the segments' directory.
 fn holders_in_dir(disk: &dyn Disk, view: &ReadView, end: u32) -> Result<Vec<Holder>> {
-    let failed = |error| Error::io("purge", place_of(DIR), error);
-    disk.sync_dir(DIR).map_err(failed)?;
-    let names = disk.list(DIR).map_err(failed)?;
+    let names = disk.sync_dir(DIR).and_then(|()| disk.list(DIR));
+    let names = names.at("purge", || place_of(DIR))?;
     let holder = |name: OsString| {
         let kind = kind_of(name.to_str()?, view, end)?;
         Some(Holder { path: PathBuf::from(DIR).join(name), kind })
     };
     Ok(names.into_iter().filter_map(holder).collect())
-}
-
-fn place_of(path: &str) -> Place {
-    Place { path: path.into(), segment: None, offset: None }
 }
 
 /// Returns whether the stream may have shown more in the past.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::throttle::Throttle;
 use crate::catalog::{ReadView, StreamInfo};
 use crate::change::Change;
-use crate::disk::{Disk, DiskFile, write_all_at};
-use crate::error::{Error, ErrorKind, Place, Result};
+use crate::disk::{Disk, DiskFile, IoResultExt, write_all_at};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
     BatchKind, COMMITS_AT, CommitDate, CommitPlan, Covers, FooterEntry, FrameHead, PlannedBatch,
     SegmentHeader, SegmentTimes, Trailer, batch_crc, encode_commit, encode_footer, frame_header,
@@ -20,7 +20,7 @@ use crate::format::{
 };
 use crate::reader::Event;
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{UNFINISHED, create_anew, replace_copy, salt};
+use crate::segment::{UNFINISHED, create_anew, place_of, replace_copy, salt};
 use crate::types::{Position, Seq, StreamId, Timestamp};
 
 /// Outcome of archiving one stream.
@@ -47,24 +47,18 @@ pub(crate) fn archive(
 ) -> Result<ArchiveReport> {
     let path = archive_path(stream);
     let unfinished = format!("{path}{UNFINISHED}");
-    let failed = |error| Error::io("archive", place_of(&path), error);
+    let here = || place_of(&path);
     let report = write(disk, view, stream, &unfinished, is_over)?;
     let log_id = view.catalog.log_id().unwrap_or_default();
-    replace_copy(disk, &unfinished, &path, log_id).map_err(|error| {
-        let _ = disk.remove(&unfinished);
-        failed(error)
-    })?;
-    sync_dirs(disk, &path).map_err(failed)?;
+    let replaced = replace_copy(disk, &unfinished, &path, log_id);
+    replaced.inspect_err(|_| drop(disk.remove(&unfinished))).at("archive", here)?;
+    sync_dirs(disk, &path).at("archive", here)?;
     Ok(report)
 }
 
 /// Returns [`StreamId::archive_path`] in the form that the disk takes.
 fn archive_path(stream: StreamId) -> String {
     stream.archive_path().to_string_lossy().into_owned()
-}
-
-fn place_of(path: &str) -> Place {
-    Place { path: path.into(), segment: None, offset: None }
 }
 
 /// Writes everything that the read view shows of the stream to a file, durable except for its name.
@@ -278,17 +272,17 @@ impl<'a> Archive<'a> {
 
     /// Writes the buffer to the file.
     fn flush(&mut self) -> Result<()> {
-        let failed = |error| Error::io("archive", place_of(self.path), error);
+        let here = || place_of(self.path);
         let make = || {
             make_dirs(self.disk, self.path)?;
             create_anew(self.disk, self.path, self.log_id)
         };
         let file = match &self.file {
             Some(file) => Arc::clone(file),
-            None => make().map_err(failed)?,
+            None => make().at("archive", here)?,
         };
         self.file = Some(Arc::clone(&file));
-        self.pace.write(&*file, &self.buffer, self.written).map_err(failed)?;
+        self.pace.write(&*file, &self.buffer, self.written).at("archive", here)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -340,7 +334,7 @@ impl<'a> Archive<'a> {
             let sync = || if broken(Sabotage::ArchiveUnsynced) { Ok(()) } else { file.sync_data() };
             write_all_at(&**file, &mut [IoSlice::new(&header.encode())], 0)
                 .and_then(|()| sync())
-                .map_err(|error| Error::io("archive", place_of(self.path), error))?;
+                .at("archive", || place_of(self.path))?;
         }
         let first = self.first_position.unwrap_or(1);
         Ok(Position(first)..Position(covers.last + 1))

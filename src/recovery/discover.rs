@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::report::DamageKind;
 use super::scan::{Scanner, Step};
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, IoResultExt};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
     COMMITS_AT, Gone, HeaderError, SegmentHeader, VERSION, commit_header, decode_header,
@@ -19,7 +19,7 @@ use crate::format::{
 };
 use crate::segment::{
     DIR, FilePool, KEPT, Sealed, Segment, UNFINISHED_COPY, parse_kept, parse_name,
-    parse_unfinished, path, place,
+    parse_unfinished, path, place, place_of,
 };
 
 /// File with the name of a segment.
@@ -76,7 +76,7 @@ impl Candidate {
             // A compactor in another process has just merged it into another file.
             Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
             Err(error) if error.kind() == ErrorKindOfIo::InvalidInput => return Ok(None),
-            result => result.map_err(|error| Error::io("open", place_at(path), error))?,
+            result => result.at("open", || place_of(path))?,
         };
         let segment = Segment::gone(log_id, gone);
         let (header, first) = (segment.header, Some(segment.first_position));
@@ -131,21 +131,15 @@ pub(super) enum Spares {
 pub(super) fn discover(files: &Arc<FilePool>, spares: Spares) -> Result<Option<Discovered>> {
     let disk = files.disk();
     let above = match disk.list("") {
-        Ok(names) => names,
         Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
-        Err(error) => {
-            return Err(Error::io("list", place_at(""), error));
-        }
+        result => result.at("list", || place_of(""))?,
     };
     if above.iter().any(|name| name == UNFINISHED_COPY) {
         return Err(Error::new(ErrorKind::UnfinishedBackup, "open"));
     }
     let names = match disk.list(DIR) {
-        Ok(names) => names,
         Err(error) if error.kind() == ErrorKindOfIo::NotFound => return Ok(None),
-        Err(error) => {
-            return Err(Error::io("list", place_at(DIR), error));
-        }
+        result => result.at("list", || place_of(DIR))?,
     };
     let numbers = numbers(&names);
     let mut opened = Vec::with_capacity(numbers.len());
@@ -162,20 +156,16 @@ pub(super) fn discover(files: &Arc<FilePool>, spares: Spares) -> Result<Option<D
         if let Some(gone) = Gone::parse(name) {
             match Candidate::gone(files, &path, &gone, log_id)? {
                 Some(gone) => candidates.push(gone),
-                None => foreign.push(place_at(&path)),
+                None => foreign.push(place_of(&path)),
             }
         } else if key.is_some_and(|key| is_leftover(files, &path, key, log_id)) {
             unfinished.push(path);
         } else if key.is_some() {
-            foreign.push(place_at(&path));
+            foreign.push(place_of(&path));
         }
     }
     candidates.sort_by_key(Candidate::rank);
     Ok(Some(Discovered { log_id, candidates, numbers, unfinished, foreign }))
-}
-
-fn place_at(path: &str) -> Place {
-    Place { path: path.into(), segment: None, offset: None }
 }
 
 /// Returns the numbers in the names of segments, in order.
@@ -215,10 +205,9 @@ fn is_leftover(
 /// Returns the file of this name as the only segment of its log. Fails with [`ErrorKind::NoLog`] if
 /// it is not a segment.
 pub(super) fn alone(files: &Arc<FilePool>, name: &str) -> Result<Candidate> {
-    let place = || Place { path: name.into(), segment: None, offset: None };
-    let failed = |error| Error::io("open", place(), error);
-    let file = files.open_path(name).map_err(failed)?;
-    let block = Block::read(files, &*file, &|| name.into()).map_err(failed)?;
+    let place = || place_of(name);
+    let file = files.open_path(name).at("open", place)?;
+    let block = Block::read(files, &*file, &|| name.into()).at("open", place)?;
     match block.header() {
         Ok((header, whole)) if header.covers.is_some() => {
             let role = start(header, &block, files, Spares::Searched)?;
@@ -315,7 +304,7 @@ fn majority(all: &[Opened]) -> Option<[u8; 16]> {
 
 impl Opened {
     fn look_at(files: &FilePool, number: u32) -> Result<Option<Self>> {
-        let failed = |error| Error::io("open", place(number, 0), error);
+        let here = || place(number, 0);
         let file = match files.open_path(&path(number)) {
             Ok(file) => file,
             // A writer in another process has just removed this spare.
@@ -325,17 +314,17 @@ impl Opened {
                 let header = Err(HeaderError::Damaged);
                 return Ok(Some(Self { number, block: None, header, twin: None, used: false }));
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error).at("open", here),
         };
         let path = || path(number);
-        let block = Block::read(files, &*file, &path).map_err(failed)?;
+        let block = Block::read(files, &*file, &path).at("open", here)?;
         let header = block.header();
         if let Err(HeaderError::Version(found)) = header {
             let kind = ErrorKind::UnsupportedVersion { found, supported: VERSION };
             return Err(Error::new(kind, "open").at(place(number, 0)));
         }
         let mut first = [0; commit_header::BYTES];
-        let (read, _) = files.read(&*file, path, &mut first, COMMITS_AT).map_err(failed)?;
+        let (read, _) = files.read(&*file, path, &mut first, COMMITS_AT).at("open", here)?;
         let used = !is_zero(&first[..read]);
         let twin = decode_twin(&block.front);
         Ok(Some(Self { number, block: Some(block), header, twin, used }))

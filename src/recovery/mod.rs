@@ -34,14 +34,16 @@ pub use report::{
 use self::access::{Access, LoadDepth};
 use self::load::{Loaded, load, load_alone};
 use crate::catalog::{Catalog, CommitIds, ReadView, Watermark};
-use crate::disk::{Disk, DiskFile, HeldLock, LockGuard, RealDisk, lock_file};
+use crate::disk::{Disk, DiskFile, HeldLock, IoResultExt, LockGuard, RealDisk, lock_file};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::SegmentHeader;
 use crate::format::{Ending, Lsn};
 use crate::options::{Options, ReadOptions, Reads};
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{DIR, FilePool, OPEN_SEGMENTS_FEW, Segment, Spare, place, segment_bytes};
-use crate::types::{Position, Timestamp};
+use crate::segment::{
+    DIR, FilePool, LOCK, OPEN_SEGMENTS_FEW, Segment, Spare, place, place_of, segment_bytes,
+};
+use crate::types::Timestamp;
 
 /// Maximum number of reads of an unlocked log whose apparent damage keeps changing. A writer at
 /// work causes such changes; damage stays.
@@ -90,8 +92,7 @@ pub fn verify_quick(path: impl AsRef<Path>) -> Result<RecoveryReport> {
 
 /// Opens the log's directory for reading.
 fn real(path: &Path) -> Result<Arc<dyn Disk>> {
-    let disk = RealDisk::new(path, false);
-    Ok(Arc::new(disk.map_err(|error| Error::io("open", Place::root(), error))?))
+    Ok(Arc::new(RealDisk::new(path, false).at("open", Place::root)?))
 }
 
 /// Runs [`verify_quick`] on a simulated disk.
@@ -119,9 +120,7 @@ pub fn verify_quick_on(disk: &crate::disk::SimDisk) -> Result<RecoveryReport> {
 /// Fails like [`verify_quick`], and with [`ErrorKind::Locked`] when a writer has the log open, or
 /// [`ErrorKind::StorageFull`] when the disk is full or no segment number is left.
 pub fn repair(path: impl AsRef<Path>) -> Result<RepairReport> {
-    let place = || Place { path: DIR.into(), segment: None, offset: None };
-    let disk =
-        RealDisk::alike(path.as_ref(), DIR).map_err(|error| Error::io("repair", place(), error))?;
+    let disk = RealDisk::alike(path.as_ref(), DIR).at("repair", || place_of(DIR))?;
     mend(&(Arc::new(disk) as _))
 }
 
@@ -139,10 +138,7 @@ fn mend(disk: &Arc<dyn Disk>) -> Result<RepairReport> {
     let none = || Error::new(ErrorKind::NoLog, "repair");
     let names = match disk.list("") {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(none()),
-        result => result.map_err(|error| {
-            let place = Place { path: "".into(), segment: None, offset: None };
-            Error::io("repair", place, error)
-        })?,
+        result => result.at("repair", || place_of(""))?,
     };
     if !names.iter().any(|name| name == DIR) {
         return Err(none());
@@ -160,16 +156,15 @@ fn mend(disk: &Arc<dyn Disk>) -> Result<RepairReport> {
 
 /// Takes the lock of a log that is on disk.
 pub(crate) fn lock(disk: &dyn Disk) -> Result<HeldLock> {
-    let place = || Place { path: crate::segment::LOCK.into(), segment: None, offset: None };
-    match crate::disk::lock(disk, crate::segment::LOCK) {
+    match crate::disk::lock(disk, LOCK) {
         Ok(crate::disk::Lock::Held(guard)) => Ok(guard),
         Ok(crate::disk::Lock::Busy(holder)) => {
-            Err(Error::new(ErrorKind::Locked { holder }, "open").at(place()))
+            Err(Error::new(ErrorKind::Locked { holder }, "open").at(place_of(LOCK)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(Error::new(ErrorKind::NoLog, "open"))
         }
-        Err(error) => Err(Error::io("lock", place(), error)),
+        Err(error) => Err(error).at("lock", || place_of(LOCK)),
     }
 }
 
@@ -193,9 +188,7 @@ fn load_claimed(
         let Some(loaded) = load(&looking(disk), access, depth)? else { return Ok(None) };
         let claims = claim(&loaded)?;
         // A writer that has rotated since then holds other files.
-        let names = disk.list(DIR).map_err(|error| {
-            Error::io("list", Place { path: DIR.into(), segment: None, offset: None }, error)
-        })?;
+        let names = disk.list(DIR).at("list", || place_of(DIR))?;
         if let Some(claims) = claims
             && discover::numbers(&names) == loaded.numbers
         {
@@ -208,14 +201,13 @@ fn load_claimed(
 /// Locks the last segment and the spares. Returns `None` if any of the files no longer exists.
 fn claim(loaded: &Loaded) -> Result<Option<Claims>> {
     let busy = |number| Error::new(ErrorKind::Locked { holder: None }, "open").at(place(number, 0));
-    let failed = |number| move |error| Error::io("lock", place(number, 0), error);
     let files = &loaded.files;
     let mut last = None;
     if let Some((segment, _)) = &loaded.last {
         let number = segment.number();
         let Some(file) = there(segment.file_to_write(files))? else { return Ok(None) };
         segment.hold(Arc::clone(&file));
-        let Some(lock) = lock_file(&file).map_err(failed(number))? else {
+        let Some(lock) = lock_file(&file).at("lock", || place(number, 0))? else {
             return Err(busy(number));
         };
         last = Some((file, lock));
@@ -224,7 +216,7 @@ fn claim(loaded: &Loaded) -> Result<Option<Claims>> {
         let mut claimed = Vec::with_capacity(headers.len());
         for header in headers {
             let Some(mut spare) = there(Spare::reopen(files, *header))? else { return Ok(None) };
-            if !spare.claim().map_err(failed(header.number))? {
+            if !spare.claim().at("lock", || place(header.number, 0))? {
                 return Err(busy(header.number));
             }
             claimed.push(spare);
@@ -294,11 +286,10 @@ pub(crate) fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Option<Ope
         && !broken(Sabotage::AdoptUnsynced)
     {
         // Its writer may have stopped before the spare or its name was durable.
-        let failed = |error| Error::io("open", place(wanted, 0), error);
-        spare.file.sync_data().map_err(failed)?;
-        spare.publish_again(disk).map_err(failed)?;
+        let synced = spare.file.sync_data().and_then(|()| spare.publish_again(disk));
+        synced.at("open", || place(wanted, 0))?;
     }
-    let length = file.len().map_err(|error| segment.io_error("open", 0, error))?;
+    let length = file.len().at("open", || segment.place(0))?;
     let mark = Watermark {
         visible: end.last_position(),
         durable: end.last_position(),

@@ -8,8 +8,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskFile, Unread, copy_around, read_around, read_exact_at};
-use crate::error::{Error, Place, Result};
+use crate::disk::{Disk, DiskFile, IoResultExt, Unread, copy_around, read_around, read_exact_at};
+use crate::error::{Place, Result};
 use crate::format::{decode_tail_record, tail_record};
 use crate::segment::{DIR, FilePool, Segment, UNFINISHED, path, place};
 use crate::types::range_len;
@@ -18,17 +18,17 @@ const PIECE_BYTES: u64 = 1 << 20;
 
 /// Renames a segment file so that it is no longer part of the log.
 pub(super) fn quarantine_file(disk: &dyn Disk, number: u32) -> Result<Place> {
-    let failed = |error| Error::io("quarantine", place(number, 0), error);
+    let here = || place(number, 0);
     for kept in names(format!("{}.aside", path(number))) {
         match disk.rename(&path(number), &kept) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             result => {
-                result.and_then(|()| disk.sync_dir(DIR)).map_err(failed)?;
+                result.and_then(|()| disk.sync_dir(DIR)).at("quarantine", here)?;
                 return Ok(Place { path: kept.into(), segment: Some(number), offset: None });
             }
         }
     }
-    Err(failed(io::ErrorKind::AlreadyExists.into()))
+    Err(io::ErrorKind::AlreadyExists.into()).at("quarantine", here)
 }
 
 /// Copies the bytes of a segment at `range`, up to the end of the file, to a file of their own.
@@ -63,7 +63,7 @@ pub(super) fn keep_bytes(files: &FilePool, segment: &Segment, range: Range<u64>)
         }
         Err(io::ErrorKind::AlreadyExists.into())
     };
-    let name = keep().map_err(|error| segment.io_error("keep", start, error))?;
+    let name = keep().at("keep", || segment.place(start))?;
     Ok(Place { path: name.into(), segment: Some(number), offset: Some(start) })
 }
 

@@ -11,13 +11,13 @@ use super::quarantine::{keep_bytes, quarantine_file};
 use super::replay::End;
 use super::report::{DamageKind, NewSegment, RepairReport, SegmentReport, SegmentState};
 use crate::catalog::Catalog;
-use crate::disk::{Disk, copy_at, write_all_at};
-use crate::error::{Error, ErrorKind, Place, Result, is_full};
+use crate::disk::{Disk, IoResultExt, copy_at, write_all_at};
+use crate::error::{Error, ErrorKind, Result, is_full};
 use crate::format::{COMMIT_BYTES_MIN, COMMITS_AT, Ending, POSITION_MAX, TailRecord, tail_record};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{
-    DIR, FilePool, NUMBER_MAX, OldFile, Segment, Spare, Zero, open_own, path, place, remove_made,
-    unfinished_path,
+    DIR, FilePool, NUMBER_MAX, OldFile, Segment, Spare, Zero, open_own, path, place, place_of,
+    remove_made, unfinished_path,
 };
 use crate::types::{Position, StreamId, Timestamp};
 
@@ -39,12 +39,12 @@ pub(super) fn clear_tail(
     end: &End,
     vouched: Option<Timestamp>,
 ) -> Result<u64> {
-    let failed = |error| segment.io_error("repair", end.offset, error);
+    let here = || segment.place(end.offset);
     let file = &*segment.file_to_write(files)?;
     let behind = end.behind_tail_record();
     let settled = match end.witnessed {
         Some(Ending::Settled) => end.torn_to.is_none(),
-        Some(Ending::Clean) => file.len().map_err(failed)? == behind,
+        Some(Ending::Clean) => file.len().at("repair", here)? == behind,
         // The bytes that were read, and the zeros after them, may exist only in the page cache.
         Some(Ending::Open) => broken(Sabotage::TrustTailRecord) && end.torn_to.is_none(),
         None => false,
@@ -74,7 +74,7 @@ pub(super) fn clear_tail(
         }
         file.sync_data()
     };
-    write().map_err(failed)?;
+    write().at("repair", here)?;
     Ok(end.torn_bytes())
 }
 
@@ -85,13 +85,12 @@ pub(super) fn sweep(
     spares: impl IntoIterator<Item = Spare>,
 ) -> Result<()> {
     for path in unfinished {
-        let place = Place { path: path.into(), segment: None, offset: None };
-        disk.remove(path).map_err(|error| Error::io("sweep", place, error))?;
+        disk.remove(path).at("sweep", || place_of(path))?;
     }
     for spare in spares {
         let number = spare.header.number;
-        remove_made(disk, &path(number), &*spare.file)
-            .map_err(|error| Error::io("sweep", place(number, 0), error))?;
+        let removed = remove_made(disk, &path(number), &*spare.file);
+        removed.at("sweep", || place(number, 0))?;
     }
     Ok(())
 }
@@ -108,15 +107,15 @@ pub(super) fn sweep_superseded(
     for (old, by) in superseded {
         let Some(sparse) = segments.get(*by) else { continue };
         if super::is_whole(sparse, files)? {
-            let failed = |error| Error::io("sweep", place(old.header.number, 0), error);
+            let here = || place(old.header.number, 0);
             if made_again != Some(*by) {
                 match make_again(files, sparse) {
                     Err(error) if is_full(&error) => continue,
-                    result => result.map_err(failed)?,
+                    result => result.at("sweep", here)?,
                 }
                 made_again = Some(*by);
             }
-            old.remove(&**disk).map_err(failed)?;
+            old.remove(&**disk).at("sweep", here)?;
         }
     }
     Ok(())
@@ -215,7 +214,7 @@ fn continue_after(disk: &dyn Disk, loaded: &Loaded, highest: u32) -> Result<NewS
         spare.file.sync_data()?;
         spare.publish(disk).inspect_err(|_| spare.remove(disk))
     };
-    make().map_err(|error| Error::io("repair", place(number, 0), error))?;
+    make().at("repair", || place(number, 0))?;
     Ok(NewSegment { place: place(number, 0), first: Position(first) })
 }
 

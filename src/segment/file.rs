@@ -11,7 +11,7 @@ use super::pool::{FilePool, OpenRefs};
 use super::sealed::Sealed;
 use super::times::CommitTimes;
 use super::window::Window;
-use crate::disk::{Disk, DiskFile, Pin, Pinned, Unread};
+use crate::disk::{Disk, DiskFile, IoResultExt, Pin, Pinned, Unread};
 use crate::error::{Error, Place, Result};
 use crate::failures::Failures;
 use crate::format::{Lsn, SegmentHeader};
@@ -231,7 +231,7 @@ impl Segment {
         }
         match self.bytes(pool)? {
             Bytes::Mapped(pin) => Ok(pin.len() as u64),
-            Bytes::File(file) => file.len().map_err(|error| self.io_error("read", 0, error)),
+            Bytes::File(file) => file.len().at("read", || self.place(0)),
         }
     }
 
@@ -291,8 +291,7 @@ impl Segment {
         if wanted > READ_UNCHECKED_BYTES_MAX {
             // Checked before the allocation, because a damaged length field may ask for any number
             // of bytes.
-            let failed = |error| self.io_error("read", range.start, error);
-            if range.end > file.len().map_err(failed)? {
+            if range.end > file.len().at("read", || self.place(range.start))? {
                 return Err(self.error("read", range.start));
             }
         }
@@ -308,13 +307,14 @@ impl Segment {
             *buffer = vec![0; bytes];
         }
         let path = || self.path();
-        let (read, unread) = match pool.read(&*file, path, &mut buffer[..bytes], range.start) {
+        let read = match pool.read(&*file, path, &mut buffer[..bytes], range.start) {
             Err(_) if broken(Sabotage::ReadErrorIsEnd) => {
                 buffer.fill(0);
-                (bytes, None)
+                Ok((bytes, None))
             }
-            result => result.map_err(|error| self.io_error("read", range.start, error))?,
+            read => read,
         };
+        let (read, unread) = read.at("read", || self.place(range.start))?;
         let end = range.start.saturating_add(read as u64);
         if end < range.end {
             return Err(self.error("read", end));

@@ -38,6 +38,11 @@ pub(crate) fn path(number: u32) -> String {
     format!("{DIR}/{}", file_name(number))
 }
 
+/// Returns the place of a file of the log as a whole, for an error.
+pub(crate) fn place_of(path: impl Into<PathBuf>) -> Place {
+    Place { path: path.into(), segment: None, offset: None }
+}
+
 /// Returns a place in a segment, for an error.
 pub(crate) fn place(number: u32, offset: u64) -> Place {
     Place { path: PathBuf::from(path(number)), segment: Some(number), offset: Some(offset) }

@@ -6,9 +6,8 @@
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use super::files::{is_of, kept_path, path};
-use crate::disk::{Disk, process_id};
-use crate::error::{Error, Place};
+use super::files::{is_of, kept_path, path, place_of};
+use crate::disk::{Disk, IoResultExt, process_id};
 use crate::failures::{BackgroundTask, Failures};
 use crate::format::SegmentHeader;
 
@@ -67,9 +66,7 @@ impl Drop for KeptFile {
             // Another process has already removed the name.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             removed => {
-                let place =
-                    || Place { path: self.path.clone().into(), segment: None, offset: None };
-                let removed = removed.map_err(|error| Error::io("remove", place(), error));
+                let removed = removed.at("remove", || place_of(&self.path));
                 self.failures.note(BackgroundTask::RemoveCompacted, removed);
             }
         }

@@ -22,8 +22,8 @@ mod window;
 pub(crate) use self::file::{Moved, Segment};
 pub(crate) use self::files::{
     DIR, KEPT, LOCK, NUMBER_MAX, UNFINISHED, UNFINISHED_COPY, create_anew, has_salt, kept_path,
-    open_own, parse_kept, parse_name, parse_path, parse_unfinished, path, place, remove_made,
-    replace_copy, unfinished_path,
+    open_own, parse_kept, parse_name, parse_path, parse_unfinished, path, place, place_of,
+    remove_made, replace_copy, unfinished_path,
 };
 pub(crate) use self::gone::OldFile;
 pub(crate) use self::ownership::Ownership;

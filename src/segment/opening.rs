@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::file::Segment;
 use super::files::has_salt;
 use super::pool::{FilePool, OpenFile};
-use crate::disk::{DiskFile, Pinned, Unread};
+use crate::disk::{DiskFile, IoResultExt, Pinned, Unread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{header, trailer};
 use crate::index::FooterIndex;
@@ -63,14 +63,12 @@ impl Segment {
         if let Some(file) = self.held_file() {
             return Ok(file);
         }
-        let file = pool.open_path_to_write(&self.path());
-        let file = file.map_err(|error| self.io_error("open", 0, error))?;
+        let file = pool.open_path_to_write(&self.path()).at("open", || self.place(0))?;
         if self.is_at(pool, &*file)? { Ok(file) } else { Err(self.outdated()) }
     }
 
     /// Finds its file under its current name.
     fn find(&self, pool: &FilePool) -> Result<Arc<dyn DiskFile>> {
-        let failed = |error| self.io_error("open", 0, error);
         let mut before = None;
         for _ in 0..ATTEMPTS_MAX {
             let path = self.path_now();
@@ -79,7 +77,9 @@ impl Segment {
             }
             match pool.open_path(&path) {
                 Ok(file) if self.is_at(pool, &*file)? => return Ok(file),
-                Err(error) if error.kind() != IoKind::NotFound => return Err(failed(error)),
+                Err(error) if error.kind() != IoKind::NotFound => {
+                    return Err(error).at("open", || self.place(0));
+                }
                 _ => before = Some(path),
             }
         }
@@ -88,12 +88,11 @@ impl Segment {
 
     /// Reports whether this is its file: another file may have taken its name.
     fn is_at(&self, pool: &FilePool, file: &dyn DiskFile) -> Result<bool> {
-        let failed = |error| self.io_error("open", 0, error);
-        let path = || self.path();
+        let (path, here) = (|| self.path(), || self.place(0));
         // Loaded once, and before the length: the segment may be sealed, and its file cut, at any
         // moment.
         let mut sealed = self.seal_state();
-        let bytes = file.len().map_err(failed)?;
+        let bytes = file.len().at("open", here)?;
         if broken(Sabotage::LookLate) {
             sealed = self.seal_state();
         }
@@ -101,13 +100,13 @@ impl Segment {
         if let Some(sealed) = sealed {
             let last = &mut block[..trailer::BYTES];
             let at = bytes.saturating_sub(trailer::BYTES as u64);
-            let (_, unread) = pool.read(file, path, last, at).map_err(failed)?;
+            let (_, unread) = pool.read(file, path, last, at).at("open", here)?;
             let is_end = sealed.is_end_of(last, &self.header);
             if unread.is_none() && is_end && bytes == sealed.file_bytes {
                 return Ok(true);
             }
         }
-        let (read, unread) = pool.read(file, path, &mut block, 0).map_err(failed)?;
+        let (read, unread) = pool.read(file, path, &mut block, 0).at("open", here)?;
         match has_salt(&block[..read], self.header.salt) {
             Some(false) => Ok(false),
             Some(true) if sealed.is_none() => Ok(true),
@@ -183,7 +182,7 @@ impl Segment {
         let end = sealed.file_bytes.saturating_sub(trailer::BYTES as u64);
         let mut bytes = vec![0; end.saturating_sub(at) as usize];
         let read = pool.read(&**file, || self.path(), &mut bytes, at);
-        let (read, unread) = read.map_err(|error| self.io_error("open", at, error))?;
+        let (read, unread) = read.at("open", || self.place(at))?;
         bytes.truncate(read);
         Ok((bytes, unread))
     }

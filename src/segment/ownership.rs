@@ -6,13 +6,12 @@
 //! every few groups of commits and before it creates, replaces or removes a file. A lost log stays
 //! lost.
 
-use std::io;
 use std::sync::OnceLock;
 
-use super::files::{LOCK, path};
+use super::files::{LOCK, path, place_of};
 use super::set::SegmentSet;
-use crate::disk::{Disk, DiskFile, HeldLock, Identity, process_id};
-use crate::error::{Error, ErrorKind, Place, Result};
+use crate::disk::{Disk, DiskFile, HeldLock, Identity, IoResultExt, process_id};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sabotage::{Sabotage, broken};
 
 /// Files that a writer holds, shared with the threads that work for it.
@@ -70,8 +69,7 @@ impl Ownership {
     /// has no name, as after `rm -r`.
     pub(crate) fn check_file(&self, path: &str, active: &dyn DiskFile) -> Result<()> {
         self.check_not_lost()?;
-        let failed = |error| io_error(path, error);
-        if !active.has_name().map_err(failed)? && !broken(Sabotage::BelieveNames) {
+        if !active.has_name().at("write", || place_of(path))? && !broken(Sabotage::BelieveNames) {
             return Err(self.lose(ErrorKind::DirectoryLost, path));
         }
         Ok(())
@@ -82,15 +80,10 @@ impl Ownership {
     }
 
     fn found_at(&self, disk: &dyn Disk, path: &str) -> Result<Option<Identity>> {
-        disk.identity_at(path).map_err(|error| io_error(path, error))
+        disk.identity_at(path).at("write", || place_of(path))
     }
 
     fn lose(&self, kind: ErrorKind, path: &str) -> Error {
-        let place = Place { path: path.into(), segment: None, offset: None };
-        self.lost.get_or_init(|| Error::new(kind, "write").at(place)).clone()
+        self.lost.get_or_init(|| Error::new(kind, "write").at(place_of(path))).clone()
     }
-}
-
-fn io_error(path: &str, error: io::Error) -> Error {
-    Error::io("write", Place { path: path.into(), segment: None, offset: None }, error)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::file::Segment;
 use super::pool::FilePool;
 use super::sealed::Sealed;
-use crate::disk::write_all_at;
+use crate::disk::{IoResultExt, write_all_at};
 use crate::error::Result;
 use crate::format::{FooterEntry, Trailer, encode_footer};
 use crate::index::StreamBatches;
@@ -26,13 +26,13 @@ impl Segment {
             salt: self.header.salt,
         };
         let bytes = encode_footer(&self.footer_entries(), &trailer);
-        let failed = |error| self.io_error("seal", end, error);
+        let here = || self.place(end);
         let file = self.file_to_write(pool)?;
-        write_all_at(&*file, &mut [IoSlice::new(&bytes)], end).map_err(failed)?;
+        write_all_at(&*file, &mut [IoSlice::new(&bytes)], end).at("seal", here)?;
         let file_bytes = end.saturating_add(bytes.len() as u64);
-        file.set_len(file_bytes).map_err(failed)?;
-        file.sync_data().map_err(failed)?;
-        let found = Sealed::find(&self.header, pool, &*file, || self.path()).map_err(failed)?;
+        file.set_len(file_bytes).at("seal", here)?;
+        file.sync_data().at("seal", here)?;
+        let found = Sealed::find(&self.header, pool, &*file, || self.path()).at("seal", here)?;
         let sealed = Sealed::new(&trailer, file_bytes);
         if found != Some(sealed) {
             return Err(self.error("seal", end));

@@ -22,7 +22,9 @@ use self::space::kept_bytes;
 use crate::catalog::{Baseline, Catalog, CommitIds, Share, Watermark};
 use crate::clock::LogClock;
 use crate::commit::{Commit, GroupWriter, Part, Pending};
-use crate::disk::{Disk, DiskFile, HeldLock, LockGuard, copy_at, process_id, write_all_at};
+use crate::disk::{
+    Disk, DiskFile, HeldLock, IoResultExt, LockGuard, copy_at, process_id, write_all_at,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failures::{BackgroundTask, Failures};
 use crate::format::{
@@ -269,7 +271,7 @@ impl Writer {
         };
         self.layout
             .with_slices(group, |slices| write_all_at(file, slices, offset))
-            .map_err(|error| segment.io_error("commit", offset, error))
+            .at("commit", || segment.place(offset))
     }
 
     /// Syncs the active segment. After a failure the log is poisoned: the kernel may have dropped
@@ -442,7 +444,7 @@ impl Writer {
         self.write_tail_record(Ending::Clean)
             .and_then(|()| file.sync_data())
             .and_then(|()| file.set_len(offset + tail_record::BYTES as u64))
-            .map_err(|error| segment.io_error("close", offset, error))
+            .at("close", || segment.place(offset))
     }
 }
 
@@ -539,8 +541,7 @@ impl Writer {
         let offset = active.offset;
         let file = &*active.file;
         let found = offset..offset + tail_record::BYTES as u64;
-        copy_at(file, found, file, offset)
-            .map_err(|error| segment.io_error("write tail record", offset, error))?;
+        copy_at(file, found, file, offset).at("write tail record", || segment.place(offset))?;
         self.sync()
     }
 
@@ -553,7 +554,7 @@ impl Writer {
         let segment = Arc::clone(&active.segment);
         let offset = active.offset;
         self.write_tail_record(Ending::Settled)
-            .map_err(|error| segment.io_error("write tail record", offset, error))?;
+            .at("write tail record", || segment.place(offset))?;
         self.sync()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::rotation::Full;
 use super::{Active, Writer};
 use crate::commit::Pending;
-use crate::disk::{Disk, Lock, lock, read_exact_at, write_zeros_at};
+use crate::disk::{Disk, IoResultExt, Lock, lock, read_exact_at, write_zeros_at};
 use crate::error::{Error, ErrorKind, Place, Result, is_full};
 use crate::format::{COMMITS_AT, Ending, Lsn, decode_tail_record, is_zero, tail_record};
 use crate::sabotage::{Sabotage, broken};
@@ -394,7 +394,7 @@ impl Writer {
         let taken = self.ready.take().or_else(|| self.rotation.take_spare(number));
         let Some(spare) = taken else { return Ok(None) };
         let found = self.context.disk.identity_at(&path(number));
-        let found = found.map_err(|error| Error::io("create", place(number, 0), error))?;
+        let found = found.at("create", || place(number, 0))?;
         Ok(Some(spare).filter(|spare| found == Some(spare.file.identity())))
     }
 
