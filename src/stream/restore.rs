@@ -107,7 +107,7 @@ impl Stream {
     }
 
     /// Rewinds to `to` and starts the next generation, even if no event is dropped. Nothing may be
-    /// buffered.
+    /// buffered or in flight.
     pub(crate) fn rewind_as(&mut self, to: u64) -> Result<()> {
         self.reap();
         let seen = self.next;
