@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use amberlog::{
-    ErrorKind, EventKind, Log, NewEvent, Query, ReadView, Status, Stream, StreamId, StreamOptions,
+    ErrorKind, EventKind, Log, NewEvent, Query, ReadView, Stream, StreamId, StreamOptions,
 };
 
 /// Settings of a thread, written by the host: its model, its folder. Not worth a file.
@@ -50,7 +50,7 @@ fn main() -> Result<()> {
     let mut abandoned = 0;
     for _ in 0..5_000 {
         let thread = open_thread(&log)?;
-        assert_eq!(log.status(thread.id()), Status::Volatile);
+        assert!(!thread.is_durable());
         abandoned += 1;
     }
     assert!(!path.exists());

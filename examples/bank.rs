@@ -2,12 +2,12 @@
 //! state is committed only if the account did not change meanwhile. A repeated request takes
 //! effect once.
 //!
-//! `cargo run --example bank`
+//! `cargo run --example bank --features json`
 
 use std::error::Error;
 use std::thread;
 
-use amberlog::typed::{Bincode, TypedEvents};
+use amberlog::typed::{Json, TypedEvents};
 use amberlog::{
     CommitId, CommitOptions, ErrorKind, EventKind, Expect, Log, Seq, StreamId, StreamOptions,
 };
@@ -34,7 +34,7 @@ struct Account {
 impl Account {
     fn load(log: &Log, id: StreamId) -> Result<Self> {
         let mut account = Self::default();
-        let events: TypedEvents<Moved, Bincode> = log.read_view().events(id)?.typed();
+        let events: TypedEvents<Moved, Json> = log.read_view().events(id)?.typed();
         for event in events {
             let (event, moved) = event?;
             match moved {
@@ -42,7 +42,7 @@ impl Account {
                 Moved::Deposited { cents } => account.cents += cents,
                 Moved::Withdrawn { cents } => account.cents -= cents,
             }
-            account.version = Seq::from(event.seq().get() + 1);
+            account.version = event.seq().next();
         }
         Ok(account)
     }
@@ -63,19 +63,19 @@ fn withdraw(log: &Log, id: StreamId, cents: u64, request: CommitId) -> Result<An
         let enough = account.cents >= cents;
         let mut stream = log.open_stream(id)?;
         if enough {
-            stream.typed::<Moved>().append_as(MOVED, &Moved::Withdrawn { cents })?;
+            stream.typed::<Moved, Json>().append_as(MOVED, &Moved::Withdrawn { cents })?;
         }
         // Even an empty commit reports whether this request was done before.
         let options = CommitOptions::new().id(request).expect(Expect::At(account.version));
         match stream.commit_with(options).wait() {
             Ok(_) if enough => return Ok(Answer::Done),
             Ok(_) => return Ok(Answer::NotEnough),
-            Err(error) => match error.kind() {
-                ErrorKind::AlreadyCommitted { .. } => return Ok(Answer::DoneBefore),
-                // Another teller committed first: load the account again and decide again.
-                ErrorKind::Conflict { .. } => {}
-                _ => return Err(error.into()),
-            },
+            Err(error) if matches!(error.kind(), ErrorKind::AlreadyCommitted { .. }) => {
+                return Ok(Answer::DoneBefore);
+            }
+            // Another teller committed first: load the account again and decide again.
+            Err(error) if error.is_conflict() => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -85,7 +85,7 @@ fn main() -> Result<()> {
     let log = Log::open(dir.path().join("bank"))?;
     let mut account = log.create_stream_with(&StreamOptions::new().name("account of Ada"))?;
     let id = account.id();
-    let mut typed = account.typed::<Moved>();
+    let mut typed = account.typed::<Moved, Json>();
     typed.append_as(MOVED, &Moved::Opened { owner: "Ada".into() })?;
     typed.append_as(MOVED, &Moved::Deposited { cents: 1_000 })?;
     account.commit_with(CommitOptions::new().expect(Expect::NoStream)).wait()?;

@@ -18,14 +18,16 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::types::Timestamp;
 
 /// Work that a log does on its own.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum BackgroundTask {
-    /// Trimming events according to the options ([`crate::Compaction::Background`]). Until it
-    /// succeeds, some or all of those events stay.
+    /// Trimming events according to the options ([`crate::options::Compaction::Background`]). Until
+    /// it succeeds, some or all of those events stay.
     Retain,
-    /// Reclaiming the space of dead events ([`crate::Compaction::Background`]). Until it succeeds,
-    /// the log grows.
+    /// Reclaiming the space of dead events ([`crate::options::Compaction::Background`]). Until it
+    /// succeeds, the log grows.
     Compact,
     /// Creating the next segment ahead of its use. Until it succeeds, a commit that needs the
     /// segment creates it itself, and fails if that fails too.
@@ -70,6 +72,7 @@ impl BackgroundTask {
 }
 
 /// Task that has failed since the log was opened.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BackgroundError {

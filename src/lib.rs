@@ -16,7 +16,7 @@ mod inspect;
 pub mod jsonl;
 mod log;
 pub mod maintenance;
-mod options;
+pub mod options;
 mod reader;
 mod recovery;
 mod ring;
@@ -32,32 +32,33 @@ pub mod verify;
 mod work;
 mod writer;
 
-pub use catalog::{Cursor, Order, Page, ParseCursorError, Query, ReadView, StreamInfo};
+pub use catalog::{Cursor, Order, Page, Query, ReadView, StreamInfo};
 pub use commit::{Commit, Ticket};
 pub use error::{AppendError, Error, ErrorKind, Place, Rejected, Result};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use format::fuzzing;
 pub use log::Log;
-pub use maintenance::backup::backup;
-pub use options::{
-    Clock, CommitOptions, Compaction, Expect, MEMORY_COSTS, MemoryCosts, Options, Overflow,
-    Privacy, ReadOptions, Reads, Retention, StreamOptions,
-};
+#[doc(inline)]
+pub use options::{CommitOptions, Expect, Options, Overflow, StreamOptions};
 pub use reader::{AllEvents, Event, EventRef, Events};
-pub use recovery::{repair, verify_quick};
 #[cfg(any(amberlog_sabotage, amberlog_loom, amberlog_shuttle))]
 pub use sabotage::{Sabotage, Sabotaged, sabotage};
 pub use stream::{NewEvent, Savepoint, Stream};
 pub use types::{
-    CodecId, CommitId, Durability, EventKind, Position, Seq, Status, StreamId, StreamState,
-    Timestamp,
+    CommitId, Durability, EventKind, ParseError, Position, Seq, StreamId, StreamState, Timestamp,
 };
 #[doc(inline)]
 pub use verify::verify;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub use work::steps_here;
+
+/// Figures of an open log: [`Log::stats`].
+pub mod stats {
+    pub use crate::engine::{MemoryStats, Stats};
+    pub use crate::options::costs::MemoryCosts;
+}
 
 /// Simulated disk, and the functions that work on one instead of a directory.
 #[cfg(feature = "sim")]

@@ -2,6 +2,22 @@
 //!
 //! The codec's id is stored with every event and checked when it is read, so that an event written
 //! by one codec is never decoded by another. The format below knows no codec.
+//!
+//! # Codecs
+//!
+//! There is no default. A program that keeps events for years changes its types meanwhile, and the
+//! codec decides what becomes of the events that are stored already:
+//!
+//! - `Json` (feature `json`) stores names, as text. A variant that is inserted changes no other; a
+//!   new field needs `#[serde(default)]`.
+//! - `Postcard` (feature `postcard`) and `Bincode` (feature `bincode`) store positions, in few
+//!   bytes. **Behind an inserted variant or field, stored events are read as others, without an
+//!   error.**
+//!
+//! In a positional encoding a variant is its number in the enum, and a field is its place in the
+//! struct. Append new variants at the end, never remove or reorder one, and never change the fields
+//! of a stored one; give a changed event a new variant. Otherwise a stored `Deposited` comes back
+//! as a `Fee`.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +25,8 @@ use std::marker::PhantomData;
 use crate::error::{AppendError, Error, ErrorKind, Result};
 use crate::reader::{Event, Events};
 use crate::stream::{NewEvent, Stream};
-use crate::types::{CodecId, EventKind, Seq};
+pub use crate::types::CodecId;
+use crate::types::{EventKind, Seq};
 
 /// Turns values of `T` into bytes and back.
 pub trait Codec<T> {
@@ -34,7 +51,11 @@ pub trait Codec<T> {
 /// Error of a codec.
 pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 
-/// `bincode` 2.0.1 in its standard configuration: compact, not self-describing. The default.
+/// `bincode` 2.0.1 in its standard configuration: compact, and positional (see [the
+/// module](self#codecs)). The crate is unmaintained
+/// ([RUSTSEC-2025-0141](https://rustsec.org/advisories/RUSTSEC-2025-0141.html)), and its later
+/// versions do not compile, so this version is pinned. [`Postcard`] is of the same kind and
+/// maintained.
 ///
 /// An event of up to 16 KiB may decode into 16 MiB, a larger one into 1 GiB; beyond that decoding
 /// fails. Elements that take no bytes at all, as in a `Vec<()>`, escape that bound: a damaged
@@ -69,7 +90,8 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Bincode {
     }
 }
 
-/// JSON text: readable by everything, self-describing.
+/// JSON text: readable by everything, and with the names of fields and variants (see [the
+/// module](self#codecs)).
 #[cfg(feature = "json")]
 #[derive(Clone, Copy, Debug)]
 pub struct Json;
@@ -87,6 +109,29 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Json {
     }
 }
 
+/// `postcard` 1: compact, and positional (see [the module](self#codecs)).
+///
+/// A damaged length reserves no more memory than serde's own limit of 1 MiB for a sequence;
+/// elements that take no bytes at all are counted to the end of that length.
+#[cfg(feature = "postcard")]
+#[derive(Clone, Copy, Debug)]
+pub struct Postcard;
+
+#[cfg(feature = "postcard")]
+impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Postcard {
+    const ID: CodecId = CodecId::POSTCARD;
+
+    fn encode(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        postcard::to_io(value, bytes)?;
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<T, CodecError> {
+        let (value, left) = postcard::take_from_bytes(bytes)?;
+        if left.is_empty() { Ok(value) } else { Err("bytes are left over".into()) }
+    }
+}
+
 /// View of a stream as a sequence of `T`.
 pub struct Typed<'a, T, C> {
     stream: &'a mut Stream,
@@ -95,17 +140,8 @@ pub struct Typed<'a, T, C> {
 }
 
 impl Stream {
-    /// Returns this stream as a sequence of `T`, in `bincode`.
-    #[cfg(feature = "bincode")]
-    pub fn typed<T>(&mut self) -> Typed<'_, T, Bincode>
-    where
-        Bincode: Codec<T>,
-    {
-        self.typed_with()
-    }
-
-    /// Returns this stream as a sequence of `T`, in a codec of your choice.
-    pub fn typed_with<T, C: Codec<T>>(&mut self) -> Typed<'_, T, C> {
+    /// Returns this stream as a sequence of `T`, in the codec `C`.
+    pub fn typed<T, C: Codec<T>>(&mut self) -> Typed<'_, T, C> {
         Typed { stream: self, bytes: Vec::new(), types: PhantomData }
     }
 }
@@ -181,7 +217,7 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
     ///
     /// As [`Stream::events`].
     pub fn events(&self) -> Result<TypedEvents<T, C>> {
-        Ok(self.stream.events()?.typed_with())
+        Ok(self.stream.events()?.typed())
     }
 }
 
@@ -198,19 +234,9 @@ pub struct TypedEvents<T, C> {
 }
 
 impl Events {
-    /// Returns these events as values of `T`, in `bincode`.
-    #[cfg(feature = "bincode")]
+    /// Returns these events as values of `T`, in the codec `C`.
     #[must_use]
-    pub fn typed<T>(self) -> TypedEvents<T, Bincode>
-    where
-        Bincode: Codec<T>,
-    {
-        self.typed_with()
-    }
-
-    /// Returns these events as values of `T`, in a codec of your choice.
-    #[must_use]
-    pub fn typed_with<T, C: Codec<T>>(self) -> TypedEvents<T, C> {
+    pub fn typed<T, C: Codec<T>>(self) -> TypedEvents<T, C> {
         TypedEvents { events: self, types: PhantomData }
     }
 }

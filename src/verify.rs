@@ -18,10 +18,9 @@ pub use crate::inspect::{Record, RecordBody, RecordDump};
 #[cfg(feature = "json")]
 use crate::jsonl::ExportOptions;
 use crate::reader::{EventRef, Events};
-use crate::recovery::verify_quick;
 pub use crate::recovery::{
     Damage, DamageKind, NewSegment, RecoveryReport, RepairReport, SegmentReport, SegmentState,
-    TornTail, Unreadable,
+    TornTail, Unreadable, repair, verify_quick,
 };
 use crate::sabotage::{Sabotage, broken};
 use crate::types::{Position, Seq, StreamId};
@@ -31,6 +30,7 @@ use crate::types::{Position, Seq, StreamId};
 const PASSES_MAX: usize = 3;
 
 /// Report of [`verify`], which changes nothing.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -52,6 +52,7 @@ impl VerifyReport {
 }
 
 /// Events that one way of reading misses.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MissedEvents {
@@ -66,6 +67,8 @@ pub struct MissedEvents {
 }
 
 /// Way of reading a log.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ReadMethod {

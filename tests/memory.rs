@@ -1,16 +1,19 @@
 //! What does it cost in memory: an open log, a stream in each of its states, an index entry, an append, a commit?
 //!
 //! P10, and the table of sizes: at most 256 bytes for each of a million volatile streams (as many as
-//! `AMBERLOG_STREAMS` says, 100,000 by default), what [`MEMORY_COSTS`] says of the rest, and no allocation by an
+//! `AMBERLOG_STREAMS` says, 100,000 by default), what [`MemoryCosts`] says of the rest, and no allocation by an
 //! append in the steady state. Counted by an allocator of this binary's own, in one test, so that nothing else
 //! allocates meanwhile.
 
 #[path = "support/counting.rs"]
 mod counting;
 
-use amberlog::{CommitId, CommitOptions, Durability, Log, MEMORY_COSTS, Query, Stream, StreamId};
+use amberlog::stats::MemoryCosts;
+use amberlog::{CommitId, CommitOptions, Durability, Log, Query, Stream, StreamId};
 
 use self::counting::live_bytes;
+
+const MEMORY_COSTS: MemoryCosts = MemoryCosts::CURRENT;
 
 fn allocations(work: impl FnOnce()) -> u64 {
     let before = counting::allocations();
@@ -30,11 +33,11 @@ fn told(what: &str, bytes: u64, measured: f64) {
     println!("{what}: {measured:.1} bytes, told as {bytes}");
     assert!(
         measured <= bytes as f64,
-        "{what} costs {measured:.1} bytes, and MEMORY_COSTS says {bytes}"
+        "{what} costs {measured:.1} bytes, and MemoryCosts says {bytes}"
     );
     assert!(
         bytes as f64 <= 1.5 * measured,
-        "{what} costs only {measured:.1} bytes: MEMORY_COSTS says {bytes}"
+        "{what} costs only {measured:.1} bytes: MemoryCosts says {bytes}"
     );
 }
 
@@ -66,7 +69,7 @@ fn volatile_streams(log: &Log) {
     println!("{streams} volatile streams; a handle has {handle} bytes");
     assert!(each <= 256.0, "{each:.1} bytes for each volatile stream");
     told("a volatile stream", MEMORY_COSTS.volatile_stream, each);
-    assert_eq!(log.memory_bytes(), 0, "rings take memory as they fill");
+    assert_eq!(log.stats().memory.uncommitted_bytes, 0, "rings take memory as they fill");
     assert!(!log.path().exists(), "P1: nothing is on disk");
     drop(made);
 }
@@ -114,7 +117,7 @@ fn durable_streams() {
 }
 
 /// Checks that counted memory is at least nine tenths of what is allocated, and not much more.
-fn counted(what: &str, bytes: usize, allocated: f64) {
+fn counted(what: &str, bytes: u64, allocated: f64) {
     println!("{what}: {allocated:.0} bytes, counted as {bytes}");
     assert!(bytes as f64 >= 0.9 * allocated, "{what}: {allocated:.0} bytes, counted as {bytes}");
     assert!(bytes as f64 <= 1.1 * allocated, "{what}: only {allocated:.0}, counted as {bytes}");
@@ -139,16 +142,19 @@ fn what_is_said() {
         let (each, made) =
             left_by(1, || (0..streams).map(|n| make(n, data, labels)).collect::<Vec<_>>());
         let plain = (streams * MEMORY_COSTS.volatile_stream) as f64;
-        counted(&what, log.memory_bytes(), each - plain);
+        counted(&what, log.stats().memory.uncommitted_bytes, each - plain);
         drop(made);
-        assert_eq!(log.memory_bytes(), 0, "{what}: all are gone");
+        assert_eq!(log.stats().memory.uncommitted_bytes, 0, "{what}: all are gone");
     }
     let (each, ()) = left_by(1, || {
         let mut made: Vec<Stream> = (0..500).map(|n| make(n, &DATA, 1)).collect();
         commit_all(&log, &mut made);
     });
-    assert_eq!(log.memory_bytes(), 0, "committed, and the handles are gone");
-    counted("500 durable streams", log.metadata_bytes(), each - 500.0 * 192.0);
+    assert_eq!(log.stats().memory.uncommitted_bytes, 0, "committed, and the handles are gone");
+    let memory = log.stats().memory;
+    assert_eq!(memory.costs, MEMORY_COSTS);
+    assert_eq!(memory.catalog_bytes, 500 * MEMORY_COSTS.durable_stream);
+    counted("500 durable streams", memory.metadata_bytes, each - memory.catalog_bytes as f64);
     for info in log.read_view().streams() {
         assert_eq!(info.data.as_deref(), Some(&DATA[..]));
         log.open_stream(info.id).expect("durable").delete().wait().expect("deleted");

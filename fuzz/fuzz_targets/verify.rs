@@ -15,9 +15,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use amberlog::verify::{RecordDump, RecoveryReport};
-use amberlog::{
-    AppendError, Error, ErrorKind, Event, Log, Position, ReadView, StreamId, repair, verify_quick,
-};
+use amberlog::verify::{repair, verify_quick};
+use amberlog::{AppendError, Error, ErrorKind, Event, Log, Position, ReadView, StreamId};
 use tempfile::TempDir;
 
 /// Number of bytes that any run may allocate at once, however small the input.

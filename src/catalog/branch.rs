@@ -252,7 +252,7 @@ mod tests {
             + ends;
         // Size of a branch in the arena.
         let beyond = size_of::<OnceLock<Branch>>() - index;
-        assert_eq!(beyond as u64, crate::options::MEMORY_COSTS.catalog_stream);
+        assert_eq!(beyond as u64, crate::options::costs::MemoryCosts::CURRENT.catalog_stream);
         assert!(beyond <= 50, "{beyond} bytes");
     }
 }

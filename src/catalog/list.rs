@@ -11,6 +11,7 @@ use crate::index::ArenaId;
 use crate::types::{Seq, StreamId, StreamState};
 
 /// One page of a list.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Page {
@@ -371,6 +372,7 @@ impl StreamInfo {
             generation: 0,
             created: id.created(),
             segments: 0,
+            is_durable: false,
         }
     }
 }

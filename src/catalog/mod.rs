@@ -20,6 +20,8 @@ mod models;
 mod names;
 mod orders;
 mod query;
+#[cfg(feature = "serde")]
+mod serde_impls;
 mod shown;
 mod versions;
 mod view;
@@ -42,7 +44,7 @@ pub(crate) use self::list::Asked;
 pub use self::list::Page;
 pub(crate) use self::liveness::{BatchCandidate, ForkGuard, LivenessTest};
 pub(crate) use self::names::ReservedName;
-pub use self::query::{Cursor, Order, ParseCursorError, Query};
+pub use self::query::{Cursor, Order, Query};
 use self::versions::Depth;
 pub(crate) use self::versions::{KeptMeta, Meta, Version};
 pub use self::view::{ReadView, StreamInfo};
@@ -466,6 +468,11 @@ impl Catalog {
         let before = (self.branch(tip)?, self.link_to(tip));
         let after = Branch::rewound(share.stream, before, rewind, share.generation, place);
         Some((root, self.branches.push(after)?))
+    }
+
+    /// Returns the number of branches: one for each stream, fork and rewind.
+    pub(crate) fn branch_count(&self) -> u32 {
+        self.branches.len()
     }
 
     /// Returns the bytes of the names, labels and data of durable streams, in all versions that are

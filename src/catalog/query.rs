@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::TimeWindow;
-use crate::types::{StreamId, StreamState, Timestamp};
+use crate::types::{ParseError, StreamId, StreamState, Timestamp};
 
 /// Default number of streams on a page.
 const PAGE_STREAMS: usize = 100;
@@ -226,25 +226,14 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// Error of a text that is not a [`Cursor`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ParseCursorError;
-
-impl fmt::Display for ParseCursorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a cursor of a list")
-    }
-}
-
-impl std::error::Error for ParseCursorError {}
-
 impl FromStr for Cursor {
-    type Err = ParseCursorError;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, ParseCursorError> {
-        let (place, id) = text.split_once('.').ok_or(ParseCursorError)?;
-        let place = u64::from_str_radix(place, 16).map_err(|_| ParseCursorError)?;
-        Ok(Self { place, id: id.parse().map_err(|_| ParseCursorError)? })
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let wrong = ParseError("invalid cursor (expected one that a list printed)");
+        let (place, id) = text.split_once('.').ok_or(wrong)?;
+        let place = u64::from_str_radix(place, 16).map_err(|_| wrong)?;
+        Ok(Self { place, id: id.parse().map_err(|_| wrong)? })
     }
 }
 

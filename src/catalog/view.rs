@@ -20,8 +20,8 @@ use crate::types::{Position, Seq, StreamId, StreamState, Timestamp};
 /// Taking a read view and reading from it takes no lock and blocks no thread (P12). Its contents
 /// stay readable while the view lives and the log is open in this process, whatever happens to the
 /// log. A view that is older than the process that writes the log can read the segments it holds
-/// open ([`crate::ReadOptions::open_segments_max`]); reading anything else that was compacted since
-/// fails with [`crate::ErrorKind::Outdated`].
+/// open ([`crate::options::ReadOptions::open_segments_max`]); reading anything else that was
+/// compacted since fails with [`crate::ErrorKind::Outdated`].
 #[derive(Clone)]
 pub struct ReadView {
     pub(crate) catalog: Arc<Catalog>,
@@ -34,6 +34,7 @@ pub struct ReadView {
 }
 
 /// Description of a stream in a read view.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct StreamInfo {
@@ -44,6 +45,7 @@ pub struct StreamInfo {
     /// Labels of the stream.
     pub labels: BTreeMap<String, String>,
     /// Data that the host stored with the stream.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "bytes_of"))]
     pub data: Option<Arc<[u8]>>,
     /// State of the stream, which limits the operations on it.
     pub state: StreamState,
@@ -60,6 +62,17 @@ pub struct StreamInfo {
     pub created: Option<Timestamp>,
     /// Number of segments that hold a part of the stream.
     pub segments: usize,
+    /// True if at least one commit of the stream is in the log.
+    pub is_durable: bool,
+}
+
+/// Serializes bytes, which serde does not look for behind an `Arc`.
+#[cfg(feature = "serde")]
+fn bytes_of<S: serde::Serializer>(
+    data: &Option<Arc<[u8]>>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&data.as_deref(), serializer)
 }
 
 impl ReadView {
@@ -173,6 +186,7 @@ impl ReadView {
             generation: branch.generation(),
             created: view.first.stream.created(),
             segments,
+            is_durable: true,
         }
     }
 

@@ -3,8 +3,8 @@
 //! The first waiter takes the writer and leads: it commits all that is queued by then. Later
 //! commits form the next group. Holding the writer *is* leading: there is no other lock, and only
 //! the writer is held across disk operations. Awaited or dropped tickets are served by the log's
-//! own commit thread, so an async runtime's thread never blocks (F37). This room knows nothing
-//! about bytes.
+//! own commit thread, so an async runtime's thread never blocks (F37), and so are tickets that are
+//! kept for a while. This room knows nothing about bytes.
 
 mod draft;
 mod group_delay;
@@ -13,6 +13,7 @@ mod models;
 mod pending;
 mod queue;
 mod ticket;
+mod watch;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::failures::Failures;
 use crate::types::{Durability, Position, Seq, Timestamp};
 
 /// Outcome of a successful commit.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Commit {
     /// Number of the commit in the log. An empty commit carries the number of the last commit

@@ -25,6 +25,7 @@ pub(crate) struct Part {
     pub(crate) crc: u32,
     pub(crate) placement: Placement,
     pub(crate) change: Option<Box<Encoded>>,
+    pub(crate) expect: Expect,
 }
 
 /// Placement of a part in its stream: as the handle saw the stream, until the leader rebases it.
@@ -102,13 +103,16 @@ impl Part {
 #[derive(Debug)]
 pub(crate) struct Pending {
     parts: Parts,
+    /// Parts with nothing to write, whose streams have to meet their expectations all the same.
+    checks: Box<[Part]>,
     pub(crate) durability: Durability,
-    pub(crate) expect: Expect,
     pub(crate) id: Option<CommitId>,
     /// See [`CommitOptions::proof`].
     pub(crate) proof: bool,
     /// See [`CommitOptions::rolls`].
     pub(crate) rolls: bool,
+    /// See [`CommitOptions::later`].
+    pub(super) starts_later: bool,
     state: Mutex<State>,
     ready: Condvar,
     /// Index of the event count on which its waiter sleeps; [`NO_EVENT_COUNT`] if the waiter sleeps
@@ -187,7 +191,17 @@ impl Predecessors {
 
 impl Pending {
     pub(crate) fn new(
+        parts: Vec<Part>,
+        options: CommitOptions,
+        predecessors: Vec<Arc<Self>>,
+    ) -> Arc<Self> {
+        Self::with_checks(parts, Vec::new(), options, predecessors)
+    }
+
+    /// Returns a commit that also depends on streams of which it holds nothing.
+    pub(crate) fn with_checks(
         mut parts: Vec<Part>,
+        checks: Vec<Part>,
         options: CommitOptions,
         predecessors: Vec<Arc<Self>>,
     ) -> Arc<Self> {
@@ -199,7 +213,7 @@ impl Pending {
                 Parts::Many(parts)
             }
         };
-        Self::with(parts, options, Predecessors::Many(predecessors))
+        Self::with(parts, checks, options, Predecessors::Many(predecessors))
     }
 
     /// Returns a commit of one stream, after the stream's commit in flight, if any.
@@ -209,18 +223,24 @@ impl Pending {
         predecessors: Option<Arc<Self>>,
     ) -> Arc<Self> {
         let predecessors = predecessors.map_or(Predecessors::None, Predecessors::One);
-        Self::with(part.map_or(Parts::None, Parts::One), options, predecessors)
+        Self::with(part.map_or(Parts::None, Parts::One), Vec::new(), options, predecessors)
     }
 
-    fn with(parts: Parts, options: CommitOptions, predecessors: Predecessors) -> Arc<Self> {
+    fn with(
+        parts: Parts,
+        checks: Vec<Part>,
+        options: CommitOptions,
+        predecessors: Predecessors,
+    ) -> Arc<Self> {
         let state = State { predecessors, ..State::default() };
         Arc::new(Self {
             parts,
+            checks: checks.into(),
             durability: options.durability.unwrap_or_default(),
-            expect: options.expect,
             id: options.id,
             proof: options.proof,
             rolls: options.rolls,
+            starts_later: options.starts_later,
             state: Mutex::new(state),
             ready: Condvar::new(),
             event_count: AtomicUsize::new(NO_EVENT_COUNT),
@@ -235,6 +255,11 @@ impl Pending {
             Parts::One(part) => std::slice::from_ref(part),
             Parts::Many(parts) => parts,
         }
+    }
+
+    /// Returns the parts, followed by those that are only checked.
+    pub(crate) fn checked_parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts().iter().chain(&self.checks)
     }
 
     /// Returns the index of the part that comes first in the commit.

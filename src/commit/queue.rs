@@ -7,13 +7,14 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::group_delay::GroupDelay;
+use super::watch::{LOOK_EVERY, Watch};
 use super::{GroupWriter, Pending, Ticket};
 use crate::error::{Error, ErrorKind};
 use crate::failures::{BackgroundTask, Failures};
 use crate::options::CommitOptions;
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Condvar, EventCount, Mutex, MutexGuard, OwnThread, spawn};
+use crate::sync::{Condvar, EventCount, HAS_TIME, Mutex, MutexGuard, OwnThread, spawn};
 
 /// Size at which a group stops growing, so that its first commit does not wait for its last.
 const GROUP_BYTES_MAX: u64 = 8 << 20;
@@ -53,6 +54,11 @@ struct Inner<W> {
     /// Event count of the group that forms now.
     event_count: usize,
     commit_thread: Option<OwnThread>,
+    /// The commit thread was asked for: it serves tickets that are awaited or dropped.
+    serves: bool,
+    watch: Watch,
+    /// Number of commits that leaders have taken.
+    taken: u64,
     /// Empty vectors, kept for their memory.
     spare_group: Vec<Arc<Pending>>,
     spare_wakers: Vec<Waker>,
@@ -71,6 +77,9 @@ impl<W: GroupWriter> Queue<W> {
             delay: GroupDelay::default(),
             event_count: 0,
             commit_thread: None,
+            serves: false,
+            watch: Watch::default(),
+            taken: 0,
             spare_group: Vec::new(),
             spare_wakers: Vec::new(),
         };
@@ -85,8 +94,8 @@ impl<W: GroupWriter> Queue<W> {
         })
     }
 
-    /// Queues a commit. A leader takes it when its ticket is waited for, awaited or dropped, or
-    /// together with another commit.
+    /// Queues a commit. A leader takes it when its ticket is waited for, awaited or dropped, or was
+    /// kept for a while, or together with another commit.
     pub(crate) fn submit(self: &Arc<Self>, pending: Arc<Pending>) -> Ticket
     where
         W: Sync,
@@ -101,8 +110,38 @@ impl<W: GroupWriter> Queue<W> {
             }
             inner.forming.push_back(Arc::clone(&pending));
             self.queued.store(inner.forming.len(), Ordering::Relaxed);
+            if !pending.starts_later {
+                self.watch(&mut inner);
+            }
         }
         Ticket::new(pending, Arc::clone(self) as Arc<dyn TicketQueue>)
+    }
+
+    /// Lets the commit thread look at the queue from time to time. A model checker has no time, and
+    /// some simulated disks no threads: there a commit whose ticket is kept waits for another.
+    fn watch(self: &Arc<Self>, inner: &mut Inner<W>)
+    where
+        W: Sync,
+    {
+        if !HAS_TIME || !self.may_spawn || !inner.watch.wake() {
+            return;
+        }
+        if inner.commit_thread.is_some() {
+            self.wake_commit_thread.notify_one();
+        } else if !self.spawn_commit_thread(inner) {
+            // The next commit tries again.
+            inner.watch.sleep();
+        }
+    }
+
+    /// Starts the commit thread. Returns false if no thread is available.
+    fn spawn_commit_thread(self: &Arc<Self>, inner: &mut Inner<W>) -> bool
+    where
+        W: Sync,
+    {
+        let queue = Arc::clone(self);
+        inner.commit_thread = spawn("amberlog-commit", move || queue.run_commit_thread()).ok();
+        inner.commit_thread.is_some()
     }
 
     /// Returns the ticket of a commit that is refused at once.
@@ -139,6 +178,7 @@ impl<W: GroupWriter> Queue<W> {
             }
             group.extend(inner.forming.pop_front());
         }
+        inner.taken += group.len() as u64;
         self.queued.store(inner.forming.len(), Ordering::Relaxed);
         inner.event_count = (inner.event_count + 1) % EVENT_COUNTS;
         let began = Instant::now();
@@ -160,12 +200,13 @@ impl<W: GroupWriter> Queue<W> {
         let more = !inner.forming.is_empty() && !broken(Sabotage::TellNobody);
         let left =
             more && !inner.forming.iter().any(|pending| pending.wake_to_lead(&self.event_counts));
-        let has_thread = inner.commit_thread.is_some();
+        let has_thread = inner.commit_thread.is_some() && inner.serves;
         if left && has_thread {
             self.wake_commit_thread.notify_one();
         }
-        // Without the commit thread, a queued commit without a waiter is either just kept, and its
-        // thread will find the writer here, or its start was requested.
+        // Without a commit thread that serves, a queued commit without a waiter is either just
+        // kept, and its thread, or the watch, will find the writer here, or its start was
+        // requested.
         inner.requested = more && (inner.requested || left && has_thread);
         let must_lead = left && !has_thread && inner.requested;
         if inner.closed {
@@ -199,11 +240,11 @@ impl<W: GroupWriter> Queue<W> {
         must_lead
     }
 
-    /// Body of the commit thread: leads on request until the log closes.
+    /// Body of the commit thread: leads on request, and for kept commits, until the log closes.
     fn run_commit_thread(&self) {
         let mut inner = self.lock();
         loop {
-            if inner.requested {
+            if inner.requested || inner.is_kept() {
                 inner.requested = false;
                 drop(inner);
                 while let Some(leadership) = self.try_lead() {
@@ -213,6 +254,8 @@ impl<W: GroupWriter> Queue<W> {
                 inner = self.lock();
             } else if inner.closed {
                 return;
+            } else if inner.watch.is_awake() {
+                inner = self.wake_commit_thread.wait_timeout(inner, LOOK_EVERY);
             } else {
                 inner = self.wake_commit_thread.wait(inner);
             }
@@ -260,6 +303,17 @@ impl<W: GroupWriter> Queue<W> {
 
     fn lock(&self) -> MutexGuard<'_, Inner<W>> {
         self.inner.lock()
+    }
+}
+
+impl<W> Inner<W> {
+    /// Looks at the queue. Returns true if a commit in it is kept, and no thread leads.
+    fn is_kept(&mut self) -> bool {
+        if !self.watch.is_awake() || self.writer.is_none() {
+            return false;
+        }
+        let nth = self.forming.iter().position(|pending| !pending.starts_later);
+        self.watch.look(nth.map(|nth| self.taken + nth as u64))
     }
 }
 
@@ -343,20 +397,15 @@ impl<W: GroupWriter + Sync> TicketQueue for Queue<W> {
             return;
         }
         inner.requested = true;
+        inner.serves = true;
         if inner.commit_thread.is_some() {
             self.wake_commit_thread.notify_one();
-            return;
-        }
-        let queue = Arc::clone(&self);
-        match self.may_spawn.then(|| spawn("amberlog-commit", move || queue.run_commit_thread())) {
-            Some(Ok(commit_thread)) => inner.commit_thread = Some(commit_thread),
-            None | Some(Err(_)) => {
-                // No thread is available. A current leader continues with this commit; without one,
-                // this caller has to wait, or the commit would never start.
-                inner.requested = !broken(Sabotage::ForgetWhoAsked);
-                drop(inner);
-                self.lead_here();
-            }
+        } else if !self.may_spawn || !self.spawn_commit_thread(&mut inner) {
+            // No thread is available. A current leader continues with this commit; without one,
+            // this caller has to wait, or the commit would never start.
+            inner.requested = !broken(Sabotage::ForgetWhoAsked);
+            drop(inner);
+            self.lead_here();
         }
     }
 }

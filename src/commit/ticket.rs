@@ -3,20 +3,24 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use super::queue::TicketQueue;
 use super::{Commit, Pending};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::CommitOptions;
 use crate::sabotage::{Sabotage, broken};
+use crate::sync::{Condvar, Mutex};
 
 /// Commit in progress. Wait for it, await it on any executor, or drop it: the commit is attempted
 /// in any case.
 ///
-/// A commit starts when a caller waits for its ticket, awaits it, drops it or calls
-/// [`Ticket::start`], or together with another commit of the same log. A ticket that is merely kept
-/// starts nothing.
+/// A commit starts at once when a caller waits for its ticket, awaits it, drops it or calls
+/// [`Ticket::start`], and together with another commit of the same log. If its ticket is merely
+/// kept, it starts by itself within a tenth of a second, on the log's commit thread; with
+/// [`CommitOptions::later`] it does not. Commits that are made one after the other, and whose
+/// tickets are waited for afterwards, share one write and one sync.
 ///
 /// Dropping a ticket drops its error. If the commit fails, its events return to their handle's
 /// ring, in memory only, and are lost once the handle is dropped. The failure is recorded in
@@ -78,6 +82,28 @@ impl Ticket {
         }
     }
 
+    /// Waits like [`Ticket::wait`], at most for `timeout`. Returns `None` if the outcome is not
+    /// known by then; the ticket is as good as before. The log's commit thread writes, so that a
+    /// slow disk cannot hold this thread; only if no thread can be started does this call write
+    /// itself, and take as long as that takes.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<Commit>> {
+        let began = Instant::now();
+        let thread = Arc::new(ThreadWaker::default());
+        let waker = Waker::from(Arc::clone(&thread));
+        loop {
+            if let Poll::Ready(outcome) =
+                Pin::new(&mut *self).poll(&mut Context::from_waker(&waker))
+            {
+                return Some(outcome);
+            }
+            let left = timeout.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return None;
+            }
+            thread.wait(left);
+        }
+    }
+
     /// Asks the log's commit thread to start the commit now, and returns at once.
     pub fn start(&self) {
         if let Some(queue) = &self.queue
@@ -123,6 +149,31 @@ impl Future for Ticket {
             Arc::clone(queue).ask_commit_thread();
         }
         Poll::Pending
+    }
+}
+
+/// Wakes a thread that waits for a ticket as a task does.
+#[derive(Default)]
+struct ThreadWaker {
+    is_woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake for ThreadWaker {
+    fn wake(self: Arc<Self>) {
+        *self.is_woken.lock() = true;
+        self.changed.notify_all();
+    }
+}
+
+impl ThreadWaker {
+    /// Waits until the thread is woken, at most for `time`. May return early.
+    fn wait(&self, time: Duration) {
+        let mut is_woken = self.is_woken.lock();
+        if !*is_woken {
+            is_woken = self.changed.wait_timeout(is_woken, time);
+        }
+        *is_woken = false;
     }
 }
 

@@ -11,14 +11,14 @@ use std::time::Duration;
 use super::Engine;
 use crate::catalog::{BatchCandidate, LivenessTest, ReadView};
 use crate::clock::ClockJump;
-use crate::commit::{Draft, Encoded, Part, Pending, Placement, Precondition};
+use crate::commit::{Draft, Encoded, Part, Pending, Placement, Precondition, Ticket};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::failures::BackgroundTask;
 use crate::maintenance::{
     self, ArchiveReport, CarryOut, CompactOptions, CompactReport, Compactor, Directive, Nameless,
     RetainOptions, RetainReport, Retainer, Steps, Throttle,
 };
-use crate::options::{CommitOptions, Compaction};
+use crate::options::{CommitOptions, Compaction, Expect};
 use crate::reader::Vouched;
 use crate::ring::{Charge, Filled};
 use crate::sabotage::{Sabotage, broken};
@@ -146,6 +146,7 @@ impl Engine {
                 Precondition::Measured(directive.measured),
                 Charge::none(&self.budget),
             ))),
+            expect: Expect::Seen,
         };
         let parts = directives.iter().map(part).collect();
         let how = CommitOptions::new().durability(self.options.durability);
@@ -270,6 +271,15 @@ impl Engine {
 
     fn prove_by(&self, how: CommitOptions) -> Result<()> {
         self.queue.submit(Pending::new(Vec::new(), how, Vec::new())).wait().map(drop)
+    }
+
+    /// Returns a ticket that resolves once all commits are synced and the disk confirms it.
+    pub(crate) fn sync(&self) -> Ticket {
+        if self.is_elsewhere() {
+            return Ticket::failed(self.not_open("sync"));
+        }
+        let proof = CommitOptions { proof: true, ..CommitOptions::new() };
+        self.queue.submit(Pending::new(Vec::new(), proof, Vec::new()))
     }
 
     /// Returns the reason to remove nothing from this log: data may be live that is not known to

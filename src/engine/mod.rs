@@ -4,6 +4,8 @@ mod background;
 #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
 mod closing;
 mod handle;
+mod name_turns;
+mod stats;
 mod volatile;
 
 use std::path::PathBuf;
@@ -12,6 +14,8 @@ use std::sync::Arc;
 #[cfg(all(test, feature = "sim"))]
 pub(crate) use self::background::BackgroundProgress;
 pub(crate) use self::handle::Handle;
+use self::name_turns::NameTurns;
+pub use self::stats::{MemoryStats, Stats};
 use self::volatile::Volatile;
 pub(crate) use self::volatile::VolatileInfo;
 use crate::catalog::Catalog;
@@ -46,6 +50,8 @@ pub(crate) struct Engine {
     maintenance: Alone,
     background: Background,
     pub(crate) volatile: Volatile,
+    /// Names that `Log::open_or_create` works on.
+    pub(crate) creating: NameTurns,
     /// Process that has the log open; 0 once it is closed.
     open_in: AtomicU32,
     /// True once the close is complete.
@@ -83,6 +89,7 @@ impl Engine {
             maintenance: Alone::new(),
             background: Background::default(),
             volatile: Volatile::new(),
+            creating: NameTurns::default(),
             open_in: AtomicU32::new(process()),
             has_ended: AtomicBool::new(false),
             process: process(),

@@ -53,6 +53,13 @@ impl Volatile {
         self.shard(id).is_some_and(|shard| shard.contains_key(&id))
     }
 
+    /// Returns the state of a stream, if it is volatile.
+    pub(crate) fn state(&self, id: StreamId) -> Option<StreamState> {
+        let shard = self.shard(id)?;
+        let metadata = shard.get(&id)?;
+        Some(metadata.as_ref().map_or(StreamState::Active, |info| info.state))
+    }
+
     /// Adds a stream without metadata. Returns false if it exists already.
     pub(crate) fn add(&self, id: StreamId) -> bool {
         let Some(mut shard) = self.shard(id) else { return false };

@@ -6,10 +6,10 @@ use crate::types::{CodecId, CommitId, EventKind, Position, Seq, StreamId, Stream
 
 /// One record of a log, or one part of it, in the order of the file.
 ///
-/// With feature `json` it is serializable: one flat object with its place, the name of its body's
+/// With feature `serde` it is serializable: one flat object with its place, the name of its body's
 /// variant, in kebab case, as `item`, and the fields of the body.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Record {
     /// Number of the segment.
@@ -18,17 +18,17 @@ pub struct Record {
     pub offset: u64,
     /// Stream that the record belongs to; `None` for a whole commit, and for what stands between
     /// commits.
-    #[cfg_attr(feature = "json", serde(skip_serializing_if = "Option::is_none"))]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub stream: Option<StreamId>,
     /// Content of the record.
-    #[cfg_attr(feature = "json", serde(flatten))]
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub body: RecordBody,
 }
 
 /// Content of a [`Record`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
-#[cfg_attr(feature = "json", serde(tag = "item", rename_all = "kebab-case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(tag = "item", rename_all = "kebab-case"))]
 #[non_exhaustive]
 #[allow(
     missing_docs,

@@ -233,7 +233,10 @@ impl<'a> Importer<'a> {
             stream.share(fork.base, fork.generation, fork.seq)?;
         }
         self.metadata(&mut stream, line).map_err(|error| match error.kind() {
-            ErrorKind::InvalidName | ErrorKind::NameIsAnId(_) | ErrorKind::InvalidMetadata(_) => {
+            ErrorKind::InvalidName
+            | ErrorKind::NameIsAnId(_)
+            | ErrorKind::NameReserved
+            | ErrorKind::InvalidMetadata(_) => {
                 self.wrong("the stream's name, labels or data are invalid").because(error)
             }
             _ => error,

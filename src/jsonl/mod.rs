@@ -61,11 +61,11 @@ impl ExportOptions {
     /// Continues after damage and records it in the export.
     ///
     /// Unreadable seqs become a line of their own, in their place. The findings of the recovery
-    /// report come before all streams. The report must belong to this log; [`crate::verify_quick`]
-    /// gives the complete one. It is needed because reading the streams notices neither commits
-    /// lost without a trace nor lost metadata. Commits after [`RecoveryReport::acknowledged`] that
-    /// the read view shows ([`ReadView::open_unconfirmed`]) are exported too, and a separate line
-    /// lists their events.
+    /// report come before all streams. The report must belong to this log;
+    /// [`crate::verify::verify_quick`] gives the complete one. It is needed because reading the
+    /// streams notices neither commits lost without a trace nor lost metadata. Commits after
+    /// [`RecoveryReport::acknowledged`] that the read view shows ([`ReadView::open_unconfirmed`])
+    /// are exported too, and a separate line lists their events.
     #[must_use]
     pub fn skip_damaged(mut self, report: &RecoveryReport) -> Self {
         let damages = report.damages.clone();
@@ -98,6 +98,7 @@ impl ImportOptions {
 }
 
 /// Result of an export.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Default, Debug)]
 #[non_exhaustive]
 pub struct Exported {
@@ -111,6 +112,7 @@ pub struct Exported {
 }
 
 /// Seqs of a stream that could not be exported.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LostSeqs {
@@ -123,6 +125,7 @@ pub struct LostSeqs {
 }
 
 /// Result of an import.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Imported {

@@ -16,17 +16,19 @@ use crate::catalog::{Catalog, Page, Query, ReadView};
 use crate::clock::LogClock;
 use crate::commit::Ticket;
 use crate::disk::{Disk, RealDisk, watch_forks};
-use crate::engine::{Engine, Handle};
+use crate::engine::{Engine, Handle, Stats};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::failures::{BackgroundError, Failures};
 use crate::maintenance::{
     self, ArchiveReport, BackupReport, CompactOptions, CompactReport, RetainOptions, RetainReport,
 };
-use crate::options::{CommitOptions, Options, Privacy, RING_BYTES_MIN, ReadOptions, StreamOptions};
+use crate::options::{
+    CommitOptions, Expect, Options, Privacy, RING_BYTES_MIN, ReadOptions, StreamOptions,
+};
 use crate::recovery::{self, RecoveryReport};
 use crate::segment::{DIR, FilePool, LOCK, OPEN_SEGMENTS_MIN, Ownership, UNFINISHED_COPY, path};
-use crate::stream::Stream;
-use crate::types::{Status, StreamId, StreamState};
+use crate::stream::{Idle, Stream, check_name};
+use crate::types::{StreamId, StreamState};
 use crate::writer::{Active, Context, Full, Resumed, Writer, Zeroed};
 
 /// Minimum segment size: the header and a few commits.
@@ -55,8 +57,8 @@ impl Options {
     ///
     /// [`ErrorKind::Locked`] when another writer has it open, in this process or another;
     /// [`ErrorKind::UnsupportedVersion`] for a newer format; [`ErrorKind::Corrupt`] when the log
-    /// cannot continue after its last segment ([`crate::repair`] can help; other damage is in
-    /// [`Log::recovery_report`] and does not prevent opening); [`ErrorKind::InvalidOption`];
+    /// cannot continue after its last segment ([`crate::verify::repair`] can help; other damage is
+    /// in [`Log::recovery_report`] and does not prevent opening); [`ErrorKind::InvalidOption`];
     /// [`ErrorKind::Io`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<Log> {
         let path = path.as_ref();
@@ -234,9 +236,9 @@ impl Log {
     /// # Errors
     ///
     /// [`ErrorKind::NameTaken`] when a living stream has the name, committed or not;
-    /// [`ErrorKind::InvalidName`]; [`ErrorKind::NameIsAnId`]; [`ErrorKind::InvalidOption`];
-    /// [`ErrorKind::Refused`] when the log's memory has no room for the name
-    /// ([`crate::AppendError::MemoryFull`]); [`ErrorKind::Closed`].
+    /// [`ErrorKind::InvalidName`]; [`ErrorKind::NameIsAnId`]; [`ErrorKind::NameReserved`];
+    /// [`ErrorKind::InvalidOption`]; [`ErrorKind::Refused`] when the log's memory has no room for
+    /// the name ([`crate::AppendError::MemoryFull`]); [`ErrorKind::Closed`].
     pub fn create_stream_with(&self, options: &StreamOptions) -> Result<Stream> {
         self.0.check_open("create stream")?;
         Stream::create(self.0.clone(), options)
@@ -264,6 +266,58 @@ impl Log {
         Stream::open(&self.0, id, options)
     }
 
+    /// Opens the stream with this name for writing, or creates it if no stream has the name.
+    /// Threads that call this at the same time get handles of the same stream.
+    ///
+    /// A stream that it creates is committed at once, without events: until then no other thread
+    /// could be told of it. This blocks for one commit, with the log's durability. Opening a stream
+    /// that exists takes the time of a lookup in memory. An archived stream is opened as it is: it
+    /// takes no events until [`Stream::unarchive`]. The name of a deleted stream is free.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotMaterialized`] when a handle in this process holds the name for a stream
+    /// that it has not committed yet; [`ErrorKind::NameTaken`] when a handle has renamed a
+    /// committed stream to this name and not committed that yet; those of
+    /// [`Log::create_stream_with`]; and the error that prevented the commit: then no stream was
+    /// created.
+    pub fn open_or_create(&self, name: &str) -> Result<Stream> {
+        self.0.check_open("open_or_create")?;
+        check_name(name)?;
+        let _turn = self.0.creating.wait_for(name);
+        loop {
+            if let Some(id) = self.read_view().find(name) {
+                match self.open_stream(id) {
+                    Err(error) if matches!(error.kind(), ErrorKind::Deleted(_)) => continue,
+                    opened => return opened,
+                }
+            }
+            let refused = match self.create_stream_with(&StreamOptions::new().name(name)) {
+                Ok(mut stream) => {
+                    stream.commit().wait()?;
+                    return Ok(stream);
+                }
+                Err(error) => error,
+            };
+            let ErrorKind::NameTaken { holder, .. } = *refused.kind() else { return Err(refused) };
+            // First: a stream that is no longer volatile is in the view.
+            let is_volatile = self.0.volatile.contains(holder);
+            match self.read_view().info(holder) {
+                None if is_volatile => {
+                    let kind = ErrorKind::NotMaterialized { stream: holder, buffered: None };
+                    return Err(Error::new(kind, "open_or_create"));
+                }
+                Some(info)
+                    if info.state != StreamState::Deleted && info.name.as_deref() != Some(name) =>
+                {
+                    return Err(refused);
+                }
+                // The name was committed or dropped meanwhile.
+                _ => {}
+            }
+        }
+    }
+
     /// Commits several streams atomically, with one marker (P4). Streams with nothing buffered take
     /// no part.
     pub fn commit_all<'a>(&self, streams: impl IntoIterator<Item = &'a mut Stream>) -> Ticket {
@@ -276,21 +330,46 @@ impl Log {
         streams: impl IntoIterator<Item = &'a mut Stream>,
         options: CommitOptions,
     ) -> Ticket {
-        Stream::commit_all(&self.0, streams, options)
+        let streams = streams.into_iter().map(|stream| (stream, options.expect));
+        Stream::commit_all(&self.0, streams, options, Idle::LeftOut)
     }
 
-    /// Returns the status of a stream, as known to this process.
+    /// Commits several streams like [`Log::commit_all_with`], each with an expectation of its own
+    /// in place of that of the options. If one does not meet it, nothing is written, and
+    /// [`ErrorKind::Conflict`] names the stream. A stream with nothing buffered is checked as well.
+    ///
+    /// ```
+    /// # use amberlog::{CommitOptions, Expect, Log, Stream};
+    /// # fn transfer(log: &Log, from: &mut Stream, to: &mut Stream) -> amberlog::Result<()> {
+    /// let streams = [(from, Expect::Seen), (to, Expect::Any)];
+    /// log.commit_all_expecting(streams, CommitOptions::new()).wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn commit_all_expecting<'a>(
+        &self,
+        streams: impl IntoIterator<Item = (&'a mut Stream, Expect)>,
+        options: CommitOptions,
+    ) -> Ticket {
+        Stream::commit_all(&self.0, streams, options, Idle::Checked)
+    }
+
+    /// Makes everything that was acknowledged so far durable, also what was committed with
+    /// [`Durability::Os`](crate::Durability::Os). The ticket resolves to the last position: from
+    /// then on no later opening misses a commit up to it. Commits submitted earlier come first.
+    /// Costs two syncs, which commits behind it wait for; nothing when nothing was committed.
+    pub fn sync(&self) -> Ticket {
+        self.0.sync()
+    }
+
+    /// Returns the state of a stream, durable or volatile, as known to this process; `None` for an
+    /// id that was never committed and has no live handle here. [`Log::read_view`] tells a durable
+    /// stream from a volatile one.
     #[must_use]
-    pub fn status(&self, id: StreamId) -> Status {
+    pub fn state(&self, id: StreamId) -> Option<StreamState> {
         // First: a stream that is no longer volatile is committed, and the read view shows it.
-        let is_volatile = self.0.volatile.contains(id);
-        match self.read_view().view(id).map(|stream_view| stream_view.state()) {
-            Some(StreamState::Active) => Status::Durable,
-            Some(StreamState::Archived) => Status::Archived,
-            Some(StreamState::Deleted) => Status::Deleted,
-            None if is_volatile => Status::Volatile,
-            None => Status::Unknown,
-        }
+        let volatile = self.0.volatile.state(id);
+        self.read_view().view(id).map(|stream_view| stream_view.state()).or(volatile)
     }
 
     /// Returns a view of everything committed now, for listing and reading.
@@ -345,22 +424,10 @@ impl Log {
         &self.0.path
     }
 
-    /// Returns the number of bytes held now by the rings of all streams, by uncommitted names,
-    /// labels and data, and by commits in flight: the amount bounded by
-    /// [`Options::memory_bytes_max`].
+    /// Returns figures of the log as it is now: the memory that it holds.
     #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        self.0.budget.used()
-    }
-
-    /// Returns the number of bytes held now by names, labels and data of durable streams, including
-    /// earlier ones that a read view still shows. [`Options::memory_bytes_max`] does not bound
-    /// them: a log could then not be opened again. Each stream has at most 64 KiB of data, 64
-    /// labels of 1,152 bytes and a name of 1 KiB. For the costs beside these, see
-    /// [`MEMORY_COSTS`](crate::MEMORY_COSTS).
-    #[must_use]
-    pub fn metadata_bytes(&self) -> usize {
-        self.0.catalog.meta_bytes()
+    pub fn stats(&self) -> Stats {
+        self.0.stats()
     }
 
     #[cfg(feature = "json")]
@@ -441,9 +508,9 @@ impl Log {
     /// nothing.
     ///
     /// Blocks while the heads of some commits are read, for each stream a logarithm of its length,
-    /// or as many as [`Retention::bytes_max`](crate::Retention::bytes_max) keeps; and for its own
-    /// commits. Other commits do not wait for it. Only one run works at a time, and not beside
-    /// [`Log::compact`]. Closing the log stops it.
+    /// or as many as [`Retention::bytes_max`](crate::options::Retention::bytes_max) keeps; and for
+    /// its own commits. Other commits do not wait for it. Only one run works at a time, and not
+    /// beside [`Log::compact`]. Closing the log stops it.
     ///
     /// # Errors
     ///

@@ -32,6 +32,7 @@ const UNFINISHED_TEXT: &[u8] =
     b"This backup was not finished. Remove the directory and back up again.\n";
 
 /// Contents and cost of a backup.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct BackupReport {

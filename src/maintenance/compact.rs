@@ -105,6 +105,7 @@ impl CompactOptions {
 }
 
 /// Outcome of a compaction, or of a dry run.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CompactReport {
@@ -119,6 +120,7 @@ pub struct CompactReport {
 }
 
 /// Run of segments that became one.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CompactedRun {

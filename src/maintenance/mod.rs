@@ -14,7 +14,7 @@ mod rewrite;
 mod stream_file;
 mod throttle;
 
-pub use backup::{BackupReport, is_inside};
+pub use backup::{BackupReport, backup, is_inside};
 pub use compact::{CompactOptions, CompactReport, CompactedRun};
 pub use held::{Holder, HolderKind};
 pub use retain::{Bound, RetainOptions, RetainReport, TrimmedStream};

@@ -71,6 +71,7 @@ impl RetainOptions {
 }
 
 /// Outcome of a retention run, or of a dry run.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RetainReport {
@@ -85,6 +86,7 @@ pub struct RetainReport {
 }
 
 /// Loss of one stream.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TrimmedStream {
@@ -97,6 +99,8 @@ pub struct TrimmedStream {
 }
 
 /// Bounds of a [`Retention`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Bound {

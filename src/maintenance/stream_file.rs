@@ -24,6 +24,7 @@ use crate::segment::{UNFINISHED, create_anew, place_of, replace_copy, salt};
 use crate::types::{Position, Seq, StreamId, Timestamp};
 
 /// Outcome of archiving one stream.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ArchiveReport {

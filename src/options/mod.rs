@@ -1,5 +1,6 @@
 //! Options of a log, a stream and a commit, with each default's cost.
 
+pub(crate) mod costs;
 mod reads;
 mod retention;
 
@@ -244,10 +245,10 @@ impl Options {
     /// that comes later than that is made again, so choose at least the commits that the log can
     /// take in the time in which a program may still retry.
     ///
-    /// Each remembered id costs [`MemoryCosts::commit_id`] bytes of memory and, when the log is
-    /// opened, one read of about 2 µs; on disk it takes 88 bytes until that many later commits have
-    /// an id and the segment is compacted. A log that was compacted while fewer were remembered
-    /// knows only those. At least 1.
+    /// Each remembered id costs [`MemoryCosts::commit_id`](crate::stats::MemoryCosts::commit_id)
+    /// bytes of memory and, when the log is opened, one read of about 2 µs; on disk it takes 88
+    /// bytes until that many later commits have an id and the segment is compacted. A log that was
+    /// compacted while fewer were remembered knows only those. At least 1.
     #[must_use]
     pub fn commit_ids_max(mut self, ids: usize) -> Self {
         self.commit_ids_max = ids;
@@ -303,7 +304,7 @@ impl StreamOptions {
     }
 
     /// Sets a name, unique among the living streams of the log: 1 to 1,024 bytes, no control
-    /// characters. The stream's first commit writes it.
+    /// characters, no `~` in front. The stream's first commit writes it.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -362,6 +363,8 @@ pub struct CommitOptions {
     pub(crate) proof: bool,
     /// For a proof: begins a new segment first, and seals the previous segment.
     pub(crate) rolls: bool,
+    /// Does not start by itself.
+    pub(crate) starts_later: bool,
 }
 
 impl CommitOptions {
@@ -385,6 +388,15 @@ impl CommitOptions {
         self
     }
 
+    /// Only queues the commit: it shares the write and the sync of the next commit of the log that
+    /// starts, or starts once its ticket is waited for, awaited or dropped, or the log is closed.
+    /// For programs that batch commits over a longer time than they keep tickets otherwise.
+    #[must_use]
+    pub fn later(mut self) -> Self {
+        self.starts_later = true;
+        self
+    }
+
     /// Sets the program's id for the commit, unique in the log. A second commit with the same id
     /// fails with [`crate::ErrorKind::AlreadyCommitted`], which has the position of the first, also
     /// after a restart. This holds for the latest [`Options::commit_ids_max`] commits that have an
@@ -395,41 +407,3 @@ impl CommitOptions {
         self
     }
 }
-
-/// Memory costs in allocated bytes, without the allocator's overhead. `tests/memory.rs` measures
-/// them on 64-bit Linux and fails when one is no longer true.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct MemoryCosts {
-    /// An open log in which something was committed; streams and index apart.
-    pub open_log: u64,
-    /// A stream without events of which nothing is on disk, its handle included. A ring is added
-    /// with the first event: 512 bytes, doubling up to its bound.
-    pub volatile_stream: u64,
-    /// A handle of a durable stream with nothing buffered. One that committed keeps its ring, up to
-    /// 1 MiB, as long as the log's memory is not scarce.
-    pub idle_stream: u64,
-    /// A durable stream without a name, open or not: its entry in the catalog. Each further segment
-    /// that holds a part of it adds 40 bytes.
-    pub durable_stream: u64,
-    /// The part of it that the catalog keeps beyond the entries that locate the stream's events.
-    pub catalog_stream: u64,
-    /// A batch in a segment that is not sealed yet. One that is sealed costs no memory.
-    pub index_entry: u64,
-    /// A commit id that is remembered: at most [`Options::commit_ids_max`] of them.
-    pub commit_id: u64,
-    /// A durable stream that is kept in order, once streams were listed a second time.
-    pub listed_stream: u64,
-}
-
-/// Memory costs of this version.
-pub const MEMORY_COSTS: MemoryCosts = MemoryCosts {
-    open_log: 14 << 10,
-    volatile_stream: 240,
-    idle_stream: 184,
-    durable_stream: 192,
-    catalog_stream: 24,
-    index_entry: 56,
-    commit_id: 72,
-    listed_stream: 40,
-};

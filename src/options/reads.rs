@@ -2,8 +2,8 @@
 
 /// Way to read sealed segments, which never change.
 ///
-/// With either, opening, [`crate::verify_quick`], [`crate::repair`], exports, backups and
-/// compactions read by calls that can fail.
+/// With either, opening, [`crate::verify::verify_quick`], [`crate::verify::repair`], exports,
+/// backups and compactions read by calls that can fail.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 #[non_exhaustive]
 pub enum Reads {
@@ -27,7 +27,7 @@ pub enum Reads {
 ///
 /// ```no_run
 /// # fn main() -> amberlog::Result<()> {
-/// use amberlog::{ReadOptions, Reads};
+/// use amberlog::options::{ReadOptions, Reads};
 ///
 /// let (view, report) = ReadOptions::new().reads(Reads::Positional).open("data")?;
 /// # Ok(())

@@ -104,6 +104,21 @@ impl Cursor {
     }
 }
 
+/// Returns the first seq of a range and the seq after its last.
+fn seqs_of<S: Into<u64> + Copy>(range: &impl RangeBounds<S>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(seq) => (*seq).into(),
+        Bound::Excluded(seq) => (*seq).into().saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(seq) => (*seq).into().saturating_add(1),
+        Bound::Excluded(seq) => (*seq).into(),
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
 impl Events {
     pub(crate) fn durable(
         view: ReadView,
@@ -152,22 +167,26 @@ impl Events {
     ///
     /// Finds the first event in time logarithmic in the length of the stream. If the range starts
     /// in a trimmed part of the stream, the iterator returns one [`ErrorKind::Trimmed`] in its
-    /// place and then continues.
+    /// place and then continues. [`Events::range_clamped`] begins at the stream's start instead.
     #[must_use]
     pub fn range<S: Into<u64> + Copy>(mut self, range: impl RangeBounds<S>) -> Self {
-        let start = match range.start_bound() {
-            Bound::Included(seq) => (*seq).into(),
-            Bound::Excluded(seq) => (*seq).into().saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(seq) => (*seq).into().saturating_add(1),
-            Bound::Excluded(seq) => (*seq).into(),
-            Bound::Unbounded => u64::MAX,
-        };
-        if start < self.first && !matches!(range.start_bound(), Bound::Unbounded) {
+        let is_bounded = !matches!(range.start_bound(), Bound::Unbounded);
+        let (start, end) = seqs_of(&range);
+        if is_bounded && start < self.first {
             self.trimmed = Some(self.first);
         }
+        self.narrow(start, end)
+    }
+
+    /// Keeps only the events with a seq in `range`, like [`Events::range`], and leaves out what is
+    /// trimmed of it without an error.
+    #[must_use]
+    pub fn range_clamped<S: Into<u64> + Copy>(self, range: impl RangeBounds<S>) -> Self {
+        let (start, end) = seqs_of(&range);
+        self.narrow(start, end)
+    }
+
+    fn narrow(mut self, start: u64, end: u64) -> Self {
         self.start = self.start.max(start);
         self.end = self.end.min(end);
         self

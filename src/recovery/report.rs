@@ -7,6 +7,7 @@ use crate::error::Place;
 use crate::types::{Position, Seq, StreamId};
 
 /// Findings of a verification or an opening, which changed nothing to obtain them.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct RecoveryReport {
@@ -54,6 +55,7 @@ impl RecoveryReport {
 }
 
 /// One file of the log.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SegmentReport {
@@ -68,6 +70,8 @@ pub struct SegmentReport {
 }
 
 /// State of a segment file.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum SegmentState {
@@ -89,6 +93,7 @@ pub enum SegmentState {
 }
 
 /// Bytes that differ from what was written, or a file that is missing or misplaced.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Damage {
@@ -104,6 +109,7 @@ pub struct Damage {
 }
 
 /// Bytes that the disk cannot read.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Unreadable {
@@ -114,6 +120,8 @@ pub struct Unreadable {
 }
 
 /// Kinds of damage.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum DamageKind {
@@ -175,6 +183,7 @@ impl SegmentState {
 }
 
 /// Bytes after the last commit that counts.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TornTail {
@@ -187,6 +196,7 @@ pub struct TornTail {
 }
 
 /// Actions of a repair. Everything it removed from the log can be put back: see `docs/format.md`.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct RepairReport {
@@ -204,6 +214,7 @@ pub struct RepairReport {
 }
 
 /// Segment in which a repaired log continues.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct NewSegment {

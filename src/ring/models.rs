@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Budget, Limits, Ring};
 use crate::commit::{Commit, Part, Pending, Placement};
 use crate::format::FrameHead;
-use crate::options::{CommitOptions, Overflow};
+use crate::options::{CommitOptions, Expect, Overflow};
 use crate::sync::{model, thread};
 use crate::types::{CodecId, Durability, EventKind, Position, Seq, StreamId, Timestamp};
 
@@ -48,8 +48,15 @@ fn ring_hand_over(memory_bytes_max: usize, release: Release) {
     let frames = filled.hold().slices().concat();
     let stream = StreamId::new();
     let crc = filled.crc();
-    let part =
-        Part { stream, root: None, filled, crc, placement: Placement::new(0, 0), change: None };
+    let part = Part {
+        stream,
+        root: None,
+        filled,
+        crc,
+        placement: Placement::new(0, 0),
+        change: None,
+        expect: Expect::Seen,
+    };
     let pending = Pending::of_one(Some(part), CommitOptions::new(), None);
     let leader = thread::spawn({
         let pending = Arc::clone(&pending);

@@ -88,13 +88,17 @@ fn what_is_counted_is_what_is_held(options: &Options) {
         let (mut streams, mut chance) = (Vec::new(), Chance(seed));
         for n in 0..600 {
             one_step(&log, &disk, &mut streams, &mut chance, n);
-            let held: usize = streams.iter().map(Stream::recount).sum();
-            assert_eq!(log.memory_bytes(), held, "seed {seed}, step {n}");
+            let held = streams.iter().map(Stream::recount).sum::<usize>() as u64;
+            assert_eq!(log.stats().memory.uncommitted_bytes, held, "seed {seed}, step {n}");
             let more = streams.first_mut().map(|stream| stream.set_data(&[3; DATA_BYTES]));
             refused += usize::from(more.is_some_and(|more| more.is_err()));
         }
         drop(streams);
-        assert_eq!(log.memory_bytes(), 0, "seed {seed}: handles hold it, and they are gone");
+        assert_eq!(
+            log.stats().memory.uncommitted_bytes,
+            0,
+            "seed {seed}: handles hold it, and they are gone"
+        );
     }
     assert!(refused > 0, "the bound is never met");
 }
@@ -118,8 +122,8 @@ fn a_full_memory_refuses_what_is_said() {
     let error = said.find_map(Result::err).expect("no room for four times 64 KiB");
     let full = ErrorKind::Refused(AppendError::MemoryFull { memory_bytes_max: 256 << 10 });
     assert_eq!(*error.kind(), full);
-    let (used, last) = (log.memory_bytes(), &mut streams[3]);
-    assert!((3 * DATA_BYTES..=256 << 10).contains(&used), "{used}");
+    let (used, last) = (log.stats().memory.uncommitted_bytes, &mut streams[3]);
+    assert!((3 * DATA_BYTES as u64..=256 << 10).contains(&used), "{used}");
     let before = last.info();
     assert_eq!(before.data, None);
     let long = "n".repeat(1_000);
@@ -137,7 +141,7 @@ fn a_full_memory_refuses_what_is_said() {
     let mut other = log.create_stream_with(&named).expect("room, and the name is free");
     other.set_data(&[1; 32 << 10]).expect("room");
     drop((streams, other));
-    assert_eq!(log.memory_bytes(), 0);
+    assert_eq!(log.stats().memory.uncommitted_bytes, 0);
 }
 
 #[test]
@@ -153,11 +157,11 @@ fn versions_that_go_are_counted_no_longer() {
         stream.set_data(data).expect("room");
         stream.set_label("label", label).expect("room");
         stream.commit().wait().expect("committed");
-        log.metadata_bytes()
+        log.stats().memory.metadata_bytes
     };
-    let counted: Vec<usize> = (0..100).map(|_| commit(&[1; DATA_BYTES], "long")).collect();
-    assert!(counted[0] >= DATA_BYTES, "{counted:?}");
-    assert!(counted.iter().all(|bytes| *bytes < 40 * DATA_BYTES), "{counted:?}");
+    let counted: Vec<u64> = (0..100).map(|_| commit(&[1; DATA_BYTES], "long")).collect();
+    assert!(counted[0] >= DATA_BYTES as u64, "{counted:?}");
+    assert!(counted.iter().all(|bytes| *bytes < 40 * DATA_BYTES as u64), "{counted:?}");
     // Versions of an age go together, once the next one begins. Without data each takes less than 1
     // KiB.
     let left = (0..600).map(|_| commit(&[], "short")).last();

@@ -105,7 +105,7 @@ impl Stream {
         }
         let (expected, actual) = (Seq(self.end()), Seq(baseline.head));
         let is_behind = baseline.generation > self.seen_generation();
-        is_behind.then_some(ErrorKind::Conflict { expected, actual })
+        is_behind.then_some(ErrorKind::Conflict { stream: self.id, expected, actual })
     }
 
     /// Checks, after the pin, that the shared events still exist. A prefix survives a rewind of the

@@ -68,7 +68,7 @@ impl OwnCommit {
 
     /// Returns true if the leader may have rebased it.
     pub(super) fn may_move(&self) -> bool {
-        self.pending.expect != Expect::Seen
+        self.part().is_some_and(|part| part.expect != Expect::Seen)
     }
 
     /// Gives the ring its buffer back, unless the commit is still held elsewhere.

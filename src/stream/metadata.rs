@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::Stream;
 use crate::catalog::{KeptMeta, Meta, StreamInfo};
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::{Seq, StreamId, StreamState};
+use crate::types::{Seq, StreamState};
 
 /// The longest name, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
+/// First character of the names of the log's own streams.
+const RESERVED: char = '~';
 /// The most labels of a stream, and the longest key and value, in bytes.
 const LABELS_MAX: usize = 64;
 const LABEL_KEY_BYTES_MAX: usize = 128;
@@ -17,28 +19,39 @@ const LABEL_VALUE_BYTES_MAX: usize = 1024;
 /// The most that a host keeps with a stream, in bytes.
 const DATA_BYTES_MAX: usize = 64 << 10;
 
+/// Fails unless a stream may have this name.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let refused = |kind| Err(Error::new(kind, "name"));
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
+        return refused(ErrorKind::InvalidName);
+    }
+    if name.starts_with(RESERVED) {
+        return refused(ErrorKind::NameReserved);
+    }
+    match name.parse() {
+        Ok(id) => refused(ErrorKind::NameIsAnId(id)),
+        Err(_) => Ok(()),
+    }
+}
+
 impl Stream {
     /// Gives the stream a name, or another one: unique among the streams of the log that are not
-    /// deleted, 1 to 1,024 bytes, no control characters, and nothing that reads as a stream's id.
+    /// deleted, 1 to 1,024 bytes, no control characters, nothing that reads as a stream's id, and
+    /// no
+    /// `~` in front.
     /// It is taken from now on, and written with the next commit; the one that the stream had is
     /// free behind that commit.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::NameTaken`], [`ErrorKind::InvalidName`], [`ErrorKind::NameIsAnId`],
+    /// [`ErrorKind::NameReserved`],
     /// [`ErrorKind::Deleted`], [`ErrorKind::Closed`]; [`ErrorKind::CommitInFlight`] while a commit
     /// is in flight that changes the name; [`ErrorKind::Refused`] when the log's memory is full.
     pub fn rename(&mut self, name: &str) -> Result<()> {
         self.reap();
         self.check_alive("name")?;
-        let fine =
-            !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
-        if !fine {
-            return Err(Error::new(ErrorKind::InvalidName, "name"));
-        }
-        if let Ok(id) = name.parse::<StreamId>() {
-            return Err(Error::new(ErrorKind::NameIsAnId(id), "name"));
-        }
+        check_name(name)?;
         self.check_no_name_in_flight()?;
         if self.durable_meta().is_some_and(|meta| meta.name.as_deref() == Some(name)) {
             return self.note(|draft| (draft.name, draft.reserved) = (None, None));
@@ -147,6 +160,7 @@ impl Stream {
             generation: self.generation(),
             created: self.id.created(),
             segments: durable.as_ref().map_or(0, |info| info.segments),
+            is_durable: self.root().is_some(),
         }
     }
 

@@ -3,6 +3,7 @@
 #[cfg(all(test, feature = "sim", not(any(amberlog_loom, amberlog_shuttle))))]
 mod accounting;
 mod branching;
+mod commit_all;
 mod in_flight;
 mod lifecycle;
 mod metadata;
@@ -16,7 +17,9 @@ mod settling;
 use std::sync::Arc;
 
 pub use self::branching::Savepoint;
+pub(crate) use self::commit_all::Idle;
 use self::in_flight::{FirstCommit, InFlight};
+pub(crate) use self::metadata::check_name;
 pub use self::new_event::NewEvent;
 use self::next_change::NextChange;
 use crate::catalog::ReadView;
@@ -26,10 +29,10 @@ use crate::engine::{Engine, Handle};
 use crate::error::{AppendError, Error, ErrorKind, Rejected, Result};
 use crate::format::{COMMIT_BYTES_MAX, FrameHead, SEQ_MAX};
 use crate::index::ArenaId;
-use crate::options::{CommitOptions, Overflow, RING_BYTES_MIN, StreamOptions};
+use crate::options::{CommitOptions, Expect, Overflow, RING_BYTES_MIN, StreamOptions};
 use crate::ring::{Filled, Limits, Ring};
 use crate::sabotage::{Sabotage, broken};
-use crate::types::{Seq, Status, StreamId, StreamState};
+use crate::types::{Seq, StreamId, StreamState};
 
 /// Writable handle of a stream, which is volatile until its first commit.
 ///
@@ -130,16 +133,10 @@ impl Stream {
         self.id.archive_path()
     }
 
-    /// Returns whether the stream is durable, archived or deleted.
+    /// Returns whether at least one commit of the stream is in the log.
     #[must_use]
-    pub fn status(&self) -> Status {
-        let durable = self.root().is_some();
-        match self.state() {
-            StreamState::Deleted => Status::Deleted,
-            StreamState::Archived if durable => Status::Archived,
-            _ if durable => Status::Durable,
-            _ => Status::Volatile,
-        }
+    pub fn is_durable(&self) -> bool {
+        self.root().is_some()
     }
 
     /// Returns the seq of the next event: the stream's length, dropped events included.
@@ -153,8 +150,9 @@ impl Stream {
         self.root.or_else(|| self.core.catalog.root(self.in_flight.landed()?.stream))
     }
 
-    /// Returns the state, with pending changes unless their commit failed.
-    fn state(&self) -> StreamState {
+    /// Returns the stream's state, with pending changes unless their commit failed.
+    #[must_use]
+    pub fn state(&self) -> StreamState {
         let asked = self.change.as_ref().and_then(|change| change.state);
         if !self.in_flight.has_failed() || asked.is_some() {
             return self.state;
@@ -273,7 +271,8 @@ impl Stream {
     }
 
     /// Queues a part after the handle's commits in flight.
-    fn submit(&mut self, part: Option<Part>, mut options: CommitOptions) -> Ticket {
+    fn submit(&mut self, mut part: Option<Part>, mut options: CommitOptions) -> Ticket {
+        part.iter_mut().for_each(|part| part.expect = options.expect);
         options.durability = options.durability.or(Some(self.core.options.durability));
         let pending = Pending::of_one(part, options, self.in_flight.last());
         self.in_flight.push(&pending, 0);
@@ -290,49 +289,6 @@ impl Stream {
             true => Ticket::failed(error),
             false => self.core.queue.refuse(error),
         }
-    }
-
-    pub(crate) fn commit_all<'a>(
-        core: &Handle,
-        streams: impl IntoIterator<Item = &'a mut Self>,
-        mut options: CommitOptions,
-    ) -> Ticket {
-        options.durability = options.durability.or(Some(core.options.durability));
-        let mut streams: Vec<_> = streams.into_iter().collect();
-        if core.is_elsewhere() {
-            return Ticket::failed(Error::new(ErrorKind::OtherProcess, "commit"));
-        }
-        let foreign = streams.iter().any(|stream| !stream.core.is_of_same_log(core));
-        let twice = {
-            let mut ids: Vec<_> = streams.iter().map(|stream| stream.id).collect();
-            ids.sort_unstable();
-            ids.windows(2).any(|pair| pair[0] == pair[1])
-        };
-        if foreign || twice {
-            let what = if foreign {
-                "all streams of a commit belong to one log"
-            } else {
-                "a commit takes one handle of each stream"
-            };
-            return core.queue.refuse(Error::new(ErrorKind::InvalidOption(what), "commit"));
-        }
-        streams.iter_mut().for_each(|stream| stream.reap());
-        if let Some(gone) = streams.iter().find(|stream| stream.state == StreamState::Deleted) {
-            return gone.failed(ErrorKind::Deleted(gone.id), "commit");
-        }
-        let (mut parts, mut behind, mut members) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, stream) in streams.iter_mut().enumerate() {
-            behind.extend(stream.in_flight.last());
-            if let Some(part) = stream.take_part() {
-                parts.push(part);
-                members.push(index);
-            }
-        }
-        let pending = Pending::new(parts, options, behind);
-        for (nth, index) in members.into_iter().enumerate() {
-            streams[index].in_flight.push(&pending, nth);
-        }
-        core.queue.submit(pending)
     }
 
     /// Returns the unsettled parts of this stream, followed by the change that is not yet
@@ -396,6 +352,7 @@ impl Stream {
             filled,
             placement: Placement::new(first_seq, self.generation),
             change: change.map(|next| Box::new(next.encoded(precondition))),
+            expect: Expect::Seen,
         }
     }
 }

@@ -3,16 +3,17 @@
 //! They are newtypes, so that a seq cannot be mistaken for a position. This module knows no bytes,
 //! files or memory.
 
-#[cfg(feature = "json")]
-mod json;
+#[cfg(feature = "serde")]
+mod serde_impls;
+mod time;
 
 use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::{ContextV7, Uuid};
 
+pub use self::time::Timestamp;
 use crate::work::step;
 
 /// Last millisecond that fits in an id, in the year 10889.
@@ -121,20 +122,34 @@ impl fmt::Debug for StreamId {
 }
 
 impl FromStr for StreamId {
-    type Err = uuid::Error;
+    type Err = ParseError;
 
     /// Parses any of the usual spellings of a UUID.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::try_parse(text).map(Self)
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Uuid::try_parse(text).map(Self).map_err(|_| ParseError("invalid id (expected a UUID)"))
     }
 }
 
+/// Text that is not a valid id, time or cursor. The message says what was expected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ParseError(pub(crate) &'static str);
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+#[cfg(feature = "uuid")]
 impl From<Uuid> for StreamId {
     fn from(uuid: Uuid) -> Self {
         Self(uuid)
     }
 }
 
+#[cfg(feature = "uuid")]
 impl From<StreamId> for Uuid {
     fn from(id: StreamId) -> Self {
         id.0
@@ -191,72 +206,17 @@ number! {
     Position
 }
 
+impl Seq {
+    /// Returns the seq after this one. No event has the seq [`u64::MAX`], which is its own next.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 impl Position {
     /// Position before the first commit.
     pub const START: Self = Self(0);
-}
-
-const DAY_MICROS: u64 = 86_400_000_000;
-
-/// Time in microseconds since the Unix epoch. It dates events and orders nothing (P11).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Timestamp(u64);
-
-impl Timestamp {
-    /// Returns the time `micros` microseconds after the Unix epoch.
-    #[must_use]
-    pub const fn from_micros(micros: u64) -> Self {
-        Self(micros)
-    }
-
-    /// Microseconds since the Unix epoch.
-    #[must_use]
-    pub const fn as_micros(self) -> u64 {
-        self.0
-    }
-
-    /// Converts the time to the standard library's type.
-    #[must_use]
-    pub fn to_system_time(self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_micros(self.0)
-    }
-
-    /// Returns the present by the system's clock. Times before 1970 read as the epoch.
-    #[must_use]
-    pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
-    }
-}
-
-impl Timestamp {
-    /// Year, month and day in UTC, in the proleptic Gregorian calendar.
-    fn date(self) -> (u64, u64, u64) {
-        // Days since 1970, counted in eras of 400 years that begin in March (Hinnant, 2013).
-        let days = self.0 / DAY_MICROS + 719_468;
-        let (era, day) = (days / 146_097, days % 146_097);
-        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let month = (5 * day + 2) / 153;
-        let day = day - (153 * month + 2) / 5 + 1;
-        (era * 400 + year + u64::from(month >= 10), (month + 2) % 12 + 1, day)
-    }
-}
-
-impl fmt::Display for Timestamp {
-    /// Formats as RFC 3339, in UTC, to the microsecond.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = self.date();
-        let (seconds, micros) = (self.0 % DAY_MICROS / 1_000_000, self.0 % 1_000_000);
-        let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
-    }
-}
-
-impl fmt::Debug for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Timestamp({} us)", self.0)
-    }
 }
 
 /// The program's classification of an event: 16 bits that the engine stores and never interprets.
@@ -276,11 +236,15 @@ impl CodecId {
     pub const BINCODE: Self = Self(1);
     /// JSON text.
     pub const JSON: Self = Self(2);
+    /// `postcard` 1, through serde.
+    pub const POSTCARD: Self = Self(3);
     /// First id available to the program.
     pub const FIRST_OF_PROGRAM: Self = Self(128);
 }
 
 /// Guarantee that a resolved ticket gives for its commit (P3).
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub enum Durability {
     /// Handed to the operating system: survives the death of the process, not of the machine.
@@ -292,24 +256,9 @@ pub enum Durability {
     Disk,
 }
 
-/// State of a stream as this process knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Status {
-    /// Unknown id: never committed, and without a live handle in this process.
-    Unknown,
-    /// A live handle of this process holds the id; nothing of the stream is on disk.
-    Volatile,
-    /// At least one commit of the stream is in the log.
-    Durable,
-    /// Durable and archived.
-    Archived,
-    /// Deleted.
-    Deleted,
-}
-
 /// Operations that a stream permits.
-#[cfg_attr(feature = "json", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 #[non_exhaustive]
 pub enum StreamState {
@@ -336,6 +285,16 @@ impl CommitId {
     }
 }
 
+impl FromStr for CommitId {
+    type Err = ParseError;
+
+    /// Parses any of the usual spellings of a UUID.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Ok(Self(*text.parse::<StreamId>()?.as_bytes()))
+    }
+}
+
+#[cfg(feature = "uuid")]
 impl From<Uuid> for CommitId {
     fn from(uuid: Uuid) -> Self {
         Self(*uuid.as_bytes())
@@ -357,45 +316,5 @@ impl fmt::Display for CommitId {
 impl fmt::Debug for CommitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CommitId({self})")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_are_those_of_the_calendar() {
-        for (seconds, micros, text) in [
-            (0, 0, "1970-01-01T00:00:00.000000Z"),
-            (951_782_399, 999_999, "2000-02-28T23:59:59.999999Z"),
-            (951_782_400, 0, "2000-02-29T00:00:00.000000Z"),
-            (1_709_251_199, 1, "2024-02-29T23:59:59.000001Z"),
-            (1_709_251_200, 0, "2024-03-01T00:00:00.000000Z"),
-            (1_774_651_635, 772_000, "2026-03-27T22:47:15.772000Z"),
-            (4_107_542_400, 0, "2100-03-01T00:00:00.000000Z"),
-            (253_402_300_800, 0, "10000-01-01T00:00:00.000000Z"),
-        ] {
-            let time = Timestamp::from_micros(seconds * 1_000_000 + micros);
-            assert_eq!(time.to_string(), text);
-        }
-        let last = Timestamp::from_micros(u64::MAX).to_string();
-        assert!(last.starts_with("586524-"), "{last}");
-    }
-
-    #[test]
-    fn every_day_follows_the_one_before() {
-        let date = |days: u64| Timestamp::from_micros(days * DAY_MICROS).date();
-        let mut before = date(0);
-        for days in 1..200_000 {
-            let now = date(days);
-            let next_day = (before.0, before.1, before.2 + 1);
-            let next_month = (before.0, before.1 + 1, 1);
-            assert!(
-                now == next_day || now == next_month || now == (before.0 + 1, 1, 1),
-                "{before:?} {now:?}"
-            );
-            before = now;
-        }
     }
 }

@@ -83,7 +83,7 @@ impl Writer {
         }
         let expected = Seq(measured.baseline.head);
         let actual = Seq(actual.head);
-        Some(ErrorKind::Conflict { expected, actual })
+        Some(ErrorKind::Conflict { stream: part.stream, expected, actual })
     }
 
     fn objection(&mut self, pending: &Pending) -> Option<Error> {
@@ -97,18 +97,18 @@ impl Writer {
                 return stream.and_then(|stream| refused(ErrorKind::CommitInFlight(stream)));
             }
         }
-        for part in pending.parts() {
+        for part in pending.checked_parts() {
             let baseline = self.baseline(part);
             let precondition = part.precondition();
             let kind = state_refusal(part, baseline).or_else(|| match precondition {
                 Precondition::Measured(measured) => {
                     self.measured_conflict(part, &measured, baseline)
                 }
-                _ => expectation_conflict(pending.expect, part, baseline),
+                _ => expectation_conflict(part, baseline),
             });
             if let Some(kind) = kind {
                 let is_measured = matches!(precondition, Precondition::Measured(_));
-                let why = reason(&kind, pending.expect, baseline).filter(|_| !is_measured);
+                let why = reason(&kind, part.expect, baseline).filter(|_| !is_measured);
                 let error = Error::new(kind, "commit");
                 return Some(why.into_iter().fold(error, Error::because));
             }
@@ -172,7 +172,7 @@ fn state_refusal(part: &Part, baseline: Option<Baseline>) -> Option<ErrorKind> {
 
 /// Returns the reason for a conflict that the heads alone do not show.
 fn reason(kind: &ErrorKind, expect: Expect, baseline: Option<Baseline>) -> Option<&'static str> {
-    let ErrorKind::Conflict { expected, actual } = kind else { return None };
+    let ErrorKind::Conflict { expected, actual, .. } = kind else { return None };
     match (expect, baseline) {
         _ if broken(Sabotage::SayNoReason) => None,
         (Expect::Exists, None) => Some("the stream was never committed"),
@@ -183,11 +183,8 @@ fn reason(kind: &ErrorKind, expect: Expect, baseline: Option<Baseline>) -> Optio
 }
 
 /// Returns a conflict if the stream is not as the commit expects it. Otherwise rebases the part.
-fn expectation_conflict(
-    expect: Expect,
-    part: &Part,
-    baseline: Option<Baseline>,
-) -> Option<ErrorKind> {
+fn expectation_conflict(part: &Part, baseline: Option<Baseline>) -> Option<ErrorKind> {
+    let expect = part.expect;
     let seen = part.seen();
     // A fork that was never committed starts at its fork point.
     let actual = baseline.unwrap_or_else(|| {
@@ -212,7 +209,7 @@ fn expectation_conflict(
     if !holds || rewind.is_some_and(|rewind| rewind.to > actual.head) {
         let expected = Seq(expected);
         let actual = Seq(actual.head);
-        return Some(ErrorKind::Conflict { expected, actual });
+        return Some(ErrorKind::Conflict { stream: part.stream, expected, actual });
     }
     if !same && expect != Expect::Seen {
         part.rebase(actual);
@@ -221,5 +218,5 @@ fn expectation_conflict(
     let start = part.change().and_then(|change| change.start)?;
     let expected = Seq(start);
     let actual = Seq(part.end_seq());
-    (start > actual.get()).then_some(ErrorKind::Conflict { expected, actual })
+    (start > actual.get()).then_some(ErrorKind::Conflict { stream: part.stream, expected, actual })
 }

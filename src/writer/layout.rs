@@ -302,7 +302,7 @@ mod tests {
     use super::*;
     use crate::commit::Placement;
     use crate::format::FrameHead;
-    use crate::options::{CommitOptions, Overflow};
+    use crate::options::{CommitOptions, Expect, Overflow};
     use crate::ring::{Budget, Limits, Ring};
     use crate::types::{CodecId, EventKind, StreamId, Timestamp};
 
@@ -321,7 +321,7 @@ mod tests {
         let crc = filled.crc();
         let stream = StreamId::new();
         let placement = Placement::new(0, 0);
-        Part { stream, root: None, filled, crc, placement, change: None }
+        Part { stream, root: None, filled, crc, placement, change: None, expect: Expect::Seen }
     }
 
     /// The quick bound may only accept commits that the exact one accepts: otherwise one commit

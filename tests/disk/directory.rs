@@ -12,7 +12,9 @@ use std::{env, fs};
 use crate::support::read_dir;
 use crate::support::verified::checked;
 use amberlog::maintenance::CompactOptions;
-use amberlog::{Compaction, Error, ErrorKind, Log, Options, ReadView, Stream, StreamId, repair};
+use amberlog::options::Compaction;
+use amberlog::verify::repair;
+use amberlog::{Error, ErrorKind, Log, Options, ReadView, Stream, StreamId};
 use tempfile::TempDir;
 
 /// Names the test whose body runs in this process.

@@ -11,7 +11,7 @@ use crate::support::verified::checked_on;
 use amberlog::maintenance::{CompactOptions, CompactReport};
 use amberlog::sim::{Fault, SimDisk};
 use amberlog::verify::{DamageKind, RecordBody, RecordDump, SegmentState};
-use amberlog::{CommitId, CommitOptions, ErrorKind, Log, ReadView, Status, Stream, StreamId};
+use amberlog::{CommitId, CommitOptions, ErrorKind, Log, ReadView, Stream, StreamId, StreamState};
 
 /// Commits events of 2,000 bytes, of which eight fill a segment.
 fn fill(stream: &mut Stream, commits: u8) {
@@ -88,7 +88,7 @@ fn p5_p7_f45_on_a_full_disk_a_log_of_which_everything_is_deleted_gives_its_space
         assert_eq!(shown(&log.read_view()), kept);
         assert_eq!(kept[&next].len(), 30);
         assert!(kept[&next][0].0 > position.get(), "positions go on");
-        assert!(ids.iter().all(|id| log.status(*id) == Status::Deleted));
+        assert!(ids.iter().all(|id| log.state(*id) == Some(StreamState::Deleted)));
         let mut retry = log.create_stream().expect("a stream");
         retry.append("again").expect("room");
         let made = retry.commit_with(id).wait().expect_err("it was made");

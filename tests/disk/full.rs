@@ -8,7 +8,7 @@
 use crate::support::verified::checked_on;
 use amberlog::maintenance::CompactOptions;
 use amberlog::sim::SimDisk;
-use amberlog::{ErrorKind, Log, Options, Status, StreamId};
+use amberlog::{ErrorKind, Log, Options, StreamId, StreamState};
 
 /// Segments that double, as those of a log with default options do.
 fn options() -> Options {
@@ -47,10 +47,11 @@ fn fill(log: &Log, bytes: usize) -> (Vec<StreamId>, u64) {
 /// Deletes the streams that have a commit, one by one, and compacts. Where there is no room for all of the deletes there is
 /// for one, and after a compaction and a reopening for more.
 fn empty(disk: &SimDisk, mut log: Log, ids: &[StreamId], context: &str) -> Log {
-    let left = |log: &Log| ids.iter().filter(|id| log.status(**id) == Status::Durable).count();
+    let left =
+        |log: &Log| ids.iter().filter(|id| log.state(**id) == Some(StreamState::Active)).count();
     for _ in 0..ROUNDS_MAX {
         let before = left(&log);
-        for id in ids.iter().filter(|id| log.status(**id) == Status::Durable) {
+        for id in ids.iter().filter(|id| log.state(**id) == Some(StreamState::Active)) {
             if let Err(error) = log.open_stream(*id).expect("known").delete().wait() {
                 assert_eq!(*error.kind(), ErrorKind::StorageFull, "{context}: {error}");
                 assert!(left(&log) < before, "{context}: not one can be deleted: {error}");

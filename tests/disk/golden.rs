@@ -9,9 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::verified::checked;
+use amberlog::typed::CodecId;
 use amberlog::{
-    CodecId, CommitId, CommitOptions, Durability, ErrorKind, EventKind, Log, NewEvent, Order,
-    Overflow, Position, Query, ReadView, StreamOptions, StreamState,
+    CommitId, CommitOptions, Durability, ErrorKind, EventKind, Log, NewEvent, Order, Overflow,
+    Position, Query, ReadView, StreamOptions, StreamState,
 };
 
 fn golden(name: &str) -> PathBuf {

@@ -10,9 +10,10 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use amberlog::maintenance::CompactOptions;
+use amberlog::options::{ReadOptions, Reads};
 use amberlog::sim::{SimDisk, backup_on, repair_on, verify_quick_on};
 use amberlog::verify::{DamageKind, Record, RecordBody, RecordDump, RecoveryReport};
-use amberlog::{ErrorKind, Log, Options, Position, ReadOptions, ReadView, Reads, Stream, StreamId};
+use amberlog::{ErrorKind, Log, Options, Position, ReadView, Stream, StreamId};
 
 const PAGE: u64 = 4096;
 

@@ -12,7 +12,7 @@ use crate::support::read_dir;
 use crate::support::verified::{checked, checked_on};
 use amberlog::maintenance::{CompactOptions, CompactReport, Holder, HolderKind};
 use amberlog::sim::{Fault, SimDisk};
-use amberlog::{Error, ErrorKind, Log, ReadView, Result, Status, StreamId, StreamOptions};
+use amberlog::{Error, ErrorKind, Log, ReadView, Result, StreamId, StreamOptions, StreamState};
 
 const SECRET: &[u8] = b"the-launch-code-is-0000";
 /// Of the name, the label and the data of the stream, and of an event that was never committed.
@@ -128,7 +128,7 @@ fn p4_p6_f30_what_was_deleted_is_in_no_file_once_a_purge_returns() {
         log.close().expect("closes");
         let log = options().open_on(&disk).expect("opens");
         assert!(log.recovery_report().is_sound() && log.recovery_report().closed_cleanly);
-        assert_eq!(log.status(layout.secret), Status::Deleted);
+        assert_eq!(log.state(layout.secret), Some(StreamState::Deleted));
         delete(&log, more.id());
         assert!(purge(&log).expect("purged").held.is_empty());
         assert_eq!(shown(&log.read_view()), layout.kept);

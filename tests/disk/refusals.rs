@@ -108,7 +108,7 @@ fn f31_another_process_is_named_and_its_lock_dies_with_it() {
     let lines = BufReader::new(holder.stdout.take().expect("piped")).lines();
     assert!(lines.map_while(Result::ok).any(|line| line == "@held"));
     is_locked_by(&options().open(dir.path()).expect_err("it is held"), holder.id());
-    is_locked_by(&amberlog::repair(dir.path()).expect_err("it is held"), holder.id());
+    is_locked_by(&amberlog::verify::repair(dir.path()).expect_err("it is held"), holder.id());
     assert!(checked(dir.path()).expect("readers need no lock").is_sound());
     is_whole(&ReadView::open(dir.path()).expect("readers need no lock").0, id, 40);
     holder.kill().expect("killed");
@@ -276,7 +276,7 @@ fn tries(path: &Path) -> [(&'static str, Result<(), Error>); 4] {
         ("open", options().open(path).map(drop)),
         ("verify", checked(path).map(drop)),
         ("read view", ReadView::open(path).map(drop)),
-        ("repair", amberlog::repair(path).map(drop)),
+        ("repair", amberlog::verify::repair(path).map(drop)),
     ]
 }
 

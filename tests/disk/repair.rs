@@ -17,9 +17,11 @@ use crate::support::oracle::{
     Files, How, Sample, Strictness, disk_of, files_of, restored, segment_path,
 };
 use crate::support::{Rng, env_or, segment, sparsely};
+use amberlog::Log;
+use amberlog::options::Privacy;
 use amberlog::sim::{Fault, repair_on};
 use amberlog::verify::RecoveryReport;
-use amberlog::{Log, Privacy, repair};
+use amberlog::verify::repair;
 
 const SECTOR: usize = 512;
 /// Commits in a sample: three full segments and part of a fourth.

@@ -10,10 +10,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use amberlog::options::Compaction;
 use amberlog::sim::{Fault, SimDisk};
-use amberlog::{
-    Compaction, ErrorKind, Log, Query, ReadView, Stream, StreamId, StreamOptions, Ticket,
-};
+use amberlog::{ErrorKind, Log, Query, ReadView, Stream, StreamId, StreamOptions, Ticket};
 
 /// A stack that a recursion over a few thousand commits would overflow.
 const STACK_BYTES: usize = 256 << 10;
@@ -158,7 +157,8 @@ fn f50_thread_locals_may_hold_everything() {
         let mut events = view.events(stream.id()).expect("durable");
         let event = events.next();
         let all = view.all_events(amberlog::Position::START).expect("within");
-        let typed = view.events(stream.id()).expect("durable").typed::<String>();
+        let typed =
+            view.events(stream.id()).expect("durable").typed::<String, amberlog::typed::Json>();
         give.send(stream.id()).expect("awaited");
         let own = stream.events().expect("open");
         let mut all =
@@ -203,7 +203,7 @@ fn f50_destructors_of_thread_locals_may_do_everything() {
             let all = view.all_events(amberlog::Position::START).expect("within");
             assert_eq!(all.count(), 4);
             assert_eq!(log.list(&Query::new().volatile()).streams.len(), 2);
-            assert!(matches!(log.status(again.id()), amberlog::Status::Durable));
+            assert!(log.read_view().info(again.id()).is_some_and(|info| info.is_durable));
             again.archive().wait().expect("archived");
             log.compact(amberlog::maintenance::CompactOptions::new()).expect("open");
             log.retain(amberlog::maintenance::RetainOptions::new()).expect("open");
@@ -317,7 +317,7 @@ impl Holds {
         #[cfg(feature = "json")]
         is_told(log.import_jsonl(std::io::Cursor::new("")), "import")?;
         let listed = log.list(&Query::new().volatile()).streams.len();
-        let is_same = log.status(id) == amberlog::Status::Durable
+        let is_same = log.state(id) == Some(amberlog::StreamState::Active)
             && listed == view.streams().len()
             && log.read_view().info(id).is_some()
             && view.find("no such name").is_none();
@@ -346,7 +346,7 @@ impl Holds {
         is_told(stream.unarchive().wait(), what)?;
         is_told(stream.delete().wait(), what)?;
         is_told(stream.discard_to(stream.savepoint()), what)?;
-        let _ = (stream.info(), stream.head(), stream.status());
+        let _ = (stream.info(), stream.head(), stream.state());
         if stream.buffered() == 1 && stream.discard() == 1 { Ok(()) } else { Err("buffered") }
     }
 }
@@ -420,7 +420,7 @@ fn f37_f50_children_of_a_process_that_is_busy() {
         assert_eq!(payloads(&log, id).len() as u64, commits);
     }
     log.close().expect("closes");
-    let found = amberlog::verify_quick(&path).expect("readable");
+    let found = amberlog::verify::verify_quick(&path).expect("readable");
     assert!(found.is_sound() && found.closed_cleanly, "{found:?}");
 }
 

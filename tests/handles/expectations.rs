@@ -24,9 +24,12 @@ fn payloads(log: &Log, stream: &Stream) -> Vec<String> {
 }
 
 fn is_conflict(outcome: amberlog::Result<Commit>, expected: u64, actual: u64) {
-    let kind = outcome.expect_err("not as expected").kind().clone();
-    let conflict = ErrorKind::Conflict { expected: expected.into(), actual: actual.into() };
-    assert_eq!(kind, conflict);
+    match *outcome.expect_err("not as expected").kind() {
+        ErrorKind::Conflict { expected: told, actual: found, .. } => {
+            assert_eq!((told.get(), found.get()), (expected, actual));
+        }
+        ref other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -110,7 +113,77 @@ fn p8_a_stream_that_moved_is_neither_trimmed_nor_archived_nor_deleted() {
     for ask in asks {
         ask(&mut log.open_stream(writer.id()).expect("there")).wait().expect("nobody was quicker");
     }
-    assert_eq!(log.status(writer.id()), amberlog::Status::Deleted);
+    assert_eq!(log.state(writer.id()), Some(amberlog::StreamState::Deleted));
+}
+
+/// P4, P8: one stream that is not as expected fails the commit for all, and is named. Each handle keeps its events.
+#[test]
+fn p4_p8_each_stream_of_a_commit_has_an_expectation_of_its_own() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path()).expect("opens");
+    let appended = |stream: &mut Stream| stream.append("event").expect("room");
+    let mut made = [(); 3].map(|()| log.create_stream().expect("a stream"));
+    for stream in &mut made {
+        appended(stream);
+    }
+    let [first, second, third] = &mut made;
+    let plain = CommitOptions::new();
+    let all = [(&mut *first, Expect::NoStream), (&mut *second, Expect::At(Seq::from(0)))];
+    log.commit_all_expecting(all, plain).wait().expect("as expected");
+
+    // The expectation of one is not that of another: the first exists now, the third does not.
+    appended(first);
+    let position = log.read_view().position();
+    for (of_first, of_third, names_first) in [
+        (Expect::NoStream, Expect::NoStream, true),
+        (Expect::Exists, Expect::Exists, false),
+        (Expect::At(Seq::from(2)), Expect::Any, true),
+        (Expect::Any, Expect::At(Seq::from(1)), false),
+    ] {
+        let all = [(&mut *first, of_first), (&mut *third, of_third)];
+        let error = log.commit_all_expecting(all, plain).wait().expect_err("a conflict");
+        let ErrorKind::Conflict { stream, .. } = *error.kind() else { panic!("{error}") };
+        assert_eq!(stream, if names_first { first.id() } else { third.id() });
+        assert_eq!((first.buffered(), third.buffered()), (1, 1), "kept");
+    }
+    assert_eq!(log.read_view().position(), position, "nothing was written");
+    let all = [(&mut *first, Expect::Exists), (&mut *third, Expect::NoStream)];
+    log.commit_all_expecting(all, plain).wait().expect("as expected");
+    assert_eq!(payloads(&log, first).len(), 2);
+    assert_eq!(payloads(&log, third).len(), 1);
+}
+
+/// P8: a stream with nothing to commit is checked, also where no stream has anything. `commit_all` leaves it out.
+#[test]
+fn p8_a_commit_may_depend_on_a_stream_that_it_leaves_as_it_is() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path()).expect("opens");
+    let mut rule = log.create_stream().expect("a stream");
+    rule.append("rule").expect("room");
+    rule.commit().wait().expect("committed");
+    let mut decision = log.create_stream().expect("a stream");
+    let mut seen = log.open_stream(rule.id()).expect("durable");
+    let plain = CommitOptions::new();
+    let mut decide = |seen: &mut Stream, expect| {
+        let all = [(&mut decision, Expect::Seen), (seen, expect)];
+        log.commit_all_expecting(all, plain).wait()
+    };
+    decide(&mut seen, Expect::Seen).expect("nothing moved, and nothing is committed");
+    rule.append("another rule").expect("room");
+    rule.commit().wait().expect("committed");
+    is_conflict(decide(&mut seen, Expect::Seen), 1, 2);
+    is_conflict(decide(&mut seen, Expect::At(Seq::from(1))), 1, 2);
+    is_conflict(decide(&mut seen, Expect::NoStream), 0, 2);
+    decide(&mut seen, Expect::At(Seq::from(2))).expect("as expected");
+    decide(&mut seen, Expect::Any).expect("anything goes");
+    is_conflict(decide(&mut seen, Expect::Seen), 1, 2);
+    decision.append("decided").expect("room");
+    let all = [(&mut decision, Expect::Seen), (&mut seen, Expect::Seen)];
+    is_conflict(log.commit_all_expecting(all, plain).wait(), 1, 2);
+    assert_eq!(decision.buffered(), 1);
+    log.commit_all([&mut decision, &mut seen]).wait().expect("it takes no part");
+    assert_eq!(payloads(&log, &decision), ["decided"]);
+    assert_eq!(payloads(&log, &rule).len(), 2);
 }
 
 #[test]

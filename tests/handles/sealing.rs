@@ -6,8 +6,9 @@ use std::path::Path;
 use std::thread;
 
 use crate::support::{env_or, read_dir, write_dir};
+use amberlog::options::Reads;
 use amberlog::verify::{SegmentReport, SegmentState};
-use amberlog::{Log, Options, Reads};
+use amberlog::{Log, Options};
 use tempfile::TempDir;
 
 /// Number of bytes cut from the end of a sealed file.

@@ -3,9 +3,7 @@
 //! The page is the expectation: every cell is tried on a stream of its own, and what comes out is compared with the
 //! word that stands there.
 
-use amberlog::{
-    AppendError, Error, ErrorKind, Log, Query, Result, Status, Stream, StreamId, StreamState,
-};
+use amberlog::{AppendError, Error, ErrorKind, Log, Query, Result, Stream, StreamId, StreamState};
 
 const PAGE: &str = include_str!("../../docs/states.md");
 
@@ -73,7 +71,13 @@ impl Subject {
         };
         let id = self.id;
         match operation {
-            "status" => return format!("{:?}", self.log.status(id)),
+            "state" => {
+                return self.log.state(id).map_or("—".into(), |state| format!("{state:?}"));
+            }
+            "is durable" => {
+                let info = self.handle.as_ref().map(Stream::info);
+                return if info.is_some_and(|info| info.is_durable) { "yes" } else { "no" }.into();
+            }
             "open" => return done(self.log.open_stream(id).map(drop)),
             "list" => {
                 let page = self.log.list(&Query::new());
@@ -124,6 +128,9 @@ impl Subject {
             }
             "read" => handle.events().and_then(first),
             "read from 0" => handle.events().map(|events| events.range(0_u64..)).and_then(first),
+            "read from 0, clamped" => {
+                handle.events().map(|events| events.range_clamped(0_u64..)).and_then(first)
+            }
             "fork at 4" => handle.fork_at(4).map(drop),
             "fork at 1" => handle.fork_at(1).map(drop),
             "fork at 99" => handle.fork_at(99).map(drop),
@@ -227,8 +234,10 @@ fn p6_states_are_the_same_after_reopening() {
     heir.commit().wait().expect("committed");
     let ids = [archived.id(), deleted.id(), trimmed.id(), back.id()];
     let check = |log: &Log| {
-        let status = ids.map(|id| log.status(id));
-        assert_eq!(status, [Status::Archived, Status::Deleted, Status::Durable, Status::Durable]);
+        let states = ids.map(|id| log.state(id).expect("known"));
+        let [archived, deleted, active] =
+            [StreamState::Archived, StreamState::Deleted, StreamState::Active];
+        assert_eq!(states, [archived, deleted, active, active]);
         let view = log.read_view();
         assert!(matches!(view.events(ids[1]).expect_err("gone").kind(), ErrorKind::Deleted(_)));
         assert!(matches!(log.open_stream(ids[1]).expect_err("gone").kind(), ErrorKind::Deleted(_)));

@@ -16,8 +16,7 @@ use crate::support::verified::checked;
 use crate::support::waiting::wait_until;
 use crate::support::{read_dir, segment};
 use amberlog::{
-    AppendError, CommitOptions, Durability, ErrorKind, Log, Position, Status, Stream,
-    StreamOptions, Ticket,
+    AppendError, CommitOptions, Durability, ErrorKind, Log, Position, Stream, StreamOptions, Ticket,
 };
 use tempfile::TempDir;
 
@@ -62,10 +61,10 @@ fn p1_ten_thousand_streams_leave_no_trace() {
         let options = StreamOptions::new().name(format!("thread {n}"));
         let mut stream = log.create_stream_with(&options).expect("a stream");
         fill(&mut stream, 0, 10);
-        assert_eq!(stream.status(), Status::Volatile);
+        assert!(!stream.is_durable());
         assert_eq!(numbers(stream.events().expect("readable")).len(), 10);
     }
-    assert_eq!(log.memory_bytes(), 0, "P10: dropped streams hold nothing");
+    assert_eq!(log.stats().memory.uncommitted_bytes, 0, "P10: dropped streams hold nothing");
     assert!(log.read_view().streams().is_empty());
     log.close().expect("closes");
     assert_eq!(read_dir(dir.path()), before);
@@ -111,7 +110,7 @@ fn p10_the_budget_holds_over_all_streams_and_refuses_by_type() {
                     refused += 1;
                 }
             }
-            assert!(log.memory_bytes() <= 1 << 20);
+            assert!(log.stats().memory.uncommitted_bytes <= 1 << 20);
         }
     }
     assert!(refused > 0);
@@ -135,7 +134,7 @@ fn p5_a_first_commit_that_fails_gives_its_events_back_and_works_when_the_cause_i
         fill(&mut stream, round * 5, round * 5 + 5);
         stream.commit().wait().expect_err("a plain file is in the way");
         assert_eq!(stream.buffered(), round * 5 + 5);
-        assert_eq!(stream.status(), Status::Volatile);
+        assert!(!stream.is_durable());
         assert_eq!(numbers(stream.events().expect("readable")), upto(round * 5 + 5));
     }
     fs::remove_file(&above).expect("removed");

@@ -10,7 +10,7 @@ use std::io::Cursor;
 use crate::support::{Rng, env_or};
 use amberlog::jsonl::{ImportOptions, Imported};
 use amberlog::sim::{Fault, SimDisk};
-use amberlog::{ErrorKind, Log, Options, Overflow, Status, Stream, StreamOptions};
+use amberlog::{ErrorKind, Log, Options, Overflow, Stream, StreamOptions, StreamState};
 
 fn options() -> Options {
     Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10)
@@ -72,7 +72,7 @@ fn lives(seed: u64) -> String {
                 }
             }
             1 => drop(stream.rewind(rng.below(head + 1))),
-            2 if stream.status() == Status::Durable => {
+            2 if stream.is_durable() && stream.state() == StreamState::Active => {
                 drop(stream.trim(rng.below(head + 1)).wait());
             }
             3 => drop(stream.set_label("l", &rng.next().to_string())),
@@ -237,7 +237,7 @@ fn what_is_not_a_beginning_of_the_lines_is_refused_and_left_alone() {
             import(&log, &text).expect("imported");
             let mut stream = log.open_stream(id).expect("there");
             let is_empty = stream.head() <= stream.info().start;
-            if stream.status() != Status::Durable || is_empty {
+            if stream.state() != StreamState::Active || is_empty {
                 continue;
             }
             change(&mut stream);

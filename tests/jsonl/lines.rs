@@ -6,9 +6,10 @@ use std::io::Cursor;
 
 use crate::support::Rng;
 use amberlog::jsonl::Imported;
+use amberlog::typed::CodecId;
 use amberlog::{
-    CodecId, ErrorKind, EventKind, Log, NewEvent, Options, Overflow, ReadView, Seq, Status, Stream,
-    StreamId, StreamInfo, StreamOptions, StreamState,
+    ErrorKind, EventKind, Log, NewEvent, Options, Overflow, ReadView, Seq, Stream, StreamId,
+    StreamInfo, StreamOptions, StreamState,
 };
 use tempfile::TempDir;
 
@@ -90,7 +91,7 @@ fn goes_around(log: &Log, deleted: &[StreamId]) -> String {
         assert_eq!(all(&copy.read_view()), all(&view), "{text}");
         assert_eq!(export(&copy.read_view()), text);
         for id in deleted {
-            assert_eq!(copy.status(*id), Status::Deleted);
+            assert_eq!(copy.state(*id), Some(StreamState::Deleted));
         }
         copy.close().expect("closes");
     }
@@ -295,13 +296,13 @@ fn any_log_comes_back() {
                 }
                 1 => drop(stream.rewind(rng.below(head + 1))),
                 // A volatile one may start behind the seqs that its ring dropped last of all.
-                2 if stream.status() == Status::Durable => {
+                2 if stream.is_durable() && stream.state() == StreamState::Active => {
                     drop(stream.trim(rng.below(head + 1)).wait());
                 }
                 3 => drop(stream.set_label("l", &rng.next().to_string())),
                 4 if rng.one_in(3) => {
                     let mut gone = streams.swap_remove(nth);
-                    let was_durable = gone.status() == Status::Durable;
+                    let was_durable = gone.is_durable() && gone.state() == StreamState::Active;
                     gone.delete().wait().expect("deleted");
                     deleted.extend(was_durable.then_some(gone.id()));
                     continue;
@@ -464,6 +465,7 @@ fn numbers_that_do_not_fit_are_refused_by_line_and_the_largest_that_do_come_back
     let gap = format!("\"seq\":{},\"time_us\":1,\"dropped_before\":{0}", SEQ_MAX);
     let plain = || event(1, 1, 1);
     for (line, text) in [
+        (2, lines(",\"name\":\"~own\"".into(), plain(), 1)),
         (3, lines(String::new(), event(1 << 56, 1, 1), 1)),
         (3, lines(String::new(), event((1 << 56) + 5, 1, 1), 1)),
         (3, lines(String::new(), event(u64::MAX, 1, 1), 1)),

@@ -12,9 +12,10 @@ use crate::support::oracle::{How, Sample, disk_of};
 use crate::support::read_dir;
 use crate::support::verified::{checked, checked_on};
 use crate::support::waiting::wait_until;
+use amberlog::maintenance::backup;
 use amberlog::maintenance::{BackupReport, CompactOptions};
 use amberlog::sim::{Fault, SimDisk, backup_on};
-use amberlog::{Durability, ErrorKind, Log, Options, ReadView, StreamId, StreamOptions, backup};
+use amberlog::{Durability, ErrorKind, Log, Options, ReadView, StreamId, StreamOptions};
 
 /// Payloads by stream.
 type Content = BTreeMap<StreamId, Vec<Vec<u8>>>;

@@ -5,7 +5,7 @@
 
 use crate::support::verified::checked;
 use amberlog::{
-    ErrorKind, Event, Events, Log, Options, Overflow, ReadView, Seq, Status, Stream, StreamOptions,
+    ErrorKind, Event, Events, Log, Options, Overflow, ReadView, Seq, Stream, StreamOptions,
 };
 
 fn options() -> Options {
@@ -52,7 +52,7 @@ fn a_fork_shares_what_is_committed_and_copies_what_is_not() {
     let mut behind = parent.fork_at(12).expect("forked");
     assert_eq!((inside.head(), behind.head()), (Seq::from(6), Seq::from(12)));
     assert_eq!((inside.buffered(), behind.buffered()), (0, 2), "only what is volatile is copied");
-    assert_eq!(behind.status(), Status::Volatile);
+    assert!(!behind.is_durable());
     fill(&mut inside, "i", 3);
     fill(&mut behind, "b", 3);
     let expected_inside = [names("p", 0..6), names("i", 6..9)].concat();

@@ -14,8 +14,8 @@ use amberlog::maintenance::{CompactOptions, CompactReport};
 use amberlog::sim::{Fault, SimDisk};
 use amberlog::verify::SegmentState;
 use amberlog::{
-    CommitId, CommitOptions, Compaction, ErrorKind, Log, Options, Position, ReadView, Status,
-    Stream, StreamId, StreamInfo, StreamState,
+    CommitId, CommitOptions, ErrorKind, Log, Options, Position, ReadView, Stream, StreamId,
+    StreamInfo, StreamState, options::Compaction,
 };
 
 fn options() -> Options {
@@ -234,7 +234,7 @@ fn p6_what_nobody_can_see_is_gone_and_a_deleted_stream_stays_deleted() {
             assert_eq!(*error.kind(), ErrorKind::Deleted(*id));
         }
     }
-    assert!(ids.iter().all(|id| log.status(*id) == Status::Deleted));
+    assert!(ids.iter().all(|id| log.state(*id) == Some(StreamState::Deleted)));
 }
 
 #[test]

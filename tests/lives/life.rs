@@ -3,7 +3,7 @@
 use crate::support::verified::checked;
 use amberlog::{
     CommitOptions, Durability, ErrorKind, EventKind, Log, NewEvent, Overflow, Position, ReadView,
-    Status, Stream, StreamId, StreamOptions,
+    Stream, StreamId, StreamOptions, StreamState,
 };
 use tempfile::TempDir;
 
@@ -32,7 +32,8 @@ fn p1_nothing_is_on_disk_before_the_first_commit() {
     let log = Log::open(&path).expect("opens");
     let mut stream = log.create_stream().expect("a stream");
     fill(&mut stream, 0, 100);
-    assert_eq!(log.status(stream.id()), Status::Volatile);
+    assert_eq!(log.state(stream.id()), Some(StreamState::Active));
+    assert!(!stream.is_durable());
     assert_eq!(payloads(stream.events().expect("readable")), numbers(0, 100));
     drop(stream);
     log.close().expect("closes");
@@ -52,7 +53,8 @@ fn p3_p7_p9_what_was_committed_is_there_after_reopening() {
         let commit = stream.commit().wait().expect("committed");
         assert_eq!(commit.position, Position::from(1));
         assert_eq!((commit.seqs.start.get(), commit.seqs.end.get()), (0, 10));
-        assert_eq!(log.status(id), Status::Durable);
+        assert_eq!(log.state(id), Some(StreamState::Active));
+        assert!(log.read_view().info(id).is_some());
         fill(&mut stream, 10, 15);
         let before = payloads(stream.events().expect("readable"));
         assert_eq!(before, numbers(0, 15));
@@ -116,7 +118,7 @@ fn p8_the_second_handle_gets_a_conflict_and_keeps_its_events() {
     fill(&mut first, 3, 4);
     first.commit().wait().expect("committed");
     let error = second.commit().wait().expect_err("someone else moved the stream");
-    let expected = ErrorKind::Conflict { expected: 3.into(), actual: 4.into() };
+    let expected = ErrorKind::Conflict { stream: first.id(), expected: 3.into(), actual: 4.into() };
     assert_eq!(*error.kind(), expected);
     let error = second.commit().wait().expect_err("still");
     assert_eq!(*error.kind(), expected);
@@ -254,7 +256,8 @@ fn p14_files_are_private_and_the_directory_can_be_moved() {
 #[test]
 fn p11_event_time_is_append_time() {
     let dir = dir();
-    let log = Log::options().clock(amberlog::Clock::Precise).open(dir.path()).expect("opens");
+    let log =
+        Log::options().clock(amberlog::options::Clock::Precise).open(dir.path()).expect("opens");
     let mut stream = log.create_stream().expect("a stream");
     let before = amberlog::Timestamp::now();
     fill(&mut stream, 0, 1);

@@ -12,10 +12,11 @@ use crate::support::verified::checked_on;
 use crate::support::waiting::wait_until;
 use crate::support::{Rng, env_or};
 use amberlog::maintenance::{Bound, CompactOptions, RetainOptions, RetainReport};
+use amberlog::options::{Compaction, Retention};
 use amberlog::sim::{Fault, SimDisk};
 use amberlog::{
-    Compaction, ErrorKind, Log, Options, Overflow, Position, ReadView, Retention, Seq, Status,
-    Stream, StreamId, StreamOptions, Timestamp,
+    ErrorKind, Log, Options, Overflow, Position, ReadView, Seq, Stream, StreamId, StreamOptions,
+    StreamState, Timestamp,
 };
 
 /// Number of bytes of an event on disk beside its payload.
@@ -239,7 +240,7 @@ fn p2_labels_and_archives_are_kept_as_the_options_say() {
     // Handles go on, and see what was forgotten.
     assert_eq!((plain.info().start, plain.buffered()), (Seq::from(4), 1));
     plain.commit().wait().expect("still the stream that it was");
-    assert_eq!(log.status(kept.id()), Status::Archived);
+    assert_eq!(log.state(kept.id()), Some(StreamState::Archived));
     drop((plain, user, kept));
     log.close().expect("closes");
     // A log that is told to keep everything keeps everything.
@@ -259,7 +260,7 @@ fn p9_idle_streams_are_deleted_and_forks_keep_what_they_share() {
     let report = log.retain(later(61)).expect("done");
     assert_eq!(over(&report, &parent), Some((Seq::from(0), Seq::from(30), Bound::Idle)));
     assert_eq!((report.streams_deleted(), report.events_dropped()), (1, 30));
-    assert_eq!(log.status(parent.id()), Status::Deleted);
+    assert_eq!(log.state(parent.id()), Some(StreamState::Deleted));
     assert_eq!(log.read_view().find("parent"), None, "the name is free");
     assert!(log.read_view().find("archived").is_some() && archived.position.get() > 0);
     log.compact(CompactOptions::new().dead_percent_min(0)).expect("compacted");

@@ -15,7 +15,7 @@ impl World {
         if self.hands.len() >= HANDLES_MAX || !current || hand.view.len() < start {
             return "no fork";
         }
-        let known = hand.stream.status() == amberlog::Status::Deleted;
+        let known = hand.stream.state() == amberlog::StreamState::Deleted;
         let head = hand.view.len() + hand.ring.len();
         let seq = self.rng.below(head as u64 + 2) as usize;
         let child = match hand.stream.fork_at(seq as u64) {
@@ -90,7 +90,7 @@ impl World {
         let hand = &mut self.hands[at];
         let end = hand.view.len() + if volatile { hand.ring.len() } else { 0 };
         let to = self.rng.below(end as u64 + 2) as usize;
-        let known = hand.stream.status() == amberlog::Status::Deleted;
+        let known = hand.stream.state() == amberlog::StreamState::Deleted;
         if gone && !known {
             // Where it started is not in the model any more.
             return "no trim";
@@ -120,7 +120,7 @@ impl World {
         };
         let volatile = self.is_volatile(at);
         let hand = &mut self.hands[at];
-        let known = hand.stream.status() == amberlog::Status::Deleted;
+        let known = hand.stream.state() == amberlog::StreamState::Deleted;
         let ticket = match state {
             StreamState::Archived => hand.stream.archive(),
             StreamState::Active => hand.stream.unarchive(),
@@ -164,7 +164,7 @@ impl World {
                 hand.said.name = Some(Some(name.into()));
             }
             Err(error) => {
-                let known = hand.stream.status() == amberlog::Status::Deleted;
+                let known = hand.stream.state() == amberlog::StreamState::Deleted;
                 let is_taken = matches!(error.kind(), ErrorKind::NameTaken { .. });
                 assert!(if known { !is_taken } else { is_taken && taken }, "{name}: {error}");
             }

@@ -293,7 +293,7 @@ impl World {
         if let Some(id) = id {
             how = how.id(CommitId::from(u128::from(id)));
         }
-        let known = self.hands[at].stream.status() == amberlog::Status::Deleted;
+        let known = self.hands[at].stream.state() == amberlog::StreamState::Deleted;
         let news = self.has_news(at);
         let ticket = self.hands[at].stream.commit_with(how);
         let mut expected = self.outcome(at, expect, Share::All);
@@ -341,7 +341,7 @@ impl World {
         let mut seen = BTreeSet::new();
         let some: Vec<usize> =
             (0..self.hands.len()).filter(|at| seen.insert(self.hands[*at].id)).collect();
-        let known = |hand: &Hand| hand.stream.status() == amberlog::Status::Deleted;
+        let known = |hand: &Hand| hand.stream.state() == amberlog::StreamState::Deleted;
         let some: Vec<usize> =
             some.into_iter().filter(|at| !known(&self.hands[*at]) && self.rng.one_in(2)).collect();
         let with: Vec<usize> = some.iter().copied().filter(|at| self.has_news(*at)).collect();

@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use std::{env, fs};
 
 use crate::support;
-use amberlog::{ErrorKind, Log, ReadOptions, ReadView, Reads, Stream, StreamId};
+use amberlog::options::{ReadOptions, Reads};
+use amberlog::{ErrorKind, Log, ReadView, Stream, StreamId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const PART: &str = "AMBERLOG_LIMITS";
@@ -191,7 +192,7 @@ fn content(view: &ReadView) -> BTreeMap<StreamId, Vec<Vec<u8>>> {
 fn many_segments(root: &Path, dir: &Path) {
     let known = support::many_segments(dir, 2_000);
     limit(Resource::Nofile, 64);
-    assert!(amberlog::verify_quick(dir).expect("looked at").is_sound());
+    assert!(amberlog::verify::verify_quick(dir).expect("looked at").is_sound());
     for (reads, most) in [(Reads::Mapped, 8), (Reads::Mapped, 256), (Reads::Positional, 256)] {
         let how = ReadOptions::new().reads(reads).open_segments_max(most);
         let (view, recovery) = how.open(dir).expect("opens");
@@ -231,11 +232,14 @@ fn many_segments(root: &Path, dir: &Path) {
         .filter(|one| one.as_ref().expect("read").file_name().to_string_lossy().ends_with(".kept"));
     assert_eq!(kept.count(), 0, "nobody asks for them any more");
     log.close().expect("closes");
-    amberlog::backup(dir, root.join("closed")).expect("backed up");
-    let repaired = amberlog::repair(dir).expect("repaired");
+    amberlog::maintenance::backup(dir, root.join("closed")).expect("backed up");
+    let repaired = amberlog::verify::repair(dir).expect("repaired");
     assert!(repaired.changed_nothing() && repaired.after.is_sound());
     for copy in ["backup", "closed"] {
-        assert!(amberlog::verify_quick(root.join(copy)).expect("looked at").is_sound(), "{copy}");
+        assert!(
+            amberlog::verify::verify_quick(root.join(copy)).expect("looked at").is_sound(),
+            "{copy}"
+        );
     }
 }
 

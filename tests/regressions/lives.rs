@@ -3,7 +3,8 @@
 use amberlog::maintenance::CompactOptions;
 use amberlog::sim::{Fault, SimDisk};
 use amberlog::{
-    CommitId, CommitOptions, ErrorKind, Expect, Log, Order, Query, ReadView, Seq, Status, Stream,
+    CommitId, CommitOptions, ErrorKind, Expect, Log, Order, Query, ReadView, Seq, Stream,
+    StreamState,
 };
 
 use super::small;
@@ -44,10 +45,10 @@ fn p5_a_deletion_that_failed_behind_the_first_commit_is_forgotten() {
         let first = stream.commit();
         let second = verb(&mut stream);
         assert!(first.wait().is_err() && second.wait().is_err());
-        assert_eq!((stream.status(), stream.buffered()), (Status::Volatile, 1));
+        assert_eq!((stream.is_durable(), stream.buffered()), (false, 1));
         stream.append("more").expect("it is not archived");
         stream.commit().wait().expect("committed");
-        assert_eq!(log.status(stream.id()), Status::Durable);
+        assert!(log.read_view().info(stream.id()).is_some());
         assert_eq!(read(&stream), [Ok(0), Ok(1)]);
     }
 }
@@ -79,7 +80,7 @@ fn p6_the_id_of_a_commit_outlives_its_streams() {
     log.close().expect("closes");
     let log = small().open_on(&disk).expect("opens");
     assert!(log.recovery_report().is_sound());
-    assert_eq!(log.status(deleted), Status::Deleted);
+    assert_eq!(log.state(deleted), Some(StreamState::Deleted));
     let mut kept = log.open_stream(kept_id).expect("there");
     kept.append("both").expect("room");
     for n in 0..3 {
@@ -115,7 +116,7 @@ fn p6_what_was_compacted_under_an_old_handle_is_not_called_damaged() {
         compact(&log);
         let (expected, actual) = (11.into(), 2.into());
         let gone = match rewound {
-            true => ErrorKind::Conflict { expected, actual },
+            true => ErrorKind::Conflict { stream: stream.id(), expected, actual },
             false => ErrorKind::Deleted(stream.id()),
         };
         let mut seen = read(&old);
@@ -228,7 +229,7 @@ fn p6_p9_a_stream_does_not_start_behind_its_end() {
         assert!(way(&mut stream, savepoint) >= 3);
         if way(&mut stream, savepoint) == 0 && stream.head().get() == 0 {
             stream.commit().wait().expect("of nothing");
-            assert_eq!(log.status(stream.id()), Status::Volatile, "nothing is left to say");
+            assert!(log.read_view().info(stream.id()).is_none(), "nothing is left to say");
         }
         let head = stream.append("seen").expect("room").get();
         assert_eq!(read(&stream), [Ok(head)]);

@@ -53,9 +53,7 @@ fn f5_a_ticket_that_was_kept_while_another_group_was_led_can_still_be_dropped() 
         let kept = second.commit();
         waited.wait().expect("committed");
         drop(kept);
-        wait_until("a commit that is settled", || {
-            log.status(second.id()) == amberlog::Status::Durable
-        });
+        wait_until("a commit that is settled", || log.read_view().info(second.id()).is_some());
     });
 }
 
@@ -200,7 +198,7 @@ fn p10_what_is_committed_or_discarded_holds_no_memory_that_others_need() {
                 assert_eq!(stream.discard(), 0);
             }
         }
-        assert!(log.memory_bytes() <= 2 << 20, "empty rings hold at most half");
+        assert!(log.stats().memory.uncommitted_bytes <= 2 << 20, "empty rings hold at most half");
         idle.push((stream, other));
     }
 }
@@ -222,7 +220,7 @@ fn f33_a_directory_named_like_a_segment_hides_nothing() {
     assert_eq!(view.events(id).expect("known").filter(Result::is_ok).count(), 1);
     let refused = Log::open(dir.path()).expect_err("a later segment would have to go there");
     assert!(matches!(refused.kind(), ErrorKind::Corrupt { .. }), "{refused}");
-    assert!(amberlog::repair(dir.path()).expect("repaired").went_on.is_some());
+    assert!(amberlog::verify::repair(dir.path()).expect("repaired").went_on.is_some());
     let log = Log::open(dir.path()).expect("opens");
     assert_eq!(log.read_view().events(id).expect("known").filter(Result::is_ok).count(), 1);
 }
@@ -316,10 +314,10 @@ fn p6_f14_positions_that_a_cut_took_are_never_given_again() {
     let before = fs::read(&path).expect("readable");
     let error = small().open(dir.path()).expect_err("what was cut off may have been acknowledged");
     assert!(matches!(error.kind(), ErrorKind::Corrupt { .. }), "{error}");
-    let report = amberlog::repair(dir.path()).expect("repaired");
+    let report = amberlog::verify::repair(dir.path()).expect("repaired");
     assert!(report.went_on.is_some() && report.cleared_bytes == 0, "{report:?}");
     assert_eq!(fs::read(&path).expect("readable"), before, "no byte of it was touched");
-    assert!(amberlog::repair(dir.path()).expect("again").changed_nothing());
+    assert!(amberlog::verify::repair(dir.path()).expect("again").changed_nothing());
     let log = small().open(dir.path()).expect("opens now");
     let mut stream = log.open_stream(id).expect("known");
     stream.append("on").expect("room");

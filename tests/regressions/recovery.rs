@@ -40,7 +40,7 @@ fn p6_f28_a_segment_of_zeros_is_no_beginning() {
         small().open(dir.path()).expect_err("lost").kind(),
         ErrorKind::Corrupt { .. }
     ));
-    assert!(amberlog::repair(dir.path()).expect("repaired").went_on.is_some());
+    assert!(amberlog::verify::repair(dir.path()).expect("repaired").went_on.is_some());
     let log = small().open(dir.path()).expect("opens");
     let mut stream = log.create_stream().expect("a stream");
     stream.append("new").expect("room");
@@ -118,9 +118,9 @@ fn p6_f17_nobody_goes_on_where_no_record_tells_the_position() {
     fs::write(segment(dir.path(), 3), behind).expect("written");
     fs::remove_file(segment(dir.path(), 2)).expect("removed");
     assert!(small().open(dir.path()).is_err(), "not before it is repaired");
-    let report = amberlog::repair(dir.path()).expect("repaired");
+    let report = amberlog::verify::repair(dir.path()).expect("repaired");
     assert!(report.went_on.expect("in segment 4").first.get() > 18);
-    assert!(amberlog::repair(dir.path()).expect("again").changed_nothing());
+    assert!(amberlog::verify::repair(dir.path()).expect("again").changed_nothing());
     assert!(!small().open(dir.path()).expect("opens").recovery_report().is_sound());
 }
 
@@ -210,7 +210,7 @@ fn p6_f27_nothing_is_written_where_no_recovery_would_believe_it() {
     let refused = small().open(dir.path()).expect_err("it cannot go on there");
     assert!(matches!(refused.kind(), ErrorKind::Corrupt { .. }), "{refused:?}");
     assert_eq!(read_dir(dir.path()), before);
-    assert!(amberlog::repair(dir.path()).expect("repaired").went_on.is_some());
+    assert!(amberlog::verify::repair(dir.path()).expect("repaired").went_on.is_some());
     assert_eq!(acknowledged(&dir), Some(1));
 }
 

@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use amberlog::maintenance::{CompactOptions, RetainOptions};
+use amberlog::options::Retention;
 use amberlog::sim::SimDisk;
 use amberlog::{
-    CommitId, CommitOptions, Durability, Log, Options, Order, Page, Query, Retention, Stream,
-    StreamId, Timestamp, steps_here,
+    CommitId, CommitOptions, Durability, Log, Options, Order, Page, Query, Stream, StreamId,
+    Timestamp, steps_here,
 };
 
 /// A walk that is quadratic takes sixteen times as many steps; what is beyond four is for logarithms.

@@ -86,13 +86,13 @@ fn lost_of(
     read
 }
 
-/// Runs [`amberlog::verify_quick`], and checks that verification and reading agree.
+/// Runs [`amberlog::verify::verify_quick`], and checks that verification and reading agree.
 pub(crate) fn checked(path: impl AsRef<Path>) -> Result<RecoveryReport> {
     let path = path.as_ref();
     if let Some(report) = verified(path) {
         Ok(report.recovery)
     } else {
-        amberlog::verify_quick(path)
+        amberlog::verify::verify_quick(path)
     }
 }
 

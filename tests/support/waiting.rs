@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use amberlog::Timestamp;
+use amberlog::{Commit, Result, Ticket, Timestamp};
 
 /// Guard against a hang: far longer than anything takes, also where the machine does much else.
 const HANG: Duration = Duration::from_secs(600);
@@ -54,4 +54,14 @@ pub(crate) fn wait_until_asleep(thread: rustix::thread::Pid) {
         // The state follows the name, which stands in parentheses.
         stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
     });
+}
+
+/// Waits for a ticket for a moment only. Where its commit cannot end, there is no outcome.
+pub(crate) fn outcome_soon(ticket: &mut Ticket) -> Option<Result<Commit>> {
+    ticket.wait_timeout(Duration::from_millis(1))
+}
+
+/// Waits for a ticket that has an outcome at some time.
+pub(crate) fn outcome_at_last(ticket: &mut Ticket) -> Option<Result<Commit>> {
+    ticket.wait_timeout(HANG)
 }

@@ -379,7 +379,7 @@ fn json_is_json() {
     let info = bench.run(&["info", "LOG", "--json"]).json().remove(0);
     assert_eq!(info["streams"], 2);
     assert_eq!(info["events"], 101);
-    let costs = amberlog::MEMORY_COSTS;
+    let costs = amberlog::stats::MemoryCosts::CURRENT;
     assert_eq!(info["memory"]["durable_stream"], costs.durable_stream);
     assert_eq!(info["memory"]["when_open"], costs.open_log + 2 * costs.durable_stream);
     let items: Vec<_> = bench.run(&["dump", "LOG", "--json"]).json();

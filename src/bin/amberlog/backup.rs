@@ -20,7 +20,7 @@ struct BackupSummary {
 /// Backs the log up into `target` and prints the backup's position.
 pub(crate) fn run(log: &Path, target: &Path, out: &mut Out) -> Outcome {
     let waiting = waiting("copying");
-    let done = amberlog::backup(log, target).map_err(in_log(log))?;
+    let done = amberlog::maintenance::backup(log, target).map_err(in_log(log))?;
     waiting.finish_and_clear();
     // The backup has the damage of the log. The exit code keeps a rotation from replacing a sound
     // backup.

@@ -96,7 +96,7 @@ pub(crate) fn run(args: &ExportArgs, out: &mut Out) -> Outcome {
     }
     if args.skip_damaged {
         let waiting = waiting("verifying");
-        report = amberlog::verify_quick(&args.log).map_err(in_log(&args.log))?;
+        report = amberlog::verify::verify_quick(&args.log).map_err(in_log(&args.log))?;
         waiting.finish_and_clear();
         options = options.skip_damaged(&report);
     }

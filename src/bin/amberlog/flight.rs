@@ -30,7 +30,7 @@ pub(crate) struct Flight {
 impl Flight {
     /// Starts a commit, and waits for older ones if too many are in flight.
     pub(crate) fn launch(&mut self, owner: usize, bytes: u64, ticket: Ticket) -> Result<(), Crash> {
-        // A ticket that is merely kept starts nothing.
+        // At once: events may be lost with the machine until then.
         ticket.start();
         self.tickets.push_back((owner, bytes, ticket));
         self.bytes = self.bytes.saturating_add(bytes);

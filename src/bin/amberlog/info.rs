@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use amberlog::stats::MemoryCosts;
 use amberlog::verify::{RecordBody, RecordDump, RecoveryReport, SegmentState};
-use amberlog::{ErrorKind, MEMORY_COSTS, StreamId, Timestamp};
+use amberlog::{ErrorKind, StreamId, Timestamp};
 use serde::Serialize;
 
 use crate::list::{ParentFields, state_word};
@@ -49,7 +50,7 @@ struct Memory {
 
 impl Memory {
     fn of(streams: u64) -> Self {
-        let costs = MEMORY_COSTS;
+        let costs = MemoryCosts::CURRENT;
         Self {
             when_open: costs.open_log.saturating_add(streams.saturating_mul(costs.durable_stream)),
             open_log: costs.open_log,

@@ -6,7 +6,8 @@
 
 use std::io::{self, BufRead, Read};
 
-use amberlog::{CodecId, EventKind, NewEvent};
+use amberlog::typed::CodecId;
+use amberlog::{EventKind, NewEvent};
 use crc32fast::Hasher;
 use serde::de::IgnoredAny;
 

@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::compare::SEEN_LABEL;
 use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, note};
 use crate::reading::{Reading, TailShown, open, resolve};
-use crate::units::parse_time;
 
 /// Number of streams fetched at once for a full list.
 const PAGE_STREAMS: usize = 1000;
@@ -45,16 +44,16 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "STREAM")]
     parent: Option<String>,
     /// List streams created at this time or later: 2026-11-22, or 2026-11-22T18:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME")]
     since: Option<Timestamp>,
     /// List streams created before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME")]
     until: Option<Timestamp>,
     /// List streams last committed at this time or later
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME")]
     committed_since: Option<Timestamp>,
     /// List streams last committed before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME")]
     committed_until: Option<Timestamp>,
     /// Order by creation, or by last commit
     #[arg(long, value_enum, default_value_t = OrderArg::Created)]

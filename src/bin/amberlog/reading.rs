@@ -3,8 +3,9 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use amberlog::options::{ReadOptions, Reads};
 use amberlog::verify::RecoveryReport;
-use amberlog::{Event, Log, Options, ReadOptions, ReadView, Reads, StreamId, StreamInfo};
+use amberlog::{Event, Log, Options, ReadView, StreamId, StreamInfo};
 
 use crate::output::{VerbFailure, in_log, note};
 use crate::units::count;

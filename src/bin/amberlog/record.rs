@@ -4,9 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use amberlog::{
-    AppendError, Error, ErrorKind, Log, Options, Overflow, Status, Stream, StreamOptions,
-};
+use amberlog::{AppendError, Error, ErrorKind, Log, Options, Overflow, Stream, StreamOptions};
 use regex::bytes::Regex;
 use serde::Serialize;
 
@@ -308,7 +306,7 @@ impl Recorder<'_> {
         // Only an overwriting ring drops events; all others were not committed.
         let not_committed = if self.args.keep_last { left.min(rest) } else { rest };
         RecordSummary {
-            id: (self.stream.status() == Status::Durable).then(|| self.stream.id().to_string()),
+            id: self.stream.is_durable().then(|| self.stream.id().to_string()),
             name: self.args.name.clone(),
             ended: end.word(),
             lines: self.lines,

@@ -25,7 +25,7 @@ struct WentOn {
 
 /// Repairs the log and reports. Returns exit code 1 if the log was damaged: lost events stay lost.
 pub(crate) fn run(log: &Path, out: &mut Out) -> Outcome {
-    let repair = amberlog::repair(log).map_err(in_log(log))?;
+    let repair = amberlog::verify::repair(log).map_err(in_log(log))?;
     let report = RepairSummary {
         damages_before: repair.before.damages.len(),
         damages_after: repair.after.damages.len(),

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use amberlog::Retention;
 use amberlog::maintenance::{RetainOptions, RetainReport};
+use amberlog::options::Retention;
 use serde::Serialize;
 
 use crate::output::{ExitVerdict, Out, Outcome, close, in_log, note, waiting};

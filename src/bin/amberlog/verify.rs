@@ -102,7 +102,7 @@ pub(crate) fn run(args: &VerifyArgs, out: &mut Out) -> Outcome {
     let failed = in_log(&args.log);
     let verified = if args.quick {
         let mut verified = VerifyReport::default();
-        verified.recovery = amberlog::verify_quick(&args.log).map_err(failed)?;
+        verified.recovery = amberlog::verify::verify_quick(&args.log).map_err(failed)?;
         verified
     } else {
         let waiting = waiting("reading");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use amberlog::{Commit, CommitOptions, Durability, ErrorKind, Status, Ticket};
+use amberlog::{Commit, CommitOptions, Durability, ErrorKind, Ticket};
 
 use super::life::Share;
 use super::ops::Then;
@@ -160,9 +160,7 @@ impl Attack {
     /// Returns whether the events of a commit came back, all or none.
     fn is_back(&self, owners: &[u64]) -> bool {
         let mut owners = self.handles.iter().filter(|handle| owners.contains(&handle.number));
-        owners.any(|handle| {
-            handle.stream.buffered() > 0 || handle.stream.status() == Status::Volatile
-        })
+        owners.any(|handle| handle.stream.buffered() > 0 || !handle.stream.is_durable())
     }
 
     fn check_commit(

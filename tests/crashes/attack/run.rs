@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 
+use amberlog::options::Retention;
 use amberlog::sim::{Fault, SimDisk};
 use amberlog::{
     AppendError, Commit, CommitOptions, Durability, ErrorKind, Log, Options, ReadView, Rejected,
-    Retention, Stream, StreamId, StreamOptions, Ticket,
+    Stream, StreamId, StreamOptions, Ticket,
 };
 
 use super::ops::{Op, Then};

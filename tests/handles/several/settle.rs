@@ -80,7 +80,8 @@ impl Planner {
         let (holds, expected) =
             if relies && is_moved { (false, change.at) } else { (holds, expected) };
         let is_fine = holds && change.rewind.is_none_or(|to| to <= head);
-        let conflict = ErrorKind::Conflict { expected: expected.into(), actual: head.into() };
+        let conflict =
+            ErrorKind::Conflict { stream, expected: expected.into(), actual: head.into() };
         (!is_fine).then_some(conflict)
     }
 

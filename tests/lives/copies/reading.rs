@@ -135,6 +135,10 @@ pub(super) fn is_copy_from_everywhere(events: impl Fn() -> Events, copy: &Copy, 
         let ErrorKind::Trimmed { start, .. } = refused.kind() else { panic!("{what}: {refused}") };
         assert_eq!(start.get(), copy.start, "{what}");
         same(&read(before, &what), &expected, &what);
+        let clamped = || events().range_clamped(..=copy.start).range_clamped(copy.start - 1..);
+        let one = usize::from(expected.first().is_some_and(|event| event.0 == copy.start));
+        same(&read(clamped(), &what), &expected[..one], &what);
+        same(&read_back(clamped(), &what), &expected[..one], &what);
     }
 }
 

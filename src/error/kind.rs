@@ -1,45 +1,14 @@
-//! Errors of the crate: a caller matches on a kind and never has to read a message.
-//!
-//! One [`Error`] carries a kind, the operation, the place and the source. Refusals that a program
-//! expects while appending have a small type of their own, [`AppendError`].
+//! Kinds of failure, and their texts.
 
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::sabotage::{Sabotage, broken};
+use super::{AppendError, OTHER_PROCESS};
 use crate::types::{CodecId, Position, Seq, StreamId, Timestamp};
 
-/// Result of the crate's functions.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-const OTHER_PROCESS: &str = "this handle belongs to the process that forked this one; use it there, or close the log there and open it here";
-
-/// Failed operation, its place and its cause. Cheap to clone: all waiters of a group share one
-/// error.
-#[derive(Clone)]
-pub struct Error(Arc<Inner>);
-
-struct Inner {
-    kind: ErrorKind,
-    operation: &'static str,
-    place: Option<Place>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-/// Place in the log: a path relative to the log's directory and, inside a segment, a byte offset.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
-    /// Path relative to the log's directory, which may have moved since.
-    pub path: PathBuf,
-    /// Number of the segment, when the path is a segment.
-    pub segment: Option<u32>,
-    /// Bytes from the start of the file.
-    pub offset: Option<u64>,
-}
-
 /// Kinds of failure. Match on these; the text of an error is for people.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -68,6 +37,8 @@ pub enum ErrorKind {
     /// it since this handle last saw its head, for example (P8). Nothing was written. When both
     /// heads are equal, the message names the difference.
     Conflict {
+        /// The stream that does not meet its expectation.
+        stream: StreamId,
         /// The expected head: that of [`crate::Expect::At`], 0 for [`crate::Expect::NoStream`],
         /// otherwise the head that the handle saw.
         expected: Seq,
@@ -91,6 +62,8 @@ pub enum ErrorKind {
     InvalidName,
     /// A name must not read as a stream id: it would be taken for that stream.
     NameIsAnId(StreamId),
+    /// A name must not begin with `~`: those are kept for the log's own streams.
+    NameReserved,
     /// The operation needs the disk, and the stream has nothing there yet (P9).
     NotMaterialized {
         /// The stream.
@@ -174,7 +147,7 @@ pub enum ErrorKind {
     /// An event was refused at append; see [`AppendError`].
     Refused(AppendError),
     /// The view is outdated: another process has compacted a segment that the view did not hold
-    /// open ([`crate::ReadOptions::open_segments_max`]). Open a new view.
+    /// open ([`crate::options::ReadOptions::open_segments_max`]). Open a new view.
     Outdated,
     /// The stream was deleted. Events that its forks share can be read through them.
     Deleted(StreamId),
@@ -192,7 +165,7 @@ pub enum ErrorKind {
         /// The requested seq.
         asked: Seq,
         /// Valid seqs, including the end of the range.
-        range: std::ops::Range<Seq>,
+        range: Range<Seq>,
     },
     /// A commit in flight changes the name of this stream, or has the same id: wait for its ticket
     /// first.
@@ -237,139 +210,6 @@ pub enum ErrorKind {
     },
 }
 
-/// Returns whether an error means that no space is left: the disk is full (`ENOSPC`), a quota is
-/// used up (`EDQUOT`), or the file would become too long (`EFBIG`).
-pub(crate) fn is_full(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    match error.kind() {
-        StorageFull => true,
-        QuotaExceeded | FileTooLarge => !broken(Sabotage::OnlyFullIsFull),
-        _ => false,
-    }
-}
-
-impl Place {
-    /// The log's directory itself.
-    pub(crate) fn root() -> Self {
-        Self { path: PathBuf::new(), segment: None, offset: None }
-    }
-}
-
-impl Error {
-    pub(crate) fn new(kind: ErrorKind, operation: &'static str) -> Self {
-        Self(Arc::new(Inner { kind, operation, place: None, source: None }))
-    }
-
-    pub(crate) fn corrupt(operation: &'static str, place: Place) -> Self {
-        Self::new(ErrorKind::Corrupt { stream: None, seqs: None }, operation).at(place)
-    }
-
-    pub(crate) fn io(operation: &'static str, place: Place, source: std::io::Error) -> Self {
-        let kind = if is_full(&source) { ErrorKind::StorageFull } else { ErrorKind::Io };
-        Self::new(kind, operation).at(place).because(source)
-    }
-
-    pub(crate) fn at(self, place: Place) -> Self {
-        self.change(|inner| inner.place = Some(place))
-    }
-
-    pub(crate) fn because(
-        self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        let source = source.into();
-        self.change(|inner| inner.source = Some(source))
-    }
-
-    /// Copies the place and the source of another error.
-    pub(crate) fn at_that_of(self, other: &Self) -> Self {
-        let Inner { place, source, .. } = &*other.0;
-        let error = place.iter().fold(self, |error, place| error.at(place.clone()));
-        source.iter().fold(error, |error, source| error.because(source.to_string()))
-    }
-
-    /// Changes a new error that has not been shared yet.
-    fn change(mut self, with: impl FnOnce(&mut Inner)) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            with(inner);
-        }
-        self
-    }
-
-    /// Returns the kind of failure.
-    #[must_use]
-    pub fn kind(&self) -> &ErrorKind {
-        &self.0.kind
-    }
-
-    /// Returns whether this process has lost the log to write.
-    pub(crate) fn is_loss(&self) -> bool {
-        matches!(self.kind(), ErrorKind::LockLost | ErrorKind::DirectoryLost)
-    }
-
-    /// Returns whether the file was removed, or another file has its name.
-    pub(crate) fn is_gone(&self) -> bool {
-        let io = self.0.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
-        let is_missing = io.is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-        is_missing || matches!(self.kind(), ErrorKind::Outdated)
-    }
-
-    /// Returns the failed operation: a verb of this crate, in lower case.
-    #[must_use]
-    pub fn operation(&self) -> &'static str {
-        self.0.operation
-    }
-
-    /// Returns the place on disk, if the failure has one.
-    #[must_use]
-    pub fn place(&self) -> Option<&Place> {
-        self.0.place.as_ref()
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.0.operation, self.0.kind)?;
-        if let Some(place) = &self.0.place {
-            write!(f, " (in {place})")?;
-        }
-        match &self.0.source {
-            Some(source) => write!(f, ": {source}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("kind", &self.0.kind)
-            .field("operation", &self.0.operation)
-            .field("place", &self.0.place)
-            .field("source", &self.0.source)
-            .finish()
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| &**source as _)
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.as_os_str().is_empty() {
-            return f.write_str("the log's directory");
-        }
-        write!(f, "{}", self.path.display())?;
-        match self.offset {
-            Some(offset) => write!(f, " at byte {offset}"),
-            None => Ok(()),
-        }
-    }
-}
-
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -385,12 +225,12 @@ impl fmt::Display for ErrorKind {
                     None => Ok(()),
                 }
             }
-            Self::Conflict { expected, actual } if expected == actual => {
-                f.write_str("the stream is not as the commit expects it")
+            Self::Conflict { stream, expected, actual } if expected == actual => {
+                write!(f, "stream {stream} is not as the commit expects it")
             }
-            Self::Conflict { expected, actual } => write!(
+            Self::Conflict { stream, expected, actual } => write!(
                 f,
-                "the stream's head is {actual}, and the commit expects {expected}; open it again and retry"
+                "stream {stream}'s head is {actual}, and the commit expects {expected}; open it again and decide anew"
             ),
             Self::UnknownStream(id) => write!(f, "no stream {id} in this log"),
             Self::UnknownName(name) => write!(f, "no stream is called {name:?}"),
@@ -504,94 +344,11 @@ impl ErrorKind {
                     "a name that reads as the id {id} could be taken for that stream; choose another"
                 )
             }
+            Self::NameReserved => {
+                f.write_str("names that begin with ~ are kept for the log's own; choose another")
+            }
             Self::InvalidLine { line, what } => write!(f, "line {line}: {what}"),
             other => other.of_a_directory(f),
         }
-    }
-}
-
-/// Reason for a refused event. The stream is unchanged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum AppendError {
-    /// The ring is at its bound; commit, discard, or choose another overflow policy.
-    RingFull {
-        /// The ring's bound in bytes.
-        ring_bytes_max: usize,
-    },
-    /// All rings together, with uncommitted names, labels and data, are at the log's memory budget.
-    MemoryFull {
-        /// The budget in bytes.
-        memory_bytes_max: usize,
-    },
-    /// The event alone is larger than this stream allows.
-    EventTooLarge {
-        /// Size of the event.
-        event_bytes: usize,
-        /// Maximum size of an event in this stream.
-        event_bytes_max: usize,
-    },
-    /// The log was closed.
-    Closed,
-    /// The handle belongs to the process that forked this one: see [`ErrorKind::OtherProcess`].
-    OtherProcess,
-    /// The stream is archived.
-    Archived,
-    /// The stream was deleted.
-    Deleted,
-}
-
-/// An event that [`crate::Stream::try_append`] refused, with the reason.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rejected<E> {
-    /// Reason for the refusal.
-    pub error: AppendError,
-    /// The event that was refused.
-    pub event: E,
-}
-
-impl fmt::Display for AppendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::RingFull { ring_bytes_max } => {
-                write!(f, "the ring is full ({ring_bytes_max} bytes); commit or discard first")
-            }
-            Self::MemoryFull { memory_bytes_max } => {
-                write!(
-                    f,
-                    "rings, and what is said of streams, hold the log's {memory_bytes_max} bytes of memory"
-                )
-            }
-            Self::EventTooLarge { event_bytes, event_bytes_max } => {
-                write!(f, "an event of {event_bytes} bytes; this stream takes {event_bytes_max}")
-            }
-            Self::Closed => f.write_str("the log is closed"),
-            Self::OtherProcess => f.write_str(OTHER_PROCESS),
-            Self::Archived => f.write_str("the stream is archived"),
-            Self::Deleted => f.write_str("the stream was deleted"),
-        }
-    }
-}
-
-impl std::error::Error for AppendError {}
-
-impl From<AppendError> for Error {
-    fn from(refused: AppendError) -> Self {
-        Self::new(ErrorKind::Refused(refused), "append")
-    }
-}
-
-impl<E> fmt::Display for Rejected<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "append: {}", self.error)
-    }
-}
-
-impl<E: fmt::Debug> std::error::Error for Rejected<E> {}
-
-impl<E> From<Rejected<E>> for Error {
-    /// Drops the event, for `?`.
-    fn from(rejected: Rejected<E>) -> Self {
-        rejected.error.into()
     }
 }

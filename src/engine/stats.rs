@@ -1,0 +1,47 @@
+//! Figures of an open log, for programs that watch themselves.
+
+use super::Engine;
+use crate::options::costs::MemoryCosts;
+
+/// Figures of an open log, as of one moment.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Memory that the log holds.
+    pub memory: MemoryStats,
+}
+
+/// Memory that a log holds.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// Bytes held by the rings of all streams, by uncommitted names, labels and data, and by
+    /// commits in flight: the amount bounded by
+    /// [`Options::memory_bytes_max`](crate::Options::memory_bytes_max).
+    pub uncommitted_bytes: u64,
+    /// Bytes held by names, labels and data of durable streams, including earlier ones that a read
+    /// view still shows. No option bounds them: a log could then not be opened again. Each stream
+    /// has at most 64 KiB of data, 64 labels of 1,152 bytes and a name of 1 KiB.
+    pub metadata_bytes: u64,
+    /// Bytes held by the entries of durable streams, forks and rewinds in the catalog: their number
+    /// times [`MemoryCosts::durable_stream`].
+    pub catalog_bytes: u64,
+    /// Costs of everything else, for each of its kind: streams, handles, and entries of the index.
+    pub costs: MemoryCosts,
+}
+
+impl Engine {
+    pub(crate) fn stats(&self) -> Stats {
+        let costs = MemoryCosts::CURRENT;
+        let branches = u64::from(self.catalog.branch_count());
+        let memory = MemoryStats {
+            uncommitted_bytes: self.budget.used() as u64,
+            metadata_bytes: self.catalog.meta_bytes() as u64,
+            catalog_bytes: branches.saturating_mul(costs.durable_stream),
+            costs,
+        };
+        Stats { memory }
+    }
+}
