@@ -168,7 +168,10 @@ impl InFlight {
     pub(super) fn take_failed(&mut self) -> Vec<OwnCommit> {
         let all_failed = self.queue().all(|flight| flight.failed() == Some(true));
         match &mut self.0 {
-            Some(flights) if all_failed => std::mem::take(&mut flights.queue).into(),
+            // An empty queue keeps its memory.
+            Some(flights) if all_failed && !flights.queue.is_empty() => {
+                std::mem::take(&mut flights.queue).into()
+            }
             _ => Vec::new(),
         }
     }
