@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::task::{Context, Wake, Waker};
 
 use amberlog::sim::SimDisk;
-use amberlog::{Commit, Log, Result, Stream, Ticket};
+use amberlog::{Commit, CommitOptions, Log, Result, Stream, Ticket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Barrier;
 
@@ -79,7 +79,7 @@ async fn commits(mut stream: Stream, barrier: Arc<Barrier>) -> u64 {
     for round in 0..ROUNDS {
         stream.append(b"one event").expect("room");
         let before = allocations_here();
-        let ticket = stream.commit();
+        let ticket = stream.commit_with(CommitOptions::new().later());
         let took = allocations_here() - before;
         // The first time lists grow that are used again.
         most = most.max(if round == 0 { 0 } else { took });
@@ -187,7 +187,7 @@ fn one_behind_the_other() {
             .map(|_| {
                 stream.append(b"one event").expect("room");
                 let before = allocations_here();
-                let ticket = stream.commit();
+                let ticket = stream.commit_with(CommitOptions::new().later());
                 let took = allocations_here() - before;
                 most = most.max(if round == 0 { 0 } else { took });
                 ticket

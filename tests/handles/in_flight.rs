@@ -62,7 +62,7 @@ fn p9_a_handle_is_whole_while_its_commits_go_behind_those_of_others() {
     first.start();
     wait_until_written(&disk, calls);
     one.append([b'a', 4]).expect("room");
-    let second = one.commit_with(any);
+    let second = one.commit_with(any.later());
     one.append([b'a', 5]).expect("room");
     let shown = seen(one.events().expect("open"));
     is_whole(&shown, 6);
