@@ -159,9 +159,9 @@ impl ReservedName {
         self.is_given.store(true, Ordering::Release);
     }
 
-    /// Returns the bytes of the reservation.
+    /// Returns the bytes of the reservation and of the copy of the name that finds its holder.
     pub(crate) fn memory_bytes(&self) -> usize {
-        size_of::<Self>().saturating_add(self.name.len())
+        [size_of::<Self>(), self.name.len(), self.name.len()].iter().sum()
     }
 }
 

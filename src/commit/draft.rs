@@ -29,8 +29,7 @@ impl Draft {
         Self { change: self.change.and(change), shared: shared.or(self.shared), reserved }
     }
 
-    /// Returns the bytes used beyond the struct itself. A reserved name counts twice: the
-    /// reservation has a copy.
+    /// Returns the bytes used beyond the struct itself.
     pub(crate) fn memory_bytes(&self) -> usize {
         let reserved = self.reserved.as_ref().map_or(0, |name| name.memory_bytes());
         self.change.memory_bytes().saturating_add(reserved)

@@ -202,7 +202,8 @@ fn closes_beside_a_mover(
 ) {
     let mut stream = appended(&log);
     let mut ticket = stream.commit();
-    drop_when_settled(&mut ticket, (log, stream));
+    let (tell, is_dropped) = mpsc::channel();
+    drop_when_settled(&mut ticket, (log, stream, TellWhenDropped(tell)));
     let works = moves_files(engine);
     disk.hold_syncs(false);
     for leader in leaders {
@@ -210,6 +211,7 @@ fn closes_beside_a_mover(
     }
     works.join().expect("no panic");
     ticket.wait().expect("committed");
+    is_dropped.recv().expect("dropped");
     is_closed(disk, engine);
 }
 

@@ -116,8 +116,8 @@ fn moved(part: &Part, counted: Counted) -> u64 {
 }
 
 impl InFlight {
-    fn queue(&self) -> impl DoubleEndedIterator<Item = &OwnCommit> + Clone {
-        self.0.iter().flat_map(|flights| &flights.queue)
+    fn queue(&self) -> std::collections::vec_deque::Iter<'_, OwnCommit> {
+        self.0.as_ref().map(|flights| flights.queue.iter()).unwrap_or_default()
     }
 
     /// Returns the commits that are undecided or failed.
@@ -149,6 +149,11 @@ impl InFlight {
         self.0.get_or_insert_default().queue.push_back(flight);
     }
 
+    /// Returns true if the oldest commit succeeded.
+    pub(super) fn has_landed(&self) -> bool {
+        self.queue().next().is_some_and(|flight| flight.failed() == Some(false))
+    }
+
     /// Removes the oldest commit if it succeeded, and moves later runs to where its leader put it.
     pub(super) fn take_landed(&mut self, ring: &mut Counted) -> Option<OwnCommit> {
         let flights = self.0.as_mut()?;
@@ -168,10 +173,7 @@ impl InFlight {
     pub(super) fn take_failed(&mut self) -> Vec<OwnCommit> {
         let all_failed = self.queue().all(|flight| flight.failed() == Some(true));
         match &mut self.0 {
-            // An empty queue keeps its memory.
-            Some(flights) if all_failed && !flights.queue.is_empty() => {
-                std::mem::take(&mut flights.queue).into()
-            }
+            Some(flights) if all_failed => std::mem::take(&mut flights.queue).into(),
             _ => Vec::new(),
         }
     }

@@ -13,14 +13,17 @@ impl Stream {
     /// Reclaims the buffers of committed parts, and the events of failed ones once every later
     /// commit has failed as well, so that they return in order (P5).
     pub(super) fn reap(&mut self) {
-        if self.core.is_elsewhere() {
+        if self.in_flight.is_empty() || self.core.is_elsewhere() {
             return;
         }
-        loop {
+        while self.in_flight.has_landed() {
             let mut ring = self.counted();
             let Some(done) = self.in_flight.take_landed(&mut ring) else { break };
             self.note_durable(&done, ring);
             done.reclaim(&mut self.ring);
+        }
+        if !self.in_flight.has_failed() {
+            return;
         }
         let failed = self.in_flight.take_failed();
         if !failed.is_empty() {
