@@ -101,7 +101,7 @@ fn p3_thousands_of_tasks_share_a_sync_and_block_no_thread() {
     one_behind_the_other();
 }
 
-/// All commit, and only then the first one waits: one group, one write, one sync, one tail record.
+/// All commit, and only then the first one waits: one write, one sync and one tail record for all.
 fn in_step(runtime: &Runtime) {
     let (disk, log) = log();
     let (calls, syncs) = (disk.calls(), disk.syncs());
@@ -111,8 +111,10 @@ fn in_step(runtime: &Runtime) {
         .map(|task| runtime.spawn(task))
         .collect();
     let most = tasks.into_iter().map(|task| runtime.block_on(task).expect("done")).max();
-    assert_eq!(disk.syncs() - syncs, ROUNDS, "{TASKS} commits are one group");
-    assert_eq!(disk.calls() - calls, 3 * ROUNDS, "a group is a write, a sync and a tail record");
+    // The commit thread may be so late behind a round that it leads for the first commits of the next one.
+    let groups = disk.syncs() - syncs;
+    assert!((ROUNDS..2 * ROUNDS).contains(&groups), "{groups} groups of {TASKS} commits");
+    assert_eq!(disk.calls() - calls, 3 * groups, "a group is a write, a sync and a tail record");
     assert_eq!(log.read_view().position().get(), 1 + ROUNDS * TASKS as u64);
     assert_eq!(most, Some(1), "allocations by a ticket");
     no_runtime_thread_called(&disk);
