@@ -89,6 +89,8 @@ pub enum Sabotage {
     ForgetRewinds,
     /// Does not find what a fork shares.
     ForgetBases,
+    /// Sorts the streams of an old read view by the labels that they have now.
+    SortByNewest,
     /// Drops earlier versions of a stream that a read view still shows.
     ForgetVersions,
     /// Writes to archived and deleted streams.

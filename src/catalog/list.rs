@@ -3,8 +3,11 @@
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
+use super::cursor::Cursor;
 use super::orders::Orders;
-use super::query::{Cursor, ListScan, Order, Query};
+use super::query::{ListScan, Order, Query};
 use super::view::View;
 use super::{Branch, Lsn, ReadView, StreamInfo};
 use crate::index::ArenaId;
@@ -43,7 +46,7 @@ fn id_at(millis: u64) -> StreamId {
 }
 
 /// Match with its place in the list; a stream that exists only in memory brings its description.
-type Found = (Cursor, Option<Box<StreamInfo>>);
+pub(crate) type Found = (Cursor, Option<Box<StreamInfo>>);
 
 /// Query with the bounds of its page.
 pub(crate) struct Asked<'a> {
@@ -56,16 +59,35 @@ pub(crate) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     pub(crate) fn new(query: &'a Query) -> Self {
-        let max = query.page_max();
+        Self::of_volatile(query, query.page_max())
+    }
+
+    /// Returns a query for streams that exist only in memory, of which at most `max` are needed.
+    pub(crate) fn of_volatile(query: &'a Query, max: usize) -> Self {
         let start = query.created_from.map(|from| id_at(from.as_micros() / 1_000));
         let end =
             query.created_until.map(|until| id_at((until.as_micros() / 1_000).saturating_add(1)));
         Self { query, ids: start..end, max }
     }
 
-    fn cursor(&self, place: Lsn, id: StreamId) -> Cursor {
-        let place = if self.query.order == Order::Created { 0 } else { place.0 };
-        Cursor { place, id }
+    /// Returns the place in the list of a stream with its last commit at `place`.
+    fn cursor<'v>(
+        &self,
+        id: StreamId,
+        place: Lsn,
+        label: impl FnOnce(&str) -> Option<&'v str>,
+    ) -> Cursor {
+        match &self.query.order {
+            Order::Created => Cursor::of_id(id),
+            Order::Committed => Cursor { place: place.0, ..Cursor::of_id(id) },
+            Order::Label(key) => Cursor { value: label(key).map(Into::into), ..Cursor::of_id(id) },
+        }
+    }
+
+    /// Returns the place in the list of a stream that exists only in memory.
+    fn volatile_cursor(&self, info: &StreamInfo) -> Cursor {
+        let label = |key: &str| info.labels.get(key).map(String::as_str);
+        self.cursor(info.id, Lsn::LAST, label)
     }
 
     /// Tells whether `cursor` comes before `other` in the list.
@@ -79,11 +101,12 @@ impl<'a> Asked<'a> {
     }
 
     /// Returns the scan that yields the page.
-    fn scan(&self) -> ListScan {
-        let Query { order, descending: is_descending, after, .. } = *self.query;
+    fn scan(&self) -> ListScan<'a> {
+        let Query { order, descending, after, .. } = self.query;
+        let is_descending = *descending;
         let edge = if is_descending { self.ids.end } else { self.ids.start };
-        let edge = edge.filter(|_| order == Order::Created).map(|id| Cursor { place: 0, id });
-        let from = match (after, edge) {
+        let edge = edge.filter(|_| *order == Order::Created).map(Cursor::of_id);
+        let from = match (after.clone(), edge) {
             (Some(after), Some(edge)) if self.is_before(&after, &edge) => Some(edge),
             (after, edge) => after.or(edge),
         };
@@ -99,21 +122,22 @@ impl<'a> Asked<'a> {
             }
     }
 
-    /// Returns a query with bounds, for streams that exist only in memory.
-    pub(crate) fn of_volatile(query: &'a Query) -> Self {
-        Self::new(query)
-    }
-
     pub(crate) fn is_descending(&self) -> bool {
         self.query.descending
     }
 
-    /// Returns the lower bound of the ids of volatile streams after the previous page; `None` when
-    /// no volatile stream follows.
+    /// Tells whether volatile streams come in the order of their ids.
+    pub(crate) fn lists_volatile_by_id(&self) -> bool {
+        self.query.order.label_key().is_none()
+    }
+
+    /// Returns the bound of the ids of volatile streams after the previous page; `None` when no
+    /// volatile stream follows.
     pub(crate) fn volatile_from(&self) -> Option<Bound<StreamId>> {
-        let Some(from) = self.scan().from else { return Some(Bound::Unbounded) };
-        let place = self.cursor(Lsn::LAST, from.id).place;
-        match (from.place == place, self.query.descending) {
+        let from = self.scan().from.filter(|_| self.lists_volatile_by_id());
+        let Some(from) = from else { return Some(Bound::Unbounded) };
+        let is_volatile = self.query.order == Order::Created || from.place == Lsn::LAST.0;
+        match (is_volatile, self.query.descending) {
             (true, _) => Some(Bound::Excluded(from.id)),
             // In the order of commits, volatile streams come last.
             (false, false) => Some(Bound::Unbounded),
@@ -123,8 +147,8 @@ impl<'a> Asked<'a> {
 
     pub(super) fn sort(&self, found: &mut [Found]) {
         match self.query.descending {
-            false => found.sort_unstable_by_key(|(cursor, _)| *cursor),
-            true => found.sort_unstable_by_key(|(cursor, _)| std::cmp::Reverse(*cursor)),
+            false => found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other)),
+            true => found.sort_unstable_by(|(one, _), (other, _)| other.cmp(one)),
         }
     }
 }
@@ -133,7 +157,7 @@ impl<'a> Asked<'a> {
 ///
 /// At twice the number needed, the matches are sorted and half of them dropped. The cost per match
 /// is constant in any order, and one comparison rejects most of them.
-struct Best<'a> {
+pub(crate) struct Best<'a> {
     asked: &'a Asked<'a>,
     kept: Vec<Found>,
     /// Entries at or after this one are not among the best.
@@ -141,7 +165,7 @@ struct Best<'a> {
 }
 
 impl<'a> Best<'a> {
-    fn new(asked: &'a Asked<'a>) -> Self {
+    pub(crate) fn new(asked: &'a Asked<'a>) -> Self {
         Self { asked, kept: Vec::new(), bound: None }
     }
 
@@ -155,8 +179,27 @@ impl<'a> Best<'a> {
         self.kept.push(found);
         if self.kept.len() >= self.asked.max.saturating_mul(2) {
             self.cut();
-            self.bound = self.kept.last().map(|(cursor, _)| *cursor);
+            self.bound = self.kept.last().map(|(cursor, _)| cursor.clone());
         }
+    }
+
+    /// Keeps a stream that exists only in memory if it may be on the page.
+    pub(crate) fn consider_volatile(&mut self, info: StreamInfo) {
+        let cursor = self.asked.volatile_cursor(&info);
+        if self.has_room_for(&cursor) {
+            self.keep((cursor, Some(Box::new(info))));
+        }
+    }
+
+    /// Tells whether the page is full.
+    pub(crate) fn is_full(&self) -> bool {
+        self.kept.len() >= self.asked.max
+    }
+
+    /// Returns the first matches, in the order of the list.
+    pub(crate) fn take(mut self) -> Vec<Found> {
+        self.cut();
+        self.kept
     }
 
     fn cut(&mut self) {
@@ -166,26 +209,28 @@ impl<'a> Best<'a> {
 }
 
 impl ReadView {
-    /// Returns the sorted lists as of this view.
-    pub(super) fn orders(&self) -> Option<&Orders> {
-        if self.orders.get().is_none() {
-            let orders = self.catalog.orders()?;
-            let _ = self.orders.set(Arc::new(self.as_seen(orders)));
+    /// Returns the sorted lists as of this view, with those of this order.
+    pub(super) fn orders(&self, order: &Order) -> Option<Arc<Orders>> {
+        let kept = self.orders.get().map(|orders| orders.load_full());
+        if let Some(kept) = kept.filter(|orders| orders.has(order)) {
+            return Some(kept);
         }
-        self.orders.get().map(|orders| &**orders)
+        let orders = Arc::new(self.as_seen(self.catalog.orders(order)?));
+        // Another thread may have set its own meanwhile, by another label.
+        let first = || Arc::new(ArcSwap::from(Arc::clone(&orders)));
+        self.orders.get_or_init(first).store(Arc::clone(&orders));
+        Some(orders)
     }
 
     /// Moves streams that were committed to after this view back to their places in it.
     fn as_seen(&self, mut orders: Orders) -> Orders {
         let catalog = &*self.catalog;
         for (root, listed) in orders.since(self.mark.end) {
-            orders.take(catalog, root, listed);
-            let stream_view = catalog.branch(root).and_then(|first| self.view_of(root, first));
-            if let Some(stream_view) = stream_view
-                && let Some(place) = self.last_place(&stream_view)
-            {
-                orders.put(catalog, root, (stream_view.state(), place));
-            }
+            let shown = catalog.branch(root).and_then(|first| self.view_of(root, first));
+            let shown = shown.and_then(|view| Some((self.last_place(&view)?, view)));
+            let was = shown.as_ref().map(|(place, view)| (view.state(), *place));
+            let label = |key: &str| shown.as_ref().and_then(|(_, view)| view.label(key));
+            orders.move_back(catalog, (root, listed), was, label);
         }
         orders
     }
@@ -196,8 +241,8 @@ impl ReadView {
     /// [`Query::committed_until`] may read the headers of some commits.
     ///
     /// A page takes time for its streams, for the streams it skips because they do not match, and
-    /// for the logarithm of the number of streams. The first list of a log scans all streams; a
-    /// list that runs beside another thread's does, too. Forks of one stream ([`Query::parent`])
+    /// for the logarithm of the number of streams. The first list of a log scans all streams, and so
+    /// does the first by a label; a list that runs beside another thread's does, too. Forks of one stream ([`Query::parent`])
     /// have their own index.
     #[must_use]
     pub fn list(&self, query: &Query) -> Page {
@@ -209,15 +254,13 @@ impl ReadView {
         let asked = Asked::new(query);
         let goes_on = query.after.is_some() || query.parent.is_some();
         let is_first = self.orders.get().is_none() && self.catalog.listing.is_first() && !goes_on;
-        let mut found = match self.orders().filter(|_| !is_first) {
-            Some(orders) => self.take_from(&asked, orders),
+        let orders = if is_first { None } else { self.orders(&query.order) };
+        let mut found = match orders {
+            Some(orders) => self.take_from(&asked, &orders),
             None => self.look_at_all(&asked),
         };
-        found.extend(
-            volatile
-                .into_iter()
-                .map(|info| (asked.cursor(Lsn::LAST, info.id), Some(Box::new(info)))),
-        );
+        let with_cursor = |info| (asked.volatile_cursor(&info), Some(Box::new(info)));
+        found.extend(volatile.into_iter().map(with_cursor));
         asked.sort(&mut found);
         self.page(&asked, found)
     }
@@ -229,25 +272,24 @@ impl ReadView {
         let scan = asked.scan();
         match query.parent {
             None => {
-                self.take(asked, orders.streams(catalog, scan, |state| query.wants_state(state)))
+                self.take(asked, orders.streams(catalog, &scan, |state| query.wants_state(state)))
             }
             Some(parent) if query.order == Order::Created => {
-                self.take(asked, orders.children(catalog, scan, parent))
+                self.take(asked, orders.children(catalog, &scan, parent))
             }
-            // The forks are sorted by id and must be sorted by commit.
+            // The forks are sorted by id and must be sorted anew.
             Some(parent) => {
                 let mut best = Best::new(asked);
                 for (_, root) in orders.children(
                     catalog,
-                    ListScan { from: None, is_descending: false, ..scan },
+                    &ListScan { from: None, is_descending: false, ..scan },
                     parent,
                 ) {
                     if let Some(first) = catalog.branch(root) {
                         self.consider(&mut best, (root, first));
                     }
                 }
-                best.cut();
-                best.kept
+                best.take()
             }
         }
     }
@@ -293,8 +335,7 @@ impl ReadView {
         } else {
             self.firsts().for_each(|first| self.consider(&mut best, first));
         }
-        best.cut();
-        best.kept
+        best.take()
     }
 
     /// Keeps the stream with this first branch if it may be on the page. Cheap checks come first.
@@ -310,8 +351,9 @@ impl ReadView {
         let known = match query.order {
             Order::Created => Some(Lsn::default()),
             Order::Committed => place,
+            Order::Label(_) => None,
         };
-        if known.is_some_and(|known| !best.has_room_for(&asked.cursor(known, id)))
+        if known.is_some_and(|known| !best.has_room_for(&asked.cursor(id, known, |_| None)))
             || !query.wants_time(id)
         {
             return;
@@ -320,13 +362,13 @@ impl ReadView {
         let is_in_time = |place| self.is_in(place, &query.committed);
         if let Some(place) = place.filter(|_| is_plain) {
             if is_in_time(place) {
-                best.keep((asked.cursor(place, id), None));
+                best.keep((asked.cursor(id, place, |_| None), None));
             }
             return;
         }
         let Some(view) = self.view_of(root, first) else { return };
         let Some(place) = place.or_else(|| self.last_place(&view)) else { return };
-        let cursor = asked.cursor(place, id);
+        let cursor = asked.cursor(id, place, |key| view.label(key));
         if best.has_room_for(&cursor) && Self::matches(query, &view) && is_in_time(place) {
             best.keep((cursor, None));
         }
@@ -336,7 +378,7 @@ impl ReadView {
     pub(super) fn page(&self, asked: &Asked<'_>, mut found: Vec<Found>) -> Page {
         let is_last = found.len() < asked.max;
         found.truncate(asked.max.saturating_sub(1));
-        let next = found.last().filter(|_| !is_last).map(|(cursor, _)| *cursor);
+        let next = found.last().filter(|_| !is_last).map(|(cursor, _)| cursor.clone());
         let describe = |(cursor, volatile): Found| match volatile {
             Some(info) => Some(*info),
             None => self.info(cursor.id),

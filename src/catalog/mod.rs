@@ -10,6 +10,7 @@ mod ancestor;
 mod branch;
 mod commit_ids;
 mod commit_times;
+mod cursor;
 #[cfg(feature = "json")]
 mod history;
 mod lineage;
@@ -37,14 +38,15 @@ use arc_swap::ArcSwap;
 
 pub(crate) use self::branch::Branch;
 pub(crate) use self::commit_ids::CommitIds;
+pub use self::cursor::Cursor;
 #[cfg(feature = "json")]
 pub(crate) use self::history::{History, Stretch};
 pub(crate) use self::lineage::{Lineage, Piece};
-pub(crate) use self::list::Asked;
 pub use self::list::Page;
+pub(crate) use self::list::{Asked, Best};
 pub(crate) use self::liveness::{BatchCandidate, ForkGuard, LivenessTest};
 pub(crate) use self::names::ReservedName;
-pub use self::query::{Cursor, Order, Query};
+pub use self::query::{Order, Query};
 use self::versions::Depth;
 pub(crate) use self::versions::{KeptMeta, Meta, Version};
 pub use self::view::{ReadView, StreamInfo};
@@ -475,8 +477,14 @@ impl Catalog {
         self.branches.len()
     }
 
+    /// Counts these bytes for the lists by labels, instead of those that were `counted` before.
+    fn count_label_lists(&self, counted: &mut usize, bytes: usize) {
+        self.meta_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.meta_bytes.fetch_sub(std::mem::replace(counted, bytes), Ordering::Relaxed);
+    }
+
     /// Returns the bytes of the names, labels and data of durable streams, in all versions that are
-    /// kept.
+    /// kept, and of the lists by labels.
     pub(crate) fn meta_bytes(&self) -> usize {
         self.meta_bytes.load(Ordering::Relaxed)
     }

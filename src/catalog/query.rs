@@ -1,17 +1,15 @@
-//! Queries: which streams a list shows, in which order, and where a page ends.
+//! Queries: which streams a list shows, and in which order.
 
-use std::fmt;
-use std::str::FromStr;
-
+use super::cursor::Cursor;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::TimeWindow;
-use crate::types::{ParseError, StreamId, StreamState, Timestamp};
+use crate::types::{StreamId, StreamState, Timestamp};
 
 /// Default number of streams on a page.
 const PAGE_STREAMS: usize = 100;
 
 /// Sort order of a list of streams.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 #[non_exhaustive]
 pub enum Order {
     /// Order of stream ids, and so of creation.
@@ -19,6 +17,25 @@ pub enum Order {
     Created,
     /// Order of each stream's last commit.
     Committed,
+    /// Order of the values of the label with this key: byte by byte, equal values by stream id.
+    /// Streams without the label are not listed.
+    ///
+    /// A host that sorts by a time or a number of its own writes it at a fixed width
+    /// (`2026-11-30T12:00:00Z`, `0042`): bytes compare from the left.
+    ///
+    /// The first list by a key sorts all streams; after that the log keeps the order, for the 8
+    /// keys that lists used last. [`crate::Log::stats`] counts it.
+    Label(String),
+}
+
+impl Order {
+    /// Returns the key of the label that this order sorts by.
+    pub(super) fn label_key(&self) -> Option<&str> {
+        match self {
+            Self::Label(key) => Some(key),
+            Self::Created | Self::Committed => None,
+        }
+    }
 }
 
 /// Filter and order of a list of streams. By default: the active streams, in the order of their
@@ -146,7 +163,8 @@ impl Query {
     }
 
     /// Adds this process's streams that were never committed; only in [`crate::Log::list`]. In the
-    /// order of commits they come last. Only their handles know their heads, which read 0 here.
+    /// order of commits they come last; in the order of a label each page scans all of them. Only
+    /// their handles know their heads, which read 0 here.
     #[must_use]
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
@@ -186,7 +204,10 @@ impl Query {
 
     /// Tells whether the query can match a stream that has nothing but events.
     pub(super) fn wants_plain(&self) -> bool {
-        let asks = !self.labels.is_empty() || self.name_prefix.is_some() || self.parent.is_some();
+        let asks = !self.labels.is_empty()
+            || self.name_prefix.is_some()
+            || self.parent.is_some()
+            || self.order.label_key().is_some();
         !asks && self.wants_state(StreamState::Active)
     }
 
@@ -206,41 +227,14 @@ impl Query {
             && self.name_prefix.as_ref().is_none_or(starts)
             && self.parent.is_none_or(|id| parent == Some(id))
             && self.labels.iter().all(has)
-    }
-}
-
-/// End of a page. A cursor stays valid whatever is committed meanwhile: streams that exist and do
-/// not change are listed exactly once. In the order of commits, a stream that is committed to
-/// between two pages moves to the end.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Cursor {
-    /// Start of the last commit; 0 in the order of ids.
-    pub(super) place: u64,
-    pub(super) id: StreamId,
-}
-
-impl fmt::Display for Cursor {
-    /// Formats the cursor as text, which [`FromStr`] parses.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}.{}", self.place, self.id)
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong = ParseError("invalid cursor (expected one that a list printed)");
-        let (place, id) = text.split_once('.').ok_or(wrong)?;
-        let place = u64::from_str_radix(place, 16).map_err(|_| wrong)?;
-        Ok(Self { place, id: id.parse().map_err(|_| wrong)? })
+            && self.order.label_key().is_none_or(|key| label(key).is_some())
     }
 }
 
 /// Order, direction and start of a scan through a list.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ListScan {
-    pub(super) order: Order,
+#[derive(Clone, Debug)]
+pub(super) struct ListScan<'a> {
+    pub(super) order: &'a Order,
     pub(super) is_descending: bool,
     /// Cursor after which the scan starts, in the scan's direction.
     pub(super) from: Option<Cursor>,

@@ -140,6 +140,11 @@ impl Depth {
 }
 
 impl Version {
+    /// Returns the value of a label.
+    pub(super) fn label(&self, key: &str) -> Option<&str> {
+        self.meta.labels.get(key).map(|value| &**value)
+    }
+
     /// Tells whether to [`forget`](Self::forget) older versions. A deleted stream keeps all of
     /// them: they record the place of its deletion.
     pub(super) fn is_deep(&self) -> bool {

@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
+
 use super::orders::Orders;
 use super::{Branch, Catalog, SPAN_LAST, SPAN_PLACE, Version, Watermark};
 use crate::error::Result;
@@ -28,7 +30,7 @@ pub struct ReadView {
     pub(crate) segments: Arc<SegmentSet>,
     pub(crate) mark: Watermark,
     /// Streams in order, once they were listed.
-    pub(super) orders: OnceLock<Arc<Orders>>,
+    pub(super) orders: OnceLock<Arc<ArcSwap<Orders>>>,
     /// File pool of this view, if it is not the log's.
     files: Option<Arc<FilePool>>,
 }
@@ -319,7 +321,7 @@ impl View<'_> {
 
     /// Returns the value of a label.
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
-        self.version.as_ref()?.meta.labels.get(key).map(|value| &**value)
+        self.version.as_ref()?.label(key)
     }
 
     /// Returns the stream that this stream was forked from.

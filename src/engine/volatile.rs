@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::catalog::{Asked, Meta, Query, StreamInfo};
+use crate::catalog::{Asked, Best, Meta, Query, StreamInfo};
 use crate::sync::{Mutex, MutexGuard, process};
 use crate::types::{StreamId, StreamState};
 use crate::work::step;
@@ -93,13 +93,13 @@ impl Volatile {
         max: usize,
         is_durable: impl Fn(StreamId) -> bool,
     ) -> Vec<StreamInfo> {
-        let asked = Asked::of_volatile(query);
+        let asked = Asked::of_volatile(query, max);
+        let mut best = Best::new(&asked);
         let Some(from) = asked.volatile_from() else { return Vec::new() };
         let next = |shard: &Mutex<Shard>, from| next(&shard.lock(), from, asked.is_descending());
         let mut heads: Vec<_> =
             self.shards().iter().map(|shard| (shard, next(shard, from))).collect();
-        let mut found = Vec::new();
-        while found.len() < max {
+        while !(asked.lists_volatile_by_id() && best.is_full()) {
             let ids = heads.iter_mut().filter_map(|head| Some((head.1.as_ref()?.0, head)));
             let first = match asked.is_descending() {
                 false => ids.min_by_key(|(id, _)| *id),
@@ -118,9 +118,11 @@ impl Volatile {
                 Some(info) => StreamInfo::volatile(id, info.meta.clone(), info.state),
                 None => StreamInfo::volatile(id, Meta::default(), StreamState::Active),
             };
-            found.extend(Some(info).filter(|info| query.matches_volatile(info)));
+            if query.matches_volatile(&info) {
+                best.consider_volatile(info);
+            }
         }
-        found
+        best.take().into_iter().filter_map(|(_, info)| info.map(|info| *info)).collect()
     }
 }
 

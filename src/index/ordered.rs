@@ -30,15 +30,17 @@ impl<T> Default for Ordered<T> {
     }
 }
 
-impl<T: Copy> Ordered<T> {
+impl<T: Clone> Ordered<T> {
     /// Returns a list of these entries, which must be sorted.
     pub(crate) fn of(sorted: &[T]) -> Self {
         let leaves = sorted.chunks(LEAF_ENTRIES);
         let mut row: Vec<(T, Arc<Node<T>>)> =
-            leaves.map(|leaf| (leaf[0], Arc::new(Node::Leaf(leaf.to_vec())))).collect();
+            leaves.map(|leaf| (leaf[0].clone(), Arc::new(Node::Leaf(leaf.to_vec())))).collect();
         while row.len() > 1 {
             let above = row.chunks(CHILDREN);
-            row = above.map(|some| (some[0].0, Arc::new(Node::Inner(some.to_vec())))).collect();
+            row = above
+                .map(|some| (some[0].0.clone(), Arc::new(Node::Inner(some.to_vec()))))
+                .collect();
         }
         row.pop().map_or_else(Self::default, |(_, root)| Self { root })
     }
@@ -46,7 +48,7 @@ impl<T: Copy> Ordered<T> {
     /// Adds an entry after the entries `up_to` it, which include equal ones.
     pub(crate) fn insert(&mut self, entry: T, up_to: impl Fn(&T) -> bool) {
         let Some(overflow) = insert(&mut self.root, entry, &up_to) else { return };
-        let first = first(&self.root).unwrap_or(entry);
+        let Some(first) = first(&self.root) else { return };
         let both = vec![(first, Arc::clone(&self.root)), overflow];
         self.root = Arc::new(Node::Inner(both));
     }
@@ -119,15 +121,15 @@ fn partition_of<T>(children: &[(T, Arc<Node<T>>)], holds: &impl Fn(&T) -> bool) 
     })
 }
 
-fn first<T: Copy>(node: &Node<T>) -> Option<T> {
+fn first<T: Clone>(node: &Node<T>) -> Option<T> {
     match node {
-        Node::Leaf(entries) => entries.first().copied(),
-        Node::Inner(children) => children.first().map(|(first, _)| *first),
+        Node::Leaf(entries) => entries.first().cloned(),
+        Node::Inner(children) => children.first().map(|(first, _)| first.clone()),
     }
 }
 
 /// Adds an entry. Returns the overflow of the node, if any, with its first entry.
-fn insert<T: Copy>(
+fn insert<T: Clone>(
     node: &mut Arc<Node<T>>,
     entry: T,
     up_to: &impl Fn(&T) -> bool,
@@ -137,19 +139,19 @@ fn insert<T: Copy>(
             let at = partition(entries, up_to);
             entries.insert(at, entry);
             let overflow = split(entries, LEAF_ENTRIES, at)?;
-            Some((*overflow.first()?, Arc::new(Node::Leaf(overflow))))
+            Some((overflow.first()?.clone(), Arc::new(Node::Leaf(overflow))))
         }
         Node::Inner(children) => {
             let at = partition_of(children, up_to).saturating_sub(1);
             let (least, child) = children.get_mut(at)?;
             if at == 0 && !up_to(least) {
-                *least = entry;
+                *least = entry.clone();
             }
             let overflow = insert(child, entry, up_to)?;
             let after = at.saturating_add(1);
             children.insert(after, overflow);
             let overflow = split(children, CHILDREN, after)?;
-            Some((overflow.first()?.0, Arc::new(Node::Inner(overflow))))
+            Some((overflow.first()?.0.clone(), Arc::new(Node::Inner(overflow))))
         }
     }
 }
@@ -164,7 +166,11 @@ fn split<E>(all: &mut Vec<E>, most: usize, added: usize) -> Option<Vec<E>> {
     Some(all.split_off(if added == last { last } else { all.len() / 2 }))
 }
 
-fn remove<T: Copy>(node: &mut Arc<Node<T>>, up_to: &impl Fn(&T) -> bool, is: &impl Fn(&T) -> bool) {
+fn remove<T: Clone>(
+    node: &mut Arc<Node<T>>,
+    up_to: &impl Fn(&T) -> bool,
+    is: &impl Fn(&T) -> bool,
+) {
     match Arc::make_mut(node) {
         Node::Leaf(entries) => {
             let last = partition(entries, up_to).checked_sub(1);
@@ -187,12 +193,12 @@ fn remove<T: Copy>(node: &mut Arc<Node<T>>, up_to: &impl Fn(&T) -> bool, is: &im
 }
 
 /// Joins a child and the next one if both are small.
-fn join<T: Copy>(children: &mut Vec<(T, Arc<Node<T>>)>, at: usize) {
+fn join<T: Clone>(children: &mut Vec<(T, Arc<Node<T>>)>, at: usize) {
     let Some([(_, left), (_, right), ..]) = children.get(at..) else { return };
     let len = left.len().saturating_add(right.len());
     let joined = match (&**left, &**right) {
         (Node::Leaf(left), Node::Leaf(right)) if len <= LEAF_ENTRIES / 2 => {
-            Node::Leaf(left.iter().chain(right).copied().collect())
+            Node::Leaf(left.iter().chain(right).cloned().collect())
         }
         (Node::Inner(left), Node::Inner(right)) if len <= CHILDREN / 2 => {
             Node::Inner(left.iter().chain(right).cloned().collect())
@@ -227,7 +233,7 @@ pub(crate) struct Walk<'a, T> {
     is_backwards: bool,
 }
 
-impl<T: Copy> Iterator for Walk<'_, T> {
+impl<T: Clone> Iterator for Walk<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -242,7 +248,7 @@ impl<T: Copy> Iterator for Walk<'_, T> {
             };
             *at = if self.is_backwards { next } else { next.saturating_add(1) };
             match node {
-                Node::Leaf(entries) => return entries.get(next).copied(),
+                Node::Leaf(entries) => return entries.get(next).cloned(),
                 Node::Inner(children) => {
                     let (_, child) = children.get(next)?;
                     let end = child.len();

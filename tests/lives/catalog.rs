@@ -146,6 +146,9 @@ fn lists_page_through_everything_that_is_asked_for() {
         };
         stream.rename(&format!("{}/{n}", ["work", "play"][n as usize % 2])).expect("free");
         stream.set_label("third", &(n % 3).to_string()).expect("fine");
+        if n % 4 > 0 {
+            stream.set_label("updated", &format!("{:02}", (n / 2 * 37) % 60)).expect("fine");
+        }
         stream.append("event").expect("room");
         commit(&mut stream);
         match n % 10 {
@@ -173,6 +176,11 @@ fn lists_page_through_everything_that_is_asked_for() {
             let early = (0..60).filter(|n| n % 10 < 8 && !late.contains(n));
             early.chain(late).map(number).collect::<Vec<_>>()
         };
+        let by_label = {
+            let mut labelled: Vec<_> = (0..60).filter(|n| n % 10 < 8 && n % 4 > 0).collect();
+            labelled.sort_by_key(|n| ((n / 2 * 37) % 60, number(*n)));
+            labelled.into_iter().map(number).collect::<Vec<_>>()
+        };
         let states = Query::new().state(StreamState::Archived).state(StreamState::Deleted);
         let some = |query: Query, holds: fn(usize) -> bool| {
             let expected: Vec<_> =
@@ -182,6 +190,8 @@ fn lists_page_through_everything_that_is_asked_for() {
         let mut cases = vec![
             (Query::new(), active),
             (Query::new().order(Order::Committed), by_commit),
+            (Query::new().order(Order::Label("updated".into())), by_label),
+            (Query::new().order(Order::Label("no such label".into())), Vec::new()),
             (states, (0..60).filter(|n| n % 10 >= 8).map(number).collect()),
             some(Query::new().has_label("third"), |_| true),
             some(Query::new().has_label("fourth"), |_| false),
@@ -201,7 +211,7 @@ fn lists_page_through_everything_that_is_asked_for() {
             cases[0].1.iter().copied().filter(|id| id.created() < Some(middle)).collect(),
         ));
         for (query, mut expected) in cases {
-            if !format!("{query:?}").contains("Committed") {
+            if format!("{query:?}").contains("Created") {
                 expected.sort_unstable();
             }
             for size in [1, 7, 60, 1000] {
@@ -250,4 +260,85 @@ fn p9_volatile_streams_are_listed_when_asked_for_by_name() {
     assert_eq!(ids(&last), [durable.id()]);
     drop(plain);
     assert_eq!(log.list(&Query::new().volatile()).streams.len(), 2);
+}
+
+fn ranked(log: &Log, rank: &str) -> Stream {
+    let mut stream = log.create_stream().expect("a stream");
+    stream.set_label("rank", rank).expect("fine");
+    stream.append("event").expect("room");
+    stream
+}
+
+fn by_rank() -> Query {
+    Query::new().order(Order::Label("rank".into()))
+}
+
+/// Values by bytes, equal ones by id.
+fn sorted(of: &[(&str, StreamId)]) -> Vec<StreamId> {
+    let mut sorted = of.to_vec();
+    sorted.sort_unstable();
+    sorted.into_iter().map(|(_, id)| id).collect()
+}
+
+/// Each page continues behind the value and the id of the last stream before it, whatever becomes of both meanwhile.
+#[test]
+fn p7_a_cursor_in_the_order_of_a_label_stays_valid_while_labels_change() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path()).expect("opens");
+    let ranks = ["b", "d", "ä", "d", "a", "c"];
+    let mut streams: Vec<Stream> = ranks.map(|rank| ranked(&log, rank)).into();
+    streams.iter_mut().for_each(commit);
+    let id = streams.iter().map(Stream::id).collect::<Vec<_>>();
+    let old = log.read_view();
+    let all: Vec<_> = ranks.into_iter().zip(id.iter().copied()).collect();
+    assert_eq!(all_pages(&old, &by_rank(), 1), sorted(&all));
+    let first = log.list(&by_rank().limit(2));
+    assert_eq!(ids(&first), [id[4], id[0]]);
+    let next: amberlog::Cursor =
+        first.next.expect("there is more").to_string().parse().expect("its own text");
+    // The stream of the cursor goes behind it, one that was listed loses its label, one that was not goes before it.
+    for (at, rank) in [(0, Some("z")), (4, None), (1, Some("aa"))] {
+        match rank {
+            Some(rank) => streams[at].set_label("rank", rank).expect("fine"),
+            None => streams[at].remove_label("rank").expect("fine"),
+        }
+        commit(&mut streams[at]);
+    }
+    assert_eq!(
+        ids(&log.list(&by_rank().after(next.clone()))),
+        [5, 3, 0, 2].map(|at: usize| id[at])
+    );
+    assert_eq!(ids(&log.list(&by_rank().descending().after(next.clone()))), [id[1]]);
+    assert_eq!(ids(&old.list(&by_rank().after(next))), sorted(&all)[2..], "P12");
+    assert_eq!(all_pages(&old, &by_rank(), 2), sorted(&all), "P12");
+    // A cursor of another order is no error.
+    let other = log.list(&Query::new().limit(1)).next.expect("there is more");
+    assert!(log.list(&by_rank().after(other)).streams.len() <= 5);
+}
+
+#[test]
+fn p9_volatile_streams_are_listed_by_their_labels_among_the_durable_ones() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path()).expect("opens");
+    let ranks = ["3", "1", "4", "2", "5", "2"];
+    let mut streams: Vec<Stream> = ranks.map(|rank| ranked(&log, rank)).into();
+    let _without = log.create_stream().expect("a stream");
+    let all: Vec<_> = ranks.into_iter().zip(streams.iter().map(Stream::id)).collect();
+    streams.iter_mut().skip(3).for_each(commit);
+    let mut expected = sorted(&all);
+    for (at, query) in [by_rank(), by_rank().descending()].into_iter().enumerate() {
+        let query = query.volatile().limit(1);
+        let (mut listed, mut asked) = (Vec::new(), query.clone());
+        while let Page { streams: page, next: Some(next), .. } = log.list(&asked) {
+            listed.extend(page.iter().map(|info| info.id));
+            asked = query.clone().after(next);
+            // Between two pages a volatile stream becomes durable.
+            if listed.len() == 2 {
+                commit(&mut streams[at]);
+            }
+        }
+        listed.extend(ids(&log.list(&asked)));
+        assert_eq!(listed, expected, "{query:?}");
+        expected.reverse();
+    }
 }

@@ -492,6 +492,10 @@ fn lists(read_view: &ReadView, state: &State, positions: Positions, rng: &mut Rn
     if positions == Positions::Same && rng.one_in(2) {
         query = query.order(Order::Committed);
         all.sort_by_key(|(id, model)| (model.last, **id));
+    } else if !deleted && rng.one_in(2) {
+        query = query.order(Order::Label("k".into()));
+        all.retain(|(_, model)| model.labels.contains_key("k"));
+        all.sort_by_key(|(id, model)| (&model.labels["k"], **id));
     }
     if rng.one_in(2) {
         query = query.descending();

@@ -105,11 +105,20 @@ fn list_twice(log: &Log, query: &Query) {
     (0..2).for_each(|_| drop(log.list(query)));
 }
 
-fn every_way() -> impl Iterator<Item = Query> {
-    [Order::Created, Order::Committed].into_iter().flat_map(|order| {
-        let query = Query::new().order(order).limit(20);
-        [query.clone(), query.descending()]
-    })
+/// Makes streams for a list, each with a commit.
+type Make = fn(&Log, u64) -> Vec<Stream>;
+
+fn in_order(order: Order) -> [Query; 2] {
+    let query = Query::new().order(order).limit(20);
+    [query.clone(), query.descending()]
+}
+
+fn every_way() -> impl Iterator<Item = (Query, Make)> {
+    let plain = [Order::Created, Order::Committed].into_iter().flat_map(in_order);
+    let ranked = in_order(Order::Label("rank".into())).into_iter();
+    plain
+        .map(|query| (query, committed as Make))
+        .chain(ranked.map(|query| (query, ranked_streams as Make)))
 }
 
 /// Pages up to the last one, each asked of the log anew; how many streams were on them.
@@ -134,16 +143,26 @@ fn committed(log: &Log, n: u64) -> Vec<Stream> {
     streams
 }
 
+fn ranked_streams(log: &Log, n: u64) -> Vec<Stream> {
+    let mut streams = committed(log, n);
+    for (rank, stream) in streams.iter_mut().enumerate() {
+        stream.set_label("rank", &format!("{:04}", rank * 7 % 1_009)).expect("fine");
+        stream.commit_with(os()).wait().expect("committed");
+    }
+    streams
+}
+
 /// A page takes as long however many streams there are, also when streams were committed to since the last one.
 #[test]
 fn a_page_of_a_list() {
-    for query in every_way() {
+    for (query, make) in every_way() {
         let page = |n| {
             let log = Log::options().open_on(&SimDisk::new(5)).expect("opens");
-            let mut streams = committed(&log, n);
+            let mut streams = make(&log, n);
             list_twice(&log, &query);
             for stream in streams.iter_mut().step_by(100) {
                 stream.append("more").expect("room");
+                stream.set_label("rank", "0500").expect("fine");
                 stream.commit_with(os()).wait().expect("committed");
             }
             steps(|| drop(log.list(&query))) / (n / 100)
@@ -155,10 +174,10 @@ fn a_page_of_a_list() {
 
 #[test]
 fn all_pages_of_a_list() {
-    for query in every_way() {
+    for (query, make) in every_way() {
         grows_in_proportion(&format!("{query:?}"), 500, |n| {
             let log = Log::options().open_on(&SimDisk::new(6)).expect("opens");
-            let _streams = committed(&log, n);
+            let _streams = make(&log, n);
             steps(|| assert_eq!(all_pages(query.clone(), |query| log.list(query)), n))
         });
     }
@@ -176,14 +195,15 @@ fn all_pages_of_a_list() {
 /// All pages of one read view, while something is committed of every stream.
 #[test]
 fn all_pages_of_a_view_that_grows_old() {
-    for query in every_way() {
+    for (query, make) in every_way() {
         grows_in_proportion(&format!("{query:?}, old"), 300, |n| {
             let log = Log::options().open_on(&SimDisk::new(8)).expect("opens");
-            let streams = std::cell::RefCell::new(committed(&log, n));
+            let streams = std::cell::RefCell::new(make(&log, n));
             let view = log.read_view();
             let list = |query: &Query| {
                 for stream in streams.borrow_mut().iter_mut().take(20) {
                     stream.append("more").expect("room");
+                    stream.set_label("rank", "0000").expect("fine");
                     stream.commit_with(os()).wait().expect("committed");
                 }
                 view.list(query)
@@ -195,7 +215,8 @@ fn all_pages_of_a_view_that_grows_old() {
 
 #[test]
 fn all_pages_of_volatile_streams() {
-    for query in every_way() {
+    // In the order of a label, each page scans all volatile streams.
+    for query in [Order::Created, Order::Committed].into_iter().flat_map(in_order) {
         let query = query.volatile();
         grows_in_proportion(&format!("{query:?}"), 500, |n| {
             let log = Log::options().open_on(&SimDisk::new(9)).expect("opens");

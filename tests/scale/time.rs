@@ -166,7 +166,7 @@ fn listing(log: &Log, query: &Query) -> Duration {
 /// Measures pages in every order, by query.
 fn listings(log: &Log, what: &str, query: &Query) {
     for order in [Order::Created, Order::Committed] {
-        let query = query.clone().order(order);
+        let query = query.clone().order(order.clone());
         let (first, last) = (listing(log, &query), listing(log, &query.clone().descending()));
         println!("{what}, by {order:?}: first page {first:?}, last {last:?}");
         if is_full() {

@@ -55,9 +55,10 @@ pub(crate) struct ListArgs {
     /// List streams last committed before this time
     #[arg(long, value_name = "TIME")]
     committed_until: Option<Timestamp>,
-    /// Order by creation, or by last commit
-    #[arg(long, value_enum, default_value_t = OrderArg::Created)]
-    order: OrderArg,
+    /// Order by creation (created), by last commit (committed), or by the value of a label,
+    /// streams without it left out (label:KEY)
+    #[arg(long, value_name = "ORDER", value_parser = parse_order, default_value = "created")]
+    order: Order,
     /// List the last stream first
     #[arg(long)]
     reverse: bool,
@@ -69,7 +70,7 @@ pub(crate) struct ListArgs {
     after: Option<Cursor>,
 }
 
-/// StateArg of a stream, on the command line.
+/// State of a stream, on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum StateArg {
     Active,
@@ -77,11 +78,14 @@ enum StateArg {
     Deleted,
 }
 
-/// Order of a list.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum OrderArg {
-    Created,
-    Committed,
+/// Parses the order of a list.
+fn parse_order(text: &str) -> Result<Order, String> {
+    match (text, text.strip_prefix("label:")) {
+        ("created", _) => Ok(Order::Created),
+        ("committed", _) => Ok(Order::Committed),
+        (_, Some(key)) if !key.is_empty() => Ok(Order::Label(key.to_owned())),
+        _ => Err("invalid order (expected created, committed or label:KEY)".to_owned()),
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -154,10 +158,7 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Outcome {
 }
 
 fn query(args: &ListArgs, view: &ReadView) -> Result<Query, VerbFailure> {
-    let mut query = Query::new().order(match args.order {
-        OrderArg::Created => Order::Created,
-        OrderArg::Committed => Order::Committed,
-    });
+    let mut query = Query::new().order(args.order.clone());
     let all = [StateArg::Active, StateArg::Archived, StateArg::Deleted];
     for state in if args.all { &all[..] } else { &args.state } {
         query = query.state(match state {
@@ -195,8 +196,8 @@ fn query(args: &ListArgs, view: &ReadView) -> Result<Query, VerbFailure> {
     if args.reverse {
         query = query.descending();
     }
-    Ok(match args.after {
-        Some(cursor) => query.after(cursor),
+    Ok(match &args.after {
+        Some(cursor) => query.after(cursor.clone()),
         None => query,
     })
 }

@@ -4,10 +4,18 @@
 //! lists brings the lists up to date and keeps a copy, which shares its nodes with later copies. No
 //! reader waits: of two at once, one scans all streams instead.
 
-use std::iter::Peekable;
+mod labels;
+#[cfg(all(test, feature = "sim"))]
+mod tests;
 
-use super::query::{Cursor, ListScan, Order};
-use super::{Branch, Catalog};
+use std::cmp::Ordering as Compared;
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use self::labels::{LabelOrders, Labelled};
+use super::cursor::Cursor;
+use super::query::{ListScan, Order};
+use super::{Branch, Catalog, Version};
 use crate::format::Lsn;
 use crate::index::{ArenaId, Ordered, Walk};
 use crate::sabotage::{Sabotage, broken};
@@ -40,6 +48,8 @@ struct LiveOrders {
     /// Place of each stream in the lists, by the index of its first branch. Later branches are
     /// still unseen.
     listed: Vec<Listed>,
+    /// Bytes of the lists by labels that the catalog counts.
+    counted: usize,
 }
 
 /// Place of a stream in the lists.
@@ -58,6 +68,7 @@ pub(super) struct Orders {
     states: [StateLists; STATES],
     /// Forks, by parent and then by id.
     children: Ordered<(StreamId, ArenaId)>,
+    labels: LabelOrders,
 }
 
 /// Sorted lists of the streams in one state.
@@ -99,7 +110,8 @@ fn index_of(state: StreamState) -> usize {
 impl Default for Listing {
     fn default() -> Self {
         let (moved, receiver) = mpsc::channel();
-        let kept = LiveOrders { moved: receiver, orders: Orders::default(), listed: Vec::new() };
+        let orders = Orders::default();
+        let kept = LiveOrders { moved: receiver, orders, listed: Vec::new(), counted: 0 };
         Self {
             kept: Mutex::new(kept),
             moved,
@@ -137,12 +149,21 @@ impl Listing {
 }
 
 impl LiveOrders {
-    /// Sorts in the streams that are new or have moved.
-    fn bring_up_to_date(&mut self, catalog: &Catalog) {
+    /// Sorts in the streams that are new or have moved, and makes the lists of this order if they
+    /// are not kept.
+    fn bring_up_to_date(&mut self, catalog: &Catalog, order: &Order) {
+        let is_kept = order.label_key().is_none_or(|key| self.orders.labels.ask(key));
+        self.sort_in(catalog, is_kept);
+        catalog.count_label_lists(&mut self.counted, self.orders.labels.bytes());
+    }
+
+    fn sort_in(&mut self, catalog: &Catalog, is_kept: bool) {
         let moved: Vec<ArenaId> = self.moved.try_iter().collect();
         let branches = catalog.branches.len() as usize;
         let changed = moved.len().saturating_add(branches).saturating_sub(self.listed.len());
-        if changed > branches / SORTED_PART {
+        // The lists of a new label are made with all others: in one copy of the lists, a stream is
+        // everywhere at the place that it had at one moment.
+        if !is_kept || changed > branches / SORTED_PART {
             return self.sort_all(catalog);
         }
         for root in moved {
@@ -160,17 +181,22 @@ impl LiveOrders {
         self.listed = Vec::with_capacity(catalog.branches.len() as usize);
         let mut states: [(Vec<ArenaId>, Vec<Committed>); STATES] = Default::default();
         let mut children = Vec::new();
+        let mut labelled = self.orders.labels.entries();
         for (root, branch) in catalog.branches.iter() {
             if !branch.is_first() {
                 self.listed.push(Listed::default());
                 continue;
             }
-            let (listed, parent) = catalog.listed_now(branch);
+            let (listed, version) = catalog.listed_now(branch);
             self.listed.push(listed);
+            if let Some(version) = &version {
+                let labels = &self.orders.labels;
+                labelled.push(labels, (root, listed.state), |key| version.label(key));
+            }
             let (created, committed) = &mut states[index_of(listed.state)];
             created.push(root);
             committed.push(Committed::new(listed.place, root));
-            children.extend(parent.map(|parent| (parent, root)));
+            children.extend(parent_in(&version).map(|parent| (parent, root)));
         }
         let id = |root: &ArenaId| catalog.id_of(*root);
         self.orders.states = states.map(|(mut created, mut committed)| {
@@ -183,6 +209,7 @@ impl LiveOrders {
         });
         children.sort_unstable_by_key(|(parent, root)| (*parent, id(root)));
         self.orders.children = Ordered::of(&children);
+        self.orders.labels.sort_all(catalog, labelled);
     }
 
     fn listed(&mut self, root: ArenaId) -> Option<&mut Listed> {
@@ -190,9 +217,10 @@ impl LiveOrders {
     }
 
     fn add(&mut self, catalog: &Catalog, root: ArenaId, first: &Branch) {
-        let (now, parent) = catalog.listed_now(first);
+        let (now, version) = catalog.listed_now(first);
         self.orders.put(catalog, root, (now.state, now.place));
-        if let Some(parent) = parent {
+        self.orders.put_labels(catalog, (root, now.state), version.as_deref());
+        if let Some(parent) = parent_in(&version) {
             self.orders.put_child(catalog, parent, root);
         }
         if let Some(listed) = self.listed(root) {
@@ -205,9 +233,10 @@ impl LiveOrders {
         let Some(first) = catalog.branch(root) else { return };
         let Some(before) = self.listed(root).map(|listed| *listed) else { return };
         self.orders.take(catalog, root, (before.state, before.place));
-        let (now, parent) = catalog.listed_now(first);
+        let (now, version) = catalog.listed_now(first);
         self.orders.put(catalog, root, (now.state, now.place));
-        if let Some(parent) = parent.filter(|_| !before.is_child) {
+        self.orders.put_labels(catalog, (root, now.state), version.as_deref());
+        if let Some(parent) = parent_in(&version).filter(|_| !before.is_child) {
             self.orders.put_child(catalog, parent, root);
         }
         if let Some(listed) = self.listed(root) {
@@ -216,30 +245,12 @@ impl LiveOrders {
     }
 }
 
-impl Orders {
-    /// Returns the streams whose last commit is not before `end`, and those that are being
-    /// committed for the first time and have no place yet, each with its state and its place.
-    pub(super) fn since(&self, end: Lsn) -> Vec<(ArenaId, (StreamState, Lsn))> {
-        let mut all = Vec::new();
-        for state in ALL_STATES {
-            let committed = &self.states[index_of(state)].committed;
-            let later = committed.backwards(|_| true).take_while(|entry| entry.place() >= end);
-            let earlier = committed.forwards(|_| false);
-            let earlier = earlier.take_while(|entry| entry.place() == Lsn::default());
-            let entries = later.chain(earlier);
-            all.extend(entries.map(|entry| (entry.root, (state, entry.place()))));
-        }
-        all
-    }
+fn parent_in(version: &Option<Arc<Version>>) -> Option<StreamId> {
+    version.as_ref()?.meta.parent.map(|(parent, _)| parent)
 }
 
 impl Orders {
-    pub(super) fn put(
-        &mut self,
-        catalog: &Catalog,
-        root: ArenaId,
-        (state, place): (StreamState, Lsn),
-    ) {
+    fn put(&mut self, catalog: &Catalog, root: ArenaId, (state, place): (StreamState, Lsn)) {
         let id = catalog.id_of(root);
         let StateLists { created, committed } = &mut self.states[index_of(state)];
         created.insert(root, |other| catalog.id_of(*other) <= id);
@@ -247,17 +258,22 @@ impl Orders {
         committed.insert(Committed::new(place, root), up_to);
     }
 
-    pub(super) fn take(
-        &mut self,
-        catalog: &Catalog,
-        root: ArenaId,
-        (state, place): (StreamState, Lsn),
-    ) {
+    fn take(&mut self, catalog: &Catalog, root: ArenaId, (state, place): (StreamState, Lsn)) {
         let id = catalog.id_of(root);
         let StateLists { created, committed } = &mut self.states[index_of(state)];
         created.remove(|other| catalog.id_of(*other) <= id, |other| *other == root);
         let up_to = |other: &Committed| (other.place(), catalog.id_of(other.root)) <= (place, id);
         committed.remove(up_to, |other| other.root == root);
+    }
+
+    /// Sets the state and the labels of a stream with this version.
+    fn put_labels(
+        &mut self,
+        catalog: &Catalog,
+        at: (ArenaId, StreamState),
+        version: Option<&Version>,
+    ) {
+        self.labels.put(catalog, at, |key| version.and_then(|version| version.label(key)));
     }
 
     fn put_child(&mut self, catalog: &Catalog, parent: StreamId, root: ArenaId) {
@@ -278,10 +294,10 @@ impl<I: Iterator<Item = (Cursor, ArenaId)>> Iterator for Merged<I> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let heads = self.lists.iter_mut().flatten();
-        let heads = heads.filter_map(|list| Some((list.peek()?.0, list)));
+        let heads = heads.filter_map(|list| Some((list.peek()?.0.clone(), list)));
         let next = match self.is_descending {
-            false => heads.min_by_key(|(cursor, _)| *cursor),
-            true => heads.max_by_key(|(cursor, _)| *cursor),
+            false => heads.min_by(|(one, _), (other, _)| one.cmp(other)),
+            true => heads.max_by(|(one, _), (other, _)| one.cmp(other)),
         };
         next?.1.next()
     }
@@ -289,15 +305,13 @@ impl<I: Iterator<Item = (Cursor, ArenaId)>> Iterator for Merged<I> {
 
 impl Orders {
     /// Returns the streams whose states match, in the scan's order from its start on.
-    pub(super) fn streams<'a>(
+    pub(super) fn streams<'a, F: Fn(StreamState) -> bool>(
         &'a self,
         catalog: &'a Catalog,
-        scan: ListScan,
-        wants: impl Fn(StreamState) -> bool,
-    ) -> impl Iterator<Item = (Cursor, ArenaId)> + 'a {
-        let list = |state| {
-            wants(state).then(|| self.states[index_of(state)].list(catalog, scan).peekable())
-        };
+        scan: &ListScan<'a>,
+        wants: F,
+    ) -> impl Iterator<Item = (Cursor, ArenaId)> + use<'a, F> {
+        let list = |state| wants(state).then(|| self.of_state(catalog, scan, state).peekable());
         let lists = ALL_STATES.map(list);
         Merged { lists, is_descending: scan.is_descending }
     }
@@ -306,11 +320,11 @@ impl Orders {
     pub(super) fn children<'a>(
         &'a self,
         catalog: &'a Catalog,
-        scan: ListScan,
+        scan: &ListScan<'_>,
         parent: StreamId,
-    ) -> impl Iterator<Item = (Cursor, ArenaId)> + 'a {
+    ) -> impl Iterator<Item = (Cursor, ArenaId)> + use<'a> {
         let key = move |child: &(StreamId, ArenaId)| (child.0, catalog.id_of(child.1));
-        let from = scan.from.map(|from| (parent, from.id));
+        let from = scan.from.as_ref().map(|from| (parent, from.id));
         let list = match scan.is_descending {
             false => self.children.forwards(move |child| match from {
                 Some(from) => key(child) <= from,
@@ -322,41 +336,56 @@ impl Orders {
             }),
         };
         let own = list.take_while(move |child| child.0 == parent);
-        own.map(move |child| (Cursor { place: 0, id: catalog.id_of(child.1) }, child.1))
+        own.map(move |child| (Cursor::of_id(catalog.id_of(child.1)), child.1))
     }
-}
 
-impl StateLists {
-    fn list<'a>(
+    /// Returns the streams in one state, in the scan's order from its start on.
+    fn of_state<'a>(
         &'a self,
         catalog: &'a Catalog,
-        scan: ListScan,
-    ) -> impl Iterator<Item = (Cursor, ArenaId)> + 'a {
-        let created = move |root: &ArenaId| Cursor { place: 0, id: catalog.id_of(*root) };
+        scan: &ListScan<'a>,
+        state: StreamState,
+    ) -> impl Iterator<Item = (Cursor, ArenaId)> + use<'a> {
+        let lists = &self.states[index_of(state)];
+        let created = move |root: &ArenaId| Cursor::of_id(catalog.id_of(*root));
         let committed = move |entry: &Committed| Cursor {
             place: entry.place().0,
-            id: catalog.id_of(entry.root),
+            ..Cursor::of_id(catalog.id_of(entry.root))
         };
-        let (mut by_id, mut by_place) = (None, None);
+        let (mut by_id, mut by_place, mut by_value) = (None, None, None);
         match scan.order {
-            Order::Created => by_id = Some(scan.through(&self.created, created)),
-            Order::Committed => by_place = Some(scan.through(&self.committed, committed)),
+            Order::Created => {
+                by_id = Some(scan.through(&lists.created, |root, from| created(root).cmp(from)));
+            }
+            Order::Committed => {
+                let compare = |entry: &Committed, from: &Cursor| committed(entry).cmp(from);
+                by_place = Some(scan.through(&lists.committed, compare));
+            }
+            Order::Label(key) => {
+                let compare = |entry: &Labelled, from: &Cursor| entry.cmp_cursor(catalog, from);
+                let list = self.labels.get(key).map(|lists| lists.of_state(state));
+                by_value = list.map(|list| scan.through(list, compare));
+            }
         }
         let by_id = by_id.into_iter().flatten().map(move |root| (created(&root), root));
+        let by_place = by_place.into_iter().flatten();
+        let by_value = by_value.into_iter().flatten();
         by_id
-            .chain(by_place.into_iter().flatten().map(move |entry| (committed(&entry), entry.root)))
+            .chain(by_place.map(move |entry| (committed(&entry), entry.root)))
+            .chain(by_value.map(move |entry| (entry.cursor(catalog), entry.root)))
     }
 }
 
-impl ListScan {
-    pub(super) fn through<T: Copy>(
-        self,
-        list: &Ordered<T>,
-        cursor: impl Fn(&T) -> Cursor,
-    ) -> Walk<'_, T> {
+impl ListScan<'_> {
+    fn through<'a, T: Clone>(
+        &self,
+        list: &'a Ordered<T>,
+        compare: impl Fn(&T, &Cursor) -> Compared,
+    ) -> Walk<'a, T> {
+        let from = self.from.as_ref();
         match self.is_descending {
-            false => list.forwards(|entry| self.from.is_some_and(|from| cursor(entry) <= from)),
-            true => list.backwards(|entry| self.from.is_none_or(|from| cursor(entry) < from)),
+            false => list.forwards(|entry| from.is_some_and(|from| compare(entry, from).is_le())),
+            true => list.backwards(|entry| from.is_none_or(|from| compare(entry, from).is_lt())),
         }
     }
 }
@@ -366,178 +395,65 @@ impl Catalog {
         self.branch(root).map_or(StreamId::from_bytes([0; 16]), |first| first.stream)
     }
 
-    /// Returns the current place of a stream and its parent. From now on the writer reports when it
-    /// moves.
-    fn listed_now(&self, first: &Branch) -> (Listed, Option<StreamId>) {
+    /// Returns the current place of a stream and its version. From now on the writer reports when
+    /// it moves.
+    fn listed_now(&self, first: &Branch) -> (Listed, Option<Arc<Version>>) {
         first.is_listed.swap(true, Ordering::AcqRel);
         // The version comes first: a reader that sees a commit's change also sees its place.
-        let version = self.version_slot(first).map(|version| version.load());
+        let version = self.version_of(first);
         let state = version.as_ref().map_or(StreamState::Active, |version| version.state);
         let tip = version.as_ref().and_then(|version| version.tip);
         let tip = tip.and_then(|tip| self.branch(tip)).unwrap_or(first);
-        let parent = version.as_ref().and_then(|version| version.meta.parent);
-        let listed = Listed { place: tip.last(), state, is_child: parent.is_some() };
-        (listed, parent.map(|(parent, _)| parent))
+        let is_child = parent_in(&version).is_some();
+        (Listed { place: tip.last(), state, is_child }, version)
     }
 
-    /// Returns the sorted lists as they are now; `None` when they are locked and the caller has to
-    /// scan all streams.
-    pub(super) fn orders(&self) -> Option<Orders> {
+    /// Returns the sorted lists as they are now, with those of this order; `None` when they are
+    /// locked and the caller has to scan all streams.
+    pub(super) fn orders(&self, order: &Order) -> Option<Orders> {
         let mut kept = self.listing.try_lock()?;
-        kept.bring_up_to_date(self);
+        kept.bring_up_to_date(self, order);
         Some(kept.orders.clone())
     }
 }
 
-#[cfg(all(test, feature = "sim"))]
-mod tests {
-    use super::*;
-    use crate::catalog::{Asked, Page, Query, ReadView};
-    use crate::disk::SimDisk;
-    use crate::log::Log;
-    use crate::stream::Stream;
-    use crate::types::Timestamp;
-
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 = self
-                .0
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) % bound.max(1)
-        }
+impl Orders {
+    /// Tells whether these are the lists of this order, too.
+    pub(super) fn has(&self, order: &Order) -> bool {
+        order.label_key().is_none_or(|key| self.labels.get(key).is_some())
     }
 
-    fn turn(log: &Log, streams: &mut Vec<Stream>, random: &mut Random) {
-        let what = random.below(16);
-        let at = random.below(streams.len() as u64) as usize;
-        let Some(stream) = streams.get_mut(at).filter(|_| what > 1) else {
-            return streams.push(log.create_stream().expect("open"));
-        };
-        match what {
-            2 => drop(stream.archive().wait()),
-            3 => drop(stream.unarchive().wait()),
-            4 => drop(stream.delete().wait()),
-            5 => {
-                let fork = stream.fork_at(random.below(stream.head().get() + 1));
-                streams.extend(fork.ok());
-            }
-            6 => {
-                let _ = stream.rewind(random.below(stream.head().get() + 1));
-                let _ = stream.commit().wait();
-            }
-            7 => drop(stream.set_label("n", &random.below(3).to_string())),
-            8 => {
-                streams.iter_mut().for_each(|stream| _ = stream.append("together"));
-                let _ = log.commit_all(streams.iter_mut()).wait();
-            }
-            _ => {
-                let _ = stream.append("one");
-                let _ = stream.commit().wait();
-            }
+    /// Returns the streams whose last commit is not before `end`, and those that are being
+    /// committed for the first time and have no place yet, each with its state and its place.
+    pub(super) fn since(&self, end: Lsn) -> Vec<(ArenaId, (StreamState, Lsn))> {
+        let mut all = Vec::new();
+        for state in ALL_STATES {
+            let committed = &self.states[index_of(state)].committed;
+            let later = committed.backwards(|_| true).take_while(|entry| entry.place() >= end);
+            let earlier = committed.forwards(|_| false);
+            let earlier = earlier.take_while(|entry| entry.place() == Lsn::default());
+            let entries = later.chain(earlier);
+            all.extend(entries.map(|entry| (entry.root, (state, entry.place()))));
         }
+        all
     }
 
-    fn query(streams: &[Stream], random: &mut Random) -> Query {
-        let mut query = Query::new().limit(1 + random.below(7) as usize);
-        let id = streams.get(random.below(streams.len() as u64) as usize).map(Stream::id);
-        let time = id.and_then(|id| id.created()).unwrap_or(Timestamp::from_micros(0));
-        if random.below(2) == 0 {
-            query = query.order(Order::Committed);
+    /// Moves a stream from where it is `listed` to where it `was`, with the labels that it had;
+    /// `None` for a stream that did not exist.
+    pub(super) fn move_back<'a>(
+        &mut self,
+        catalog: &Catalog,
+        (root, listed): (ArenaId, (StreamState, Lsn)),
+        was: Option<(StreamState, Lsn)>,
+        label: impl Fn(&str) -> Option<&'a str>,
+    ) {
+        self.take(catalog, root, listed);
+        if let Some(was) = was {
+            self.put(catalog, root, was);
         }
-        if random.below(2) == 0 {
-            query = query.descending();
+        if !broken(Sabotage::SortByNewest) {
+            let (state, _) = was.unwrap_or(listed);
+            self.labels.put(catalog, (root, state), label);
         }
-        for state in ALL_STATES.into_iter().filter(|_| random.below(2) == 0) {
-            query = query.state(state);
-        }
-        match random.below(6) {
-            0 => query.has_label("n"),
-            1 => query.label("n", "1"),
-            2 => id.map_or(query.clone(), |id| query.parent(id)),
-            3 => query.created_from(time),
-            4 => query.created_until(time),
-            _ => query,
-        }
-    }
-
-    /// Returns all pages, from the sorted lists or from a scan of all streams.
-    fn pages(view: &ReadView, query: &Query, by_orders: bool) -> Vec<Page> {
-        let mut query = query.clone();
-        let mut pages = Vec::new();
-        loop {
-            let asked = Asked::new(&query);
-            let mut found = match by_orders {
-                true => view.take_from(&asked, view.orders().expect("alone")),
-                false => view.look_at_all(&asked),
-            };
-            asked.sort(&mut found);
-            let page = view.page(&asked, found);
-            let next = page.next;
-            pages.push(page);
-            match next {
-                Some(next) => query = query.after(next),
-                None => return pages,
-            }
-        }
-    }
-
-    /// The sorted lists give the same pages as a scan of all streams, for read views of any age and
-    /// for logs that were opened again.
-    #[test]
-    fn p7_p12_lists_in_order_show_what_a_look_at_all_streams_shows() {
-        let mut listed = 0;
-        for seed in 0..40 {
-            let disk = SimDisk::new(seed);
-            let mut random = Random(seed);
-            let mut log =
-                Log::options().segment_bytes_first(16 << 10).open_on(&disk).expect("opens");
-            let mut streams = Vec::new();
-            let mut views = Vec::<ReadView>::new();
-            for round in 0..12 {
-                (0..random.below(40)).for_each(|_| turn(&log, &mut streams, &mut random));
-                if round == 6 {
-                    let ids: Vec<_> = streams.iter().map(Stream::id).collect();
-                    streams.clear();
-                    views.clear();
-                    log.close().expect("closes");
-                    log = Log::options().open_on(&disk).expect("opens again");
-                    streams.extend(ids.into_iter().filter_map(|id| log.open_stream(id).ok()));
-                }
-                views.push(log.read_view());
-                if views.len() > 4 {
-                    views.remove(random.below(4) as usize);
-                }
-                for view in &views {
-                    for _ in 0..4 {
-                        let query = query(&streams, &mut random);
-                        let pages = [false, true].map(|by| pages(view, &query, by));
-                        assert_eq!(pages[0], pages[1], "seed {seed}, round {round}: {query:?}");
-                        listed += pages[0].iter().map(|page| page.streams.len()).sum::<usize>();
-                    }
-                }
-            }
-        }
-        assert!(listed > 10_000, "{listed}");
-    }
-
-    /// F37. A writer of the parent may have been sending at the fork: a child that received would
-    /// wait forever.
-    #[test]
-    fn f37_a_child_leaves_the_orders_of_its_parent_alone() {
-        let process = process();
-        assert!(Listing { process, ..Listing::default() }.try_lock().is_some());
-        let parent = process.wrapping_add(1);
-        assert!(Listing { process: parent, ..Listing::default() }.try_lock().is_none());
-    }
-
-    #[cfg(amberlog_sabotage)]
-    #[test]
-    fn control_a_child_that_receives_from_its_parent_is_noticed() {
-        let _broken = crate::sabotage::sabotage(Sabotage::ListAsParent);
-        std::panic::catch_unwind(f37_a_child_leaves_the_orders_of_its_parent_alone)
-            .expect_err("the control is not noticed");
     }
 }

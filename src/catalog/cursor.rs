@@ -1,0 +1,87 @@
+//! Cursors: the place in a list at which its next page starts.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::types::{ParseError, StreamId};
+
+/// End of a page. A cursor stays valid whatever is committed meanwhile: streams that exist and do
+/// not change are listed exactly once. In the order of commits, a stream that is committed to
+/// between two pages moves to the end; in the order of a label, one whose label changes moves to
+/// the place of its new value.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Cursor {
+    /// Value of the label in the order of a label.
+    pub(super) value: Option<Arc<str>>,
+    /// Start of the last commit in the order of commits; otherwise 0.
+    pub(super) place: u64,
+    pub(super) id: StreamId,
+}
+
+impl Cursor {
+    /// Returns a place in the order of ids.
+    pub(super) fn of_id(id: StreamId) -> Self {
+        Self { value: None, place: 0, id }
+    }
+}
+
+impl fmt::Display for Cursor {
+    /// Formats the cursor as text, which [`FromStr`] parses. The text has only letters, digits,
+    /// `.` and `-`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            None => write!(f, "{:x}.{}", self.place, self.id),
+            Some(value) => {
+                f.write_str("v")?;
+                value.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                write!(f, ".{}", self.id)
+            }
+        }
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let wrong = ParseError("invalid cursor (expected one that a list printed)");
+        let (place, id) = text.split_once('.').ok_or(wrong)?;
+        let id = id.parse().map_err(|_| wrong)?;
+        if let Some(hex) = place.strip_prefix('v') {
+            let value = value_of(hex).ok_or(wrong)?;
+            return Ok(Self { value: Some(value.into()), place: 0, id });
+        }
+        let place = u64::from_str_radix(place, 16).map_err(|_| wrong)?;
+        Ok(Self { value: None, place, id })
+    }
+}
+
+/// Returns the text with these bytes in base 16.
+fn value_of(hex: &str) -> Option<String> {
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    let byte = |[high, low]: &[u8; 2]| u8::try_from(digit(*high)? << 4 | digit(*low)?).ok();
+    let bytes = rest.is_empty().then(|| pairs.iter().map(byte).collect::<Option<Vec<u8>>>())??;
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p13_any_text_is_a_cursor_or_none() {
+        let id = StreamId::new();
+        let cursor =
+            |value: Option<&str>, place| Cursor { value: value.map(Into::into), place, id };
+        for cursor in [cursor(None, 0), cursor(None, u64::MAX), cursor(Some("größe: 7"), 0)] {
+            assert_eq!(cursor.to_string().parse(), Ok::<_, ParseError>(cursor));
+        }
+        for wrong in ["", ".", "v.", "v6", "v6g", "vff", "v+1", "xyz", "v61x", "10000000000000000"]
+        {
+            assert!(format!("{wrong}.{id}").parse::<Cursor>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Cursor>().is_err(), "{wrong}");
+        }
+    }
+}
