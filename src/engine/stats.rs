@@ -1,6 +1,7 @@
 //! Figures of an open log, for programs that watch themselves.
 
 use super::Engine;
+use crate::catalog::{Catalog, ReadView};
 use crate::options::costs::MemoryCosts;
 
 /// Figures of an open log, as of one moment.
@@ -22,8 +23,9 @@ pub struct MemoryStats {
     /// [`Options::memory_bytes_max`](crate::Options::memory_bytes_max).
     pub uncommitted_bytes: u64,
     /// Bytes held by names, labels and data of durable streams, including earlier ones that a read
-    /// view still shows. No option bounds them: a log could then not be opened again. Each stream
-    /// has at most 64 KiB of data, 64 labels of 1,152 bytes and a name of 1 KiB.
+    /// view still shows, and by lists in the order of a label ([`crate::Order::Label`]). No option
+    /// bounds them: a log could then not be opened again. Each stream has at most 64 KiB of data,
+    /// 64 labels of 1,152 bytes and a name of 1 KiB.
     pub metadata_bytes: u64,
     /// Bytes held by the entries of durable streams, forks and rewinds in the catalog: their number
     /// times [`MemoryCosts::durable_stream`].
@@ -32,16 +34,31 @@ pub struct MemoryStats {
     pub costs: MemoryCosts,
 }
 
-impl Engine {
-    pub(crate) fn stats(&self) -> Stats {
+impl Stats {
+    fn new(catalog: &Catalog, uncommitted_bytes: usize) -> Self {
         let costs = MemoryCosts::CURRENT;
-        let branches = u64::from(self.catalog.branch_count());
+        let branches = u64::from(catalog.branch_count());
         let memory = MemoryStats {
-            uncommitted_bytes: self.budget.used() as u64,
-            metadata_bytes: self.catalog.meta_bytes() as u64,
+            uncommitted_bytes: uncommitted_bytes as u64,
+            metadata_bytes: catalog.meta_bytes() as u64,
             catalog_bytes: branches.saturating_mul(costs.durable_stream),
             costs,
         };
-        Stats { memory }
+        Self { memory }
+    }
+}
+
+impl Engine {
+    pub(crate) fn stats(&self) -> Stats {
+        Stats::new(&self.catalog, self.budget.used())
+    }
+}
+
+impl ReadView {
+    /// Returns figures of the log that the view is of. A log that is only read has nothing
+    /// uncommitted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::new(&self.catalog, 0)
     }
 }

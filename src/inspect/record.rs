@@ -7,7 +7,7 @@ use crate::types::{CodecId, CommitId, EventKind, Position, Seq, StreamId, Stream
 /// One record of a log, or one part of it, in the order of the file.
 ///
 /// With feature `serde` it is serializable: one flat object with its place, the name of its body's
-/// variant, in kebab case, as `item`, and the fields of the body.
+/// variant, in kebab case, as `record`, and the fields of the body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -28,7 +28,7 @@ pub struct Record {
 /// Content of a [`Record`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(tag = "item", rename_all = "kebab-case"))]
+#[cfg_attr(feature = "serde", serde(tag = "record", rename_all = "kebab-case"))]
 #[non_exhaustive]
 #[allow(
     missing_docs,

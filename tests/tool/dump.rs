@@ -84,7 +84,7 @@ fn every_record_is_dumped_with_all_that_it_says() {
         .expect("readable");
     let said: Vec<Value> =
         items.iter().map(|item| serde_json::to_value(item).expect("JSON")).collect();
-    let kinds: BTreeSet<&str> = said.iter().filter_map(|one| one["item"].as_str()).collect();
+    let kinds: BTreeSet<&str> = said.iter().filter_map(|one| one["record"].as_str()).collect();
     assert_eq!(kinds, BTreeSet::from(KINDS), "the log holds every kind");
 
     let dumped = bench.run(&["dump", "LOG", "--events", "--json"]).ends_with(0).json();
@@ -93,15 +93,15 @@ fn every_record_is_dumped_with_all_that_it_says() {
     assert_eq!(text.lines().count(), said.len(), "{text}");
     for (line, one) in text.lines().zip(&said) {
         let fields = one.as_object().expect("an object");
-        let kind = one["item"].as_str().expect("a word");
+        let kind = one["record"].as_str().expect("a word");
         assert!(line.split_whitespace().any(|word| word == kind), "{line}");
-        let place = ["item", "segment", "offset"];
+        let place = ["record", "segment", "offset"];
         for (field, value) in fields.iter().filter(|(field, _)| !place.contains(&&***field)) {
             assert!(line.contains(&format!(" {field}=")), "{line}: no {field}: {value}");
         }
         assert!(!line.contains(char::is_control), "{line:?}");
     }
     let without = bench.run(&["dump", "LOG", "--json"]).ends_with(0).json();
-    let events = said.iter().filter(|one| one["item"] == "event").count();
+    let events = said.iter().filter(|one| one["record"] == "event").count();
     assert_eq!(without.len(), said.len() - events);
 }

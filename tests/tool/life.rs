@@ -206,7 +206,7 @@ fn a_deleted_stream_is_gone_its_name_is_free_and_its_space_comes_back() {
     bench.run(&["verify", "LOG"]).ends_with(0);
 }
 
-/// What was deleted is in no file of the log after a purge, and what still holds it is listed.
+/// Deleted bytes are in no file of the log after a purge, and the report lists files that still hold them.
 #[test]
 fn what_is_purged_is_gone_or_its_files_are_listed() {
     let bench = Bench::new();
@@ -436,6 +436,19 @@ fn ls_gives_pages_in_either_direction() {
     }
     let both = ["--committed-since", "2020-01-01", "--committed-until", "2999-01-01"];
     assert_eq!(names(&bench, &[&both[..], &["--order", "committed"]].concat()).len(), 25);
+    for (name, rank) in [("07", "b"), ("03", "c"), ("21", "a")] {
+        bench.run(&["label", "LOG", name, &format!("rank={rank}")]).ends_with(0);
+    }
+    assert_eq!(names(&bench, &["--order", "label:rank"]), ["21", "07", "03"]);
+    let page = ["ls", "LOG", "--order", "label:rank", "--reverse", "--limit", "2"];
+    let first = bench.run(&page).ends_with(0);
+    let (_, cursor) = first.err.trim_end().split_once("--after ").expect("there is more");
+    let last = bench.run(&[&page[..], &["--after", cursor, "--json"]].concat()).ends_with(0).json();
+    assert_eq!((last.len(), &last[0]["name"]), (1, &Value::from("21")));
+    for wrong in ["rank", "label:", "Created"] {
+        let refused = bench.run(&["ls", "LOG", "--order", wrong]).ends_with(2);
+        assert!(refused.err.contains("invalid order (expected created"), "{refused:?}");
+    }
     bench.run(&["ls", "LOG", "--since", "yesterday"]).ends_with(2);
     bench.run(&["ls", "LOG", "--committed-until", "yesterday"]).ends_with(2);
 }

@@ -3,6 +3,7 @@
 #![cfg(feature = "cli")]
 
 mod dump;
+mod facts;
 mod life;
 #[cfg(feature = "sim")]
 mod limits;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::output::{ExitVerdict, Out, Outcome, in_log, note, waiting};
-use crate::reading::{TailShown, open, tell_damage};
+use crate::reading::{TailShown, open_quietly, tell_damage};
 use crate::units::{bytes_text, count};
 
 #[derive(Debug, Serialize)]
@@ -24,7 +24,7 @@ pub(crate) fn run(log: &Path, target: &Path, out: &mut Out) -> Outcome {
     waiting.finish_and_clear();
     // The backup has the damage of the log. The exit code keeps a rotation from replacing a sound
     // backup.
-    let found = open(target, TailShown::Confirmed)?.report;
+    let found = open_quietly(target, TailShown::Confirmed)?.report;
     let report = BackupSummary {
         position: done.position.get(),
         segments: done.segments,

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &DumpArgs, out: &mut Out) -> Outcome {
 /// Renders a record on one line: its place, its kind, and all other fields.
 fn text(record: &Record) -> std::io::Result<String> {
     let Words(words) = serde_json::from_str(&serde_json::to_string(record)?)?;
-    let kind = words.iter().find(|(word, _)| word == "item").and_then(|(_, kind)| kind.as_str());
+    let kind = words.iter().find(|(word, _)| word == "record").and_then(|(_, kind)| kind.as_str());
     let indent = match record.body {
         RecordBody::Segment { .. } | RecordBody::NoHeader { .. } | RecordBody::Dropped { .. } => "",
         RecordBody::Commit { .. } | RecordBody::TailRecord { .. } | RecordBody::Footer { .. } => {
@@ -69,7 +69,7 @@ fn text(record: &Record) -> std::io::Result<String> {
     };
     let (segment, offset) = (record.segment, record.offset);
     let mut line = format!("{segment:04} {offset:>10}  {indent}{}", kind.unwrap_or_default());
-    let rest = |(word, _): &&(String, Value)| !["item", "segment", "offset"].contains(&&**word);
+    let rest = |(word, _): &&(String, Value)| !["record", "segment", "offset"].contains(&&**word);
     for (word, value) in words.iter().filter(rest) {
         match value {
             Value::String(text) if is_plain(text) => line += &format!(" {word}={text}"),

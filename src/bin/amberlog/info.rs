@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use amberlog::stats::MemoryCosts;
+use amberlog::stats::MemoryStats;
 use amberlog::verify::{RecordBody, RecordDump, RecoveryReport, SegmentState};
-use amberlog::{ErrorKind, StreamId, Timestamp};
+use amberlog::{ErrorKind, StreamId, StreamInfo, Timestamp};
 use serde::Serialize;
 
 use crate::list::{ParentFields, state_word};
@@ -39,6 +39,8 @@ struct LogInfo {
 #[derive(Debug, Serialize)]
 struct Memory {
     when_open: u64,
+    /// Names, labels and data of all streams.
+    metadata: u64,
     open_log: u64,
     volatile_stream: u64,
     idle_stream: u64,
@@ -49,10 +51,12 @@ struct Memory {
 }
 
 impl Memory {
-    fn of(streams: u64) -> Self {
-        let costs = MemoryCosts::CURRENT;
+    /// Returns the memory of a log that holds this once it is open.
+    fn of(memory: &MemoryStats) -> Self {
+        let MemoryStats { metadata_bytes: metadata, catalog_bytes, costs, .. } = *memory;
         Self {
-            when_open: costs.open_log.saturating_add(streams.saturating_mul(costs.durable_stream)),
+            when_open: costs.open_log.saturating_add(catalog_bytes).saturating_add(metadata),
+            metadata,
             open_log: costs.open_log,
             volatile_stream: costs.volatile_stream,
             idle_stream: costs.idle_stream,
@@ -67,6 +71,7 @@ impl Memory {
         let when_open = bytes_text(self.when_open);
         out.line(format_args!("memory            about {when_open} when open, in bytes:"))?;
         let costs = [
+            ("names, labels, data", self.metadata),
             ("an open log", self.open_log),
             ("a volatile stream", self.volatile_stream),
             ("an idle handle", self.idle_stream),
@@ -132,7 +137,7 @@ fn of_log(log: &Path, reading: &Reading, out: &mut Out) -> Outcome {
         id: id.map(|id| id.to_string()),
         created: created.map(|time| time.to_string()),
         streams: streams.len() as u64,
-        events: streams.iter().map(|info| info.head.get()).sum(),
+        events: streams.iter().map(shown_events).sum(),
         position: view.position().get(),
         durable_position: view.durable_position().get(),
         segments: report.segments.len() as u64,
@@ -143,7 +148,7 @@ fn of_log(log: &Path, reading: &Reading, out: &mut Out) -> Outcome {
         needs_repair: report.needs_repair,
         damages: report.damages.len() as u64,
         left_undone: left_undone(report),
-        memory: Memory::of(streams.len() as u64),
+        memory: Memory::of(&view.stats().memory),
     };
     if out.is_json() {
         out.json(&facts)?;
@@ -151,6 +156,11 @@ fn of_log(log: &Path, reading: &Reading, out: &mut Out) -> Outcome {
         print_log(&facts, out)?;
     }
     Ok(ExitVerdict::of_log(report.is_sound()))
+}
+
+/// Returns the number of events that a stream shows, including those dropped by a ring.
+fn shown_events(info: &StreamInfo) -> u64 {
+    info.head.get().saturating_sub(info.start.get())
 }
 
 /// Lists work that a writer does on its own and has not done. Failures of a live writer are known
@@ -173,12 +183,13 @@ fn left_undone(report: &RecoveryReport) -> Vec<String> {
     left
 }
 
-/// Returns the log's own id, and the creation time of its oldest segment.
+/// Returns the log's own id, and the log's creation time. The id has the time; a segment has that
+/// of the compaction that wrote it.
 fn identity(log: &Path) -> Result<(Option<StreamId>, Option<Timestamp>), VerbFailure> {
     for record in RecordDump::open(log).map_err(in_log(log))? {
         match record.map(|record| record.body) {
             Ok(RecordBody::Segment { log_id, created, .. }) => {
-                return Ok((Some(log_id), Some(created)));
+                return Ok((Some(log_id), log_id.created().or(Some(created))));
             }
             Ok(RecordBody::NoHeader { .. } | RecordBody::Dropped { .. }) => {}
             _ => break,

@@ -49,6 +49,14 @@ impl Reading {
 
 /// Opens the log at `path` without a lock, and prints its condition on standard error.
 pub(crate) fn open(path: &Path, tail: TailShown) -> Result<Reading, VerbFailure> {
+    let reading = open_quietly(path, tail)?;
+    tell_tail(&reading.report, reading.confirmed.is_some());
+    tell_damage(&reading.report, path);
+    Ok(reading)
+}
+
+/// Opens the log at `path` without a lock, for a verb that prints its condition itself.
+pub(crate) fn open_quietly(path: &Path, tail: TailShown) -> Result<Reading, VerbFailure> {
     let how = ReadOptions::new().reads(Reads::Positional);
     let failed = in_log(path);
     let (mut view, mut report) = how.open(path).map_err(&failed)?;
@@ -58,8 +66,6 @@ pub(crate) fn open(path: &Path, tail: TailShown) -> Result<Reading, VerbFailure>
         let (whole, found) = how.unconfirmed(true).open(path).map_err(&failed)?;
         (confirmed, view, report) = (Some(view), whole, found);
     }
-    tell_tail(&report, confirmed.is_some());
-    tell_damage(&report, path);
     Ok(Reading { view, report, confirmed })
 }
 
