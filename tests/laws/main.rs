@@ -163,8 +163,8 @@ impl Source {
     }
 
     fn imports(&self) -> Vec<String> {
-        if self.room == "bin" {
-            // A crate of its own, which sees the library's public names and nothing else.
+        // The tool is a crate of its own, which sees the library's public names and nothing else; tests see everything.
+        if self.room == "bin" || self.path.ends_with("tests.rs") {
             return Vec::new();
         }
         let Some(floor) = floor_of(&self.room) else {

@@ -148,8 +148,8 @@ fn control_an_old_view_that_is_sorted_by_new_labels_is_noticed() {
         .expect_err("the control is not noticed");
 }
 
-/// A log keeps the lists of few labels and counts their bytes; the one asked for longest ago is made
-/// again when it is needed.
+/// A log keeps the lists of few labels and counts their bytes; the one asked for longest ago is
+/// made again when it is needed.
 #[test]
 fn p10_lists_by_very_many_labels_take_bounded_memory() {
     let log = Log::options().open_on(&SimDisk::new(1)).expect("opens");
