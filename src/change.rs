@@ -1,4 +1,4 @@
-//! What one commit says of one stream besides its events: pure data.
+//! Change of one stream in one commit, besides its events: pure data.
 //!
 //! The handle collects a [`Change`], the writer encodes it, recovery reads it back, and the catalog
 //! applies it. Locks, charges and reservations that go with a change belong to its commit.
@@ -174,8 +174,8 @@ mod tests {
         }
     }
 
-    /// What is encoded comes back, and nothing of a change is lost when an empty one is merged
-    /// before or after it.
+    /// Decoding returns the encoded change, and merging an empty change into it, or it into an
+    /// empty one, changes nothing.
     #[test]
     fn p5_a_change_keeps_every_field() {
         let change = of_all_fields();

@@ -241,9 +241,9 @@ impl ReadView {
     /// [`Query::committed_until`] may read the headers of some commits.
     ///
     /// A page takes time for its streams, for the streams it skips because they do not match, and
-    /// for the logarithm of the number of streams. The first list of a log scans all streams, and
-    /// so does the first by a label; a list that runs beside another thread's does, too. Forks of
-    /// one stream ([`Query::parent`]) have their own index.
+    /// for the logarithm of the number of streams. The first list of a log, the first
+    /// by a label, and a list beside another thread's list scan all streams. Forks of one stream
+    /// ([`Query::parent`]) have their own index.
     #[must_use]
     pub fn list(&self, query: &Query) -> Page {
         self.list_with(query, Vec::new())

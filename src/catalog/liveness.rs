@@ -26,8 +26,8 @@ pub(crate) struct BatchCandidate<'a> {
     pub(crate) offset: u64,
     pub(crate) stream: StreamId,
     pub(crate) kind: BatchKind,
-    /// Generation of the batch. `None` when it is not known yet: the batch then counts as dead if
-    /// it might be.
+    /// Generation of the batch. An unknown one (`None`) counts the batch as dead if any generation
+    /// makes it dead.
     pub(crate) generation: Option<u32>,
     pub(crate) first_seq: u64,
     pub(crate) count: u32,

@@ -55,7 +55,7 @@ impl Names {
     }
 
     /// Frees a name, unless another stream has it by now. Does nothing in a fork of the process,
-    /// where the lock may stay locked forever.
+    /// because no thread there may ever unlock the names.
     fn release(&self, name: &str, stream: StreamId) {
         if self.process != process() {
             return;
@@ -68,8 +68,8 @@ impl Names {
 }
 
 impl Catalog {
-    /// Updates the holders of names after a commit of this stream. Called by the writer only, after
-    /// it has noted the commit.
+    /// Updates the holders of names after a commit of this stream. The writer calls it after
+    /// noting the commit.
     pub(crate) fn pass_names(&self, stream: StreamId, root: ArenaId) {
         let Some(version) = self.version(root) else { return };
         let now = version.meta.name.as_deref().filter(|_| version.state != StreamState::Deleted);

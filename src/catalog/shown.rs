@@ -1,7 +1,7 @@
 //! Seqs shown by views: from views to the branches that hold their events.
 //!
-//! Many views may share many branches. Each branch is visited once, after all branches that have it
-//! as their base. Ranges that reach it from several of them are merged where they touch.
+//! Many views may share many branches. The walk visits each branch once, after all branches
+//! based on it, and merges the adjacent ranges that those show of it.
 
 use std::collections::HashMap;
 use std::ops::Range;

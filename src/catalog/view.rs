@@ -138,8 +138,7 @@ impl ReadView {
     pub fn find(&self, name: &str) -> Option<StreamId> {
         let is_named = |view: &View<'_>| view.name() == Some(name);
         let view_of = |root| self.view_of(root, self.catalog.branch(root)?).filter(is_named);
-        // A name may have moved since this view was taken, so the index also finds streams that had
-        // it before.
+        // The index also finds former holders, because a name may move after a view is taken.
         let root = self.catalog.names.find(name, |root| view_of(root).is_some())?;
         self.catalog.branch(root).map(|first| first.stream)
     }

@@ -6,8 +6,9 @@
 //! while other threads of a model go on.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
+use super::ticket::ThreadWaker;
 use super::{Commit, GroupWriter, Pending, Queue, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::CommitOptions;
@@ -133,20 +134,6 @@ fn ended(queue: &Queue<Scribe>) -> Scribe {
 
 /// Ticket that a failing model does not drop: its drop would call into a model that has ended.
 type Kept = std::mem::ManuallyDrop<Ticket>;
-
-/// Wakes a polling thread.
-#[derive(Default)]
-struct ThreadWaker {
-    is_woken: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Wake for ThreadWaker {
-    fn wake(self: Arc<Self>) {
-        *self.is_woken.lock() = true;
-        self.changed.notify_all();
-    }
-}
 
 impl ThreadWaker {
     fn poll(self: &Arc<Self>, ticket: &mut Ticket) -> Poll<Result<Commit>> {

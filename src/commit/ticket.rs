@@ -154,9 +154,9 @@ impl Future for Ticket {
 
 /// Wakes a thread that waits for a ticket as a task does.
 #[derive(Default)]
-struct ThreadWaker {
-    is_woken: Mutex<bool>,
-    changed: Condvar,
+pub(super) struct ThreadWaker {
+    pub(super) is_woken: Mutex<bool>,
+    pub(super) changed: Condvar,
 }
 
 impl Wake for ThreadWaker {

@@ -1,10 +1,10 @@
 //! Watch for kept tickets: starts the commits that no thread leads.
 //!
-//! A commit whose ticket is waited for is led by the waiting thread, and one whose ticket is
-//! awaited or dropped by the commit thread, at once. A ticket that is merely kept tells no thread.
-//! So the commit thread looks at the queue from time to time, and leads for a commit that it finds
-//! there twice. Waiting threads are never disturbed, and commits that are submitted one after the
-//! other still share a group. While no commits are kept, the thread sleeps.
+//! The waiting thread leads a commit whose ticket it waits for. The commit thread leads one whose
+//! ticket was awaited or dropped, at once. A ticket that is merely kept tells no thread, so the
+//! commit thread looks at the queue every [`LOOK_EVERY`] and leads a commit that it finds twice.
+//! Commits submitted one after the other still share a group. The thread sleeps once it has found
+//! an empty queue several times, until the next commit.
 
 use std::time::Duration;
 

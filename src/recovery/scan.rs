@@ -86,19 +86,8 @@ impl Found {
     fn reject_overlaps(&mut self) {
         let (mut first, known) = (0_usize, self.bad.len());
         for share in self.batches.chunk_by(|batch, next| batch.stream == next.stream) {
-            if share.len() > 1 {
-                let mut order: Vec<usize> = (0..share.len()).collect();
-                order.sort_by_key(|at| share[*at].kind.map(index_order));
-                let mut end = 0;
-                for at in order {
-                    let Some(kind) = share[at].kind else { continue };
-                    match kind.seqs(share[at].count) {
-                        0 => {}
-                        _ if share[at].first_seq < end => self.bad.push(first.saturating_add(at)),
-                        seqs => end = share[at].first_seq.saturating_add(seqs),
-                    }
-                }
-            }
+            let repeated = overlapping(share).into_iter();
+            self.bad.extend(repeated.map(|at| first.saturating_add(at)));
             first = first.saturating_add(share.len());
         }
         if self.bad.len() > known {
@@ -132,6 +121,26 @@ impl Found {
     pub(crate) fn end(&self) -> u64 {
         self.offset.saturating_add(self.head.length)
     }
+}
+
+/// Returns the indexes of the batches that repeat seqs of another batch. All of them are of one
+/// stream and one commit.
+pub(super) fn overlapping(share: &[BatchHead]) -> Vec<usize> {
+    let (mut found, mut end) = (Vec::new(), 0);
+    if share.len() < 2 {
+        return found;
+    }
+    let mut order: Vec<usize> = (0..share.len()).collect();
+    order.sort_by_key(|at| share[*at].kind.map(index_order));
+    for at in order {
+        let Some(kind) = share[at].kind else { continue };
+        match kind.seqs(share[at].count) {
+            0 => {}
+            _ if share[at].first_seq < end => found.push(at),
+            seqs => end = share[at].first_seq.saturating_add(seqs),
+        }
+    }
+    found
 }
 
 /// Adds a batch's change to its stream. Batches are ordered by stream.

@@ -37,17 +37,15 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 impl Stream {
     /// Gives the stream a name, or another one: unique among the streams of the log that are not
     /// deleted, 1 to 1,024 bytes, no control characters, nothing that reads as a stream's id, and
-    /// no
-    /// `~` in front.
-    /// It is taken from now on, and written with the next commit; the one that the stream had is
-    /// free behind that commit.
+    /// no `~` in front. The stream holds the name from now on; the next commit writes it and frees
+    /// the former name.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::NameTaken`], [`ErrorKind::InvalidName`], [`ErrorKind::NameIsAnId`],
-    /// [`ErrorKind::NameReserved`],
-    /// [`ErrorKind::Deleted`], [`ErrorKind::Closed`]; [`ErrorKind::CommitInFlight`] while a commit
-    /// is in flight that changes the name; [`ErrorKind::Refused`] when the log's memory is full.
+    /// [`ErrorKind::NameReserved`], [`ErrorKind::Deleted`], [`ErrorKind::Closed`];
+    /// [`ErrorKind::CommitInFlight`] while a commit in flight changes the name;
+    /// [`ErrorKind::Refused`] when the log's memory is full.
     pub fn rename(&mut self, name: &str) -> Result<()> {
         self.reap();
         self.check_alive("name")?;

@@ -1,5 +1,4 @@
-//! `amberlog verify`: reads all of a log, byte by byte and as its users do, and names what is not
-//! as it was written.
+//! `amberlog verify`: reads all of a log, byte by byte and as its users do, and names damage.
 
 use std::path::PathBuf;
 

@@ -395,8 +395,8 @@ impl Catalog {
         self.branch(root).map_or(StreamId::from_bytes([0; 16]), |first| first.stream)
     }
 
-    /// Returns the current place of a stream and its version. From now on the writer reports when
-    /// it moves.
+    /// Returns the current place of a stream and its version. The writer reports moves of
+    /// the stream from now on.
     fn listed_now(&self, first: &Branch) -> (Listed, Option<Arc<Version>>) {
         first.is_listed.swap(true, Ordering::AcqRel);
         // The version comes first: a reader that sees a commit's change also sees its place.
