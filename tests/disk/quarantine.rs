@@ -101,12 +101,13 @@ fn p6_damage_to_the_life_of_one_stream_leaves_the_others_alone() {
     let forks: Vec<_> = infos.values().filter_map(|info| Some((info.id, info.parent?.0))).collect();
     let step = env_or("AMBERLOG_EVERY_BYTE", 23) as usize;
     let (mut loud, mut changed) = (0, 0);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    write_dir(dir.path(), &files);
     for (name, bytes) in files.iter().filter(|(name, _)| name.extension().is_some()) {
         for at in (4096..bytes.len()).step_by(step).filter(|at| bytes[*at] != 0) {
-            let mut damaged = files.clone();
-            damaged.get_mut(name).expect("there")[at] ^= 0x10;
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            write_dir(dir.path(), &damaged);
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            std::fs::write(dir.path().join(name), damaged).expect("written");
             let found = checked(dir.path()).expect("readable");
             let (view, _) = ReadView::open(dir.path()).expect("readable");
             let (infos_now, events_now, _) = shown(&view);
@@ -140,6 +141,7 @@ fn p6_damage_to_the_life_of_one_stream_leaves_the_others_alone() {
                 assert_eq!(of(&events_now), of(&events), "{context}: another stream");
             }
         }
+        std::fs::write(dir.path().join(name), bytes).expect("written");
     }
     println!("{loud} loud, {changed} changed what is shown");
     assert!(loud > 50 && changed > 20);
