@@ -1,7 +1,7 @@
 //! Pool of open segment files. A bounded number is open at once, however many segments a log has.
 //!
 //! Segments are opened when they are read. Finding an open file takes no lock. Opening a file is
-//! rare: it takes a slot and closes the file that was in it (the second-chance algorithm: a file
+//! rare: it locks a slot and closes the file that was in it (the second-chance algorithm: a file
 //! that was used since the hand last passed stays). Readers that hold a file keep it open.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock, Weak};
 
-use arc_swap::{ArcSwapOption, ArcSwapWeak};
+use arc_swap::ArcSwapOption;
 
 use crate::disk::{Disk, DiskFile, Pin, Unread, is_out_of_files, read_around};
 use crate::index::FooterIndex;
@@ -46,12 +46,12 @@ pub(crate) struct FilePool {
     unread: Mutex<BTreeMap<String, Vec<Range<u64>>>>,
 }
 
-/// Slot for an open file. Initialized on first use, because dropping an `ArcSwapWeak` visits every
-/// thread, and there are more slots than most logs have segments.
-type Slot = OnceLock<ArcSwapWeak<OpenFile>>;
+/// Slot for an open file. It is locked, not swapped: `arc_swap` tells borrowed pointers apart by
+/// address alone, so a weak one must not share an allocation with the strong one in [`OpenRefs`].
+type Slot = Mutex<Weak<OpenFile>>;
 
 fn is_open(slot: &Slot) -> bool {
-    slot.get().is_some_and(|slot| slot.load().strong_count() > 0)
+    slot.lock().strong_count() > 0
 }
 
 /// Open file. It closes once it is evicted and no reader holds it.
@@ -164,7 +164,7 @@ impl FilePool {
     }
 
     fn slots(&self) -> &[Slot] {
-        self.slots.get_or_init(|| (0..self.slots_max).map(|_| Slot::new()).collect())
+        self.slots.get_or_init(|| (0..self.slots_max).map(|_| Slot::default()).collect())
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -252,14 +252,13 @@ impl FilePool {
         for round in 0..=slots.len() {
             let at = self.hand.fetch_add(1, Ordering::Relaxed).checked_rem(slots.len());
             let Some(slot) = at.and_then(|at| slots.get(at)) else { return false };
-            let slot = slot.get_or_init(ArcSwapWeak::default);
-            let known = slot.load().upgrade();
+            let known = slot.lock().upgrade();
             let is_used = known.is_some_and(|known| known.used.swap(false, Ordering::Relaxed));
             if is_used && round < slots.len() {
                 continue;
             }
-            let closed = slot.swap(file).upgrade();
-            return closed.is_some_and(|closed| {
+            let closed = std::mem::replace(&mut *slot.lock(), file);
+            return closed.upgrade().is_some_and(|closed| {
                 closed.close();
                 true
             });
@@ -315,7 +314,7 @@ impl FilePool {
 impl Drop for FilePool {
     fn drop(&mut self) {
         let slots = self.slots.get().into_iter().flatten();
-        slots.filter_map(|slot| slot.get()?.load().upgrade()).for_each(|file| file.close());
+        slots.filter_map(|slot| slot.lock().upgrade()).for_each(|file| file.close());
     }
 }
 

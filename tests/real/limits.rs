@@ -33,6 +33,8 @@ fn part() {
         "many segments" => many_segments(root, &dir),
         #[cfg(all(feature = "sim", target_os = "linux"))]
         "no descriptors" => no_descriptors(&dir),
+        #[cfg(feature = "sim")]
+        "many readers" => many_readers(&dir),
         #[cfg(all(feature = "sim", amberlog_sabotage))]
         "many open segments" => {
             let _broken = amberlog::sabotage(amberlog::Sabotage::CloseNothing);
@@ -278,6 +280,38 @@ fn no_descriptors(dir: &Path) {
 #[test]
 fn p7_f49_a_view_reads_on_where_the_program_has_every_descriptor() {
     in_child("no descriptors");
+}
+
+/// Threads read more segments than may be open: each opens what the others close. Memory that is
+/// freed too early ends the process here, or reads as damage.
+#[cfg(feature = "sim")]
+fn many_readers(dir: &Path) {
+    let known: Vec<_> = support::many_segments(dir, 60).into_iter().collect();
+    for reads in [Reads::Mapped, Reads::Positional] {
+        let how = ReadOptions::new().reads(reads).open_segments_max(4);
+        let (view, _) = how.open(dir).expect("opens");
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let (view, known) = (&view, &known);
+                scope.spawn(move || {
+                    let mut rng = support::Rng::new(seed);
+                    for _ in 0..5_000 {
+                        let (id, events) = &known[rng.below(known.len() as u64) as usize];
+                        let seq = rng.below(events.len() as u64);
+                        let mut found = view.events(*id).expect("known").range(seq..=seq);
+                        let event = found.next().expect("one").expect("whole");
+                        assert_eq!(event.payload(), events[seq as usize]);
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn p7_p12_threads_read_more_segments_than_may_be_open() {
+    in_child("many readers");
 }
 
 /// F49: a pool that closes nothing is noticed.

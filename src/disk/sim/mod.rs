@@ -15,11 +15,13 @@ mod world;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use foldhash::fast::FixedState;
 
 use self::cut::{Choice, random};
 pub use self::fault::Fault;
@@ -292,12 +294,12 @@ impl SimDisk {
         self.with(world)
     }
 
-    /// Returns a hash of the disk's content, to count distinct states. It is not a CRC: bytes that
-    /// end with their own checksum all have the same CRC.
+    /// Returns a hash of the disk's content, to tell states apart. It is not a CRC: bytes that end
+    /// with their own checksum all have the same CRC.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let world = self.world();
-        let mut hash = DefaultHasher::new();
+        let mut hash = FixedState::default().build_hasher();
         for (name, file) in &world.names {
             name.hash(&mut hash);
             if let Some(file) = file.and_then(|id| world.files.get(&id)) {
