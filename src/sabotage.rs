@@ -60,8 +60,8 @@ pub enum Sabotage {
     MiscountGaps,
     /// Returns the events of failed commits that a later rewind had cut.
     KeepCutEvents,
-    /// Lets a rewind into events in flight cut a stream that its handle did not see.
-    RewindUnseen,
+    /// Lets a rewind or a trim cut events that its handle did not see.
+    CutUnseen,
     /// Saves a bare seq as a savepoint, regardless of where leaders placed the earlier events.
     SaveSeqs,
     /// Keeps a handle in its old generation after its commit went to another one and more commits

@@ -165,9 +165,8 @@ impl Catalog {
         liveness
     }
 
-    /// Tells whether the commit that holds the stream's last event also trims all events, because
-    /// the stream was trimmed before its first commit. Metadata records only the length before its
-    /// own commit, so that commit is needed.
+    /// Tells whether the commit that holds the stream's last event also trims all events. Metadata
+    /// records only the length before its own commit, so that commit is needed.
     fn is_measured_by(&self, newest: &Version, tip: ArenaId) -> bool {
         let is_empty = |branch: &Branch| branch.head() == newest.start && newest.start > 0;
         let tip = self.branch(tip).filter(|branch| is_empty(branch));

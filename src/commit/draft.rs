@@ -18,15 +18,18 @@ pub(crate) struct Draft {
     pub(crate) shared: Option<Arc<ForkGuard>>,
     /// Keeps the name that the change gives.
     pub(crate) reserved: Option<Arc<ReservedName>>,
+    /// The handle has followed another one into a new generation since the start was asked for.
+    pub(crate) regrown: bool,
 }
 
 impl Draft {
     /// Merges a later draft into this one.
     pub(crate) fn and(self, later: Self) -> Self {
-        let Self { change, shared, reserved } = later;
+        let Self { change, shared, reserved, regrown } = later;
         // A later name, or none, replaces an earlier reservation.
         let reserved = if change.name.is_some() { reserved } else { self.reserved };
-        Self { change: self.change.and(change), shared: shared.or(self.shared), reserved }
+        let regrown = if change.start.is_some() { regrown } else { self.regrown };
+        Self { change: self.change.and(change), shared: shared.or(self.shared), reserved, regrown }
     }
 
     /// Returns the bytes used beyond the struct itself.

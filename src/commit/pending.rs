@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::{Commit, Encoded, Precondition};
+use super::{Commit, Draft, Encoded, Precondition};
 use crate::catalog::Baseline;
 use crate::change::Change;
 use crate::error::{Error, ErrorKind, Result};
@@ -81,6 +81,15 @@ impl Part {
         let head = rewind.map_or(self.first_seq() - self.filled.dropped, |rewind| rewind.seen);
         let generation = self.generation() - u32::from(rewind.is_some());
         Baseline { head, generation, ..Baseline::default() }
+    }
+
+    /// Returns true if the part trims events and another handle has rewound the stream since the
+    /// trim was asked for, so that its seqs may be those of other events.
+    pub(crate) fn trims_regrown(&self, actual: Baseline) -> bool {
+        let is_regrown =
+            |draft: &Draft| draft.regrown || self.seen().generation != actual.generation;
+        let draft = self.change.as_ref().map(|encoded| &encoded.draft);
+        draft.is_some_and(|draft| draft.start.is_some() && is_regrown(draft))
     }
 
     /// Moves the part to the actual end of its stream. Called by the leader only.

@@ -470,7 +470,8 @@ impl<'a> Importer<'a> {
             let mut stream = Stream::open(self.engine, id, &StreamOptions::new())?;
             if existing.start() < start {
                 self.commits = self.commits.saturating_add(1);
-                stream.trim(start).wait()?;
+                stream.trim(start)?;
+                stream.commit().wait()?;
             }
             let ticket = match state {
                 _ if state == existing.state() => continue,

@@ -73,7 +73,7 @@ fn one_step(log: &Log, disk: &SimDisk, streams: &mut Vec<Stream>, chance: &mut C
             let fork = stream.fork_at(stream.head());
             streams.extend(fork);
         }
-        14 => drop(stream.trim(stream.head()).wait()),
+        14 => drop(stream.trim(stream.head())),
         15 if size < 500 => drop(stream.delete().wait()),
         15 => drop(stream.rewind(stream.info().start)),
         _ => drop(streams.swap_remove(at)),

@@ -1,4 +1,4 @@
-//! Fork, rewind and savepoints: verbs that act on events a stream already has.
+//! Fork, rewind, trim and savepoints: verbs that act on events a stream already has.
 
 use std::sync::Arc;
 
@@ -188,6 +188,44 @@ impl Stream {
         self.note(|change| change.rewind = Some(Rewind { to, seen }))
     }
 
+    /// Trims the events before `to`, buffered, in flight or committed: this handle no longer shows
+    /// them, and for others the next commit removes them, together with a pending rewind and the
+    /// buffered events, all or nothing. Rewinding and trimming to the same seq removes all events;
+    /// appending a summary and trimming to its seq replaces them by it. Read views taken before the
+    /// commit, and forks, keep what they show. Trimming before the current start changes nothing.
+    ///
+    /// From now on this handle returns [`ErrorKind::Trimmed`] when asked to read, fork or rewind
+    /// before `to`. Buffered events before `to` are still committed, since seqs are dense; if they
+    /// are discarded instead, the stream starts at its new head. [`Stream::discard`] does not
+    /// revoke a trim of other events.
+    ///
+    /// Commits in flight complete first. If one of them or the trim's own commit fails, the trim
+    /// stays pending and the next commit includes it.
+    ///
+    /// Whatever its commit expects ([`Expect`](crate::Expect)), a trim removes only events that
+    /// this handle saw. The commit fails with [`ErrorKind::Conflict`] when another handle has
+    /// rewound the stream since; the trim stays pending, and conflicts again, until it is repeated
+    /// on a handle that has seen the new generation. The commit also conflicts when `to` is after
+    /// the durable head and the leader places the buffered events or those in flight elsewhere;
+    /// once those in flight have settled, the next commit trims the events that were meant.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::SeqOutOfRange`] when `to` is after the head; [`ErrorKind::Deleted`];
+    /// [`ErrorKind::Closed`].
+    pub fn trim(&mut self, to: impl Into<Seq>) -> Result<()> {
+        self.look_again();
+        self.check_alive("trim")?;
+        // As this handle counts it, like the seq of a rewind.
+        let to = self.check_head(to.into(), self.next, "trim")?;
+        let taken = self.taken_start();
+        self.note(|draft| {
+            let before = draft.start.filter(|_| !draft.regrown);
+            draft.start = before.max(Some(to)).filter(|start| *start > taken);
+            draft.regrown = false;
+        })
+    }
+
     /// Makes a fork that was never committed share only the events before `to`, which is before its
     /// fork point.
     pub(super) fn share_less(&mut self, to: u64) {
@@ -208,11 +246,12 @@ impl Stream {
         gone
     }
 
-    /// Seqs from `end` on are not there to be forgotten, or not any more.
+    /// Limits a pending trim to the events before `end`.
     pub(super) fn cap_start(&mut self, end: u64) {
         let asked = self.change.as_ref().and_then(|change| change.start);
         if asked.is_some_and(|start| start > end) {
-            let _ = self.note(|change| change.start = (end > 0).then_some(end));
+            let is_news = end > self.taken_start();
+            let _ = self.note(|change| change.start = is_news.then_some(end));
         }
     }
 
@@ -271,13 +310,17 @@ impl Stream {
     }
 
     fn check_before(&self, seq: Seq, end: u64, operation: &'static str) -> Result<u64> {
-        let (start, head) = (Seq(self.start()), Seq(end));
-        if seq > head {
-            let kind = ErrorKind::SeqOutOfRange { asked: seq, range: start..head };
-            return Err(Error::new(kind, operation));
-        }
-        if seq < start {
+        let (seq, start) = (self.check_head(seq, end, operation)?, Seq(self.start()));
+        if seq < start.get() {
             return Err(Error::new(ErrorKind::Trimmed { stream: self.id, start }, operation));
+        }
+        Ok(seq)
+    }
+
+    fn check_head(&self, seq: Seq, end: u64, operation: &'static str) -> Result<u64> {
+        if seq.get() > end {
+            let range = Seq(self.start())..Seq(end);
+            return Err(Error::new(ErrorKind::SeqOutOfRange { asked: seq, range }, operation));
         }
         Ok(seq.get())
     }

@@ -36,15 +36,22 @@ pub(super) struct OwnCommit {
 }
 
 /// Run of events, as its handle counts them: those of a commit, or those in the ring.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Counted {
     /// Seq of the first event of the run, dropped ones included.
     pub(super) from: u64,
     /// Rewind right before the run.
     pub(super) rewind: Option<Rewind>,
+    /// Start that a trim in the run's commit gives the stream.
+    pub(super) start: Option<u64>,
 }
 
 impl Counted {
+    pub(super) fn new(from: u64, change: Option<&Change>) -> Self {
+        let (rewind, start) = change.map_or((None, None), |change| (change.rewind, change.start));
+        Self { from, rewind, start }
+    }
+
     /// Returns the head of the stream before the run and its rewind.
     pub(super) fn before(&self) -> u64 {
         self.rewind.map_or(self.from, |rewind| rewind.seen)
@@ -96,7 +103,7 @@ impl Unsettled<'_> {
 }
 
 /// Moves runs that follow a rebased part, as its leader moved it. A rewind to a seq before that
-/// part is absolute: nothing behind it moves.
+/// part is absolute: nothing behind it moves. So is a start that is not after the part's own.
 fn rebase<'a>(from: u64, mut by: u64, later: impl Iterator<Item = &'a mut Counted>) {
     for counted in later {
         if let Some(rewind) = &mut counted.rewind {
@@ -105,6 +112,9 @@ fn rebase<'a>(from: u64, mut by: u64, later: impl Iterator<Item = &'a mut Counte
                 by = 0;
             }
             rewind.to = rewind.to.wrapping_add(by);
+        }
+        if let Some(start) = counted.start.as_mut().filter(|start| **start > from) {
+            *start = start.wrapping_add(by);
         }
         counted.from = counted.from.wrapping_add(by);
     }
@@ -144,7 +154,7 @@ impl InFlight {
     pub(super) fn push(&mut self, pending: &Arc<Pending>, nth: usize) {
         let Some(part) = pending.parts().get(nth) else { return };
         let from = part.first_seq() - part.filled.dropped;
-        let counted = Counted { from, rewind: part.change().and_then(|change| change.rewind) };
+        let counted = Counted::new(from, part.change());
         let flight = OwnCommit { pending: Arc::clone(pending), nth, counted };
         self.0.get_or_insert_default().queue.push_back(flight);
     }
@@ -227,16 +237,6 @@ impl InFlight {
         self.queue().filter(|flight| flight.counted.rewind.is_some()).count() as u32
     }
 
-    /// Returns the greatest start that these commits ask for. A trim that failed is not asked for
-    /// any more, except by the `first` commit of a stream.
-    pub(super) fn start(&self, first: FirstCommit) -> Option<u64> {
-        let asked = self.queue().enumerate().filter(|(nth, flight)| match flight.failed() {
-            None => true,
-            Some(failed) => failed && first == FirstCommit::Waits && *nth == 0,
-        });
-        asked.filter_map(|(_, flight)| flight.part()?.change()?.start).max()
-    }
-
     /// Returns the distance by which leaders have rebased the handle's events.
     pub(super) fn moved(&self) -> u64 {
         self.0.as_ref().map_or(0, |flights| flights.moved)
@@ -249,13 +249,6 @@ impl InFlight {
     }
 }
 
-/// State of the first commit of a stream.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum FirstCommit {
-    Waits,
-    Done,
-}
-
 impl Stream {
     /// Returns the number of events in the ring, with those that were dropped before them.
     pub(super) fn ring_len(&self) -> u64 {
@@ -264,8 +257,7 @@ impl Stream {
 
     /// Returns the events of the ring as this handle counts them.
     pub(super) fn counted(&self) -> Counted {
-        let rewind = self.next_change().and_then(|change| change.rewind);
-        Counted { from: self.next - self.ring_len(), rewind }
+        Counted::new(self.next - self.ring_len(), self.next_change())
     }
 
     pub(super) fn unsettled(&self) -> Unsettled<'_> {
@@ -278,6 +270,23 @@ impl Stream {
             return self.next;
         }
         self.unsettled().ring.from + self.ring_len()
+    }
+
+    /// Returns the first seq that is not trimmed.
+    pub(super) fn start(&self) -> u64 {
+        let Unsettled { parts, ring, .. } = self.unsettled();
+        self.start_after(parts.into_iter().map(|(_, counted)| counted).chain([ring]))
+    }
+
+    /// Returns the start without a trim that waits for the next commit, as this handle counts it.
+    pub(super) fn taken_start(&self) -> u64 {
+        self.start_after(self.in_flight.queue().map(OwnCommit::counted))
+    }
+
+    fn start_after(&self, runs: impl Iterator<Item = Counted>) -> u64 {
+        let version = self.root().and_then(|root| self.core.catalog.version(root));
+        let start = version.map_or(0, |version| version.start);
+        runs.filter_map(|counted| counted.start).fold(start, u64::max)
     }
 
     /// Returns the generation of the next commit's events, before a rewind that goes with it.

@@ -1,6 +1,6 @@
-//! Archive, delete and trim: changes to a whole stream.
+//! Archive and delete: changes to a whole stream.
 //!
-//! Each is a commit of its own. It includes pending metadata changes and leaves buffered events in
+//! Each is a commit of its own. It includes pending changes and leaves buffered events in
 //! the ring (P2). On a volatile stream it takes effect at once, in memory.
 
 use super::{CommitOptions, Stream};
@@ -39,37 +39,6 @@ impl Stream {
     /// The ticket fails like that of [`Stream::archive`]; then nothing was deleted or discarded.
     pub fn delete(&mut self) -> Ticket {
         self.change_state(StreamState::Deleted, "delete")
-    }
-
-    /// Trims the events before `to`. Reading them returns [`ErrorKind::Trimmed`] with the new
-    /// start. Forks keep the events that they share. Commits in flight complete first. A rewind
-    /// that waits for the next commit goes along: after a rewind to `to`, one commit removes all
-    /// events of the stream.
-    ///
-    /// The ticket fails with [`ErrorKind::SeqOutOfRange`] when `to` is after the last event that is
-    /// committed or in flight (after the head, for a volatile stream), and for the reasons of
-    /// [`Stream::archive`]. Trimming before the current start changes nothing.
-    pub fn trim(&mut self, to: impl Into<Seq>) -> Ticket {
-        let to = to.into();
-        self.reap();
-        if let Err(error) = self.check_alive("trim") {
-            return self.settled(Err(error));
-        }
-        let is_volatile = self.is_volatile();
-        let end = if is_volatile { self.next } else { self.ring_start() };
-        if to.get() > end {
-            let range = Seq(self.start())..Seq(end);
-            return self.failed(ErrorKind::SeqOutOfRange { asked: to, range }, "trim");
-        }
-        if to.get() <= self.start() {
-            return self.submit(None, CommitOptions::new());
-        }
-        let _ = self.note(|change| change.start = Some(to.get()));
-        if is_volatile {
-            return self.settled(Ok(()));
-        }
-        let part = self.take_change();
-        self.submit(part, CommitOptions::new())
     }
 
     fn change_state(&mut self, state: StreamState, operation: &'static str) -> Ticket {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use self::branching::Savepoint;
 pub(crate) use self::commit_all::Idle;
-use self::in_flight::{FirstCommit, InFlight};
+use self::in_flight::{Counted, InFlight};
 pub(crate) use self::metadata::check_name;
 pub use self::new_event::NewEvent;
 use self::next_change::NextChange;
@@ -297,15 +297,6 @@ impl Stream {
         self.in_flight.changes().chain(self.next_change())
     }
 
-    /// The first seq that is not forgotten.
-    fn start(&self) -> u64 {
-        let version = self.root().and_then(|root| self.core.catalog.version(root));
-        let start = version.map_or(0, |version| version.start);
-        let first = if self.root().is_some() { FirstCommit::Done } else { FirstCommit::Waits };
-        let pending = self.next_change().and_then(|change| change.start);
-        self.in_flight.start(first).into_iter().chain(pending).fold(start, u64::max)
-    }
-
     /// First seq that is in no commit.
     fn ring_start(&self) -> u64 {
         self.counted().from
@@ -325,26 +316,30 @@ impl Stream {
     fn take_change(&mut self) -> Option<Part> {
         let filled = self.ring.nothing();
         let end = self.ring_start();
-        let kept = self.change.as_ref()?.start.filter(|start| *start > end);
+        let trim = self.change.as_ref().map(|change| (change.start, change.regrown));
+        let kept = trim.filter(|(start, _)| *start > Some(end));
         if kept.is_some() {
-            // A trailing gap is not committed before an event follows it.
+            // What is buffered, a trailing gap too, is trimmed by the commit that takes it.
             self.cap_start(end);
         }
         let part = self.change.is_some().then(|| self.part(filled, end));
-        if let Some(start) = kept {
-            let _ = self.note(|change| change.start = Some(start));
+        if let Some(kept) = kept {
+            let _ = self.note(|change| (change.start, change.regrown) = kept);
         }
         part
     }
 
     fn part(&mut self, filled: Filled, first_seq: u64) -> Part {
         let change = self.change.take();
-        let rewind = change.as_ref().and_then(|change| change.rewind);
-        let precondition = match rewind.zip(self.in_flight.before()) {
-            Some((rewind, before)) if rewind.to >= before => Precondition::Seen,
-            _ => Precondition::None,
+        let from = first_seq - filled.dropped;
+        let counted = Counted::new(from, change.as_ref().map(|next| &next.change));
+        let before = self.in_flight.before().unwrap_or(counted.before());
+        let names_volatile = match counted.rewind {
+            Some(rewind) => rewind.to >= before,
+            None => counted.start > Some(before),
         };
-        self.generation += u32::from(rewind.is_some());
+        let precondition = if names_volatile { Precondition::Seen } else { Precondition::None };
+        self.generation += u32::from(counted.rewind.is_some());
         Part {
             stream: self.id,
             root: self.root,

@@ -43,15 +43,19 @@ impl Stream {
         self.ring.give_back(&returned);
         let rewinds = failed.iter().filter(|flight| flight.counted().rewind.is_some()).count();
         self.generation -= rewinds as u32;
-        let is_durable = self.root.is_some();
-        let changes = parts.iter().enumerate().filter_map(|(nth, part)| {
+        let (is_durable, mut generation) = (self.root.is_some(), self.generation);
+        let changes = failed.iter().enumerate().filter_map(|(nth, flight)| {
+            let (part, counted) = (flight.part()?, flight.counted());
             let mut change = part.change.as_ref()?.draft.clone();
             if is_durable || nth > 0 {
                 // What a verb with a ticket of its own asked for is not done behind its back. Of a
                 // stream that was never committed the first commit takes along what was true of it
                 // in memory, which stays true.
-                (change.state, change.start) = (None, None);
+                change.state = None;
             }
+            generation += u32::from(counted.rewind.is_some());
+            change.start = counted.start;
+            change.regrown |= part.generation() != generation;
             Some(change)
         });
         let returned = changes.reduce(Draft::and).unwrap_or_default();
@@ -78,9 +82,13 @@ impl Stream {
         let own = done.part();
         if let Some(part) = own.filter(|_| done.may_move()) {
             self.next = ring.from + self.ring_len();
-            self.generation = part.generation() + self.in_flight.rewinds();
-            if ring.rewind != self.counted().rewind {
-                let _ = self.note(|change| change.rewind = ring.rewind);
+            let generation = part.generation() + self.in_flight.rewinds();
+            let regrown = std::mem::replace(&mut self.generation, generation) != generation;
+            if regrown || ring != self.counted() {
+                let _ = self.note(|change| {
+                    (change.rewind, change.start) = (ring.rewind, ring.start);
+                    change.regrown |= regrown;
+                });
             }
         }
         let state = own.and_then(|part| part.change()?.state);

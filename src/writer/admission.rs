@@ -201,7 +201,8 @@ fn expectation_conflict(part: &Part, baseline: Option<Baseline>) -> Option<Error
         Expect::At(seq) => (actual.head == seq.get(), seq.get()),
     };
     let is_unseen = !same && part.precondition() == Precondition::Seen;
-    let (holds, expected) = match is_unseen && !broken(Sabotage::RewindUnseen) {
+    let is_unseen = is_unseen || part.trims_regrown(actual);
+    let (holds, expected) = match is_unseen && !broken(Sabotage::CutUnseen) {
         true => (false, seen.head),
         false => (holds, expected),
     };
@@ -214,7 +215,7 @@ fn expectation_conflict(part: &Part, baseline: Option<Baseline>) -> Option<Error
     if !same && expect != Expect::Seen {
         part.rebase(actual);
     }
-    // A trim beyond the end is a conflict: another handle may have rewound the stream.
+    // No stream starts after its end.
     let start = part.change().and_then(|change| change.start)?;
     let expected = Seq(start);
     let actual = Seq(part.end_seq());

@@ -139,7 +139,8 @@ fn write_lives(path: &Path) -> Log {
     fork.commit().wait().expect("committed");
     streams[1].archive().wait().expect("archived");
     streams[2].delete().wait().expect("deleted");
-    streams[3].trim(12).wait().expect("trimmed");
+    streams[3].trim(12).expect("staged");
+    streams[3].commit().wait().expect("trimmed");
     streams[4].rename("another name").expect("free");
     streams[4].remove_label("was").expect("it was there");
     for to in [15, 5] {

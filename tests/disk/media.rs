@@ -68,7 +68,8 @@ fn write(name: &'static str) -> Sample {
         log.commit_all(&mut streams).wait().expect("committed");
         if turn == 20 {
             let end = streams[3].head().get() - 2;
-            streams[3].trim(end).wait().expect("trimmed");
+            streams[3].trim(end).expect("staged");
+            streams[3].commit().wait().expect("trimmed");
             let report = log.compact(CompactOptions::new().dead_percent_min(1)).expect("compacted");
             assert!(!report.runs.is_empty() && report.refused.is_empty(), "{report:?}");
         }

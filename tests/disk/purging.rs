@@ -155,7 +155,8 @@ fn p4_p9_f3_what_was_trimmed_rewound_or_never_committed_is_gone() {
     }
     trimmed.append("last").expect("room");
     trimmed.commit().wait().expect("committed");
-    trimmed.trim(12).wait().expect("trimmed");
+    trimmed.trim(12).expect("staged");
+    trimmed.commit().wait().expect("trimmed");
     rewound.rewind(1).expect("rewound");
     rewound.commit().wait().expect("committed");
     let kept = shown(&log.read_view());

@@ -37,7 +37,8 @@ fn lives(path: &std::path::Path) {
         streams[2].set_label("turn", &turn.to_string()).expect("fine");
         streams[2].append("z".repeat(3_000)).expect("room");
         streams[2].commit().wait().expect("committed");
-        streams[3].trim(turn).wait().expect("trimmed");
+        streams[3].trim(turn).expect("staged");
+        streams[3].commit().wait().expect("trimmed");
         fork.rewind(1).expect("rewound");
         fork.commit().wait().expect("committed");
     }

@@ -57,7 +57,8 @@ fn lives(disk: &SimDisk) {
         streams[2].rename(&format!("turn {turn}")).expect("free");
         streams[2].append("z".repeat(1_500)).expect("room");
         commit(&mut streams[2]);
-        streams[3].trim(turn).wait().expect("trimmed");
+        streams[3].trim(turn).expect("staged");
+        streams[3].commit().wait().expect("trimmed");
         let mut late = streams[6].fork_at(streams[6].head()).expect("forked");
         late.append("late").expect("room");
         commit(&mut late);
@@ -72,8 +73,10 @@ fn lives(disk: &SimDisk) {
     commit(&mut fork);
     let mut of_fork = fork.fork_at(8).expect("forked");
     commit(&mut of_fork);
-    of_fork.trim(3).wait().expect("trimmed");
-    fork.trim(5).wait().expect("trimmed");
+    of_fork.trim(3).expect("staged");
+    of_fork.commit().wait().expect("trimmed");
+    fork.trim(5).expect("staged");
+    fork.commit().wait().expect("trimmed");
     fork.delete().wait().expect("deleted");
     let mut rewound = streams[8].fork_at(9).expect("forked");
     rewound.append("soon gone").expect("room");
@@ -324,7 +327,8 @@ fn p6_an_end_that_only_forks_know_of_is_lost_where_it_stood() {
         fill(&mut parent, 4);
         let mut fork = parent.fork_at(8).expect("forked");
         fill(&mut fork, 1);
-        fork.trim(trimmed).wait().expect("trimmed");
+        fork.trim(trimmed).expect("staged");
+        fork.commit().wait().expect("trimmed");
         let ids = [parent.id(), fork.id()];
         drop((parent, fork, filler));
         log.close().expect("closes");

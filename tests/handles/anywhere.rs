@@ -341,7 +341,7 @@ impl Holds {
         is_told(stream.set_label("a", "b"), what)?;
         is_told(stream.remove_label("a"), what)?;
         is_told(stream.set_data(b"data"), what)?;
-        is_told(stream.trim(1).wait(), what)?;
+        is_told(stream.trim(1), what)?;
         is_told(stream.archive().wait(), what)?;
         is_told(stream.unarchive().wait(), what)?;
         is_told(stream.delete().wait(), what)?;

@@ -45,6 +45,8 @@ fn p5_p8_p9_p10_every_handle_equals_its_copy() {
         "rewind in flight",
         "rewind behind",
         "trim",
+        "trim of volatile events",
+        "trim and events",
         "deletion",
         "opening",
     ] {
@@ -66,7 +68,7 @@ fn control_what_a_handle_should_not_show_is_noticed() {
         Sabotage::SkipConflict,
         Sabotage::KeepGeneration,
         Sabotage::KeepCutEvents,
-        Sabotage::RewindUnseen,
+        Sabotage::CutUnseen,
     ] {
         let broken = sabotage(what);
         let found = (0..LIVES).any(|seed| run(seed, &script(seed)).is_err());

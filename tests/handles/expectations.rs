@@ -99,7 +99,11 @@ fn p8_a_stream_that_moved_is_neither_trimmed_nor_archived_nor_deleted() {
     }
     writer.commit().wait().expect("committed");
     type Ask = fn(&mut Stream) -> amberlog::Ticket;
-    let asks: [Ask; 3] = [|stream| stream.trim(2), Stream::archive, Stream::delete];
+    let trim: Ask = |stream| {
+        stream.trim(2).expect("staged");
+        stream.commit()
+    };
+    let asks = [trim, Stream::archive, Stream::delete];
     for (nth, ask) in asks.iter().enumerate() {
         let seen = 3 + nth as u64;
         let mut late = log.open_stream(writer.id()).expect("there");

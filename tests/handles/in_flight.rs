@@ -142,27 +142,27 @@ fn f5_a_waker_that_blocks_keeps_nobody_from_leading() {
 }
 
 /// A simulated disk without threads: what is queued stays so until a ticket is waited for.
-fn on_one_thread() -> (SimDisk, Log) {
+pub(super) fn on_one_thread() -> (SimDisk, Log) {
     let disk = SimDisk::new(1);
     let log = Log::options().open_on(&disk).expect("opens");
     (disk, log)
 }
 
-fn append(stream: &mut Stream, events: &[u8]) {
+pub(super) fn append(stream: &mut Stream, events: &[u8]) {
     for event in events {
         stream.append([*event]).expect("room");
     }
 }
 
 /// What a handle shows, as a text of one letter an event; its seqs are dense from the start on.
-fn text(events: amberlog::Events) -> String {
+pub(super) fn text(events: amberlog::Events) -> String {
     let seen = seen(events);
     let first = seen.first().map_or(0, |(seq, _)| *seq);
     assert!(seen.iter().map(|(seq, _)| *seq).eq(first..first + seen.len() as u64), "{seen:?}");
     seen.iter().map(|(_, payload)| char::from(payload[0])).collect()
 }
 
-fn durable(log: &Log, stream: &Stream) -> String {
+pub(super) fn durable(log: &Log, stream: &Stream) -> String {
     text(log.read_view().events(stream.id()).expect("durable"))
 }
 
@@ -255,52 +255,4 @@ fn p8_a_rewind_into_events_that_went_elsewhere_is_a_conflict() {
     assert_eq!(text(stream.events().expect("open")), "abOOcx");
     stream.commit().wait().expect("committed");
     assert_eq!(durable(&log, &stream), "abOOcx");
-}
-
-/// P4: a trim waits for what is in flight, and takes a rewind along: all events of a stream go in one commit.
-#[test]
-fn p4_a_trim_waits_for_what_is_in_flight_and_takes_a_rewind_along() {
-    let (disk, log) = on_one_thread();
-    let mut stream = log.create_stream().expect("a stream");
-    append(&mut stream, b"ab");
-    let first = stream.commit();
-    append(&mut stream, b"cd");
-    let second = stream.commit();
-    append(&mut stream, b"ef");
-    let out_of_range = stream.trim(5).wait().expect_err("in the ring");
-    assert!(matches!(out_of_range.kind(), amberlog::ErrorKind::SeqOutOfRange { .. }));
-    let trim = stream.trim(2);
-    assert_eq!(text(stream.events().expect("open")), "cdef");
-    stream.rewind(3).expect("at any time");
-    let purge = stream.trim(3);
-    assert_eq!(text(stream.events().expect("open")), "");
-    append(&mut stream, b"x");
-    let last = purge.wait().expect("committed").position.get();
-    for ticket in [first, second, trim] {
-        assert!(ticket.wait().expect("committed").position.get() < last);
-    }
-    assert_eq!((last, durable(&log, &stream)), (4, String::new()));
-    stream.commit().wait().expect("committed");
-    let log = Log::options().open_on(&disk.after_power_cut(7)).expect("opens");
-    let info = log.read_view().info(stream.id()).expect("durable");
-    assert_eq!((info.start.get(), info.head.get(), durable(&log, &stream)), (3, 4, "x".into()));
-}
-
-/// P5: a trim that waits for a commit which fails, fails with it and is not tried again: it has a ticket of its own.
-#[test]
-fn p5_a_trim_fails_with_the_commit_that_it_waits_for() {
-    let (disk, log) = on_one_thread();
-    let mut stream = log.create_stream().expect("a stream");
-    append(&mut stream, b"ab");
-    stream.commit().wait().expect("committed");
-    append(&mut stream, b"cd");
-    let first = stream.commit();
-    let trim = stream.trim(3);
-    disk.set_file_bytes_max(1);
-    first.wait().expect_err("no room");
-    trim.wait().expect_err("behind one that failed");
-    disk.set_file_bytes_max(u64::MAX);
-    assert_eq!((text(stream.events().expect("open")), stream.buffered()), ("abcd".into(), 2));
-    stream.commit().wait().expect("committed");
-    assert_eq!(durable(&log, &stream), "abcd");
 }

@@ -16,6 +16,7 @@ mod states;
 mod support;
 #[cfg(feature = "sim")]
 mod tickets;
+mod trims;
 mod typed;
 mod versions;
 mod volatile;

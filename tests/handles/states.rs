@@ -45,7 +45,10 @@ impl Subject {
         match state {
             "volatile" | "durable" => {}
             "archived" | "volatile archived" => drop(own.archive().wait().expect("archived")),
-            "trimmed" => drop(own.trim(3).wait().expect("trimmed")),
+            "trimmed" => {
+                own.trim(3).expect("staged");
+                own.commit().wait().expect("trimmed");
+            }
             "deleted" => drop(own.delete().wait().expect("deleted")),
             "unknown" => handle = None,
             "closed" => log.clone().close().expect("closes"),
@@ -145,10 +148,10 @@ impl Subject {
                 let first = first.wait();
                 outcome.and_then(|_| first.map(drop))
             }
-            "append, commit, trim to 7" => {
+            "append, commit, trim to 7, commit" => {
                 let _ = handle.append("in flight");
                 let first = handle.commit();
-                let trimmed = handle.trim(7).wait();
+                let trimmed = handle.trim(7).and_then(|()| handle.commit().wait());
                 trimmed.and_then(|_| first.wait().map(drop))
             }
             "rewind to 1" => handle.rewind(1),
@@ -161,8 +164,8 @@ impl Subject {
             }
             "archive" => handle.archive().wait().map(drop),
             "unarchive" => handle.unarchive().wait().map(drop),
-            "trim to 4" => handle.trim(4).wait().map(drop),
-            "trim to 99" => handle.trim(99).wait().map(drop),
+            "trim to 4, commit" => handle.trim(4).and_then(|()| handle.commit().wait()).map(drop),
+            "trim to 99" => handle.trim(99),
             "delete" => handle.delete().wait().map(drop),
             "discard" => handle.discard_to(handle.savepoint()).map(drop),
             other => panic!("no such operation: {other}"),
@@ -226,7 +229,8 @@ fn p6_states_are_the_same_after_reopening() {
     };
     archived.archive().wait().expect("archived");
     deleted.delete().wait().expect("deleted");
-    trimmed.trim(2).wait().expect("trimmed");
+    trimmed.trim(2).expect("staged");
+    trimmed.commit().wait().expect("trimmed");
     back.archive().wait().expect("archived");
     back.unarchive().wait().expect("unarchived");
     let mut heir = log.create_stream().expect("a stream");

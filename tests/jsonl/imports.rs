@@ -73,7 +73,7 @@ fn lives(seed: u64) -> String {
             }
             1 => drop(stream.rewind(rng.below(head + 1))),
             2 if stream.is_durable() && stream.state() == StreamState::Active => {
-                drop(stream.trim(rng.below(head + 1)).wait());
+                drop(stream.trim(rng.below(head + 1)));
             }
             3 => drop(stream.set_label("l", &rng.next().to_string())),
             4 if rng.one_in(2) => {

@@ -236,7 +236,8 @@ fn gaps_come_back_wherever_streams_part_in_them() {
         });
         assert_eq!(here, there);
     }
-    inside.trim(4).wait().expect("trimmed");
+    inside.trim(4).expect("staged");
+    inside.commit().wait().expect("trimmed");
     stream.delete().wait().expect("deleted");
     goes_around(&log, &[stream.id()]);
 }
@@ -250,12 +251,15 @@ fn what_only_forks_still_show_comes_back() {
     let mut child = parent.fork_at(60).expect("forked");
     fill(&mut child, 1);
     commit(&mut child);
-    parent.trim(80).wait().expect("trimmed");
-    child.trim(20).wait().expect("trimmed");
+    parent.trim(80).expect("staged");
+    parent.commit().wait().expect("trimmed");
+    child.trim(20).expect("staged");
+    child.commit().wait().expect("trimmed");
     child.archive().wait().expect("archived");
     let text = goes_around(&log, &[]);
     assert!(!text.contains("\"seq\":19,") && !text.contains("\"seq\":70,"), "{text}");
-    parent.trim(100).wait().expect("trimmed");
+    parent.trim(100).expect("staged");
+    parent.commit().wait().expect("trimmed");
     goes_around(&log, &[]);
     parent.delete().wait().expect("deleted");
     let text = goes_around(&log, &[parent.id()]);
@@ -297,7 +301,7 @@ fn any_log_comes_back() {
                 1 => drop(stream.rewind(rng.below(head + 1))),
                 // A volatile one may start behind the seqs that its ring dropped last of all.
                 2 if stream.is_durable() && stream.state() == StreamState::Active => {
-                    drop(stream.trim(rng.below(head + 1)).wait());
+                    drop(stream.trim(rng.below(head + 1)));
                 }
                 3 => drop(stream.set_label("l", &rng.next().to_string())),
                 4 if rng.one_in(3) => {

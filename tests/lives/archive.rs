@@ -39,7 +39,8 @@ fn streams(log: &Log) -> Vec<StreamId> {
     child.append("again").expect("room");
     child.set_data(b"a little data").expect("room");
     commit(&mut child);
-    child.trim(7).wait().expect("trimmed");
+    child.trim(7).expect("staged");
+    child.commit().wait().expect("trimmed");
     let recorder = StreamOptions::new().overflow(Overflow::OverwriteOldest).ring_bytes_max(900);
     let mut recorder = log.create_stream_with(&recorder).expect("a stream");
     for turn in 0..30_u8 {
@@ -51,7 +52,8 @@ fn streams(log: &Log) -> Vec<StreamId> {
     let mut said = log.create_stream_with(&StreamOptions::new().name("said")).expect("a stream");
     said.append("gone").expect("room");
     commit(&mut said);
-    said.trim(1).wait().expect("trimmed");
+    said.trim(1).expect("staged");
+    said.commit().wait().expect("trimmed");
     vec![parent.id(), child.id(), recorder.id(), said.id()]
 }
 

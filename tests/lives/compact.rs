@@ -105,7 +105,7 @@ impl Play {
             }
             7 => {
                 let to = seq(&self.streams[at]);
-                let _ = self.streams[at].trim(to).wait();
+                let _ = self.streams[at].trim(to);
             }
             8 => drop(self.streams[at].archive().wait()),
             9 => drop(self.streams[at].unarchive().wait()),

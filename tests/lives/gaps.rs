@@ -186,7 +186,7 @@ fn p7_p9_a_trim_anywhere_in_a_gap_leaves_what_is_left_of_it() {
             let log = options().open_on(&disk).expect("opens");
             let mut stream = with_gap(&log, commits);
             let whole = of_handle(&stream);
-            stream.trim(to).wait().expect("trimmed");
+            stream.trim(to).expect("staged");
             stream.append("own").expect("room");
             // A volatile ring may have dropped more for that.
             let mut expected = whole[to as usize..].to_vec();
@@ -216,7 +216,7 @@ fn p5_p7_what_is_said_of_a_stream_that_ends_in_a_gap() {
             stream.rewind(5).expect("rewound");
             stream
         };
-        stream.trim(trim).wait().expect("trimmed, in memory");
+        stream.trim(trim).expect("staged");
         stream.set_label("is", "said").expect("set");
         stream.commit().wait().expect("committed");
         let durable = log.read_view().info(stream.id()).expect("known");
@@ -229,10 +229,38 @@ fn p5_p7_what_is_said_of_a_stream_that_ends_in_a_gap() {
         assert_eq!(log.read_view().position().get(), position.get() + 1);
         let durable = log.read_view().info(stream.id()).expect("known");
         assert_eq!((durable.start, durable.head), (Seq::from(trim), Seq::from(6)));
-        stream.trim(6).wait().expect("trimmed");
+        stream.trim(6).expect("staged");
+        stream.commit().wait().expect("trimmed");
         let (opened, _) = ReadView::open_on(&disk).expect("opens");
         let opened = opened.info(stream.id()).expect("known");
         assert_eq!((opened.start, opened.head), (Seq::from(6), Seq::from(6)));
+    }
+}
+
+/// Of a trim into a gap that nothing follows yet, what is committed is trimmed at once, and the rest with the next event.
+#[test]
+fn p4_p9_a_trim_into_a_gap_at_the_end_of_a_ring_goes_on_waiting() {
+    for trim in 2..=5_u64 {
+        let disk = SimDisk::new(1);
+        let log = options().open_on(&disk).expect("opens");
+        let mut stream = recorder(&log);
+        (0..3).for_each(|_| assert!(stream.append([1; 90]).is_ok()));
+        stream.commit().wait().expect("committed");
+        (0..9).for_each(|_| assert!(stream.append([2; 90]).is_ok(), "drops the oldest"));
+        stream.rewind(5).expect("in the gap");
+        stream.trim(trim).expect("staged");
+        stream.commit().wait().expect("committed");
+        let durable = log.read_view().info(stream.id()).expect("known");
+        assert_eq!((durable.start, durable.head), (Seq::from(trim.min(3)), Seq::from(3)));
+        let position = log.read_view().position();
+        stream.commit().wait().expect("nothing to say");
+        assert_eq!(log.read_view().position(), position);
+        assert_eq!(stream.info().start, Seq::from(trim));
+        assert_eq!(stream.append("own").expect("room"), Seq::from(5));
+        stream.commit().wait().expect("committed");
+        let opened = options().open_on(&disk.after_power_cut(3)).expect("opens");
+        let opened = opened.read_view().info(stream.id()).expect("known");
+        assert_eq!((opened.start, opened.head), (Seq::from(trim), Seq::from(6)));
     }
 }
 
@@ -247,7 +275,7 @@ fn p9_who_discards_what_was_trimmed_begins_anew() {
         for n in 0..6_u8 {
             stream.append([n; 9]).expect("room");
         }
-        stream.trim(4).wait().expect("trimmed");
+        stream.trim(4).expect("staged");
         match way {
             0 => assert_eq!(stream.discard(), 6),
             _ => assert_eq!(stream.discard_to(savepoint).expect("discarded"), 6),

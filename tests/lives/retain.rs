@@ -100,7 +100,8 @@ fn play(disk: &SimDisk, options: Options, seed: u64) -> (Log, Times) {
             }
             4 => {
                 let info = streams[at].info();
-                let _ = streams[at].trim(info.start.get() + (info.head.get() / 8)).wait();
+                let _ = streams[at].trim(info.start.get() + (info.head.get() / 8));
+                let _ = streams[at].commit().wait();
             }
             _ => {
                 // A ring that overwrites keeps four of these.

@@ -107,7 +107,10 @@ fn streams(log: &Log, told: &mut Told) -> Vec<Stream> {
                 old.set_label("k", "v").expect("fine");
                 old.commit().wait().expect("committed");
             }
-            _ => drop(old.trim(1).wait().expect("trimmed")),
+            _ => {
+                old.trim(1).expect("staged");
+                old.commit().wait().expect("trimmed");
+            }
         }
         told.committed(old.id());
     }

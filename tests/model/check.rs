@@ -85,29 +85,23 @@ impl World {
 
     pub(super) fn trim(&mut self, at: usize) -> &'static str {
         let start = self.start(at);
-        let volatile = self.is_volatile(at);
         let gone = self.known_state(at) == StreamState::Deleted;
         let hand = &mut self.hands[at];
-        let end = hand.view.len() + if volatile { hand.ring.len() } else { 0 };
+        let end = hand.view.len() + hand.ring.len();
         let to = self.rng.below(end as u64 + 2) as usize;
         let known = hand.stream.state() == amberlog::StreamState::Deleted;
         if gone && !known {
             // Where it started is not in the model any more.
             return "no trim";
         }
-        let ticket = hand.stream.trim(to as u64);
-        let done = |ticket: Ticket| ticket.wait().map_err(|error| error.kind().clone());
+        let done = hand.stream.trim(to as u64).map_err(|error| error.kind().clone());
         if known {
-            assert!(matches!(done(ticket), Err(ErrorKind::Deleted(_))));
+            assert!(matches!(done, Err(ErrorKind::Deleted(_))));
         } else if to > end {
-            assert!(matches!(done(ticket), Err(ErrorKind::SeqOutOfRange { .. })));
-        } else if to <= start {
-            assert!(done(ticket).is_ok());
-        } else if volatile {
-            assert!(done(ticket).is_ok());
-            hand.said.first.get_or_insert_default().start = to;
+            assert!(matches!(done, Err(ErrorKind::SeqOutOfRange { .. })));
         } else {
-            self.ask(at, ticket, Share::Start(to));
+            done.expect("in range");
+            hand.said.start = Some(to).filter(|to| *to > start).or(hand.said.start);
         }
         "trim"
     }
@@ -217,6 +211,12 @@ impl World {
         if let Some(first) = hand.said.first.as_mut().filter(|_| hand.seen.is_none()) {
             first.start = first.start.min(hand.view.len());
         }
+        if let Some(start) = &mut hand.said.start {
+            *start = (*start).min(hand.view.len());
+        }
+        let taken = self.taken_start(at);
+        let said = &mut self.hands[at].said;
+        said.start = said.start.filter(|start| *start > taken);
         "discard"
     }
 

@@ -46,18 +46,20 @@ type State = BTreeMap<StreamId, Model>;
 #[derive(Clone, Default, Debug)]
 struct Said {
     rewind: Option<usize>,
+    start: Option<usize>,
     name: Option<Option<String>>,
     labels: BTreeMap<String, Option<String>>,
     data: Option<Vec<u8>>,
-    /// Of a fork, or of a stream that was archived or trimmed before its first commit.
+    /// Of a fork, or of a stream that was archived before its first commit.
     first: Option<Model>,
 }
 
 impl Said {
     fn is_empty(&self) -> bool {
-        let Self { rewind, name, labels, data, first } = self;
+        let Self { rewind, start, name, labels, data, first } = self;
         let plain = first.as_ref().is_none_or(|first| *first == Model::default());
-        rewind.is_none() && name.is_none() && labels.is_empty() && data.is_none() && plain
+        let cuts = rewind.is_some() || start.is_some();
+        !cuts && name.is_none() && labels.is_empty() && data.is_none() && plain
     }
 }
 
@@ -188,6 +190,12 @@ impl World {
 
     fn start(&self, at: usize) -> usize {
         let hand = &self.hands[at];
+        self.taken_start(at).max(hand.said.start.unwrap_or(0))
+    }
+
+    /// Without a trim that is not committed.
+    fn taken_start(&self, at: usize) -> usize {
+        let hand = &self.hands[at];
         let first = hand.said.first.as_ref().map_or(0, |first| first.start);
         self.now.get(&hand.id).map_or(first, |model| model.start)
     }
@@ -233,13 +241,26 @@ impl World {
             _ => head == seen,
         };
         let reaches = hand.said.rewind.is_none_or(|to| to <= head.0);
-        if holds && reaches { Ok(()) } else { Err(Expected::Conflict) }
+        // A trim is of events that the handle saw; buffered ones may not go elsewhere.
+        let start = hand.said.start.map(|start| match share {
+            Share::All => start,
+            Share::State(_) => start.min(hand.view.len()),
+        });
+        let is_of_ring = hand.said.rewind.is_none() && start > Some(seen.0);
+        let trims_seen = start.is_none() || head.1 == seen.1 && (head == seen || !is_of_ring);
+        if holds && reaches && trims_seen { Ok(()) } else { Err(Expected::Conflict) }
     }
 
     /// Makes true what the handle's commit says.
     fn land(&mut self, at: usize, share: Share, position: u64) {
         let hand = &mut self.hands[at];
-        let said = std::mem::take(&mut hand.said);
+        let mut said = std::mem::take(&mut hand.said);
+        if share != Share::All {
+            // What is buffered is trimmed by the commit that takes it.
+            let end = hand.view.len();
+            hand.said.start = said.start.filter(|start| *start > end);
+            said.start = said.start.map(|start| start.min(end));
+        }
         let model = self.now.entry(hand.id).or_insert_with(|| {
             let first = said.first.clone().unwrap_or_default();
             Model { slots: hand.view.clone(), ..first }
@@ -260,9 +281,9 @@ impl World {
         model.data = said.data.or(model.data.take()).filter(|data| !data.is_empty());
         match share {
             Share::State(state) => model.state = state,
-            Share::Start(start) => model.start = model.start.max(start),
             Share::All => {}
         }
+        model.start = model.start.max(said.start.unwrap_or(0));
         model.last = position;
         if model.state == StreamState::Deleted {
             hand.ring.clear();
@@ -369,7 +390,6 @@ impl World {
 enum Share {
     All,
     State(StreamState),
-    Start(usize),
 }
 
 /// Why a commit should fail.

@@ -328,7 +328,8 @@ fn tree(log: &Log, n: u64) -> Vec<Stream> {
     for turn in 0..n {
         let mut fork = stream.fork_at(turn + 2).expect("forked");
         one_more(&mut fork);
-        fork.trim(turn % 3).wait().expect("trimmed");
+        fork.trim(turn % 3).expect("staged");
+        fork.commit().wait().expect("trimmed");
         all.push(fork);
     }
     stream.delete().wait().expect("deleted");

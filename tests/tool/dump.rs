@@ -50,7 +50,8 @@ fn of_every_kind(bench: &Bench) {
     let mut fork = stream.fork_at(47).expect("there");
     fork.append("of the fork").expect("room");
     fork.commit().wait().expect("committed");
-    stream.trim(46).wait().expect("trimmed");
+    stream.trim(46).expect("staged");
+    stream.commit().wait().expect("trimmed");
     stream.archive().wait().expect("archived");
     let mut filler = log.create_stream().expect("a stream");
     for _ in 0..8 {

@@ -32,7 +32,8 @@ fn a_trim_and_a_compaction_change_no_creation_time_and_no_number_of_events() {
     let (mut trimmed, mut deleted) = (filled(&log, 60), filled(&log, 30));
     let before = info(&bench);
     assert_eq!(before["events"], 90);
-    trimmed.trim(50).wait().expect("trimmed");
+    trimmed.trim(50).expect("staged");
+    trimmed.commit().wait().expect("trimmed");
     deleted.delete().wait().expect("deleted");
     filled(&log, 20);
     let compacted = log.compact(CompactOptions::new()).expect("compacted");

@@ -250,7 +250,8 @@ pub(crate) fn rewind(args: &CutArgs, out: &mut Out) -> Outcome {
 pub(crate) fn trim(args: &CutArgs, out: &mut Out) -> Outcome {
     cut(args, "trimmed", out, |log, id| {
         let mut stream = log.open_stream(id)?;
-        let commit = stream.trim(args.seq).wait()?;
+        stream.trim(args.seq)?;
+        let commit = stream.commit().wait()?;
         Ok((stream, commit))
     })
 }

@@ -46,14 +46,16 @@ impl Attack {
             // Events that came back from a failed commit were put in front just now, and the oldest may have had
             // to go.
             self.note_dropped(*at)?;
+            let taken = self.taken_start(*at);
             let handle = &mut self.handles[*at];
             handles.push(handle.number);
-            if !handle.has_events() && !handle.has_changes() {
+            let trims = handle.next_start(Share::All, taken).is_some();
+            if !handle.has_events() && !handle.has_changes() && !trims {
                 continue;
             }
             owners.push(handle.number);
             let id = self.id.take();
-            changes.push(Change { id, ..handle.change(Share::All) });
+            changes.push(Change { id, ..handle.change(Share::All, taken) });
         }
         // Whether events come back tells how a commit went whose ticket is dropped.
         let tells = !changes.iter().any(|change: &Change| change.slots.is_empty());

@@ -18,9 +18,28 @@ pub(super) enum Share {
 }
 
 impl Handle {
+    /// Returns what a trim makes the start as long as the stream ends at `end`, and started at `taken` without it.
+    pub(super) fn start_up_to(&self, end: u64, taken: u64) -> Option<u64> {
+        self.start.and_then(|start| match start > end {
+            true => Some(end).filter(|end| *end > taken),
+            false => Some(start),
+        })
+    }
+
+    /// Returns the start that the next commit gives the stream.
+    pub(super) fn next_start(&self, share: Share, taken: u64) -> Option<u64> {
+        match share {
+            Share::All if self.has_events() => self.start,
+            _ => self.start_up_to(self.first() + self.flying.len() as u64, taken),
+        }
+    }
+
     /// Takes the content of the next commit.
-    pub(super) fn change(&mut self, share: Share) -> Change {
+    pub(super) fn change(&mut self, share: Share, taken: u64) -> Change {
         let first = self.first() + self.flying.len() as u64;
+        let start = self.next_start(share, taken);
+        // What of a trim is beyond what the commit takes waits for the next one.
+        self.start = self.start.filter(|asked| start.is_none_or(|start| start < *asked));
         let rewind = self.rewound.map(|_| first);
         let slots = match share {
             Share::All if self.has_events() => std::mem::take(&mut self.ring),
@@ -36,6 +55,7 @@ impl Handle {
             slots,
             name: self.name.take(),
             label: self.label.take(),
+            start,
             ..Change::default()
         };
         self.generation += u32::from(change.rewind.is_some());
@@ -58,6 +78,7 @@ impl Handle {
         let labels = [self.label.take(), change.label.clone()].into_iter().flatten();
         self.label = labels.max_by_key(number);
         self.base = change.base.clone().or(self.base.take());
+        self.start = self.start.max(change.start);
         if change.rewind.is_some() {
             self.rewound = Some(change.at);
             self.generation -= 1;
@@ -68,12 +89,20 @@ impl Handle {
 impl Attack {
     pub(super) fn start(&self, at: usize) -> u64 {
         let handle = &self.handles[at];
+        let base = handle.base.as_ref().map_or(0, |(_, _, start)| *start);
+        self.taken_start(at).max(base).max(handle.start.unwrap_or(0))
+    }
+
+    /// The start that is committed or in flight.
+    pub(super) fn taken_start(&self, at: usize) -> u64 {
+        let handle = &self.handles[at];
         let durable = self.oracle.now().get(&handle.id).map_or(0, |content| content.start);
+        let in_flight = self.queued.iter().flat_map(|one| one.owners.iter().zip(&one.changes));
+        let own = in_flight.filter(|(owner, _)| **owner == handle.number);
         // A fork begins where its parent did, also while its first commit is in flight.
-        let in_flight = self.queued.iter().flat_map(|one| &one.changes);
-        let in_flight = in_flight.filter(|change| change.stream == Some(handle.id));
-        let base = handle.base.iter().chain(in_flight.filter_map(|change| change.base.as_ref()));
-        base.map(|(_, _, start)| *start).fold(durable, u64::max)
+        let base = |change: &Change| change.base.as_ref().map(|(_, _, start)| *start);
+        let starts = own.filter_map(|(_, change)| change.start.max(base(change)));
+        starts.fold(durable, u64::max)
     }
 
     fn life(&self, id: StreamId) -> Option<Life> {
@@ -179,11 +208,10 @@ impl Attack {
     }
 
     /// Asks for something that has a ticket of its own, and waits.
-    fn ask(&mut self, at: usize, ticket: Ticket, more: &Change) -> Result<(), String> {
-        let fired = self.disk.faults_fired();
+    fn ask(&mut self, at: usize, ticket: Ticket, life: Life) -> Result<(), String> {
+        let (fired, taken) = (self.disk.faults_fired(), self.taken_start(at));
         let handle = &mut self.handles[at];
-        let own = handle.change(Share::Changes);
-        let change = Change { start: more.start, state: more.state, ..own };
+        let change = Change { state: Some(life), ..handle.change(Share::Changes, taken) };
         let (handles, owners) = (vec![handle.number], vec![handle.number]);
         let durability = Durability::Disk;
         let ticket = Some(ticket);
@@ -200,15 +228,19 @@ impl Attack {
 
     pub(super) fn trim(&mut self, handle: u8, to: u8) -> Result<(), String> {
         let Some(at) = self.handle(handle) else { return Ok(()) };
-        if !self.is_settled(at)? || self.poisoned {
-            return Ok(());
+        let start = self.start(at);
+        let handle = &mut self.handles[at];
+        // What a flight recorder drops is told by what it shows.
+        let end = match handle.ring_kind {
+            RingKind::Overwriting => handle.first(),
+            _ => handle.head(),
+        };
+        let to = u64::from(to) % (end + 1);
+        handle.stream.trim(to).map_err(|error| format!("trimming: {error}"))?;
+        if to > start {
+            handle.start = Some(to);
         }
-        let to = u64::from(to) % (self.handles[at].first() + 1);
-        if to <= self.start(at) {
-            return Ok(());
-        }
-        let ticket = self.handles[at].stream.trim(to);
-        self.ask(at, ticket, &Change { start: Some(to), ..Change::default() })
+        Ok(())
     }
 
     pub(super) fn state(&mut self, handle: u8, state: u8) -> Result<(), String> {
@@ -225,7 +257,7 @@ impl Attack {
             4 => (stream.delete(), Life::Deleted),
             _ => return Ok(()),
         };
-        self.ask(at, ticket, &Change { state: Some(life), ..Change::default() })?;
+        self.ask(at, ticket, life)?;
         if self.is_stopped() || self.life(id) != Some(life) {
             return Ok(());
         }
@@ -260,7 +292,9 @@ impl Attack {
     pub(super) fn expect(&mut self, handle: u8, what: u8) -> Result<(), String> {
         let Some(at) = self.handle(handle) else { return Ok(()) };
         self.settle()?;
-        if self.is_stopped() || self.handles[at].rewound.is_some() {
+        // What a rewind and a trim become where the stream moved is told by the tests of several handles.
+        let Handle { rewound, start, .. } = &self.handles[at];
+        if self.is_stopped() || rewound.is_some() || start.is_some() {
             return Ok(());
         }
         let id = self.handles[at].id;

@@ -51,6 +51,8 @@ pub struct Change {
     pub name: Option<String>,
     pub label: Option<String>,
     pub start: Option<u64>,
+    /// The handle has followed another one into a new generation since it was asked to trim.
+    pub regrown: bool,
     pub state: Option<Life>,
     /// Of the whole commit; in the first of its changes.
     pub id: Option<u8>,

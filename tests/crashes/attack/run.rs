@@ -63,6 +63,8 @@ pub(super) struct Handle {
     pub(super) base: Option<(Vec<Slot>, u32, u64)>,
     /// The head that was seen when what is behind was dropped, and not committed yet.
     pub(super) rewound: Option<u64>,
+    /// The start that a trim gives the stream, and no commit yet.
+    pub(super) start: Option<u64>,
     /// The label that the next commit gives the stream.
     pub(super) label: Option<String>,
     /// A commit that was to write the name failed.
@@ -412,10 +414,12 @@ impl Attack {
 
     fn discard(&mut self, handle: u8) -> Result<(), String> {
         let Some(at) = self.handle(handle) else { return Ok(()) };
+        let taken = self.taken_start(at);
         let handle = &mut self.handles[at];
         let gone = handle.stream.discard();
         let expected = handle.ring.len() as u64;
         handle.ring.clear();
+        handle.start = handle.start_up_to(handle.head(), taken);
         if gone == expected { Ok(()) } else { Err(format!("{gone} discarded of {expected}")) }
     }
 
@@ -547,6 +551,7 @@ impl Handle {
             generation: 0,
             base: None,
             rewound: None,
+            start: None,
             label: None,
             tried: false,
             flying: Vec::new(),

@@ -112,8 +112,17 @@ pub fn scripts() -> Vec<(&'static str, Vec<Op>)> {
             ops.extend([commit(0, DISK, Then::Wait), Op::Label { handle: 0 }]);
             ops.extend([Op::State { handle: 0, state: 0 }, append(0, SMALL)]);
             ops.extend([Op::State { handle: 0, state: 2 }, Op::Trim { handle: 0, to: 1 }]);
+            ops.push(commit(0, DISK, Then::Wait));
             ops.extend([Op::State { handle: 0, state: 4 }, named, append(0, SMALL)]);
             ops.extend([commit(0, DISK, Then::Wait), Op::Look]);
+            ops
+        }),
+        ("a trim behind a commit in flight, and one with a rewind and new events", {
+            let mut ops = vec![create, append(0, SMALL), append(0, SECTOR_OR_SO)];
+            ops.extend([commit(0, DISK, Then::Keep), append(0, SMALL)]);
+            ops.extend([Op::Trim { handle: 0, to: 2 }, commit(0, DISK, Then::Wait), Op::Look]);
+            ops.extend([Op::Rewind { handle: 0, to: 2 }, append(0, SMALL), append(0, SMALL)]);
+            ops.extend([Op::Trim { handle: 0, to: 3 }, commit(0, DISK, Then::Wait), Op::Look]);
             ops
         }),
         ("an archive that another handle does not know of", {

@@ -2,7 +2,7 @@
 
 use amberlog::{Savepoint, Stream, StreamId, StreamOptions};
 
-use super::oracle::{Change, Slot};
+use super::oracle::{Change, Life, Slot};
 use super::script::RingKind;
 
 /// Bound of a small ring, in bytes.
@@ -27,6 +27,10 @@ pub struct Hand {
     pub base: Option<(Vec<Slot>, u32, u64)>,
     /// Head that a rewind of durable events saw, and where it goes, until a commit takes it.
     pub rewound: Option<(u64, u64)>,
+    /// Start that a trim gives the stream, until a commit takes it.
+    pub trimmed: Option<u64>,
+    /// The handle has followed another one into a new generation since.
+    pub regrown: bool,
     /// Shares of commits that are not settled, or that failed and have not come back yet; oldest first.
     pub flying: Vec<Change>,
     /// Events of the ring; those that were dropped stand in front.
@@ -49,6 +53,8 @@ impl Hand {
             generation: 0,
             base: None,
             rewound: None,
+            trimmed: None,
+            regrown: false,
             flying: Vec::new(),
             buffered: Vec::new(),
             mark: 0,
@@ -96,6 +102,32 @@ impl Hand {
         self.rewound.zip(oldest).is_some_and(|((_, to), oldest)| to >= oldest.at)
     }
 
+    /// The first seq that no commit has taken.
+    pub fn ring_start(&self) -> u64 {
+        self.head() - self.buffered.len() as u64
+    }
+
+    /// The start without a trim that no commit has taken.
+    pub fn taken_start(&self, durable: u64) -> u64 {
+        let base = self.flying.iter().filter_map(|change| change.base.as_ref());
+        let asked = self.flying.iter().filter_map(|change| change.start);
+        asked.chain(base.map(|(_, _, start)| *start)).fold(durable, u64::max)
+    }
+
+    pub fn trim(&mut self, to: u64, durable: u64) {
+        let before = self.trimmed.filter(|_| !self.regrown);
+        let taken = self.taken_start(durable);
+        self.trimmed = before.max(Some(to)).filter(|start| *start > taken);
+        self.regrown = false;
+    }
+
+    /// Nothing from `end` on can be trimmed. Returns what was asked for if that was more.
+    pub fn cap_start(&mut self, end: u64, durable: u64) -> Option<u64> {
+        let asked = self.trimmed.filter(|start| *start > end)?;
+        self.trimmed = Some(end).filter(|start| *start > self.taken_start(durable));
+        Some(asked)
+    }
+
     /// Goes back to `to`, which is in front of what is buffered.
     pub fn rewind(&mut self, to: u64) {
         let seen = self.rewound.map_or(self.taken().len() as u64, |(seen, _)| seen);
@@ -128,11 +160,14 @@ impl Hand {
                 by = 0;
             }
             change.rewind = change.rewind.map(|to| to.wrapping_add(by));
+            move_start(&mut change.start, from, by);
         }
         if let Some((seen, to)) = &mut self.rewound {
             *seen = seen.wrapping_add(by);
-            *to = to.wrapping_add(if *to < from { 0 } else { by });
+            by = if *to < from { 0 } else { by };
+            *to = to.wrapping_add(by);
         }
+        move_start(&mut self.trimmed, from, by);
     }
 
     /// Start of what a fork shares, also while its first commit is in flight.
@@ -143,7 +178,11 @@ impl Hand {
 
     /// Generation of the durable events that it shows.
     pub fn seen_generation(&self) -> u32 {
-        let rewinds = self.flying.iter().filter(|change| change.rewind.is_some()).count();
+        self.seen_generation_before(&self.flying)
+    }
+
+    fn seen_generation_before(&self, changes: &[Change]) -> u32 {
+        let rewinds = changes.iter().filter(|change| change.rewind.is_some()).count();
         self.generation - rewinds as u32
     }
 
@@ -151,29 +190,46 @@ impl Hand {
         self.buffered.iter().any(Option::is_some)
     }
 
-    /// Returns the content of its next commit; `None` when there is nothing.
-    pub fn take(&mut self) -> Option<Change> {
-        let nothing = !self.has_events() && self.rewound.is_none() && self.base.is_none();
-        (!nothing).then(|| {
-            let mut change = self.take_change();
-            if self.has_events() {
+    /// Returns the content of its next commit, or of one that sets the state and leaves the events; `None` when there is
+    /// nothing.
+    pub fn take(&mut self, state: Option<Life>, durable: u64) -> Option<Change> {
+        let takes_events = self.has_events() && state.is_none();
+        let end = self.ring_start();
+        let (kept, regrown) = match takes_events {
+            true => (None, false),
+            false => (self.cap_start(end, durable), self.regrown),
+        };
+        let nothing = !takes_events
+            && state.is_none()
+            && self.rewound.is_none()
+            && self.base.is_none()
+            && self.trimmed.is_none();
+        let change = (!nothing).then(|| {
+            let mut change = Change { state, ..self.take_change() };
+            if takes_events {
                 change.slots = std::mem::take(&mut self.buffered);
             }
             self.flying.push(change.clone());
             change
-        })
+        });
+        if kept.is_some() {
+            (self.trimmed, self.regrown) = (kept, regrown);
+        }
+        change
     }
 
     /// Returns the changes of its next commit beside events.
-    pub fn take_change(&mut self) -> Change {
+    fn take_change(&mut self) -> Change {
         let (at, rewind) = match self.rewound.take() {
             Some((seen, to)) => (seen, Some(to)),
             None => (self.taken().len() as u64, None),
         };
         let generation = self.generation;
         self.generation += u32::from(rewind.is_some());
-        let base = self.base.take();
-        Change { stream: Some(self.id), at, generation, base, rewind, ..Change::default() }
+        let (base, start) = (self.base.take(), self.trimmed.take());
+        let regrown = std::mem::take(&mut self.regrown);
+        let stream = Some(self.id);
+        Change { stream, at, generation, base, rewind, start, regrown, ..Change::default() }
     }
 
     /// Commits that failed give back what they took, in front of what was buffered since.
@@ -183,14 +239,22 @@ impl Hand {
             return Ok(());
         }
         let newer = std::mem::take(&mut self.buffered);
-        let end = failed[0].at;
+        // Of several trims the last one counts.
+        let (end, mut came_back) = (failed[0].at, false);
         let mut start = end;
         let mut cut = |buffered: &mut Vec<Slot>, to: u64| {
             buffered.truncate(to.saturating_sub(start) as usize);
             start = start.min(to);
         };
+        self.generation = self.seen_generation_before(&failed);
+        let mut generation = self.generation;
         for change in failed {
-            self.generation -= u32::from(change.rewind.is_some());
+            if let Some(start) = change.start.filter(|_| self.trimmed.is_none() || came_back) {
+                self.trimmed = Some(start);
+                self.regrown = change.regrown || change.generation != generation;
+                came_back = true;
+            }
+            generation += u32::from(change.rewind.is_some());
             change.rewind.into_iter().for_each(|to| cut(&mut self.buffered, to));
             self.base = change.base.or(self.base.take());
             self.buffered.extend(change.slots);
@@ -238,6 +302,13 @@ impl Hand {
     pub fn cut(&mut self, keep: u64) {
         self.mark = self.mark.wrapping_sub(self.buffered.len() as u64 - keep);
         self.buffered.truncate(keep as usize);
+    }
+}
+
+/// A start in events that a leader moved moves along.
+fn move_start(start: &mut Option<u64>, from: u64, by: u64) {
+    if let Some(start) = start.as_mut().filter(|start| **start > from) {
+        *start = start.wrapping_add(by);
     }
 }
 

@@ -7,7 +7,7 @@ use amberlog::{AppendError, ErrorKind, Event, Expect, Log, Options, Savepoint, S
 
 use super::hand::{Hand, one_gap, options};
 use super::ops::{Expected, Op, Then};
-use super::oracle::{AtLeast, Change, Life as Lives, Oracle, State, brief};
+use super::oracle::{AtLeast, Life as Lives, Oracle, State, brief};
 use super::reading::{self, Unread};
 use super::script::RingKind;
 use super::settle::{Queued, is_deleted};
@@ -243,6 +243,7 @@ impl Life {
     }
 
     fn go_back(&mut self, at: usize, nth: u8) -> Result<(), String> {
+        let durable = self.durable_start(at);
         let hand = &mut self.hands[at];
         let Some(nth) = usize::from(nth).checked_rem(hand.saved.len()) else { return Ok(()) };
         let (savepoint, mark) = hand.saved[nth];
@@ -251,6 +252,7 @@ impl Life {
         match (hand.stream.discard_to(savepoint), keep) {
             (Ok(count), Some(keep)) if count == gone => {
                 hand.cut(keep);
+                hand.cap_start(hand.head(), durable);
                 self.tally.note("went back");
                 Ok(())
             }
@@ -272,16 +274,23 @@ impl Life {
     }
 
     fn discard(&mut self, at: usize) -> Result<(), String> {
+        let durable = self.durable_start(at);
         let hand = &mut self.hands[at];
         let (gone, due) = (hand.stream.discard(), hand.buffered.len() as u64);
         hand.cut(0);
+        hand.cap_start(hand.head(), durable);
         if gone == due { Ok(()) } else { Err(format!("{gone} of {due} were discarded")) }
     }
 
     /// The first seq that a handle shows.
     pub(super) fn start(&self, now: &State, hand: &Hand) -> u64 {
         let durable = now.get(&hand.id).map_or(0, |content| content.start);
-        durable.max(hand.base_start())
+        let taken = hand.taken_start(durable).max(hand.base_start());
+        taken.max(hand.trimmed.unwrap_or(0))
+    }
+
+    pub(super) fn durable_start(&self, at: usize) -> u64 {
+        self.oracle.now().get(&self.hands[at].id).map_or(0, |content| content.start)
     }
 
     fn rewind(&mut self, at: usize, to: u8) -> Result<(), String> {
@@ -363,32 +372,18 @@ impl Life {
         Ok(())
     }
 
-    /// Asks for something that has a ticket of its own, and waits.
-    fn ask(&mut self, at: usize, ticket: amberlog::Ticket, more: &Change) -> Result<(), String> {
-        let hand = &mut self.hands[at];
-        let change = Change { start: more.start, state: more.state, ..hand.take_change() };
-        hand.flying.push(change.clone());
-        let (members, shares) = (vec![hand.number], vec![(hand.number, change)]);
-        let relies = Vec::new();
-        self.queued.push(Queued { ticket, expect: Expect::Seen, members, shares, relies });
-        self.settle()
-    }
-
     fn trim(&mut self, at: usize, to: u8) -> Result<(), String> {
-        let now = self.oracle.now();
-        let start = self.start(&now, &self.hands[at]);
+        let start = self.start(&self.oracle.now(), &self.hands[at]);
+        let durable = self.durable_start(at);
         let hand = &mut self.hands[at];
-        let taken = hand.head() - hand.buffered.len() as u64;
-        let Some(length) = taken.checked_sub(start) else { return Ok(()) };
+        let Some(length) = hand.head().checked_sub(start) else { return Ok(()) };
         let to = start + u64::from(to) % (length + 1);
-        if !now.contains_key(&hand.id) || to == start {
-            return Ok(());
+        hand.stream.trim(to).map_err(|error| error.to_string())?;
+        hand.trim(to, durable);
+        if hand.rewound.is_some() {
+            self.tally.note("rewind and trim");
         }
-        let (id, ticket) = (hand.id, hand.stream.trim(to));
-        self.ask(at, ticket, &Change { start: Some(to), ..Change::default() })?;
-        if self.oracle.now()[&id].start == to {
-            self.tally.note("trim");
-        }
+        self.tally.note(if to > hand.durable_end() { "trim of volatile events" } else { "trim" });
         Ok(())
     }
 
@@ -401,7 +396,8 @@ impl Life {
             return ticket.wait().map(drop).map_err(|error| error.to_string());
         }
         let number = hand.number;
-        self.ask(at, ticket, &Change { state: Some(Lives::Deleted), ..Change::default() })?;
+        self.queue_share(ticket, &[at], Expect::Seen, Some(Lives::Deleted));
+        self.settle()?;
         if !is_deleted(&self.oracle.now(), id) {
             return Ok(());
         }

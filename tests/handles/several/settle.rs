@@ -16,7 +16,7 @@ pub struct Queued {
     pub members: Vec<u64>,
     /// Their shares, each with its handle.
     pub shares: Vec<(u64, Change)>,
-    /// Handles whose share goes back to events that were in flight: it fails where these went elsewhere.
+    /// Handles whose share names events that were not durable: it fails where these went elsewhere.
     pub relies: Vec<u64>,
 }
 
@@ -77,8 +77,9 @@ impl Planner {
             _ => ((head, generation) == (change.at, change.generation), change.at),
         };
         let is_moved = (head, generation) != (change.at, change.generation);
-        let (holds, expected) =
-            if relies && is_moved { (false, change.at) } else { (holds, expected) };
+        let is_regrown = change.regrown || generation != change.generation;
+        let is_unseen = relies && is_moved || change.start.is_some() && is_regrown;
+        let (holds, expected) = if is_unseen { (false, change.at) } else { (holds, expected) };
         let is_fine = holds && change.rewind.is_none_or(|to| to <= head);
         let conflict =
             ErrorKind::Conflict { stream, expected: expected.into(), actual: head.into() };
@@ -196,7 +197,9 @@ impl Life {
             hand.landed(share.first(), first.wrapping_sub(share.first()));
             hand.view.clone_from(&content.slots);
             let rewinds = hand.flying.iter().filter(|change| change.rewind.is_some()).count();
-            hand.generation = content.generation + rewinds as u32;
+            let generation = content.generation + rewinds as u32;
+            hand.regrown |= hand.trimmed.is_some() && generation != hand.generation;
+            hand.generation = generation;
         }
     }
 
@@ -229,21 +232,42 @@ impl Life {
                 log.commit_all_with(members.map(|(_, hand)| &mut hand.stream), how)
             }
         };
+        self.queue_share(ticket, hands, expect, None);
+        Ok(())
+    }
+
+    /// Notes what a commit of these handles takes: everything, or the changes that go with a state.
+    pub(super) fn queue_share(
+        &mut self,
+        ticket: Ticket,
+        hands: &[usize],
+        expect: Expect,
+        state: Option<Lives>,
+    ) {
         let members = hands.iter().map(|at| self.hands[*at].number).collect();
-        let relying =
-            hands.iter().map(|at| &self.hands[*at]).filter(|hand| hand.relies_on_flying());
-        let relies = relying.map(|hand| hand.number).collect();
+        let mut relies = Vec::new();
         let share = |at: &usize| {
+            let durable = self.durable_start(*at);
             let hand: &mut Hand = &mut self.hands[*at];
-            Some((hand.number, hand.take()?))
+            let (oldest, end) = (hand.flying.first().map(|oldest| oldest.at), hand.ring_start());
+            let change = hand.take(state, durable)?;
+            let names_volatile = match change.rewind {
+                Some(to) => oldest.is_some_and(|oldest| to >= oldest),
+                None => change.start > Some(oldest.unwrap_or(end)),
+            };
+            relies.extend(names_volatile.then_some(hand.number));
+            Some((hand.number, change))
         };
         let shares: Vec<_> = hands.iter().filter_map(share).collect();
+        let mut combined = shares.iter().filter(|(_, change)| change.start.is_some());
+        if combined.any(|(_, change)| change.writes()) {
+            self.tally.note("trim and events");
+        }
         let mut slots = shares.iter().flat_map(|(_, change)| &change.slots);
         if slots.any(Option::is_none) {
             self.tally.note("gap");
         }
         self.queued.push(Queued { ticket, expect, members, shares, relies });
-        Ok(())
     }
 }
 

@@ -161,7 +161,7 @@ impl Life {
             }
             Op::Fork { seq, recorder, events, .. } => self.fork(at, seq, recorder, events),
             Op::Rewind { seq, commits, .. } => self.rewind(at, seq, commits),
-            Op::Trim { seq, .. } => self.trim(at, seq),
+            Op::Trim { seq, commits, .. } => self.trim(at, seq, commits),
             Op::Label { .. } => {
                 let label = self.made.to_string();
                 self.hands[at].stream.set_label("turn", &label).expect("set");
@@ -265,18 +265,14 @@ impl Life {
         }
     }
 
-    fn trim(&mut self, at: usize, seq: u16) {
+    fn trim(&mut self, at: usize, seq: u16, commits: bool) {
         let hand = &mut self.hands[at];
-        let is_volatile =
-            self.log.as_ref().expect("open").read_view().info(hand.stream.id()).is_none();
         let to = hand.seq(seq);
-        let to = if is_volatile { to } else { to.min(hand.ring_start) };
-        hand.stream.trim(to).wait().expect("trimmed");
-        // What is trimmed already says nothing.
-        let says_something = to > hand.view.start;
+        hand.stream.trim(to).expect("in range");
         hand.view.trim(to);
-        if !is_volatile && says_something {
-            self.committed(at, false);
+        if commits {
+            hand.stream.commit().wait().expect("committed");
+            self.committed(at, true);
         }
     }
 

@@ -38,8 +38,8 @@ enum Op {
     Fork { stream: u8, seq: u16, recorder: bool, events: u8 },
     /// Goes back, and commits that or not.
     Rewind { stream: u8, seq: u16, commits: bool },
-    /// Forgets what is in front of a seq.
-    Trim { stream: u8, seq: u16 },
+    /// Forgets what is in front of a seq, and commits that or not.
+    Trim { stream: u8, seq: u16, commits: bool },
     /// Sets a label, and commits that alone.
     Label { stream: u8 },
     /// Archives a stream and takes that back.
@@ -72,7 +72,7 @@ fn op(rng: &mut Rng) -> Op {
             Op::Fork { stream, seq, recorder: rng.one_in(2), events }
         }
         22..26 => Op::Rewind { stream, seq, commits: !rng.one_in(3) },
-        26..30 => Op::Trim { stream, seq },
+        26..30 => Op::Trim { stream, seq, commits: !rng.one_in(3) },
         30 => Op::Label { stream },
         31 => Op::Archive { stream },
         32 => Op::Delete { stream },
