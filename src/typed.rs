@@ -21,6 +21,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::RangeBounds;
 
 use crate::error::{AppendError, Error, ErrorKind, Result};
 use crate::reader::{Event, Events};
@@ -227,7 +228,7 @@ impl<T, C> fmt::Debug for Typed<'_, T, C> {
     }
 }
 
-/// Events decoded as they are read.
+/// Events decoded as they are read. As of [`Events`], `last()` reads from the end.
 pub struct TypedEvents<T, C> {
     events: Events,
     types: PhantomData<fn() -> (T, C)>,
@@ -259,6 +260,18 @@ impl Event {
 }
 
 impl<T, C: Codec<T>> TypedEvents<T, C> {
+    /// Keeps only the events with a seq in `range`, like [`Events::range`].
+    #[must_use]
+    pub fn range<S: Into<Seq> + Copy>(self, range: impl RangeBounds<S>) -> Self {
+        Self { events: self.events.range(range), ..self }
+    }
+
+    /// Keeps only the events with a seq in `range`, like [`Events::range_clamped`].
+    #[must_use]
+    pub fn range_clamped<S: Into<Seq> + Copy>(self, range: impl RangeBounds<S>) -> Self {
+        Self { events: self.events.range_clamped(range), ..self }
+    }
+
     fn decode(event: Result<Event>) -> Result<(Event, T)> {
         let event = event?;
         let value = event.decode::<T, C>()?;
@@ -271,6 +284,14 @@ impl<T, C: Codec<T>> Iterator for TypedEvents<T, C> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.events.next().map(Self::decode)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.events.size_hint()
+    }
+
+    fn last(self) -> Option<Self::Item> {
+        self.events.last().map(Self::decode)
     }
 }
 

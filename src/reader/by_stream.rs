@@ -35,6 +35,9 @@ use crate::types::{Seq, StreamId};
 /// Returns damage as an error in its place ([`ErrorKind::Corrupt`], with the lost seqs) and
 /// continues after it. An error of the disk ends the iteration, and so does
 /// [`ErrorKind::Outdated`]: open a new view and continue after the last seq.
+///
+/// `last()` reads from the end, as `next_back()` does. `nth()`, `skip()` and `count()` read every
+/// event that they pass, because seqs may be gaps; to start at a seq, use [`Events::range`].
 #[derive(Debug)]
 pub struct Events {
     view: ReadView,
@@ -105,18 +108,18 @@ impl Cursor {
 }
 
 /// Returns the first seq of a range and the seq after its last.
-fn seqs_of<S: Into<u64> + Copy>(range: &impl RangeBounds<S>) -> (u64, u64) {
+fn seqs_of<S: Into<Seq> + Copy>(range: &impl RangeBounds<S>) -> (u64, u64) {
     let start = match range.start_bound() {
         Bound::Included(seq) => (*seq).into(),
-        Bound::Excluded(seq) => (*seq).into().saturating_add(1),
-        Bound::Unbounded => 0,
+        Bound::Excluded(seq) => (*seq).into().next(),
+        Bound::Unbounded => Seq(0),
     };
     let end = match range.end_bound() {
-        Bound::Included(seq) => (*seq).into().saturating_add(1),
+        Bound::Included(seq) => (*seq).into().next(),
         Bound::Excluded(seq) => (*seq).into(),
-        Bound::Unbounded => u64::MAX,
+        Bound::Unbounded => Seq(u64::MAX),
     };
-    (start, end)
+    (start.0, end.0)
 }
 
 impl Events {
@@ -163,13 +166,37 @@ impl Events {
         self
     }
 
-    /// Keeps only the events with a seq in `range`: `events.range(10..)`, `events.range(..=5)`.
+    /// Keeps only the events with a seq in `range`. Its ends are numbers or [`Seq`]s.
     ///
     /// Finds the first event in time logarithmic in the length of the stream. If the range starts
     /// in a trimmed part of the stream, the iterator returns one [`ErrorKind::Trimmed`] in its
     /// place and then continues. [`Events::range_clamped`] begins at the stream's start instead.
+    ///
+    /// ```
+    /// # use amberlog::{Log, Result};
+    /// # fn main() -> Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// # let log = Log::open(dir.path())?;
+    /// # let mut stream = log.create_stream()?;
+    /// # for _ in 0..12 { stream.append("event")?; }
+    /// assert_eq!(stream.events()?.range(10..).count(), 2);
+    /// assert_eq!(stream.events()?.range(..=5).count(), 6);
+    /// let seen = stream.head();
+    /// stream.append("one more")?;
+    /// assert_eq!(stream.events()?.range(seen..).count(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The number of a commit is not a seq:
+    ///
+    /// ```compile_fail,E0277
+    /// # fn since(view: &amberlog::ReadView, events: amberlog::Events) -> amberlog::Events {
+    /// events.range(view.position()..)
+    /// # }
+    /// ```
     #[must_use]
-    pub fn range<S: Into<u64> + Copy>(mut self, range: impl RangeBounds<S>) -> Self {
+    pub fn range<S: Into<Seq> + Copy>(mut self, range: impl RangeBounds<S>) -> Self {
         let is_bounded = !matches!(range.start_bound(), Bound::Unbounded);
         let (start, end) = seqs_of(&range);
         if is_bounded && start < self.first {
@@ -181,7 +208,7 @@ impl Events {
     /// Keeps only the events with a seq in `range`, like [`Events::range`], and leaves out what is
     /// trimmed of it without an error.
     #[must_use]
-    pub fn range_clamped<S: Into<u64> + Copy>(self, range: impl RangeBounds<S>) -> Self {
+    pub fn range_clamped<S: Into<Seq> + Copy>(self, range: impl RangeBounds<S>) -> Self {
         let (start, end) = seqs_of(&range);
         self.narrow(start, end)
     }
@@ -495,6 +522,17 @@ impl Iterator for Events {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.lend().map(|event| event.map(|event| event.hold()))
+    }
+
+    /// Each event and each error takes at least one seq, and a gap takes seqs without an item.
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let seqs = self.end.saturating_sub(self.start);
+        let items = seqs.saturating_add(u64::from(self.trimmed.is_some()));
+        (0, usize::try_from(items).ok())
+    }
+
+    fn last(mut self) -> Option<Self::Item> {
+        self.next_back()
     }
 }
 

@@ -176,6 +176,11 @@ impl Sample {
             if let Ok(events) = view.events(*id) {
                 self.gather(events.rev(), &mut others[0]);
             }
+            if let (Ok(events), Ok(walked)) = (view.events(*id), view.events(*id)) {
+                let seq = |event: Result<Event, Error>| event.ok().map(|event| event.seq());
+                let walked = walked.fold(None, |_, event| Some(event));
+                assert_eq!(events.last().map(seq), walked.map(seq), "the last of {id}");
+            }
         }
         let differ: Vec<_> = seen.events.symmetric_difference(&others[0].events).collect();
         assert!(differ.is_empty(), "only forwards or only backwards: {differ:?}");

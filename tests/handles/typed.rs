@@ -1,7 +1,9 @@
 //! Do typed events come back as what they were, and never as something else?
 #![cfg(all(feature = "bincode", feature = "json", feature = "postcard"))]
 
-use amberlog::typed::{Bincode, Codec, CodecError, CodecId, Json, Postcard, TypedAppendError};
+use amberlog::typed::{
+    Bincode, Codec, CodecError, CodecId, Json, Postcard, TypedAppendError, TypedEvents,
+};
 use amberlog::{AppendError, ErrorKind, EventKind, Log, StreamOptions};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,14 @@ fn there_and_back<C: Codec<Said>>() {
         .collect();
     durable.reverse();
     assert_eq!(durable, all());
+    let read = || log.read_view().events(stream.id()).expect("known").typed::<Said, C>();
+    let values = |events: TypedEvents<Said, C>| -> Vec<Said> {
+        events.map(|one| one.expect("fine").1).collect()
+    };
+    assert_eq!(values(read().range(1..)), all()[1..]);
+    assert_eq!(values(read().range_clamped(..=0)), all()[..1]);
+    assert_eq!(read().last().expect("there").expect("fine").1, Said::Nothing);
+    assert_eq!(read().size_hint(), (0, Some(3)));
 }
 
 #[test]

@@ -377,3 +377,29 @@ fn control_a_handle_that_stays_in_its_old_generation_is_noticed() {
     let _broken = amberlog::sabotage(amberlog::Sabotage::KeepGeneration);
     p9_a_handle_reads_the_generation_that_its_commit_went_to();
 }
+
+/// `events.last()` read the stream from its first event on: the iterator's own `last` goes forward.
+#[test]
+fn the_last_event_is_read_from_the_end() {
+    let disk = SimDisk::new(1);
+    let log = small().open_on(&disk).expect("opens");
+    let mut stream = log.create_stream().expect("a stream");
+    for n in 0..16 {
+        stream.append([n; 5_000]).expect("room");
+        stream.commit().wait().expect("committed");
+    }
+    let id = stream.id();
+    drop(stream);
+    log.close().expect("closes");
+    let maps = |last: fn(amberlog::Events) -> Option<amberlog::Result<amberlog::Event>>| {
+        let log = small().open_on(&disk).expect("opens again");
+        let before = disk.maps();
+        let events = log.read_view().events(id).expect("known");
+        let last = last(events).expect("there").expect("whole");
+        assert_eq!(last.payload()[0], 15);
+        disk.maps() - before
+    };
+    assert!(maps(|events| events.last()) <= 1);
+    // Control: a walk maps every sealed segment.
+    assert!(maps(|events| events.fold(None, |_, event| Some(event))) > 3);
+}

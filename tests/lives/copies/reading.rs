@@ -116,6 +116,9 @@ pub(super) fn is_copy_from_everywhere(events: impl Fn() -> Events, copy: &Copy, 
         same(&read(events().range(seq..), &from), &expected[at..], &from);
         let back = format!("{what}, back from {seq}");
         same(&read_back(events().range(..seq), &back), &expected[..at], &back);
+        let last = format!("{what}, last before {seq}");
+        let shown = events().range(..seq).last();
+        same(&read(shown.into_iter(), &last), &expected[at.saturating_sub(1)..at], &last);
         let is_there = expected.get(at).is_some_and(|event| event.0 == seq);
         let alone = format!("{what}, {seq} alone");
         let one = &expected[at..at + usize::from(is_there)];
