@@ -90,7 +90,7 @@ fn main() -> Result<()> {
     assert!(!killed.success());
 
     let log = Log::open(&path)?;
-    let listed = log.list(&Query::new().label("user", "7")).streams;
+    let listed = log.list(&Query::new().label("user", "7"))?.streams;
     assert_eq!(listed.iter().map(|info| info.id).collect::<Vec<_>>(), [id]);
     let mut thread = log.open_stream(id)?;
     println!("after the kill the thread ends at {}: the question survived", thread.head());

@@ -108,7 +108,8 @@ fn durable_streams() {
     told("an index entry", MEMORY_COSTS.index_entry, entry);
     told("a durable stream", MEMORY_COSTS.durable_stream, with_entry - entry);
 
-    let (listed, ()) = left_by(STREAMS, || (0..2).for_each(|_| drop(log.list(&Query::new()))));
+    let (listed, ()) =
+        left_by(STREAMS, || (0..2).for_each(|_| drop(log.list(&Query::new()).expect("listed"))));
     told("a listed stream", MEMORY_COSTS.listed_stream, listed);
 
     let (idle, streams) = left_by(STREAMS, open);

@@ -10,8 +10,19 @@ use crate::types::{ParseError, StreamId};
 /// not change are listed exactly once. In the order of commits, a stream that is committed to
 /// between two pages moves to the end; in the order of a label, one whose label changes moves to
 /// the place of its new value.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+///
+/// It belongs to its query, and is good for the same query in any process.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cursor {
+    /// Digest of the query that listed the page: [`super::Query::digest`].
+    pub(super) query: u32,
+    /// Last stream of the page.
+    pub(super) last: ListKey,
+}
+
+/// Place of a stream in a list: what the list is sorted by.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct ListKey {
     /// Value of the label in the order of a label.
     pub(super) value: Option<Arc<str>>,
     /// Start of the last commit in the order of commits; otherwise 0.
@@ -19,7 +30,7 @@ pub struct Cursor {
     pub(super) id: StreamId,
 }
 
-impl Cursor {
+impl ListKey {
     /// Returns a place in the order of ids.
     pub(super) fn of_id(id: StreamId) -> Self {
         Self { value: None, place: 0, id }
@@ -30,12 +41,14 @@ impl fmt::Display for Cursor {
     /// Formats the cursor as text, which [`FromStr`] parses. The text has only letters, digits,
     /// `.` and `-`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.value {
-            None => write!(f, "{:x}.{}", self.place, self.id),
+        let ListKey { value, place, id } = &self.last;
+        write!(f, "{:08x}.", self.query)?;
+        match value {
+            None => write!(f, "{place:x}.{id}"),
             Some(value) => {
                 f.write_str("v")?;
                 value.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-                write!(f, ".{}", self.id)
+                write!(f, ".{id}")
             }
         }
     }
@@ -46,14 +59,15 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let wrong = ParseError("invalid cursor (expected one that a list printed)");
-        let (place, id) = text.split_once('.').ok_or(wrong)?;
+        let (query, last) = text.split_once('.').ok_or(wrong)?;
+        let (place, id) = last.split_once('.').ok_or(wrong)?;
+        let query = u32::from_str_radix(query, 16).map_err(|_| wrong)?;
         let id = id.parse().map_err(|_| wrong)?;
-        if let Some(hex) = place.strip_prefix('v') {
-            let value = value_of(hex).ok_or(wrong)?;
-            return Ok(Self { value: Some(value.into()), place: 0, id });
-        }
-        let place = u64::from_str_radix(place, 16).map_err(|_| wrong)?;
-        Ok(Self { value: None, place, id })
+        let (value, place) = match place.strip_prefix('v') {
+            Some(hex) => (Some(value_of(hex).ok_or(wrong)?.into()), 0),
+            None => (None, u64::from_str_radix(place, 16).map_err(|_| wrong)?),
+        };
+        Ok(Self { query, last: ListKey { value, place, id } })
     }
 }
 
@@ -73,13 +87,19 @@ mod tests {
     #[test]
     fn p13_any_text_is_a_cursor_or_none() {
         let id = StreamId::new();
-        let cursor =
-            |value: Option<&str>, place| Cursor { value: value.map(Into::into), place, id };
-        for cursor in [cursor(None, 0), cursor(None, u64::MAX), cursor(Some("größe: 7"), 0)] {
+        let cursor = |query, value: Option<&str>, place| Cursor {
+            query,
+            last: ListKey { value: value.map(Into::into), place, id },
+        };
+        let some =
+            [cursor(0, None, 0), cursor(u32::MAX, None, u64::MAX), cursor(7, Some("größe: 7"), 0)];
+        for cursor in some {
             assert_eq!(cursor.to_string().parse(), Ok::<_, ParseError>(cursor));
         }
         for wrong in ["", ".", "v.", "v6", "v6g", "vff", "v+1", "xyz", "v61x", "10000000000000000"]
         {
+            assert!(format!("0.{wrong}.{id}").parse::<Cursor>().is_err(), "{wrong}");
+            assert!(format!("{wrong}.0.{id}").parse::<Cursor>().is_err(), "{wrong}");
             assert!(format!("{wrong}.{id}").parse::<Cursor>().is_err(), "{wrong}");
             assert!(wrong.parse::<Cursor>().is_err(), "{wrong}");
         }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, ListKey};
 use super::orders::Orders;
 use super::query::{ListScan, Order, Query};
 use super::view::View;
 use super::{Branch, Lsn, ReadView, StreamInfo};
+use crate::error::{Error, ErrorKind, Result};
 use crate::index::ArenaId;
 use crate::types::{Seq, StreamId, StreamState};
 
@@ -46,7 +47,7 @@ fn id_at(millis: u64) -> StreamId {
 }
 
 /// Match with its place in the list; a stream that exists only in memory brings its description.
-pub(crate) type Found = (Cursor, Option<Box<StreamInfo>>);
+pub(crate) type Found = (ListKey, Option<Box<StreamInfo>>);
 
 /// Query with the bounds of its page.
 pub(crate) struct Asked<'a> {
@@ -71,33 +72,35 @@ impl<'a> Asked<'a> {
     }
 
     /// Returns the place in the list of a stream with its last commit at `place`.
-    fn cursor<'v>(
+    fn list_key<'v>(
         &self,
         id: StreamId,
         place: Lsn,
         label: impl FnOnce(&str) -> Option<&'v str>,
-    ) -> Cursor {
+    ) -> ListKey {
         match &self.query.order {
-            Order::Created => Cursor::of_id(id),
-            Order::Committed => Cursor { place: place.0, ..Cursor::of_id(id) },
-            Order::Label(key) => Cursor { value: label(key).map(Into::into), ..Cursor::of_id(id) },
+            Order::Created => ListKey::of_id(id),
+            Order::Committed => ListKey { place: place.0, ..ListKey::of_id(id) },
+            Order::Label(key) => {
+                ListKey { value: label(key).map(Into::into), ..ListKey::of_id(id) }
+            }
         }
     }
 
     /// Returns the place in the list of a stream that exists only in memory.
-    fn volatile_cursor(&self, info: &StreamInfo) -> Cursor {
+    fn volatile_key(&self, info: &StreamInfo) -> ListKey {
         let label = |key: &str| info.labels.get(key).map(String::as_str);
-        self.cursor(info.id, Lsn::LAST, label)
+        self.list_key(info.id, Lsn::LAST, label)
     }
 
-    /// Tells whether `cursor` comes before `other` in the list.
-    fn is_before(&self, cursor: &Cursor, other: &Cursor) -> bool {
-        if self.query.descending { cursor > other } else { cursor < other }
+    /// Tells whether `key` comes before `other` in the list.
+    fn is_before(&self, key: &ListKey, other: &ListKey) -> bool {
+        if self.query.descending { key > other } else { key < other }
     }
 
-    /// Tells whether the cursor comes after the previous page.
-    fn is_after_last_page(&self, cursor: &Cursor) -> bool {
-        self.query.after.as_ref().is_none_or(|after| self.is_before(after, cursor))
+    /// Tells whether the place comes after the previous page.
+    fn is_after_last_page(&self, key: &ListKey) -> bool {
+        self.query.after.as_ref().is_none_or(|after| self.is_before(&after.last, key))
     }
 
     /// Returns the scan that yields the page.
@@ -105,8 +108,9 @@ impl<'a> Asked<'a> {
         let Query { order, descending, after, .. } = self.query;
         let is_descending = *descending;
         let edge = if is_descending { self.ids.end } else { self.ids.start };
-        let edge = edge.filter(|_| *order == Order::Created).map(Cursor::of_id);
-        let from = match (after.clone(), edge) {
+        let edge = edge.filter(|_| *order == Order::Created).map(ListKey::of_id);
+        let after = after.as_ref().map(|after| after.last.clone());
+        let from = match (after, edge) {
             (Some(after), Some(edge)) if self.is_before(&after, &edge) => Some(edge),
             (after, edge) => after.or(edge),
         };
@@ -161,7 +165,7 @@ pub(crate) struct Best<'a> {
     asked: &'a Asked<'a>,
     kept: Vec<Found>,
     /// Entries at or after this one are not among the best.
-    bound: Option<Cursor>,
+    bound: Option<ListKey>,
 }
 
 impl<'a> Best<'a> {
@@ -169,25 +173,25 @@ impl<'a> Best<'a> {
         Self { asked, kept: Vec::new(), bound: None }
     }
 
-    /// Tells whether a match with this cursor may still be on the page.
-    fn has_room_for(&self, cursor: &Cursor) -> bool {
-        self.bound.as_ref().is_none_or(|bound| self.asked.is_before(cursor, bound))
-            && self.asked.is_after_last_page(cursor)
+    /// Tells whether a match at this place may still be on the page.
+    fn has_room_for(&self, key: &ListKey) -> bool {
+        self.bound.as_ref().is_none_or(|bound| self.asked.is_before(key, bound))
+            && self.asked.is_after_last_page(key)
     }
 
     fn keep(&mut self, found: Found) {
         self.kept.push(found);
         if self.kept.len() >= self.asked.max.saturating_mul(2) {
             self.cut();
-            self.bound = self.kept.last().map(|(cursor, _)| cursor.clone());
+            self.bound = self.kept.last().map(|(key, _)| key.clone());
         }
     }
 
     /// Keeps a stream that exists only in memory if it may be on the page.
     pub(crate) fn consider_volatile(&mut self, info: StreamInfo) {
-        let cursor = self.asked.volatile_cursor(&info);
-        if self.has_room_for(&cursor) {
-            self.keep((cursor, Some(Box::new(info))));
+        let key = self.asked.volatile_key(&info);
+        if self.has_room_for(&key) {
+            self.keep((key, Some(Box::new(info))));
         }
     }
 
@@ -244,13 +248,21 @@ impl ReadView {
     /// for the logarithm of the number of streams. The first list of a log, the first
     /// by a label, and a list beside another thread's list scan all streams. Forks of one stream
     /// ([`Query::parent`]) have their own index.
-    #[must_use]
-    pub fn list(&self, query: &Query) -> Page {
+    ///
+    /// A view shows only what is committed: [`Query::volatile`] changes nothing here.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ForeignCursor`] if [`Query::after`] has the cursor of another query.
+    pub fn list(&self, query: &Query) -> Result<Page> {
         self.list_with(query, Vec::new())
     }
 
     /// Returns a page that also considers these volatile streams, the first matches in order.
-    pub(crate) fn list_with(&self, query: &Query, volatile: Vec<StreamInfo>) -> Page {
+    pub(crate) fn list_with(&self, query: &Query, volatile: Vec<StreamInfo>) -> Result<Page> {
+        if query.after.as_ref().is_some_and(|after| after.query != query.digest()) {
+            return Err(Error::new(ErrorKind::ForeignCursor, "list"));
+        }
         let asked = Asked::new(query);
         let goes_on = query.after.is_some() || query.parent.is_some();
         let is_first = self.orders.get().is_none() && self.catalog.listing.is_first() && !goes_on;
@@ -259,10 +271,10 @@ impl ReadView {
             Some(orders) => self.take_from(&asked, &orders),
             None => self.look_at_all(&asked),
         };
-        let with_cursor = |info| (asked.volatile_cursor(&info), Some(Box::new(info)));
-        found.extend(volatile.into_iter().map(with_cursor));
+        let with_key = |info| (asked.volatile_key(&info), Some(Box::new(info)));
+        found.extend(volatile.into_iter().map(with_key));
         asked.sort(&mut found);
-        self.page(&asked, found)
+        Ok(self.page(&asked, found))
     }
 
     /// Returns the first matches by scanning the sorted lists.
@@ -298,12 +310,12 @@ impl ReadView {
     fn take(
         &self,
         asked: &Asked<'_>,
-        streams: impl Iterator<Item = (Cursor, ArenaId)>,
+        streams: impl Iterator<Item = (ListKey, ArenaId)>,
     ) -> Vec<Found> {
-        let on_the_way = streams.take_while(|(cursor, _)| !asked.is_past(cursor.id));
-        let is_wanted = |(cursor, root): (Cursor, ArenaId)| {
+        let on_the_way = streams.take_while(|(key, _)| !asked.is_past(key.id));
+        let is_wanted = |(key, root): (ListKey, ArenaId)| {
             let first = self.catalog.branch(root)?;
-            self.is_wanted(asked, root, first).then_some((cursor, None))
+            self.is_wanted(asked, root, first).then_some((key, None))
         };
         on_the_way.filter_map(is_wanted).take(asked.max).collect()
     }
@@ -353,7 +365,7 @@ impl ReadView {
             Order::Committed => place,
             Order::Label(_) => None,
         };
-        if known.is_some_and(|known| !best.has_room_for(&asked.cursor(id, known, |_| None)))
+        if known.is_some_and(|known| !best.has_room_for(&asked.list_key(id, known, |_| None)))
             || !query.wants_time(id)
         {
             return;
@@ -362,15 +374,15 @@ impl ReadView {
         let is_in_time = |place| self.is_in(place, &query.committed);
         if let Some(place) = place.filter(|_| is_plain) {
             if is_in_time(place) {
-                best.keep((asked.cursor(id, place, |_| None), None));
+                best.keep((asked.list_key(id, place, |_| None), None));
             }
             return;
         }
         let Some(view) = self.view_of(root, first) else { return };
         let Some(place) = place.or_else(|| self.last_place(&view)) else { return };
-        let cursor = asked.cursor(id, place, |key| view.label(key));
-        if best.has_room_for(&cursor) && Self::matches(query, &view) && is_in_time(place) {
-            best.keep((cursor, None));
+        let key = asked.list_key(id, place, |key| view.label(key));
+        if best.has_room_for(&key) && Self::matches(query, &view) && is_in_time(place) {
+            best.keep((key, None));
         }
     }
 
@@ -378,10 +390,11 @@ impl ReadView {
     pub(super) fn page(&self, asked: &Asked<'_>, mut found: Vec<Found>) -> Page {
         let is_last = found.len() < asked.max;
         found.truncate(asked.max.saturating_sub(1));
-        let next = found.last().filter(|_| !is_last).map(|(cursor, _)| cursor.clone());
-        let describe = |(cursor, volatile): Found| match volatile {
+        let next = found.last().filter(|_| !is_last);
+        let next = next.map(|(key, _)| Cursor { query: asked.query.digest(), last: key.clone() });
+        let describe = |(key, volatile): Found| match volatile {
             Some(info) => Some(*info),
-            None => self.info(cursor.id),
+            None => self.info(key.id),
         };
         Page { streams: found.into_iter().filter_map(describe).collect(), next }
     }

@@ -1,6 +1,9 @@
 //! Queries: which streams a list shows, and in which order.
 
-use super::cursor::Cursor;
+use std::fmt::Display;
+
+use super::cursor::{Cursor, ListKey};
+use crate::format::checksum;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::TimeWindow;
 use crate::types::{StreamId, StreamState, Timestamp};
@@ -84,7 +87,9 @@ impl Query {
         self
     }
 
-    /// Continues after the page that returned this cursor. The rest of the query must be unchanged.
+    /// Continues after the page that returned this cursor. Order, direction and filter must be
+    /// those of that page's query; the limit may differ. With a cursor of another query the list
+    /// fails ([`crate::ErrorKind::ForeignCursor`]).
     #[must_use]
     pub fn after(mut self, cursor: Cursor) -> Self {
         self.after = Some(cursor);
@@ -162,9 +167,10 @@ impl Query {
         self
     }
 
-    /// Adds this process's streams that were never committed; only in [`crate::Log::list`]. In the
-    /// order of commits they come last; in the order of a label each page scans all of them. Only
-    /// their handles know their heads, which read 0 here.
+    /// Adds this process's streams that were never committed, in [`crate::Log::list`]. A
+    /// [`crate::ReadView`] shows only what is committed: [`crate::ReadView::list`] lists the same
+    /// streams with and without this. In the order of commits they come last; in the order of a
+    /// label each page scans all of them. Only their handles know their heads, which read 0 here.
     #[must_use]
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
@@ -179,6 +185,42 @@ impl Query {
 
     pub(crate) fn wants_volatile(&self) -> bool {
         self.volatile
+    }
+
+    /// Returns a digest of all that decides which streams are listed, and in which order. Cursors
+    /// outlive the process: the digest of a query must never change.
+    pub(super) fn digest(&self) -> u32 {
+        let mut text = String::new();
+        // A length before each text: no two queries look the same.
+        let mut put = |part: &dyn Display| {
+            let part = part.to_string();
+            text += &format!("{}:{part},", part.len());
+        };
+        match &self.order {
+            Order::Created => put(&"created"),
+            Order::Committed => put(&"committed"),
+            Order::Label(key) => put(&format_args!("label:{key}")),
+        }
+        [self.descending, self.volatile].iter().for_each(|flag| put(flag));
+        let states = [StreamState::Active, StreamState::Archived, StreamState::Deleted];
+        states.iter().for_each(|state| put(&self.wants_state(*state)));
+        let millis = |time: Timestamp| time.as_micros() / 1_000;
+        let [from, until] = [self.created_from, self.created_until].map(|time| time.map(millis));
+        let TimeWindow { from: since, until: before } = &self.committed;
+        let micros = |time: &Option<Timestamp>| time.map(Timestamp::as_micros);
+        for time in [from, until, micros(since), micros(before)] {
+            put(&time.map_or_else(String::new, |time| time.to_string()));
+        }
+        put(&self.parent.map_or_else(String::new, |parent| parent.to_string()));
+        put(&self.name_prefix.as_deref().unwrap_or_default());
+        let mut labels: Vec<_> = self.labels.iter().collect();
+        labels.sort_unstable();
+        labels.dedup();
+        for (key, value) in labels {
+            put(key);
+            put(&value.as_ref().map_or_else(String::new, |value| format!("={value}")));
+        }
+        checksum(0, &[text.as_bytes()])
     }
 
     pub(super) fn wants_state(&self, state: StreamState) -> bool {
@@ -236,6 +278,27 @@ impl Query {
 pub(super) struct ListScan<'a> {
     pub(super) order: &'a Order,
     pub(super) is_descending: bool,
-    /// Cursor after which the scan starts, in the scan's direction.
-    pub(super) from: Option<Cursor>,
+    /// Place after which the scan starts, in the scan's direction.
+    pub(super) from: Option<ListKey>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_of_a_query_never_changes() {
+        let parent = StreamId::from_bytes([7; 16]);
+        let time = Timestamp::from_micros(1_774_651_635_772_000);
+        let every = Query::new().order(Order::Label("rank".into())).descending().volatile();
+        let every = every.state(StreamState::Deleted).state(StreamState::Active).parent(parent);
+        let every = every.has_label("b").label("a", "1").has_label("b").name_prefix("größe");
+        let every = every.created_from(time).created_until(time);
+        let every = every.committed_from(time).committed_until(time);
+        assert_eq!([Query::new().digest(), every.digest()], [2_758_356_077, 285_427_624]);
+        // What selects and sorts alike is one query; pages are no part of it.
+        let again = every.clone().label("a", "1").state(StreamState::Active).limit(7);
+        assert_eq!(again.digest(), every.digest());
+        assert_eq!(Query::new().state(StreamState::Active).digest(), Query::new().digest());
+    }
 }

@@ -60,6 +60,7 @@ impl ErrorKind {
             | Self::InvalidMetadata(_)
             | Self::InvalidLine { .. }
             | Self::ClockJumped { .. }
+            | Self::ForeignCursor
             | Self::PositionOutOfRange { .. } => ErrorClass::Other,
         }
     }
@@ -160,6 +161,7 @@ mod tests {
             ErrorKind::StreamExists(stream),
             ErrorKind::InvalidLine { line: 1, what: "a" },
             ErrorKind::ClockJumped { clock: time, known: time },
+            ErrorKind::ForeignCursor,
             ErrorKind::PositionOutOfRange { asked: position, last: position },
         ]
     }

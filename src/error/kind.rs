@@ -201,6 +201,9 @@ pub enum ErrorKind {
         /// Present time of the log.
         known: Timestamp,
     },
+    /// The cursor of [`crate::Query::after`] ends a page of another query: order, direction or
+    /// filter differ.
+    ForeignCursor,
     /// The position lies beyond the log's last commit.
     PositionOutOfRange {
         /// The requested position.
@@ -259,6 +262,9 @@ impl fmt::Display for ErrorKind {
             Self::Codec => f.write_str("the codec refused"),
             Self::InvalidOption(which) => write!(f, "{which}"),
             Self::Refused(reason) => reason.fmt(f),
+            Self::ForeignCursor => f.write_str(
+                "the cursor is from a list with another order, direction or filter; repeat those, or start without a cursor",
+            ),
             Self::PositionOutOfRange { asked, last } => {
                 write!(f, "position {asked} is beyond the last commit, {last}")
             }

@@ -378,10 +378,13 @@ impl Log {
         ReadView::new(Arc::clone(&self.0.catalog))
     }
 
-    /// Returns a page of streams as of now. Unlike [`ReadView::list`], it can also list volatile
-    /// streams.
-    #[must_use]
-    pub fn list(&self, query: &Query) -> Page {
+    /// Returns a page of streams as of now. With [`Query::volatile`] the list also has the volatile
+    /// streams of this process, which a [`ReadView`] does not show.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ReadView::list`].
+    pub fn list(&self, query: &Query) -> Result<Page> {
         if !query.wants_volatile() {
             return self.read_view().list(query);
         }

@@ -162,7 +162,7 @@ fn tell_lives(path: &Path) -> String {
         .state(StreamState::Deleted)
         .order(Order::Committed);
     let mut text = String::new();
-    for info in view.list(&every).streams {
+    for info in view.list(&every).expect("listed").streams {
         let data = info.data.map(|data| String::from_utf8_lossy(&data).into_owned());
         let _ = writeln!(
             text,

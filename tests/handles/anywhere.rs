@@ -170,7 +170,11 @@ fn f50_thread_locals_may_hold_everything() {
     });
     let id = take.recv().expect("made");
     log.create_stream_with(&StreamOptions::new().name("kept")).expect("the name is free again");
-    assert_eq!(log.list(&Query::new().volatile()).streams.len(), 1, "no volatile stream is left");
+    assert_eq!(
+        log.list(&Query::new().volatile()).expect("listed").streams.len(),
+        1,
+        "no volatile stream is left"
+    );
     log.create_stream().expect("a stream").commit().wait().expect("what was asked for is done");
     assert_eq!(payloads(&log, id), ["durable", "asked for"]);
 }
@@ -202,7 +206,7 @@ fn f50_destructors_of_thread_locals_may_do_everything() {
             assert_eq!(again.events().expect("open").count(), 3);
             let all = view.all_events(amberlog::Position::START).expect("within");
             assert_eq!(all.count(), 4);
-            assert_eq!(log.list(&Query::new().volatile()).streams.len(), 2);
+            assert_eq!(log.list(&Query::new().volatile()).expect("listed").streams.len(), 2);
             assert!(log.read_view().info(again.id()).is_some_and(|info| info.is_durable));
             again.archive().wait().expect("archived");
             log.compact(amberlog::maintenance::CompactOptions::new()).expect("open");
@@ -316,7 +320,7 @@ impl Holds {
         is_told(log.write_archive(id), "archive")?;
         #[cfg(feature = "json")]
         is_told(log.import_jsonl(std::io::Cursor::new("")), "import")?;
-        let listed = log.list(&Query::new().volatile()).streams.len();
+        let listed = log.list(&Query::new().volatile()).expect("listed").streams.len();
         let is_same = log.state(id) == Some(amberlog::StreamState::Active)
             && listed == view.streams().len()
             && log.read_view().info(id).is_some()
@@ -400,7 +404,9 @@ fn f37_f50_children_of_a_process_that_is_busy() {
                     commits += 1;
                     let named = StreamOptions::new().name(format!("{writer} of the parent"));
                     let other = log.create_stream_with(&named).expect("free");
-                    assert!(!log.list(&Query::new().volatile()).streams.is_empty());
+                    assert!(
+                        !log.list(&Query::new().volatile()).expect("listed").streams.is_empty()
+                    );
                     drop(other);
                 }
                 (stream.id(), commits)

@@ -430,7 +430,7 @@ fn times_of_ids_are_compared_by_the_millisecond() {
     stream.commit().wait().expect("committed");
     let created = stream.id().created().expect("of version 7").as_micros();
     let later = |micros| amberlog::Timestamp::from_micros(created + micros);
-    let found = |query: amberlog::Query| log.list(&query).streams.len();
+    let found = |query: amberlog::Query| log.list(&query).expect("listed").streams.len();
     assert_eq!(found(amberlog::Query::new().created_from(later(999))), 1);
     assert_eq!(found(amberlog::Query::new().created_from(later(1_000))), 0);
     assert_eq!(found(amberlog::Query::new().created_until(later(999))), 0);

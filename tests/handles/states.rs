@@ -83,7 +83,7 @@ impl Subject {
             }
             "open" => return done(self.log.open_stream(id).map(drop)),
             "list" => {
-                let page = self.log.list(&Query::new());
+                let page = self.log.list(&Query::new()).expect("listed");
                 return if page.streams.iter().any(|info| info.id == id) {
                     "listed"
                 } else {
@@ -97,7 +97,7 @@ impl Subject {
                     .state(StreamState::Archived)
                     .state(StreamState::Deleted)
                     .volatile();
-                let page = self.log.list(&every);
+                let page = self.log.list(&every).expect("listed");
                 return if page.streams.iter().any(|info| info.id == id) {
                     "listed"
                 } else {

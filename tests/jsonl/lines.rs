@@ -442,7 +442,7 @@ fn a_wrong_line_is_refused_with_its_number_and_nothing_is_written() {
         assert_eq!(std::mem::discriminant(error.kind()), std::mem::discriminant(&told), "{error}");
     }
     assert_eq!(log.read_view().position().get(), 0);
-    assert_eq!(log.list(&amberlog::Query::new().volatile()).streams, []);
+    assert_eq!(log.list(&amberlog::Query::new().volatile()).expect("listed").streams, []);
 }
 
 /// Numbers of a line are kept exactly or refused with the line.

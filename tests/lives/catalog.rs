@@ -6,7 +6,7 @@
 use crate::support::verified::checked;
 use amberlog::{
     Durability, ErrorKind, Log, Options, Order, Page, Query, ReadView, Stream, StreamId,
-    StreamState,
+    StreamState, Timestamp,
 };
 
 fn options() -> Options {
@@ -223,14 +223,14 @@ fn lists_page_through_everything_that_is_asked_for() {
     };
     check(&log.read_view());
     check(&ReadView::open(dir.path()).expect("readable").0);
-    let none = log.list(&Query::new().limit(50).name_prefix("nothing"));
+    let none = log.list(&Query::new().limit(50).name_prefix("nothing")).expect("listed");
     assert!(none.streams.is_empty() && none.next.is_none());
 }
 
 fn all_pages(view: &ReadView, query: &Query, size: usize) -> Vec<StreamId> {
     let (mut all, mut query) = (Vec::new(), query.clone().limit(size));
     loop {
-        let page = view.list(&query);
+        let page = view.list(&query).expect("listed");
         assert!(page.streams.len() <= size && (page.next.is_none() || page.streams.len() == size));
         all.extend(ids(&page));
         let Some(next) = page.next else { return all };
@@ -249,17 +249,17 @@ fn p9_volatile_streams_are_listed_when_asked_for_by_name() {
     let mut named = log.create_stream().expect("a stream");
     named.rename("named").expect("free");
     named.set_label("k", "v").expect("fine");
-    assert_eq!(ids(&log.list(&Query::new())), [durable.id()]);
+    assert_eq!(ids(&log.list(&Query::new()).expect("listed")), [durable.id()]);
     let mut every = [durable.id(), plain.id(), named.id()];
     every.sort_unstable();
-    assert_eq!(ids(&log.list(&Query::new().volatile())), every);
-    let labelled = log.list(&Query::new().volatile().has_label("k"));
+    assert_eq!(ids(&log.list(&Query::new().volatile()).expect("listed")), every);
+    let labelled = log.list(&Query::new().volatile().has_label("k")).expect("listed");
     assert_eq!(ids(&labelled), [named.id()]);
     assert_eq!(labelled.streams[0].name.as_deref(), Some("named"));
-    let last = log.list(&Query::new().volatile().order(Order::Committed).limit(1));
+    let last = log.list(&Query::new().volatile().order(Order::Committed).limit(1)).expect("listed");
     assert_eq!(ids(&last), [durable.id()]);
     drop(plain);
-    assert_eq!(log.list(&Query::new().volatile()).streams.len(), 2);
+    assert_eq!(log.list(&Query::new().volatile()).expect("listed").streams.len(), 2);
 }
 
 fn ranked(log: &Log, rank: &str) -> Stream {
@@ -292,7 +292,7 @@ fn p7_a_cursor_in_the_order_of_a_label_stays_valid_while_labels_change() {
     let old = log.read_view();
     let all: Vec<_> = ranks.into_iter().zip(id.iter().copied()).collect();
     assert_eq!(all_pages(&old, &by_rank(), 1), sorted(&all));
-    let first = log.list(&by_rank().limit(2));
+    let first = log.list(&by_rank().limit(2)).expect("listed");
     assert_eq!(ids(&first), [id[4], id[0]]);
     let next: amberlog::Cursor =
         first.next.expect("there is more").to_string().parse().expect("its own text");
@@ -305,15 +305,59 @@ fn p7_a_cursor_in_the_order_of_a_label_stays_valid_while_labels_change() {
         commit(&mut streams[at]);
     }
     assert_eq!(
-        ids(&log.list(&by_rank().after(next.clone()))),
+        ids(&log.list(&by_rank().after(next.clone())).expect("listed")),
         [5, 3, 0, 2].map(|at: usize| id[at])
     );
-    assert_eq!(ids(&log.list(&by_rank().descending().after(next.clone()))), [id[1]]);
-    assert_eq!(ids(&old.list(&by_rank().after(next))), sorted(&all)[2..], "P12");
+    assert_eq!(ids(&old.list(&by_rank().after(next)).expect("listed")), sorted(&all)[2..], "P12");
     assert_eq!(all_pages(&old, &by_rank(), 2), sorted(&all), "P12");
-    // A cursor of another order is no error.
-    let other = log.list(&Query::new().limit(1)).next.expect("there is more");
-    assert!(log.list(&by_rank().after(other)).streams.len() <= 5);
+}
+
+/// An empty or a wrong page would look like the end of the list.
+#[test]
+fn a_cursor_of_another_query_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path()).expect("opens");
+    let mut streams: Vec<Stream> = ["b", "a", "c"].map(|rank| ranked(&log, rank)).into();
+    streams.iter_mut().for_each(commit);
+    let view = log.read_view();
+    let parent = streams[0].id();
+    let time = Timestamp::from_micros(1);
+    let queries = [
+        Query::new(),
+        Query::new().descending(),
+        Query::new().order(Order::Committed),
+        by_rank(),
+        Query::new().order(Order::Label("committed".into())),
+        Query::new().has_label("rank"),
+        Query::new().label("rank", "a"),
+        Query::new().label("rank", ""),
+        Query::new().name_prefix("rank"),
+        Query::new().parent(parent),
+        Query::new().state(StreamState::Archived),
+        Query::new().state(StreamState::Archived).state(StreamState::Active),
+        Query::new().created_from(Timestamp::from_micros(1_000)),
+        Query::new().created_until(Timestamp::from_micros(1_000)),
+        Query::new().committed_from(time),
+        Query::new().committed_until(time),
+        Query::new().volatile(),
+    ];
+    for (at, query) in queries.iter().enumerate() {
+        let Some(next) = view.list(&query.clone().limit(1)).expect("listed").next else { continue };
+        let next: amberlog::Cursor = next.to_string().parse().expect("its own text");
+        for (other_at, other) in queries.iter().enumerate() {
+            let other = other.clone().after(next.clone());
+            for listed in [view.list(&other), log.list(&other)] {
+                let is_refused =
+                    listed.is_err_and(|error| *error.kind() == ErrorKind::ForeignCursor);
+                assert_eq!(is_refused, other_at != at, "{query:?}, {other:?}");
+            }
+        }
+    }
+    // The same query in other words, and with another limit.
+    let both = Query::new().state(StreamState::Active).has_label("rank").has_label("rank");
+    let next = view.list(&both.limit(1)).expect("listed").next.expect("there is more");
+    let same = Query::new().has_label("rank").limit(7).after(next);
+    assert_eq!(view.list(&same).expect("listed").streams.len(), 2);
 }
 
 #[test]
@@ -329,7 +373,7 @@ fn p9_volatile_streams_are_listed_by_their_labels_among_the_durable_ones() {
     for (at, query) in [by_rank(), by_rank().descending()].into_iter().enumerate() {
         let query = query.volatile().limit(1);
         let (mut listed, mut asked) = (Vec::new(), query.clone());
-        while let Page { streams: page, next: Some(next), .. } = log.list(&asked) {
+        while let Page { streams: page, next: Some(next), .. } = log.list(&asked).expect("listed") {
             listed.extend(page.iter().map(|info| info.id));
             asked = query.clone().after(next);
             // Between two pages a volatile stream becomes durable.
@@ -337,7 +381,7 @@ fn p9_volatile_streams_are_listed_by_their_labels_among_the_durable_ones() {
                 commit(&mut streams[at]);
             }
         }
-        listed.extend(ids(&log.list(&asked)));
+        listed.extend(ids(&log.list(&asked).expect("listed")));
         assert_eq!(listed, expected, "{query:?}");
         expected.reverse();
     }

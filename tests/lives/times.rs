@@ -28,7 +28,7 @@ fn any_state() -> Query {
 fn listed(view: &ReadView, query: &Query) -> BTreeSet<StreamId> {
     let (mut all, mut query) = (BTreeSet::new(), query.clone().limit(3));
     loop {
-        let page = view.list(&query);
+        let page = view.list(&query).expect("listed");
         assert!(page.streams.iter().all(|info| all.insert(info.id)), "listed twice");
         match page.next {
             Some(next) => query = query.after(next),
@@ -143,8 +143,8 @@ fn streams_are_listed_by_when_they_were_last_committed() {
     told.committed(streams[30].id());
     let volatile = log.create_stream().expect("a stream");
     let every = Query::new().volatile();
-    assert!(log.list(&every).streams.iter().any(|info| info.id == volatile.id()));
-    let since = log.list(&every.committed_from(Timestamp::from_micros(0))).streams;
+    assert!(log.list(&every).expect("listed").streams.iter().any(|info| info.id == volatile.id()));
+    let since = log.list(&every.committed_from(Timestamp::from_micros(0))).expect("listed").streams;
     assert!(!since.iter().any(|info| info.id == volatile.id()), "it was never committed");
     told.check(&log.read_view());
     then.check(&pinned);

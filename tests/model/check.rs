@@ -504,7 +504,7 @@ fn lists(read_view: &ReadView, state: &State, positions: Positions, rng: &mut Rn
     let mut listed = Vec::new();
     let mut asked = query.clone();
     loop {
-        let Page { streams, next, .. } = read_view.list(&asked);
+        let Page { streams, next, .. } = read_view.list(&asked).expect("listed");
         listed.extend(streams.iter().map(|info| info.id));
         let Some(next) = next else { break };
         let next = next.to_string().parse().expect("its own text");

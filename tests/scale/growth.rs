@@ -102,7 +102,7 @@ fn a_log_of_very_many_segments_rolls_and_is_opened() {
 
 /// Lists that were made before, so that streams are in order: the first one only looks at all of them.
 fn list_twice(log: &Log, query: &Query) {
-    (0..2).for_each(|_| drop(log.list(query)));
+    (0..2).for_each(|_| drop(log.list(query).expect("listed")));
 }
 
 /// Makes streams for a list, each with a commit.
@@ -165,7 +165,7 @@ fn a_page_of_a_list() {
                 stream.set_label("rank", "0500").expect("fine");
                 stream.commit_with(os()).wait().expect("committed");
             }
-            steps(|| drop(log.list(&query))) / (n / 100)
+            steps(|| drop(log.list(&query).expect("listed"))) / (n / 100)
         };
         let (few, many) = (page(1_000), page(16_000));
         assert!(many <= few * 2, "{query:?}: {few} steps of 1,000 streams, {many} of 16,000");
@@ -178,7 +178,9 @@ fn all_pages_of_a_list() {
         grows_in_proportion(&format!("{query:?}"), 500, |n| {
             let log = Log::options().open_on(&SimDisk::new(6)).expect("opens");
             let _streams = make(&log, n);
-            steps(|| assert_eq!(all_pages(query.clone(), |query| log.list(query)), n))
+            steps(|| {
+                assert_eq!(all_pages(query.clone(), |query| log.list(query).expect("listed")), n);
+            })
         });
     }
     let rare = Query::new().limit(5).has_label("rare");
@@ -188,7 +190,9 @@ fn all_pages_of_a_list() {
             stream.set_label("rare", "1").expect("fine");
             stream.commit_with(os()).wait().expect("committed");
         }
-        steps(|| assert_eq!(all_pages(rare.clone(), |query| log.list(query)), n / 10))
+        steps(|| {
+            assert_eq!(all_pages(rare.clone(), |query| log.list(query).expect("listed")), n / 10);
+        })
     });
 }
 
@@ -206,7 +210,7 @@ fn all_pages_of_a_view_that_grows_old() {
                     stream.set_label("rank", "0000").expect("fine");
                     stream.commit_with(os()).wait().expect("committed");
                 }
-                view.list(query)
+                view.list(query).expect("listed")
             };
             steps(|| assert_eq!(all_pages(query.clone(), list), n))
         });
@@ -227,7 +231,7 @@ fn all_pages_of_volatile_streams() {
                 let mut volatile = volatile.borrow_mut();
                 volatile.pop();
                 volatile.insert(0, log.create_stream().expect("a stream"));
-                log.list(query)
+                log.list(query).expect("listed")
             };
             steps(|| assert!(all_pages(query.clone(), list) > n))
         });
@@ -248,8 +252,11 @@ fn the_forks_of_each_stream() {
         steps(|| {
             for parent in &parents {
                 let query = Query::new().parent(parent.id());
-                assert_eq!(log.list(&query).streams.len(), 1);
-                assert_eq!(log.list(&query.order(Order::Committed)).streams.len(), 1);
+                assert_eq!(log.list(&query).expect("listed").streams.len(), 1);
+                assert_eq!(
+                    log.list(&query.order(Order::Committed)).expect("listed").streams.len(),
+                    1
+                );
             }
         })
     });

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::compare::SEEN_LABEL;
-use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, note};
+use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, in_log, note};
 use crate::reading::{Reading, TailShown, open, resolve};
 
 /// Number of streams fetched at once for a full list.
@@ -144,7 +144,7 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Outcome {
     let page_max = args.limit.map_or(PAGE_STREAMS, |limit| limit as usize);
     query = query.limit(page_max);
     loop {
-        let page = reading.view.list(&query);
+        let page = reading.view.list(&query).map_err(in_log(&args.log))?;
         print(&page, &reading, out)?;
         let Some(next) = page.next else { break };
         if args.limit.is_none() {

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{ALL_STATES, Catalog, Cursor, STATES, index_of};
+use super::{ALL_STATES, Catalog, ListKey, STATES, index_of};
 use crate::index::{ArenaId, Ordered};
 use crate::types::{StreamId, StreamState};
 
@@ -43,9 +43,9 @@ pub(super) struct LabelOrders {
 }
 
 impl Labelled {
-    pub(super) fn cursor(&self, catalog: &Catalog) -> Cursor {
+    pub(super) fn list_key(&self, catalog: &Catalog) -> ListKey {
         let value = Some(Arc::clone(&self.value));
-        Cursor { value, ..Cursor::of_id(catalog.id_of(self.root)) }
+        ListKey { value, ..ListKey::of_id(catalog.id_of(self.root)) }
     }
 
     /// Compares the entry's place in the list with this value and id.
@@ -53,9 +53,9 @@ impl Labelled {
         (*self.value).cmp(value).then_with(|| catalog.id_of(self.root).cmp(&id))
     }
 
-    /// Compares the entry's place in the list with a cursor.
-    pub(super) fn cmp_cursor(&self, catalog: &Catalog, cursor: &Cursor) -> Ordering {
-        self.cmp(catalog, (cursor.value.as_deref().unwrap_or_default(), cursor.id))
+    /// Compares the entry's place in the list with another.
+    pub(super) fn cmp_list_key(&self, catalog: &Catalog, key: &ListKey) -> Ordering {
+        self.cmp(catalog, (key.value.as_deref().unwrap_or_default(), key.id))
     }
 
     fn bytes(&self) -> usize {

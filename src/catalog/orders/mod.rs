@@ -13,7 +13,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use self::labels::{LabelOrders, Labelled};
-use super::cursor::Cursor;
+use super::cursor::ListKey;
 use super::query::{ListScan, Order};
 use super::{Branch, Catalog, Version};
 use crate::format::Lsn;
@@ -284,13 +284,13 @@ impl Orders {
 }
 
 /// Iterator that merges several sorted lists.
-struct Merged<I: Iterator<Item = (Cursor, ArenaId)>> {
+struct Merged<I: Iterator<Item = (ListKey, ArenaId)>> {
     lists: [Option<Peekable<I>>; STATES],
     is_descending: bool,
 }
 
-impl<I: Iterator<Item = (Cursor, ArenaId)>> Iterator for Merged<I> {
-    type Item = (Cursor, ArenaId);
+impl<I: Iterator<Item = (ListKey, ArenaId)>> Iterator for Merged<I> {
+    type Item = (ListKey, ArenaId);
 
     fn next(&mut self) -> Option<Self::Item> {
         let heads = self.lists.iter_mut().flatten();
@@ -310,7 +310,7 @@ impl Orders {
         catalog: &'a Catalog,
         scan: &ListScan<'a>,
         wants: F,
-    ) -> impl Iterator<Item = (Cursor, ArenaId)> + use<'a, F> {
+    ) -> impl Iterator<Item = (ListKey, ArenaId)> + use<'a, F> {
         let list = |state| wants(state).then(|| self.of_state(catalog, scan, state).peekable());
         let lists = ALL_STATES.map(list);
         Merged { lists, is_descending: scan.is_descending }
@@ -322,7 +322,7 @@ impl Orders {
         catalog: &'a Catalog,
         scan: &ListScan<'_>,
         parent: StreamId,
-    ) -> impl Iterator<Item = (Cursor, ArenaId)> + use<'a> {
+    ) -> impl Iterator<Item = (ListKey, ArenaId)> + use<'a> {
         let key = move |child: &(StreamId, ArenaId)| (child.0, catalog.id_of(child.1));
         let from = scan.from.as_ref().map(|from| (parent, from.id));
         let list = match scan.is_descending {
@@ -336,7 +336,7 @@ impl Orders {
             }),
         };
         let own = list.take_while(move |child| child.0 == parent);
-        own.map(move |child| (Cursor::of_id(catalog.id_of(child.1)), child.1))
+        own.map(move |child| (ListKey::of_id(catalog.id_of(child.1)), child.1))
     }
 
     /// Returns the streams in one state, in the scan's order from its start on.
@@ -345,12 +345,12 @@ impl Orders {
         catalog: &'a Catalog,
         scan: &ListScan<'a>,
         state: StreamState,
-    ) -> impl Iterator<Item = (Cursor, ArenaId)> + use<'a> {
+    ) -> impl Iterator<Item = (ListKey, ArenaId)> + use<'a> {
         let lists = &self.states[index_of(state)];
-        let created = move |root: &ArenaId| Cursor::of_id(catalog.id_of(*root));
-        let committed = move |entry: &Committed| Cursor {
+        let created = move |root: &ArenaId| ListKey::of_id(catalog.id_of(*root));
+        let committed = move |entry: &Committed| ListKey {
             place: entry.place().0,
-            ..Cursor::of_id(catalog.id_of(entry.root))
+            ..ListKey::of_id(catalog.id_of(entry.root))
         };
         let (mut by_id, mut by_place, mut by_value) = (None, None, None);
         match scan.order {
@@ -358,11 +358,11 @@ impl Orders {
                 by_id = Some(scan.through(&lists.created, |root, from| created(root).cmp(from)));
             }
             Order::Committed => {
-                let compare = |entry: &Committed, from: &Cursor| committed(entry).cmp(from);
+                let compare = |entry: &Committed, from: &ListKey| committed(entry).cmp(from);
                 by_place = Some(scan.through(&lists.committed, compare));
             }
             Order::Label(key) => {
-                let compare = |entry: &Labelled, from: &Cursor| entry.cmp_cursor(catalog, from);
+                let compare = |entry: &Labelled, from: &ListKey| entry.cmp_list_key(catalog, from);
                 let list = self.labels.get(key).map(|lists| lists.of_state(state));
                 by_value = list.map(|list| scan.through(list, compare));
             }
@@ -372,7 +372,7 @@ impl Orders {
         let by_value = by_value.into_iter().flatten();
         by_id
             .chain(by_place.map(move |entry| (committed(&entry), entry.root)))
-            .chain(by_value.map(move |entry| (entry.cursor(catalog), entry.root)))
+            .chain(by_value.map(move |entry| (entry.list_key(catalog), entry.root)))
     }
 }
 
@@ -380,7 +380,7 @@ impl ListScan<'_> {
     fn through<'a, T: Clone>(
         &self,
         list: &'a Ordered<T>,
-        compare: impl Fn(&T, &Cursor) -> Compared,
+        compare: impl Fn(&T, &ListKey) -> Compared,
     ) -> Walk<'a, T> {
         let from = self.from.as_ref();
         match self.is_descending {

@@ -160,7 +160,7 @@ fn p10_lists_by_very_many_labels_take_bounded_memory() {
     log.commit_all(streams.iter_mut()).wait().expect("committed");
     let list = |key: usize| {
         let query = Query::new().order(Order::Label(format!("k{key}"))).limit(50);
-        let listed = log.list(&query).streams;
+        let listed = log.list(&query).expect("listed").streams;
         let values: Vec<_> =
             listed.iter().map(|info| info.labels[&format!("k{key}")].clone()).collect();
         assert!(values.len() == 50 && values.is_sorted(), "{values:?}");
@@ -179,7 +179,7 @@ fn p10_lists_by_very_many_labels_take_bounded_memory() {
     log.commit_all(streams.iter_mut()).wait().expect("committed");
     let stale = log.stats().memory.metadata_bytes;
     let query = Query::new().order(Order::Label("k0".into()));
-    assert!(log.list(&query).streams.is_empty());
+    assert!(log.list(&query).expect("listed").streams.is_empty());
     assert_eq!(log.stats().memory.metadata_bytes, stale - 8 * each);
 }
 

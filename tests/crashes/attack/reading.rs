@@ -52,7 +52,7 @@ pub fn state(view: &ReadView) -> Result<State, Unread> {
         .state(StreamState::Archived)
         .state(StreamState::Deleted)
         .limit(usize::MAX - 1);
-    for info in view.list(&all).streams {
+    for info in view.list(&all).expect("listed").streams {
         let life = match info.state {
             StreamState::Archived => Life::Archived,
             StreamState::Deleted => Life::Deleted,
