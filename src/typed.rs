@@ -156,6 +156,26 @@ pub enum TypedAppendError {
     Refused(AppendError),
 }
 
+impl TypedAppendError {
+    /// Returns true if the stream was deleted, like [`AppendError::is_not_found`].
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused(refused) if refused.is_not_found())
+    }
+
+    /// Returns true if the same value can be appended later, like [`AppendError::is_retryable`].
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Refused(refused) if refused.is_retryable())
+    }
+
+    /// Returns true if the log takes no events through this handle, like [`AppendError::is_fatal`].
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Refused(refused) if refused.is_fatal())
+    }
+}
+
 impl fmt::Display for TypedAppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

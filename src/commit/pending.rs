@@ -332,7 +332,7 @@ impl Pending {
                 if matches!(error.kind(), ErrorKind::AlreadyCommitted { .. })
                     && !broken(Sabotage::InheritOutcome) =>
             {
-                Some(Error::new(ErrorKind::Aborted, "commit").because(error.to_string()))
+                Some(Error::new(ErrorKind::Aborted, "commit").because(error.kind().to_string()))
             }
             Some(Err(error)) => Some(error.clone()),
             _ => None,

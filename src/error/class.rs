@@ -77,6 +77,26 @@ impl AppendError {
     }
 }
 
+impl AppendError {
+    /// Returns true if the stream was deleted, like [`Error::is_not_found`].
+    #[must_use]
+    pub fn is_not_found(self) -> bool {
+        self.class() == ErrorClass::NotFound
+    }
+
+    /// Returns true if the same event can be appended later, like [`Error::is_retryable`].
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        self.class() == ErrorClass::Retryable
+    }
+
+    /// Returns true if the log takes no events through this handle, like [`Error::is_fatal`].
+    #[must_use]
+    pub fn is_fatal(self) -> bool {
+        self.class() == ErrorClass::Fatal
+    }
+}
+
 impl Error {
     /// Returns true if the stream or log does not exist, or was deleted.
     #[must_use]
@@ -168,7 +188,7 @@ mod tests {
 
     fn refusals() -> [AppendError; 7] {
         [
-            AppendError::RingFull { ring_bytes_max: 1 },
+            AppendError::RingFull { ring_bytes_max: 1, in_flight_bytes: 0 },
             AppendError::MemoryFull { memory_bytes_max: 1 },
             AppendError::EventTooLarge { event_bytes: 2, event_bytes_max: 1 },
             AppendError::Closed,
@@ -221,7 +241,11 @@ mod tests {
         }
         for refusal in refusals() {
             let name = format!("AppendError::{}", name_of(&refusal));
-            assert_eq!(table.get(&name), Some(&row_of(&refusal.into())), "{name}");
+            let error = Error::from(refusal);
+            assert_eq!(table.get(&name), Some(&row_of(&error)), "{name}");
+            assert_eq!(refusal.is_not_found(), error.is_not_found());
+            assert_eq!(refusal.is_retryable(), error.is_retryable());
+            assert_eq!(refusal.is_fatal(), error.is_fatal());
             named += 1;
         }
         assert_eq!(table.len(), named, "the table names a kind that no sample has");

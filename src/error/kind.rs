@@ -233,7 +233,7 @@ impl fmt::Display for ErrorKind {
             }
             Self::Conflict { stream, expected, actual } => write!(
                 f,
-                "stream {stream}'s head is {actual}, and the commit expects {expected}; open it again and decide anew"
+                "stream {stream}'s head is {actual}, and the commit expects {expected}"
             ),
             Self::UnknownStream(id) => write!(f, "no stream {id} in this log"),
             Self::UnknownName(name) => write!(f, "no stream is called {name:?}"),
@@ -274,6 +274,15 @@ impl fmt::Display for ErrorKind {
 }
 
 impl ErrorKind {
+    /// Returns what to do about an error, which its text ends with.
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Conflict { .. } => Some("open the stream again and decide anew"),
+            Self::Aborted => Some("discard its events, which are still buffered, first"),
+            _ => None,
+        }
+    }
+
     /// Prints the kinds about a directory of a log.
     fn of_a_directory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -299,7 +308,7 @@ impl ErrorKind {
                  old forgotten by `retain`"
             ),
             Self::NotThisLog => f.write_str("the directory holds something else than this log"),
-            Self::NoLog => f.write_str("there is no log here"),
+            Self::NoLog => f.write_str("there is no log"),
             Self::Outdated => {
                 f.write_str("the file was compacted since this view was opened; open a new one")
             }
@@ -331,11 +340,9 @@ impl ErrorKind {
                 write!(f, "a commit of stream {id} is in flight; wait for its ticket first")
             }
             Self::AlreadyCommitted { position } => {
-                write!(f, "it was committed before, at position {position}")
+                write!(f, "commit id already used at position {position}")
             }
-            Self::Aborted => f.write_str(
-                "not committed: an earlier commit of the same handle was made before; its events are still buffered",
-            ),
+            Self::Aborted => f.write_str("an earlier commit was refused"),
             Self::NotMaterialized { stream, .. } => {
                 write!(f, "stream {stream} is in memory only; commit it first")
             }

@@ -8,7 +8,7 @@ mod class;
 mod kind;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::kind::ErrorKind;
@@ -36,10 +36,11 @@ struct Inner {
 }
 
 /// Place in the log: a path relative to the log's directory and, inside a segment, a byte offset.
+/// For a log that cannot be opened at all, the path is that of the log, as given.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
-    /// Path relative to the log's directory, which may have moved since.
+    /// Path relative to the log's directory, which may have moved since; or that of the log.
     pub path: PathBuf,
     /// Number of the segment, when the path is a segment.
     pub segment: Option<u32>,
@@ -91,6 +92,18 @@ impl Error {
         self.change(|inner| inner.source = Some(source))
     }
 
+    /// Names the log's path in an error that concerns the log as a whole.
+    pub(crate) fn in_log(self, path: &Path) -> Self {
+        let is_whole = match self.place() {
+            None => matches!(self.kind(), ErrorKind::NoLog | ErrorKind::UnfinishedBackup),
+            Some(place) => place.path.as_os_str().is_empty(),
+        };
+        match is_whole {
+            true => self.at(Place { path: path.to_owned(), ..Place::root() }),
+            false => self,
+        }
+    }
+
     /// Copies the place and the source of another error.
     pub(crate) fn at_that_of(self, other: &Self) -> Self {
         let Inner { place, source, .. } = &*other.0;
@@ -140,11 +153,16 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.operation, self.0.kind)?;
-        if let Some(place) = &self.0.place {
-            write!(f, " (in {place})")?;
+        match &self.0.place {
+            Some(place) if self.0.kind == ErrorKind::NoLog => write!(f, " at {place}")?,
+            Some(place) => write!(f, " (in {place})")?,
+            None => {}
         }
-        match &self.0.source {
-            Some(source) => write!(f, ": {source}"),
+        if let Some(source) = &self.0.source {
+            write!(f, ": {source}")?;
+        }
+        match self.0.kind.advice() {
+            Some(advice) => write!(f, "; {advice}"),
             None => Ok(()),
         }
     }
@@ -201,10 +219,13 @@ impl fmt::Display for Place {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// The ring is at its bound; commit, discard, or choose another overflow policy.
+    /// The ring is at its bound. With commits in flight, wait for a ticket; otherwise commit,
+    /// discard, or choose another overflow policy.
     RingFull {
         /// The ring's bound in bytes.
         ring_bytes_max: usize,
+        /// Bytes of commits in flight, which count in the bound.
+        in_flight_bytes: usize,
     },
     /// All rings together, with uncommitted names, labels and data, are at the log's memory budget.
     MemoryFull {
@@ -240,9 +261,13 @@ pub struct Rejected<E> {
 impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RingFull { ring_bytes_max } => {
+            Self::RingFull { ring_bytes_max, in_flight_bytes: 0 } => {
                 write!(f, "the ring is full ({ring_bytes_max} bytes); commit or discard first")
             }
+            Self::RingFull { ring_bytes_max, in_flight_bytes } => write!(
+                f,
+                "the ring is full ({ring_bytes_max} bytes; commits in flight hold {in_flight_bytes}); wait for a ticket"
+            ),
             Self::MemoryFull { memory_bytes_max } => {
                 write!(
                     f,

@@ -131,7 +131,9 @@ impl RecordDump {
     ///
     /// [`crate::ErrorKind::NoLog`] or [`crate::ErrorKind::Io`] when the directory cannot be listed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::start(Arc::new(RealDisk::new(path.as_ref(), false).at("inspect", Place::root)?))
+        let path = path.as_ref();
+        let disk = RealDisk::new(path, false).at("inspect", Place::root);
+        disk.and_then(|disk| Self::start(Arc::new(disk))).map_err(|error| error.in_log(path))
     }
 
     /// Starts at the first segment of a log on a simulated disk.

@@ -63,8 +63,8 @@ impl Options {
     pub fn open(self, path: impl AsRef<Path>) -> Result<Log> {
         let path = path.as_ref();
         let disk = RealDisk::new(path, self.privacy == Privacy::Readable)
-            .map_err(|error| Error::io("open", Place::root(), error))?;
-        open_on(Arc::new(disk), self, path.to_owned())
+            .map_err(|error| Error::io("open", Place::root(), error).in_log(path))?;
+        open_on(Arc::new(disk), self, path.to_owned()).map_err(|error| error.in_log(path))
     }
 
     /// Opens a log on a simulated disk, like [`Options::open`].
@@ -118,7 +118,8 @@ impl ReadOptions {
     /// Those of [`ReadView::open`], and [`ErrorKind::InvalidOption`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<(ReadView, RecoveryReport)> {
         check_open_segments(self.open_segments_max)?;
-        recovery::open_read_at(path.as_ref(), &self)
+        let path = path.as_ref();
+        recovery::open_read_at(path, &self).map_err(|error| error.in_log(path))
     }
 
     /// Opens a log on a simulated disk, like [`ReadOptions::open`].
@@ -282,7 +283,7 @@ impl Log {
     /// [`Log::create_stream_with`]; and the error that prevented the commit: then no stream was
     /// created.
     pub fn open_or_create(&self, name: &str) -> Result<Stream> {
-        self.0.check_open("open_or_create")?;
+        self.0.check_open("open or create")?;
         check_name(name)?;
         let _turn = self.0.creating.wait_for(name);
         loop {
@@ -305,7 +306,7 @@ impl Log {
             match self.read_view().info(holder) {
                 None if is_volatile => {
                     let kind = ErrorKind::NotMaterialized { stream: holder, buffered: None };
-                    return Err(Error::new(kind, "open_or_create"));
+                    return Err(Error::new(kind, "open or create"));
                 }
                 Some(info)
                     if info.state != StreamState::Deleted && info.name.as_deref() != Some(name) =>

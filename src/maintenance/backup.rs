@@ -63,8 +63,10 @@ pub struct BackupReport {
 /// log's writer kept compacting files before they were copied: try again, or have the writer back
 /// up.
 pub fn backup(path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<BackupReport> {
-    let disk = RealDisk::alike(path.as_ref(), DIR).at("backup", here(DIR))?;
-    backup_closed(&(Arc::new(disk) as _), target.as_ref())
+    let path = path.as_ref();
+    let disk = RealDisk::alike(path, DIR).at("backup", here(""));
+    let copied = disk.and_then(|disk| backup_closed(&(Arc::new(disk) as _), target.as_ref()));
+    copied.map_err(|error| error.in_log(path))
 }
 
 /// Returns whether a path leads to the directory of the log at `log` or into it, for programs that
@@ -199,11 +201,12 @@ fn carry_out(
     again: impl Fn() -> Result<Plan>,
     is_over: &dyn Fn() -> bool,
 ) -> Result<BackupReport> {
-    if disk.holds(target).at("backup", here(""))? {
+    let at_target = |error: Error| error.in_log(target);
+    if disk.holds(target).at("backup", here("")).map_err(at_target)? {
         return Err(Error::new(ErrorKind::InsideLog, "backup"));
     }
-    let to = &*disk.beside(target).at("backup", here(""))?;
-    begin(to)?;
+    let to = &*disk.beside(target).at("backup", here("")).map_err(at_target)?;
+    begin(to).map_err(at_target)?;
     let lock = match lock(to, LOCK).at("backup", here(LOCK))? {
         Lock::Held(lock) => lock,
         Lock::Busy(holder) => {

@@ -84,10 +84,12 @@ pub(crate) struct Tail {
 /// [`ErrorKind::UnsupportedFeature`] when a newer version wrote it; [`ErrorKind::Io`] when it
 /// cannot be read. Damage is not an error: the report lists it.
 pub fn verify_quick(path: impl AsRef<Path>) -> Result<RecoveryReport> {
-    if let Some((disk, name)) = RealDisk::of_file(path.as_ref()) {
-        return Ok(load_alone(&looking(&(Arc::new(disk) as _)), &name, LoadDepth::Full)?.report);
-    }
-    Ok(look(&real(path.as_ref())?, LoadDepth::Full)?.report)
+    let path = path.as_ref();
+    let loaded = match RealDisk::of_file(path) {
+        Some((disk, name)) => load_alone(&looking(&(Arc::new(disk) as _)), &name, LoadDepth::Full),
+        None => real(path).and_then(|disk| look(&disk, LoadDepth::Full)),
+    };
+    Ok(loaded.map_err(|error| error.in_log(path))?.report)
 }
 
 /// Opens the log's directory for reading.
@@ -120,8 +122,9 @@ pub fn verify_quick_on(disk: &crate::disk::SimDisk) -> Result<RecoveryReport> {
 /// Fails like [`verify_quick`], and with [`ErrorKind::Locked`] when a writer has the log open, or
 /// [`ErrorKind::StorageFull`] when the disk is full or no segment number is left.
 pub fn repair(path: impl AsRef<Path>) -> Result<RepairReport> {
-    let disk = RealDisk::alike(path.as_ref(), DIR).at("repair", || place_of(DIR))?;
-    mend(&(Arc::new(disk) as _))
+    let path = path.as_ref();
+    let disk = RealDisk::alike(path, DIR).at("repair", Place::root);
+    disk.and_then(|disk| mend(&(Arc::new(disk) as _))).map_err(|error| error.in_log(path))
 }
 
 /// Runs [`repair`] on a simulated disk.

@@ -232,7 +232,7 @@ impl Ring {
 
     fn make_room(&mut self, need: usize) -> Result<(), AppendError> {
         if self.count == u32::MAX {
-            return Err(AppendError::RingFull { ring_bytes_max: self.limits.ring_bytes_max });
+            return Err(self.full());
         }
         if self.wrapped.is_none() && self.grow(need) {
             return Ok(());
@@ -249,7 +249,7 @@ impl Ring {
             return Err(if memory_full {
                 AppendError::MemoryFull { memory_bytes_max: self.buffer.budget.bytes_max }
             } else {
-                AppendError::RingFull { ring_bytes_max: self.bound_max() }
+                self.full()
             });
         }
         // Free a little more than this event needs, so that the next ones take the fast path.
@@ -295,6 +295,11 @@ impl Ring {
             }
             _ => self.bound_max().saturating_sub(self.in_flight),
         }
+    }
+
+    fn full(&self) -> AppendError {
+        let (ring_bytes_max, in_flight_bytes) = (self.bound_max(), self.in_flight);
+        AppendError::RingFull { ring_bytes_max, in_flight_bytes }
     }
 
     fn bound_max(&self) -> usize {

@@ -38,7 +38,7 @@ fn reject_refuses_at_the_bound_and_keeps_what_it_has() {
     let mut ring = ring(100, Overflow::Reject);
     push(&mut ring, &[1; 40]).expect("room");
     let refused = push(&mut ring, &[2; 40]);
-    assert_eq!(refused, Err(AppendError::RingFull { ring_bytes_max: 100 }));
+    assert_eq!(refused, Err(AppendError::RingFull { ring_bytes_max: 100, in_flight_bytes: 0 }));
     push(&mut ring, &[3; 30]).expect("room for a smaller one");
     assert_eq!(payloads(ring.slices()), [vec![1; 40], vec![3; 30]]);
 }

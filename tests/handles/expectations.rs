@@ -308,8 +308,11 @@ fn p3_a_commit_behind_one_that_was_made_before_is_not_taken_for_made() {
     let fresh = stream.commit_with(new);
     let error = again.wait().expect_err("made before");
     assert_eq!(*error.kind(), ErrorKind::AlreadyCommitted { position: Position::from(1) });
+    assert_eq!(error.to_string(), "commit: commit id already used at position 1");
     let error = fresh.wait().expect_err("not made");
     assert_eq!(*error.kind(), ErrorKind::Aborted);
+    let text = "commit: an earlier commit was refused: commit id already used at position 1; discard its events, which are still buffered, first";
+    assert_eq!(error.to_string(), text);
     assert_eq!(stream.buffered(), 2);
     stream.discard();
     stream.append("new").expect("room");
@@ -396,13 +399,14 @@ fn conflicts_say_what_was_expected() {
     stream.append("a").expect("room");
     let mut told = |expect| commit(&mut stream, expect).expect_err("a conflict").to_string();
     let never = told(Expect::Exists);
-    assert!(never.ends_with("the stream was never committed"), "{never}");
+    assert!(never.contains(": the stream was never committed; "), "{never}");
     let at = told(Expect::At(Seq::from(7)));
     assert!(at.contains("head is 0, and the commit expects 7"), "{at}");
     commit(&mut stream, Expect::NoStream).expect("as expected");
     stream.append("b").expect("room");
     let exists = commit(&mut stream, Expect::NoStream).expect_err("a conflict").to_string();
-    assert!(exists.ends_with("the stream exists already"), "{exists}");
+    let end = ": the stream exists already; open the stream again and decide anew";
+    assert!(exists.ends_with(end), "{exists}");
 }
 
 /// Operations that need the disk say so for a stream that was never committed.

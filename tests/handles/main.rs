@@ -14,6 +14,7 @@ mod several;
 mod states;
 #[path = "../support/mod.rs"]
 mod support;
+mod texts;
 #[cfg(feature = "sim")]
 mod tickets;
 mod trims;

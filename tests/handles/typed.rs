@@ -157,7 +157,9 @@ fn a_program_brings_its_own_codec() {
         Err(TypedAppendError::Codec(error)) => assert_eq!(*error.kind(), ErrorKind::Codec),
         other => panic!("{other:?}"),
     }
-    match typed.append(&"x".repeat(100)) {
+    let unfit = typed.append(&"x".repeat(100));
+    assert!(unfit.as_ref().is_err_and(|error| !error.is_retryable() && !error.is_fatal()));
+    match unfit {
         Err(TypedAppendError::Refused(refused)) => {
             assert!(matches!(refused, AppendError::EventTooLarge { .. }));
         }

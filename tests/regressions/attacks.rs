@@ -77,7 +77,7 @@ fn p10_a_full_ring_is_no_full_memory() {
         log.create_stream_with(&StreamOptions::new().ring_bytes_max(2_000)).expect("a stream");
     stream.append([1; 900]).expect("room");
     let refused = stream.append([2; 1_200]).expect_err("no room");
-    assert_eq!(refused, AppendError::RingFull { ring_bytes_max: 2_000 });
+    assert_eq!(refused, AppendError::RingFull { ring_bytes_max: 2_000, in_flight_bytes: 0 });
 }
 
 /// Two commits of a flight recorder were in flight, so its ring was small. When they had succeeded their memory

@@ -352,7 +352,7 @@ fn what_cannot_be_looked_at_is_told_apart_from_damage() {
         &["dump", "LOG"],
     ] {
         let ran = bench.run(args).ends_with(2);
-        assert!(ran.err.contains("there is no log here"), "{ran:?}");
+        assert!(ran.err.contains("there is no log at"), "{ran:?}");
         assert!(ran.out.is_empty());
     }
     bench.run(&["frobnicate"]).ends_with(2);

@@ -62,14 +62,14 @@ fn compact_and_retain_without_a_log_end_with_2_and_make_none() {
     for options in [&[][..], &["--dry-run"], &["--json"]] {
         for verb in verbs {
             let ran = bench.run(&[verb, options].concat()).ends_with(2);
-            assert!(ran.err.contains("there is no log here") && ran.out.is_empty(), "{ran:?}");
+            assert!(ran.err.contains("there is no log at") && ran.out.is_empty(), "{ran:?}");
             assert!(!bench.log().exists(), "{ran:?}");
         }
     }
     fs::create_dir(bench.log()).expect("an empty folder");
     for verb in verbs {
         let ran = bench.run(verb).ends_with(2);
-        assert!(ran.err.contains("there is no log here"), "{ran:?}");
+        assert!(ran.err.contains("there is no log at"), "{ran:?}");
         assert!(bench.on_disk().is_empty(), "{:?}", bench.on_disk().keys());
     }
 }

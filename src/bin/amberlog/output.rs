@@ -86,12 +86,18 @@ impl From<io::Error> for VerbFailure {
 impl Display for VerbFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Log { path, error } if names(error, path) => error.fmt(f),
             Self::Log { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Input { what, error } => write!(f, "{what}: {error}"),
             Self::Output(error) => write!(f, "standard output: {error}"),
             Self::Said(text) => f.write_str(text),
         }
     }
+}
+
+/// Returns whether the text of the error names this path.
+fn names(error: &Error, path: &Path) -> bool {
+    error.place().is_some_and(|place| place.path == path)
 }
 
 impl VerbFailure {
@@ -104,7 +110,7 @@ impl VerbFailure {
             ErrorKind::UnknownName(_)
             | ErrorKind::AmbiguousPrefix(_)
             | ErrorKind::UnknownStream(_) => Some(format!("`amberlog ls {log}` lists them")),
-            ErrorKind::NoLog => Some("the first commit creates a log".into()),
+            ErrorKind::NoLog => Some("check the path".into()),
             ErrorKind::Locked { .. } => Some(
                 "ls, cat, info, data, export, backup, verify and dump work beside a writer".into(),
             ),
