@@ -62,7 +62,7 @@ pub struct Stream {
 impl Stream {
     pub(crate) fn create(core: Handle, options: &StreamOptions) -> Result<Self> {
         let limits = limits(&core, options, "create stream")?;
-        let id = StreamId::new_at(core.disk.now());
+        let id = StreamId::new_at(core.clock.now(&*core.disk));
         core.volatile.add(id);
         let mut stream = Self::with(core, id, limits);
         if let Some(name) = &options.name {
