@@ -29,6 +29,7 @@ use crate::types::{Durability, Position, Seq, Timestamp};
 /// Outcome of a successful commit.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Commit {
     /// Number of the commit in the log. An empty commit carries the number of the last commit
     /// before it.

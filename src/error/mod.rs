@@ -39,6 +39,7 @@ struct Inner {
 /// For a log that cannot be opened at all, the path is that of the log, as given.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Place {
     /// Path relative to the log's directory, which may have moved since; or that of the log.
     pub path: PathBuf,
