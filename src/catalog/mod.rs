@@ -294,6 +294,13 @@ impl Catalog {
         u64::from(self.streams.len())
     }
 
+    /// Returns the number of streams that were deleted. Looks at every stream that is more than
+    /// its events.
+    pub(crate) fn deleted_len(&self) -> u64 {
+        let is_deleted = |version: &ArcSwap<Version>| version.load().state == StreamState::Deleted;
+        self.versions.iter().filter(|(_, version)| is_deleted(version)).count() as u64
+    }
+
     /// Returns the first branch of the stream, even if none of it is visible yet.
     pub(crate) fn root(&self, id: StreamId) -> Option<ArenaId> {
         let is_first = |at| self.branch(at).is_some_and(|branch| branch.stream == id);

@@ -179,7 +179,7 @@ impl<'a, W: Write> Exporter<'a, W> {
     }
 
     fn finish(mut self) -> Result<Exported> {
-        let Exported { streams, events, lost } = &self.done;
+        let Exported { streams, events, lost, .. } = &self.done;
         let seqs = lost.iter().map(|lost| range_len(&(lost.seqs.start.get()..lost.seqs.end.get())));
         let lost = seqs.fold(0, u64::saturating_add);
         let end = EndLine { streams: *streams, events: *events, lost };
@@ -223,6 +223,8 @@ impl<'a, W: Write> Exporter<'a, W> {
         let is_alive = line.head.is_some();
         self.line(&Line::Stream(Box::new(line)))?;
         self.done.streams = self.done.streams.saturating_add(1);
+        let deleted = u64::from(history.info.state == StreamState::Deleted);
+        self.done.deleted_streams = self.done.deleted_streams.saturating_add(deleted);
         let (next, generation) = shares.map_or((0, 0), |first| (first.start, first.generation));
         let is_begun = shares.is_some();
         let mut at = Progress { id, next, gap_end: 0, generation, is_begun, known_end: u64::MAX };

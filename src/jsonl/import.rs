@@ -44,8 +44,8 @@ pub(super) fn all(
     write.read(&mut from)?;
     write.wait_for_commits()?;
     write.end_lives()?;
-    let Checker { streams, events, lost, .. } = write.checker;
-    Ok(Imported { streams, events, lost, commits: write.commits })
+    let Checker { streams, deleted_streams, events, lost, .. } = write.checker;
+    Ok(Imported { streams, deleted_streams, events, lost, commits: write.commits })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

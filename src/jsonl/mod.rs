@@ -104,6 +104,8 @@ impl ImportOptions {
 pub struct Exported {
     /// Number of streams, including deleted ones.
     pub streams: u64,
+    /// Number of these streams that are deleted.
+    pub deleted_streams: u64,
     /// Number of events; an event shared by several streams counts once.
     pub events: u64,
     /// Seqs that could not be read, in the order of the lines. Empty without
@@ -131,6 +133,8 @@ pub struct LostSeqs {
 pub struct Imported {
     /// Number of streams in the lines, including deleted ones.
     pub streams: u64,
+    /// Number of these streams that are deleted.
+    pub deleted_streams: u64,
     /// Number of events in the lines.
     pub events: u64,
     /// Number of seqs that the export could not read; they are gaps now.

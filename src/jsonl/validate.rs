@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::schema::{EndLine, EventLine, LostLine, RewindLine, StreamLine, VERSION};
+use super::schema::{EndLine, EventLine, LostLine, RewindLine, StateWord, StreamLine, VERSION};
 use crate::format::{GENERATION_MAX, SEQ_MAX, frame_header::TIME_MAX};
 use crate::types::StreamId;
 
@@ -22,6 +22,7 @@ pub(super) struct Checker {
     forks: Vec<(u64, StreamId, ForkBase)>,
     names: HashSet<String>,
     pub(super) streams: u64,
+    pub(super) deleted_streams: u64,
     pub(super) events: u64,
     /// Number of lost seqs.
     pub(super) lost: u64,
@@ -100,6 +101,8 @@ impl Checker {
             has_past: fork.is_some(),
         });
         self.streams = self.streams.saturating_add(1);
+        let deleted = u64::from(line.state == StateWord::Deleted);
+        self.deleted_streams = self.deleted_streams.saturating_add(deleted);
         Ok(())
     }
 

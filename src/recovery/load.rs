@@ -475,6 +475,7 @@ impl Loader {
         let is_lost = self.last.is_none() && !report.segments.iter().all(is_spare);
         report.needs_repair = is_cut || is_lost || !in_the_way.is_empty();
         report.streams = catalog.streams_len();
+        report.deleted_streams = catalog.deleted_len();
         Ok(Loaded {
             files: self.files,
             log_id: found.log_id,

@@ -36,8 +36,10 @@ pub struct RecoveryReport {
     pub needs_repair: bool,
     /// True if nothing was written since the log was closed or an opening cut off its torn tail.
     pub closed_cleanly: bool,
-    /// Number of streams with at least one commit.
+    /// Number of streams with at least one commit, including deleted ones.
     pub streams: u64,
+    /// Number of these streams that are deleted.
+    pub deleted_streams: u64,
 }
 
 impl RecoveryReport {

@@ -19,7 +19,7 @@ use crate::output::{
 use crate::packed::open_twice;
 use crate::reading::{Reading, TailShown, open, resolve, tell_damage};
 use crate::signals::Signals;
-use crate::units::count;
+use crate::units::{count, streams_text};
 
 /// Size of the read buffer.
 const READ_BYTES: usize = 256 << 10;
@@ -62,6 +62,7 @@ pub(crate) struct ExportArgs {
 struct ExportSummary {
     file: Option<String>,
     streams: u64,
+    deleted_streams: u64,
     events: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     commits: Option<u64>,
@@ -75,6 +76,12 @@ struct ExportSummary {
     /// Number of places that a verification finds damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     damages: Option<u64>,
+}
+
+impl ExportSummary {
+    fn streams_text(&self) -> String {
+        streams_text(self.streams, self.deleted_streams)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -220,7 +227,8 @@ fn print(
     let lost_seqs: Vec<LostFields> = exported.lost.iter().map(LostFields::from).collect();
     let summary = ExportSummary {
         file: Some(path.display().to_string()),
-        streams: exported.streams,
+        streams: exported.streams.saturating_sub(exported.deleted_streams),
+        deleted_streams: exported.deleted_streams,
         events: exported.events,
         commits: None,
         lost: lost_seqs.iter().map(|lost| lost.seqs[1].saturating_sub(lost.seqs[0])).sum(),
@@ -231,7 +239,7 @@ fn print(
     if out.is_json() {
         return out.json(&summary);
     }
-    let (streams, events) = (count(summary.streams, "stream"), count(summary.events, "event"));
+    let (streams, events) = (summary.streams_text(), count(summary.events, "event"));
     let lost = lost_text(summary.lost);
     let unconfirmed = match summary.unconfirmed {
         Some([first, last]) => format!(", positions {first} to {last} unconfirmed"),
@@ -288,7 +296,8 @@ pub(crate) fn import(log: &Path, files: &[PathBuf], resumes: bool, out: &mut Out
         bar.finish_and_clear();
         summaries.push(ExportSummary {
             file: Some(path.display().to_string()),
-            streams: imported.streams,
+            streams: imported.streams.saturating_sub(imported.deleted_streams),
+            deleted_streams: imported.deleted_streams,
             events: imported.events,
             commits: Some(imported.commits),
             lost: imported.lost,
@@ -302,8 +311,7 @@ pub(crate) fn import(log: &Path, files: &[PathBuf], resumes: bool, out: &mut Out
         if out.is_json() {
             out.json(summary)?;
         } else {
-            let (streams, events) =
-                (count(summary.streams, "stream"), count(summary.events, "event"));
+            let (streams, events) = (summary.streams_text(), count(summary.events, "event"));
             let commits = count(summary.commits.unwrap_or_default(), "commit");
             let file = summary.file.as_deref().unwrap_or_default();
             let lost = lost_text(summary.lost);

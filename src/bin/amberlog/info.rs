@@ -19,6 +19,7 @@ struct LogInfo {
     id: Option<String>,
     created: Option<String>,
     streams: u64,
+    deleted_streams: u64,
     events: u64,
     position: u64,
     durable_position: u64,
@@ -137,6 +138,7 @@ fn of_log(log: &Path, reading: &Reading, out: &mut Out) -> Outcome {
         id: id.map(|id| id.to_string()),
         created: created.map(|time| time.to_string()),
         streams: streams.len() as u64,
+        deleted_streams: report.deleted_streams,
         events: streams.iter().map(shown_events).sum(),
         position: view.position().get(),
         durable_position: view.durable_position().get(),
@@ -207,7 +209,11 @@ fn print_log(facts: &LogInfo, out: &mut Out) -> std::io::Result<()> {
     out.line(format_args!("id                {id}"))?;
     let created = facts.created.clone().unwrap_or_else(unknown);
     out.line(format_args!("created           {created}"))?;
-    out.line(format_args!("streams           {}", facts.streams))?;
+    let deleted = match facts.deleted_streams {
+        0 => String::new(),
+        deleted => format!(", and {deleted} deleted"),
+    };
+    out.line(format_args!("streams           {}{deleted}", facts.streams))?;
     out.line(format_args!("events            {}", facts.events))?;
     out.line(format_args!("position          {}", facts.position))?;
     out.line(format_args!("durable position  {}", facts.durable_position))?;

@@ -9,6 +9,12 @@ fn split_unit(text: &str) -> Option<(&str, char)> {
     Some((number.as_str(), unit))
 }
 
+/// Returns a number of streams in words, of which some are deleted: `91 streams, and 83 deleted`.
+pub(crate) fn streams_text(streams: u64, deleted: u64) -> String {
+    let living = count(streams, "stream");
+    if deleted == 0 { living } else { format!("{living}, and {deleted} deleted") }
+}
+
 /// Parses a label: `KEY=VALUE`.
 pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

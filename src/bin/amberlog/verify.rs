@@ -9,7 +9,7 @@ use amberlog::verify::{
 use serde::Serialize;
 
 use crate::output::{ExitVerdict, Out, Outcome, in_log, waiting};
-use crate::units::{bytes_text, count};
+use crate::units::{bytes_text, count, streams_text};
 
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +30,7 @@ struct VerifySummary {
     durable: u64,
     acknowledged: u64,
     streams: u64,
+    deleted_streams: u64,
     segments: Vec<SegmentFacts>,
     damages: Vec<DamageFacts>,
     unreadable: Vec<UnreadableFacts>,
@@ -128,7 +129,8 @@ fn report(verified: &VerifyReport, quick: bool) -> VerifySummary {
         position: report.position.get(),
         durable: report.durable.get(),
         acknowledged: report.acknowledged.get(),
-        streams: report.streams,
+        streams: living(report),
+        deleted_streams: report.deleted_streams,
         segments: report.segments.iter().map(segment).collect(),
         damages: report.damages.iter().map(damage).collect(),
         unreadable: report.unreadable.iter().map(unreadable).collect(),
@@ -137,6 +139,11 @@ fn report(verified: &VerifyReport, quick: bool) -> VerifySummary {
         torn_tail: report.torn_tail.as_ref().map(torn),
         foreign: report.foreign.iter().map(|place| place.path.display().to_string()).collect(),
     }
+}
+
+/// Returns the number of streams that are not deleted.
+fn living(report: &RecoveryReport) -> u64 {
+    report.streams.saturating_sub(report.deleted_streams)
 }
 
 fn unread(unread: &MissedEvents) -> UnreadFacts {
@@ -250,7 +257,7 @@ fn summary(verified: &VerifyReport) -> String {
         "{}, {}, {}, last position {}",
         count(report.segments.len() as u64, "segment"),
         bytes_text(bytes),
-        count(report.streams, "stream"),
+        streams_text(living(report), report.deleted_streams),
         report.position
     );
     if verified.is_sound() {
