@@ -23,6 +23,7 @@ mod validate;
 use std::io::{BufRead, Seek, Write};
 use std::ops::Range;
 
+pub use self::schema::EncodedBytes;
 use crate::catalog::ReadView;
 use crate::error::{Error, Result};
 use crate::log::Log;

@@ -239,16 +239,22 @@ pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text).ok()
 }
 
-/// Bytes as the fields of a line, of which exactly one is present.
-pub(super) struct EncodedBytes<'a> {
+/// Payload as a field of an export's line: `text`, `json` or `base64`, of which exactly one is
+/// present. For programs that print events of their own as an export does.
+#[derive(Debug, Serialize)]
+pub struct EncodedBytes<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) text: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) json: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) base64: Option<Cow<'a, str>>,
 }
 
 impl<'a> EncodedBytes<'a> {
     /// Chooses the encoding: portable JSON verbatim, other text as text, anything else as base 64.
-    pub(super) fn new(bytes: &'a [u8], codec: CodecId) -> Self {
+    #[must_use]
+    pub fn new(bytes: &'a [u8], codec: CodecId) -> Self {
         let none = Self { text: None, json: None, base64: None };
         let Ok(text) = std::str::from_utf8(bytes) else {
             return Self { base64: Some(base64(bytes).into()), ..none };

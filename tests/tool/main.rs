@@ -16,3 +16,4 @@ mod support;
 mod terminal;
 mod verbs;
 mod verdicts;
+mod words;

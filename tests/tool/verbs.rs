@@ -136,7 +136,7 @@ fn awkward_bytes_come_back() {
     let events = bench.run(&cat).ends_with(0).json();
     let codecs: Vec<_> = events.iter().map(|event| event["codec"].as_u64()).collect();
     assert_eq!(codecs, [Some(2), Some(0), Some(0), Some(0), Some(2)]);
-    assert_eq!(events[0]["text"], "{\"a\":1}");
+    assert_eq!(events[0]["json"], serde_json::json!({ "a": 1 }));
     assert_eq!(events[2]["base64"], "eyJiIjoi/yJ9");
     assert_eq!(events[4]["kind"], 1);
 }

@@ -101,9 +101,9 @@ fn p6_p12_verify_tells_a_torn_tail_from_damage() {
     reopen_file(&bench);
     damage(&bench, b"1999");
     let ran = bench.run(&["verify", "LOG"]).ends_with(0).text();
-    assert!(ran.starts_with("torn tail: "), "{ran}");
+    assert!(ran.starts_with("unfinished: "), "{ran}");
     assert!(
-        ran.contains("0 whole commits in it; never acknowledged as durable, no damage"),
+        ran.contains("0 whole commits in it; being written, or cut short: never acknowledged as durable, no damage"),
         "{ran}"
     );
     assert!(ran.contains("\nsound: "), "{ran}");

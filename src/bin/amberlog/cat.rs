@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
+use amberlog::jsonl::EncodedBytes;
 use amberlog::{ErrorKind, Event};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
 use crate::lines::UNENDED;
@@ -20,9 +19,11 @@ continues after them; damage gives exit code 1. Trimmed events in the range give
 exit code 2.
 
 With --json the fields of an event are those of an export: seq, kind, codec,
-time_us, dropped_before (if any), and text, or base64 if the payload is not
-UTF-8. Two more are position, and unconfirmed (if the event is not known to have
-been acknowledged, in a log that needs a repair).";
+time_us, dropped_before (if any), generation (after a rewind), and the payload:
+json if it is an event of JSON, text if it is other UTF-8, base64 if it is not.
+Kind and codec are there even if they are 0. Two more fields are position, and
+unconfirmed (if the event is not known to have been acknowledged, in a log that
+needs a repair).";
 
 /// Arguments of `cat`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +47,8 @@ pub(crate) struct CatArgs {
 #[derive(Debug, Serialize)]
 struct EventFields<'a> {
     seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u32>,
     position: Option<u64>,
     kind: u16,
     codec: u8,
@@ -54,26 +57,23 @@ struct EventFields<'a> {
     dropped_before: Option<u64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unconfirmed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base64: Option<String>,
+    #[serde(flatten)]
+    payload: EncodedBytes<'a>,
 }
 
 impl<'a> EventFields<'a> {
     fn new(event: &'a Event, reading: &Reading) -> Self {
         let dropped = event.dropped_before();
-        let text = std::str::from_utf8(event.payload()).ok();
         Self {
             seq: event.seq().get(),
+            generation: Some(event.generation()).filter(|generation| *generation > 0),
             position: event.position().map(u64::from),
             kind: event.kind().0,
             codec: event.codec().0,
             time_us: event.time().as_micros(),
             dropped_before: (dropped > 0).then_some(dropped),
             unconfirmed: !reading.confirms(event),
-            text,
-            base64: text.is_none().then(|| BASE64.encode(event.payload())),
+            payload: EncodedBytes::new(event.payload(), event.codec()),
         }
     }
 }

@@ -130,7 +130,13 @@ fn to_file(
     view: &ReadView,
     options: &ExportOptions,
 ) -> Result<Exported, VerbFailure> {
-    let unwritable = |error| VerbFailure::Input { what: path.display().to_string(), error };
+    let unwritable = |error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists if path.symlink_metadata().is_ok() => {
+            let path = path.display();
+            VerbFailure::Said(format!("{path} exists already; remove it, or choose another name"))
+        }
+        _ => VerbFailure::Input { what: path.display().to_string(), error },
+    };
     if amberlog::maintenance::is_inside(&args.log, path).map_err(in_log(&args.log))? {
         let path = path.display();
         return Err(VerbFailure::Said(format!(

@@ -1,13 +1,17 @@
 //! Verbs that change streams: fork, rewind, trim, archive, unarchive, delete, name, label. Each
 //! makes a commit and prints its position.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use amberlog::{Commit, Log, ReadView, Stream, StreamId, StreamOptions};
+use amberlog::{Commit, Log, ReadView, Stream, StreamId, StreamInfo, StreamOptions};
 use serde::Serialize;
 
+use crate::compare::SEEN_LABEL;
 use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, close, in_log, note, progress};
-use crate::reading::{Prefix, options, resolve, resolve_to_delete, tell_damage};
+use crate::reading::{
+    Prefix, Reading, TailShown, open, options, resolve, resolve_to_delete, tell_damage,
+};
 use crate::units::parse_label;
 
 /// Arguments of verbs that take several streams.
@@ -26,9 +30,16 @@ pub(crate) struct StreamsArgs {
 /// Arguments of `rm`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RmArgs {
-    #[command(flatten)]
-    streams: StreamsArgs,
-    /// Accept the prefix of an id
+    /// Directory of the log
+    log: PathBuf,
+    /// Streams: their ids or their names; prefixes of their ids with --yes, or after a question on
+    /// a terminal
+    #[arg(required = true, value_name = "STREAM")]
+    streams: Vec<String>,
+    /// Act only if the head of the stream, which must be the only one, is still this seq
+    #[arg(long, value_name = "SEQ")]
+    expect_head: Option<u64>,
+    /// Accept the prefix of an id, without a question
     #[arg(long)]
     yes: bool,
 }
@@ -38,14 +49,14 @@ pub(crate) struct RmArgs {
 pub(crate) struct CutArgs {
     /// Directory of the log
     log: PathBuf,
-    /// Stream: its id or its name; a prefix of its id with --yes
+    /// Stream: its id or its name; a prefix of its id with --yes, or after a question on a terminal
     stream: String,
     /// Seq to cut at, counted from 0
     seq: u64,
     /// Act only if the head of the stream is still this seq: nothing was added
     #[arg(long, value_name = "SEQ")]
     expect_head: Option<u64>,
-    /// Accept the prefix of an id
+    /// Accept the prefix of an id, without a question
     #[arg(long)]
     yes: bool,
 }
@@ -83,15 +94,20 @@ pub(crate) struct NameArgs {
     remove: bool,
 }
 
+const LABEL_DETAILS: &str = "\
+Without KEY=VALUE and --remove the labels are printed, one per line; this takes
+no lock and changes nothing.";
+
 /// Arguments of `label`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = LABEL_DETAILS)]
 pub(crate) struct LabelArgs {
     /// Directory of the log
     log: PathBuf,
     /// Stream: its id, a prefix of its id, or its name
     stream: String,
     /// Labels to set
-    #[arg(value_name = "KEY=VALUE", value_parser = parse_label, required_unless_present = "remove")]
+    #[arg(value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
     /// Label to remove; may be repeated
     #[arg(long, value_name = "KEY")]
@@ -124,8 +140,16 @@ struct Done {
     id: String,
     name: Option<String>,
     what: &'static str,
+    start: u64,
     head: u64,
     position: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LabelFields<'a> {
+    id: String,
+    name: Option<&'a str>,
+    labels: &'a BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -176,9 +200,11 @@ fn change_one(
     let failed = in_log(log);
     let opened = options().open(log).map_err(&failed)?;
     let sound = tell_damage(opened.recovery_report(), log);
-    let id = which(&opened.read_view())?;
+    let view = opened.read_view();
+    let id = which(&view)?;
     let (stream, commit) = with(&opened, id).map_err(&failed)?;
-    let done = done(&stream, what, &commit);
+    let is_unchanged = view.info(id).is_some_and(|before| is_as(&before, &stream.info()));
+    let done = done(&stream, if is_unchanged { "unchanged" } else { what }, &commit);
     drop(stream);
     close(opened).map_err(&failed)?;
     print_one(&done, out)?;
@@ -196,12 +222,20 @@ fn check_head(view: &ReadView, id: StreamId, expected: Option<u64>) -> Result<()
     }
 }
 
+/// Returns whether two descriptions show the same stream in the same condition.
+fn is_as(before: &StreamInfo, after: &StreamInfo) -> bool {
+    let facts = |info: &StreamInfo| (info.id, info.start, info.head, info.generation, info.state);
+    facts(before) == facts(after)
+        && (&before.name, &before.labels, &before.data) == (&after.name, &after.labels, &after.data)
+}
+
 fn done(stream: &Stream, what: &'static str, commit: &Commit) -> Done {
     let info = stream.info();
     Done {
         id: info.id.to_string(),
         name: info.name,
         what,
+        start: info.start.get(),
         head: info.head.get(),
         position: commit.position.get(),
     }
@@ -215,7 +249,8 @@ fn print_one(done: &Done, out: &mut Out) -> std::io::Result<()> {
     let id = &done.id;
     let what = done.what;
     let head = done.head;
-    out.line(format!("{id}  {what}, ends at {head}  {name}").trim_end())
+    let start = if done.start > 0 { format!(", starts at {}", done.start) } else { String::new() };
+    out.line(format!("{id}  {what}{start}, ends at {head}  {name}").trim_end())
 }
 
 /// Forks a stream.
@@ -269,8 +304,11 @@ pub(crate) fn name(args: &NameArgs, out: &mut Out) -> Outcome {
     })
 }
 
-/// Sets and removes labels.
+/// Sets and removes labels, or prints them.
 pub(crate) fn label(args: &LabelArgs, out: &mut Out) -> Outcome {
+    if args.labels.is_empty() && args.remove.is_empty() {
+        return print_labels(args, out);
+    }
     change(&args.log, &args.stream, "labelled", out, |log, id| {
         let mut stream = log.open_stream(id)?;
         for key in &args.remove {
@@ -284,6 +322,22 @@ pub(crate) fn label(args: &LabelArgs, out: &mut Out) -> Outcome {
     })
 }
 
+fn print_labels(args: &LabelArgs, out: &mut Out) -> Outcome {
+    let Reading { view, report, .. } = open(&args.log, TailShown::Settled)?;
+    let id = resolve(&view, &args.log, &args.stream)?;
+    let info = view.info(id);
+    let labels = info.as_ref().map(|info| info.labels.clone()).unwrap_or_default();
+    if out.is_json() {
+        let name = info.as_ref().and_then(|info| info.name.as_deref());
+        out.json(&LabelFields { id: id.to_string(), name, labels: &labels })?;
+    } else {
+        // As `ls`: only JSON shows the label of an import.
+        let mut shown = labels.iter().filter(|(key, _)| *key != SEEN_LABEL);
+        shown.try_for_each(|(key, value)| out.line(format_args!("{key}={value}")))?;
+    }
+    Ok(ExitVerdict::of_log(report.is_sound()))
+}
+
 /// Archives streams, or makes them active again.
 pub(crate) fn decide(args: &StreamsArgs, fate: Fate, out: &mut Out) -> Outcome {
     decide_by(args, fate, |view, text| resolve(view, &args.log, text), out)
@@ -291,10 +345,14 @@ pub(crate) fn decide(args: &StreamsArgs, fate: Fate, out: &mut Out) -> Outcome {
 
 /// Deletes streams that are named exactly.
 pub(crate) fn delete(args: &RmArgs, out: &mut Out) -> Outcome {
-    let streams = &args.streams;
     let prefix = prefix(args.yes);
-    let which = |view: &ReadView, text: &str| resolve_to_delete(view, &streams.log, text, prefix);
-    decide_by(streams, Fate::Delete, which, out)
+    let which = |view: &ReadView, text: &str| resolve_to_delete(view, &args.log, text, prefix);
+    let streams = StreamsArgs {
+        log: args.log.clone(),
+        streams: args.streams.clone(),
+        expect_head: args.expect_head,
+    };
+    decide_by(&streams, Fate::Delete, which, out)
 }
 
 /// Changes the fate of streams. Resolves all of them before it changes any.

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::compare::SEEN_LABEL;
-use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, in_log, note};
+use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, in_log, note, note_json};
 use crate::reading::{Reading, TailShown, open, resolve};
 
 /// Number of streams fetched at once for a full list.
@@ -20,7 +20,9 @@ seq from which on it is not known to have been acknowledged (if there is one),
 its name and its labels. Without --state and --all only active streams are listed.
 
 With --limit a note on standard error tells how to get the next page, if there
-is one. With --json every line is a stream.";
+is one. With --json every line is a stream, and the note is a line with the JSON
+object {\"next\":CURSOR}. --after takes the cursor; order, direction and filter
+must be those of the earlier list.";
 
 /// Arguments of `ls`.
 #[derive(Debug, clap::Args)]
@@ -127,6 +129,12 @@ impl<'a> StreamFields<'a> {
     }
 }
 
+/// Note for programs that another page follows.
+#[derive(Debug, Serialize)]
+struct NextPage {
+    next: String,
+}
+
 /// Returns the word for a state.
 pub(crate) fn state_word(state: StreamState) -> &'static str {
     match state {
@@ -151,7 +159,11 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Outcome {
             query = query.after(next);
             continue;
         }
-        note(format_args!("more streams follow: --after {next}"));
+        if out.is_json() {
+            note_json(&NextPage { next: next.to_string() });
+        } else {
+            note(format_args!("more streams follow: --after {next}"));
+        }
         break;
     }
     Ok(ExitVerdict::of_log(reading.report.is_sound()))

@@ -14,6 +14,7 @@ mod export;
 mod flight;
 mod import;
 mod info;
+mod json_help;
 mod life;
 mod lines;
 mod list;
@@ -33,7 +34,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::life::Fate;
 use crate::output::{ExitVerdict, Form, Out, Outcome, VerbFailure, complain, tell_usage};
@@ -51,7 +52,7 @@ characters are escaped; files and pipes get the bytes as they are.
 
 Only a commit puts events on disk. ls, cat, info, data, export, verify, dump and
 backup change nothing in the log, take no lock, and work while another process
-writes the log; data --set and --clear do need the lock.";
+writes the log; so do label and data, unless they change something.";
 
 /// Embedded event log, from the command line.
 #[derive(Debug, Parser)]
@@ -90,7 +91,7 @@ enum Verb {
     Trim(life::CutArgs),
     /// Name a stream, rename it, or remove its name
     Name(life::NameArgs),
-    /// Set and remove labels of a stream
+    /// Show, set or remove labels of a stream
     Label(life::LabelArgs),
     /// Print, set or remove the data that the host keeps with a stream
     Data(data::DataArgs),
@@ -129,7 +130,8 @@ enum Verb {
 const DELETING: [&str; 4] = ["rm", "trim", "rewind", "retain"];
 
 fn main() -> ExitCode {
-    let line = match CommandLine::try_parse() {
+    let matched = json_help::described(CommandLine::command()).try_get_matches();
+    let line = match matched.and_then(|matches| CommandLine::from_arg_matches(&matches)) {
         Ok(line) => line,
         Err(error) => return misused(error),
     };

@@ -140,6 +140,13 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "amberlog: {}", on_one_line(&text));
 }
 
+/// Prints a note for programs: one JSON object on a line of standard error.
+pub(crate) fn note_json(object: &impl Serialize) {
+    if let Ok(text) = serde_json::to_string(object) {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
 /// Prints the log's background errors, and closes the log.
 pub(crate) fn close(log: Log) -> amberlog::Result<()> {
     log.background_errors().iter().for_each(note);

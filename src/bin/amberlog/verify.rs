@@ -232,13 +232,14 @@ fn verify_lines(report: &RecoveryReport) -> Vec<String> {
     if let Some(torn) = &report.torn_tail {
         let hides_end = |kind| matches!(kind, DamageKind::Cut | DamageKind::Unreadable);
         let is_cut = report.damages.iter().any(|damage| hides_end(damage.kind));
-        let what = if is_cut {
-            "in a file whose end is missing: it may have been acknowledged"
+        let (what, why) = if is_cut {
+            ("torn tail", "in a file whose end is missing: it may have been acknowledged")
         } else {
-            "never acknowledged as durable, no damage"
+            // A live writer's commit in progress looks like that of a writer that was killed.
+            ("unfinished", "being written, or cut short: never acknowledged as durable, no damage")
         };
         lines.push(format!(
-            "torn tail: {} in {}, {} in it; {what}",
+            "{what}: {} in {}, {} in it; {why}",
             bytes_text(torn.bytes),
             torn.place,
             count(torn.commits, "whole commit")
