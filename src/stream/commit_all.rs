@@ -67,7 +67,7 @@ impl Stream {
     }
 
     /// Returns a part that holds nothing: the stream as this handle sees it.
-    fn nothing(&self) -> Part {
+    pub(super) fn nothing(&self) -> Part {
         let filled = self.ring.nothing();
         Part {
             stream: self.id,

@@ -1,7 +1,8 @@
 //! Archive and delete: changes to a whole stream.
 //!
-//! Each is a commit of its own. It includes pending changes and leaves buffered events in
-//! the ring (P2). On a volatile stream it takes effect at once, in memory.
+//! Each is a commit of its own. It includes pending metadata changes, and leaves buffered events in
+//! the ring (P2), with a rewind and a trim that go with them. On a volatile stream it takes effect
+//! at once, in memory.
 
 use super::{CommitOptions, Stream};
 use crate::commit::{Commit, Pending, Ticket};
@@ -11,7 +12,7 @@ use crate::types::{Durability, Position, Seq, StreamState};
 
 impl Stream {
     /// Archives the stream: it stays readable, lists leave it out, and appends fail until
-    /// [`Stream::unarchive`]. Buffered events stay buffered and are not committed.
+    /// [`Stream::unarchive`]. Buffered events stay buffered, a pending rewind or trim stays pending.
     ///
     /// A volatile stream is archived in memory; its first commit records the state with the events
     /// buffered by then.
@@ -65,7 +66,10 @@ impl Stream {
         }
         let _ = self.note(|change| change.state = Some(state));
         self.enter_state(state);
-        let part = self.take_change();
+        let part = match state {
+            StreamState::Deleted => self.take_change(),
+            _ => Some(self.take_metadata()),
+        };
         self.submit(part, CommitOptions::new())
     }
 

@@ -252,7 +252,7 @@ impl Stream {
     /// explains when the commit runs.
     ///
     /// Without any, nothing is written, and the ticket reports the outcome of the stream's earlier
-    /// commits.
+    /// commits; an expectation other than [`Expect::Seen`] has to hold all the same.
     pub fn commit(&mut self) -> Ticket {
         self.commit_with(CommitOptions::new())
     }
@@ -267,7 +267,18 @@ impl Stream {
             return self.failed(ErrorKind::Deleted(self.id), "commit");
         }
         let part = self.take_part();
+        if part.is_none() && options.expect != Expect::Seen {
+            return self.check(options);
+        }
         self.submit(part, options)
+    }
+
+    /// Queues an empty commit, which only has to meet its expectation.
+    fn check(&self, options: CommitOptions) -> Ticket {
+        let check = Part { expect: options.expect, ..self.nothing() };
+        let predecessors = self.in_flight.last().into_iter().collect();
+        let pending = Pending::with_checks(Vec::new(), vec![check], options, predecessors);
+        self.core.queue.submit(pending)
     }
 
     /// Queues a part after the handle's commits in flight.
@@ -326,6 +337,20 @@ impl Stream {
         if let Some(kept) = kept {
             let _ = self.note(|change| (change.start, change.regrown) = kept);
         }
+        part
+    }
+
+    /// Takes the metadata changes, without a rewind or a trim: those are one commit with the events
+    /// in the ring.
+    fn take_metadata(&mut self) -> Part {
+        let (filled, counted) = (self.ring.nothing(), self.counted());
+        let regrown = self.change.as_ref().is_some_and(|change| change.regrown);
+        let _ = self.note(|change| (change.rewind, change.start) = (None, None));
+        let part = self.part(filled, counted.before());
+        let _ = self.note(|change| {
+            (change.rewind, change.start) = (counted.rewind, counted.start);
+            change.regrown = regrown && change.start.is_some();
+        });
         part
     }
 

@@ -293,6 +293,31 @@ fn commits_of_the_same_id_in_one_group_are_made_once() {
     assert_eq!(*error.kind(), ErrorKind::AlreadyCommitted { position });
 }
 
+/// P8: an expectation holds or not whether or not there is anything to commit.
+#[test]
+fn p8_a_commit_of_nothing_has_to_meet_its_expectation() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path()).expect("opens");
+    let expect = |expect| CommitOptions::new().expect(expect);
+    let mut stream = log.create_stream().expect("a stream");
+    let error = stream.commit_with(expect(Expect::Exists)).wait().expect_err("volatile");
+    assert!(error.is_conflict(), "{error}");
+    for fine in [Expect::Seen, Expect::Any, Expect::NoStream, Expect::At(0.into())] {
+        stream.commit_with(expect(fine)).wait().expect("as expected");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 0, "P1: nothing was written");
+    stream.append("one").expect("room");
+    let position = stream.commit().wait().expect("committed").position;
+    for wrong in [Expect::NoStream, Expect::At(7.into())] {
+        let error = stream.commit_with(expect(wrong)).wait().expect_err("not as expected");
+        assert!(error.is_conflict(), "{error}");
+    }
+    for fine in [Expect::Seen, Expect::Any, Expect::Exists, Expect::At(1.into())] {
+        let commit = stream.commit_with(expect(fine)).wait().expect("as expected");
+        assert_eq!(commit.position, position);
+    }
+}
+
 /// A commit behind one that was made before was not made itself, and says so: only what is old may be discarded.
 #[test]
 fn p3_a_commit_behind_one_that_was_made_before_is_not_taken_for_made() {

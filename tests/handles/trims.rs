@@ -190,22 +190,33 @@ fn p5_a_trim_that_failed_is_made_by_the_next_commit() {
     }
 }
 
-/// P4, P5: what has a ticket of its own takes a trim along, as it takes a rewind, and leaves it when it fails.
+/// P4, P5: a rewind and a trim are one commit with the events that replace what they cut: another
+/// state goes without them.
 #[test]
-fn p4_p5_an_archive_takes_a_trim_of_what_is_committed_along() {
+fn p4_p5_a_state_leaves_a_rewind_and_a_trim_to_their_events() {
     let (disk, log) = on_one_thread();
     let (mut stream, _) = abcd(&log, false);
+    stream.rewind(3).expect("in range");
     append(&mut stream, b"xyz");
-    stream.trim(6).expect("in range");
+    stream.trim(5).expect("in range");
+    stream.set_label("kind", "archived").expect("room");
     disk.set_file_bytes_max(1);
     stream.archive().wait().expect_err("no room");
     disk.set_file_bytes_max(u64::MAX);
-    assert_eq!((stream.state(), stream.info().start.get()), (StreamState::Active, 6));
-    stream.archive().wait().expect("archived");
-    assert_eq!((durable(&log, &stream), position(&log).get()), (String::new(), 3));
-    stream.unarchive().wait().expect("active");
+    assert_eq!((stream.state(), stream.info().start.get()), (StreamState::Active, 5));
+    for archived in [true, false] {
+        let ticket = if archived { stream.archive() } else { stream.unarchive() };
+        ticket.wait().expect("committed");
+        assert_eq!(durable(&log, &stream), "abcd", "all or nothing");
+        assert_eq!(text(stream.events().expect("open")), "z");
+        let cut = Log::options().open_on(&disk.after_power_cut(0)).expect("opens");
+        let info = cut.read_view().info(stream.id()).expect("known");
+        assert_eq!((info.head.get(), info.generation), (4, 0));
+        assert_eq!(info.state == StreamState::Archived, archived);
+        assert_eq!(info.labels["kind"], "archived", "what is said of the stream goes along");
+    }
     stream.commit().wait().expect("committed");
-    shows(&disk, &log, &stream, 6, "z");
+    shows(&disk, &log, &stream, 5, "z");
 }
 
 /// P4: the trims of several streams are one commit, and an archived stream is trimmed as well.

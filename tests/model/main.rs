@@ -217,16 +217,17 @@ impl World {
         let hand = &self.hands[at];
         let now = self.now.get(&hand.id);
         let events = share == Share::All && !hand.ring.is_empty();
+        let (rewind, start) =
+            if share.cuts() { (hand.said.rewind, hand.said.start) } else { (None, None) };
         if let Some(now) = now {
             if now.state == StreamState::Deleted {
                 return Err(Expected::Deleted);
             }
-            let writes = events || hand.said.rewind.is_some();
+            let writes = events || rewind.is_some();
             if now.state == StreamState::Archived && writes && !matches!(share, Share::State(_)) {
                 return Err(Expected::Archived);
             }
-            if now.state == StreamState::Active && hand.said.rewind.is_some_and(|to| to < now.start)
-            {
+            if now.state == StreamState::Active && rewind.is_some_and(|to| to < now.start) {
                 return Err(Expected::Trimmed);
             }
         }
@@ -240,13 +241,13 @@ impl World {
             Expect::At(seq) => seq.get() as usize == head.0,
             _ => head == seen,
         };
-        let reaches = hand.said.rewind.is_none_or(|to| to <= head.0);
+        let reaches = rewind.is_none_or(|to| to <= head.0);
         // A trim is of events that the handle saw; buffered ones may not go elsewhere.
-        let start = hand.said.start.map(|start| match share {
+        let start = start.map(|start| match share {
             Share::All => start,
             Share::State(_) => start.min(hand.view.len()),
         });
-        let is_of_ring = hand.said.rewind.is_none() && start > Some(seen.0);
+        let is_of_ring = rewind.is_none() && start > Some(seen.0);
         let trims_seen = start.is_none() || head.1 == seen.1 && (head == seen || !is_of_ring);
         if holds && reaches && trims_seen { Ok(()) } else { Err(Expected::Conflict) }
     }
@@ -255,7 +256,9 @@ impl World {
     fn land(&mut self, at: usize, share: Share, position: u64) {
         let hand = &mut self.hands[at];
         let mut said = std::mem::take(&mut hand.said);
-        if share != Share::All {
+        if !share.cuts() {
+            (hand.said.rewind, hand.said.start) = (said.rewind.take(), said.start.take());
+        } else if share != Share::All {
             // What is buffered is trimmed by the commit that takes it.
             let end = hand.view.len();
             hand.said.start = said.start.filter(|start| *start > end);
@@ -290,6 +293,7 @@ impl World {
             *model = Model { state: StreamState::Deleted, last: position, ..Model::default() };
         }
         hand.view = model.slots.clone();
+        hand.view.truncate(hand.said.rewind.unwrap_or(usize::MAX));
         hand.seen = Some((model.slots.len(), model.generation));
     }
 
@@ -322,7 +326,7 @@ impl World {
             expected = Err(Expected::Deleted);
         } else if let Some(position) = id.and_then(|id| self.ids.get(&id)) {
             expected = Err(Expected::Already(*position));
-        } else if !news {
+        } else if !news && expect == Expect::Seen {
             expected = Ok(());
         }
         let done = self.settle(ticket, &expected, news);
@@ -390,6 +394,13 @@ impl World {
 enum Share {
     All,
     State(StreamState),
+}
+
+impl Share {
+    /// Whether it takes a rewind and a trim along.
+    fn cuts(self) -> bool {
+        matches!(self, Self::All | Self::State(StreamState::Deleted))
+    }
 }
 
 /// Why a commit should fail.

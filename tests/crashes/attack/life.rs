@@ -13,8 +13,10 @@ use super::script::RingKind;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
     All,
-    /// Everything but the events, for an operation with a ticket of its own.
+    /// Everything but the events, for a delete.
     Changes,
+    /// What goes with another state: a rewind and a trim wait for the events that they go with.
+    Metadata,
 }
 
 impl Handle {
@@ -36,6 +38,12 @@ impl Handle {
 
     /// Takes the content of the next commit.
     pub(super) fn change(&mut self, share: Share, taken: u64) -> Change {
+        if share == Share::Metadata {
+            let at = self.rewound.unwrap_or(self.first() + self.flying.len() as u64);
+            let (stream, generation) = (Some(self.id), self.generation);
+            let (name, label) = (self.name.take(), self.label.take());
+            return Change { stream, at, generation, name, label, ..Change::default() };
+        }
         let first = self.first() + self.flying.len() as u64;
         let start = self.next_start(share, taken);
         // What of a trim is beyond what the commit takes waits for the next one.
@@ -211,7 +219,8 @@ impl Attack {
     fn ask(&mut self, at: usize, ticket: Ticket, life: Life) -> Result<(), String> {
         let (fired, taken) = (self.disk.faults_fired(), self.taken_start(at));
         let handle = &mut self.handles[at];
-        let change = Change { state: Some(life), ..handle.change(Share::Changes, taken) };
+        let share = if life == Life::Deleted { Share::Changes } else { Share::Metadata };
+        let change = Change { state: Some(life), ..handle.change(share, taken) };
         let (handles, owners) = (vec![handle.number], vec![handle.number]);
         let durability = Durability::Disk;
         let ticket = Some(ticket);
@@ -320,17 +329,15 @@ impl Attack {
             // It goes behind what is there, wherever the handle thought that was.
             handle.view = content.slots;
             handle.generation = content.generation;
-        } else if !holds && (handle.has_events() || handle.has_changes()) {
+        } else if !holds {
             let outcome = handle.stream.commit_with(CommitOptions::new().expect(expect)).wait();
             let error = outcome.err().ok_or("it was not as expected (P8)")?;
             let conflict = matches!(error.kind(), ErrorKind::Conflict { .. });
             let poisoned = matches!(error.kind(), ErrorKind::Poisoned);
             self.poisoned |= poisoned && self.disk.faults_fired() > self.fired;
-            let fine = conflict || self.poisoned || matches!(error.kind(), ErrorKind::Archived(_));
+            let locked = matches!(error.kind(), ErrorKind::Archived(_) | ErrorKind::Deleted(_));
+            let fine = conflict || self.poisoned || locked;
             return if fine { Ok(()) } else { Err(format!("{error}, not a conflict (P8)")) };
-        }
-        if !holds {
-            return Ok(());
         }
         let is_empty = !handle.has_events() && !handle.has_changes();
         self.commit_how(&[at], false, CommitOptions::new().expect(expect), Then::Wait)?;

@@ -218,6 +218,12 @@ impl Hand {
         change
     }
 
+    /// Returns a change of nothing, where the handle stands.
+    pub fn nothing(&self) -> Change {
+        let (stream, at, generation) = (Some(self.id), self.ring_start(), self.generation);
+        Change { stream, at, generation, ..Change::default() }
+    }
+
     /// Returns the changes of its next commit beside events.
     fn take_change(&mut self) -> Change {
         let (at, rewind) = match self.rewound.take() {

@@ -16,6 +16,8 @@ pub struct Queued {
     pub members: Vec<u64>,
     /// Their shares, each with its handle.
     pub shares: Vec<(u64, Change)>,
+    /// What a commit of nothing only compares.
+    pub check: Option<Change>,
     /// Handles whose share names events that were not durable: it fails where these went elsewhere.
     pub relies: Vec<u64>,
 }
@@ -35,9 +37,14 @@ impl Planner {
         let behind: Vec<_> =
             one.members.iter().filter_map(|member| self.failed.get(member).cloned()).collect();
         let refusals = match behind.is_empty() {
-            true => one.shares.iter().find_map(|(hand, change)| {
-                self.refusal(change, one.expect, one.relies.contains(hand))
-            }),
+            true => {
+                let shares = one.shares.iter().map(|(hand, change)| (Some(hand), change));
+                let mut checked = shares.chain(one.check.iter().map(|check| (None, check)));
+                checked.find_map(|(hand, change)| {
+                    let relies = hand.is_some_and(|hand| one.relies.contains(hand));
+                    self.refusal(change, one.expect, relies)
+                })
+            }
             false => None,
         };
         let refusals = if behind.is_empty() { refusals.into_iter().collect() } else { behind };
@@ -259,6 +266,15 @@ impl Life {
             Some((hand.number, change))
         };
         let shares: Vec<_> = hands.iter().filter_map(share).collect();
+        let check = match hands {
+            [one] if shares.is_empty() && expect != Expect::Seen => {
+                Some(self.hands[*one].nothing())
+            }
+            _ => None,
+        };
+        if check.is_some() {
+            self.tally.note("nothing, checked");
+        }
         let mut combined = shares.iter().filter(|(_, change)| change.start.is_some());
         if combined.any(|(_, change)| change.writes()) {
             self.tally.note("trim and events");
@@ -267,7 +283,7 @@ impl Life {
         if slots.any(Option::is_none) {
             self.tally.note("gap");
         }
-        self.queued.push(Queued { ticket, expect, members, shares, relies });
+        self.queued.push(Queued { ticket, expect, members, shares, check, relies });
     }
 }
 
