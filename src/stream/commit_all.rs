@@ -61,7 +61,9 @@ impl Stream {
         }
         let pending = Pending::with_checks(parts, checks, options, behind);
         for (nth, index) in members.into_iter().enumerate() {
-            streams[index].0.in_flight.push(&pending, nth);
+            let (stream, expect) = &mut streams[index];
+            stream.in_flight.push(&pending, nth);
+            stream.may_move |= *expect != Expect::Seen;
         }
         core.queue.submit(pending)
     }

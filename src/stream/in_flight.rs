@@ -140,6 +140,11 @@ impl InFlight {
         self.queue().next().is_none()
     }
 
+    /// Returns true if a leader may rebase one of the commits, or has.
+    pub(super) fn may_move(&self) -> bool {
+        self.queue().any(OwnCommit::may_move)
+    }
+
     /// Returns the head of the stream before the oldest commit.
     pub(super) fn before(&self) -> Option<u64> {
         self.queue().next().map(|flight| flight.counted.before())

@@ -57,6 +57,8 @@ pub struct Stream {
     number: u32,
     /// Commits that still hold a buffer of the ring, oldest first.
     in_flight: InFlight,
+    /// True if a leader may rebase one of them, and with it the events in the ring.
+    may_move: bool,
 }
 
 impl Stream {
@@ -116,6 +118,7 @@ impl Stream {
             state: StreamState::Active,
             number: core.number_handle(),
             in_flight: InFlight::default(),
+            may_move: false,
             core,
         }
     }
@@ -212,6 +215,9 @@ impl Stream {
         if self.core.is_closed() {
             return Err(self.not_open());
         }
+        if self.may_move {
+            self.follow();
+        }
         if self.ring.admits(payload.len()).is_err() {
             self.admit_again(payload.len())?;
         }
@@ -227,6 +233,13 @@ impl Stream {
         let seq = self.next;
         self.next += 1;
         Ok(Seq(seq))
+    }
+
+    /// Counts the next event from where leaders have put the commits that settled.
+    #[cold]
+    fn follow(&mut self) {
+        self.reap();
+        self.may_move = self.in_flight.may_move();
     }
 
     #[cold]
@@ -287,6 +300,7 @@ impl Stream {
         options.durability = options.durability.or(Some(self.core.options.durability));
         let pending = Pending::of_one(part, options, self.in_flight.last());
         self.in_flight.push(&pending, 0);
+        self.may_move |= options.expect != Expect::Seen;
         self.core.queue.submit(pending)
     }
 

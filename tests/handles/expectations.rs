@@ -318,6 +318,32 @@ fn p8_a_commit_of_nothing_has_to_meet_its_expectation() {
     }
 }
 
+/// P7: once a commit has settled, the next event is counted from where its leader put it.
+#[test]
+fn p7_an_event_after_a_commit_that_was_put_elsewhere_has_its_seq() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path()).expect("opens");
+    let mut first = log.create_stream().expect("a stream");
+    first.append("0").expect("room");
+    first.commit().wait().expect("committed");
+    for together in [false, true] {
+        let mut stale = log.open_stream(first.id()).expect("known");
+        first.append("more").expect("room");
+        first.append("more").expect("room");
+        let head = first.commit().wait().expect("committed").seqs.end;
+        stale.set_label("k", if together { "1" } else { "0" }).expect("room");
+        let any = CommitOptions::new().expect(Expect::Any);
+        let ticket = match together {
+            true => log.commit_all_with([&mut stale], any),
+            false => stale.commit_with(any),
+        };
+        ticket.wait().expect("committed");
+        assert_eq!(stale.append("next").expect("room"), head);
+        stale.commit().wait().expect("committed");
+        first = stale;
+    }
+}
+
 /// A commit behind one that was made before was not made itself, and says so: only what is old may be discarded.
 #[test]
 fn p3_a_commit_behind_one_that_was_made_before_is_not_taken_for_made() {
