@@ -104,21 +104,22 @@ impl Error {
         self.kind().class() == ErrorClass::NotFound
     }
 
-    /// Returns true if another handle or stream came first. The same call fails again: look at the
-    /// present state and decide anew.
+    /// Returns true if another handle or stream came first. The same call would fail again: look at
+    /// the current state and decide again.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.kind().class() == ErrorClass::Conflict
     }
 
     /// Returns true if the same call can succeed later, once the obstacle that the kind names is
-    /// gone. Nothing was lost. Repeating it at once may fail in the same way.
+    /// gone. Nothing was lost. Repeating the call at once may fail in the same way.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.kind().class() == ErrorClass::Retryable
     }
 
-    /// Returns true if the log commits nothing more through its present handles: open it again.
+    /// Returns true if no further commit can succeed through the log's current handles: open the
+    /// log again.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.kind().class() == ErrorClass::Fatal

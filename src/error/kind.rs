@@ -15,15 +15,15 @@ pub enum ErrorKind {
     /// Refusal by the operating system; the source has its error.
     Io,
     /// No space: the disk is full, a quota is used up, or a file would exceed `RLIMIT_FSIZE`; the
-    /// source says which. Events of a failed commit return to their rings; commits work again once
-    /// there is space.
+    /// source says which. Events of a failed commit return to their rings; commits succeed again
+    /// once there is space.
     StorageFull,
     /// The commit would exceed the log's quota on disk. Events of the failed commit return to their
     /// rings; deleting and compacting makes room.
     QuotaExceeded {
-        /// Bytes that the log's commits take now.
+        /// Bytes that the log's commits take up now.
         used_bytes: u64,
-        /// Bytes that they may take.
+        /// Bytes that they may take up.
         quota_bytes: u64,
     },
     /// Damage: written bytes have changed. Other streams keep working.
@@ -51,7 +51,7 @@ pub enum ErrorKind {
     UnknownName(String),
     /// More than one stream id starts with this text.
     AmbiguousPrefix(String),
-    /// A living stream has this name.
+    /// A stream that is not deleted has this name.
     NameTaken {
         /// The requested name.
         name: String,
@@ -60,11 +60,11 @@ pub enum ErrorKind {
     },
     /// A name must have 1 to 1,024 bytes and no control characters.
     InvalidName,
-    /// A name must not read as a stream id: it would be taken for that stream.
+    /// A name must not have the form of a stream id, because it could be mistaken for that stream.
     NameIsAnId(StreamId),
-    /// A name must not begin with `~`: those are kept for the log's own streams.
+    /// A name must not begin with `~`: such names are reserved for the log's own streams.
     NameReserved,
-    /// The operation needs the disk, and the stream has nothing there yet (P9).
+    /// The operation needs the disk, and the stream has nothing on it yet (P9).
     NotMaterialized {
         /// The stream.
         stream: StreamId,
@@ -73,62 +73,63 @@ pub enum ErrorKind {
     },
     /// Another writer holds the log.
     Locked {
-        /// Process id of the writer, when it could be read.
+        /// Process id of the writer, if it could be read.
         holder: Option<u32>,
     },
     /// A sync failed earlier, or the writer panicked: the log acknowledges nothing until it is
     /// reopened (P5).
     Poisoned,
-    /// The file `LOCK` was removed or replaced while this process wrote the log. The log
-    /// acknowledges nothing and touches no file until it is closed and opened again. Find what
-    /// removed the file: the lock of a process that died never needs removing.
+    /// The file `LOCK` was removed or replaced while this process was writing the log. The log
+    /// acknowledges nothing and touches no file until it is closed and reopened. Find out what
+    /// removed the file: the lock of a dead process never needs to be removed.
     ///
-    /// The writer checks names before a group of commits if the last check is 100 ms, 64 groups, or
-    /// 16 synced groups ago, before it makes, replaces or removes a file, and when it closes.
-    /// Commits in between are acknowledged as before, into the file that the writer holds. That is
-    /// safe: the segment is locked too, which keeps a second writer out until this writer releases
-    /// it.
+    /// The writer checks the names before a group of commits if the last check was 100 ms, 64
+    /// groups, or 16 synced groups ago; before it creates, replaces or removes a file; and when it
+    /// closes. Commits in between are acknowledged as usual and go to the file that the writer
+    /// holds open. That is safe: the segment is locked too, which keeps a second writer out until
+    /// this writer releases it.
     LockLost,
-    /// The log's directory, or the segment that commits go to, was removed or replaced while this
-    /// process wrote the log: commits would be lost. The log acknowledges nothing and touches no
-    /// file until it is closed and opened again. Moving the log's directory is allowed: the log
-    /// follows it.
+    /// The log's directory, or the segment that receives commits, was removed or replaced while
+    /// this process was writing the log, so that further commits would be lost. The log
+    /// acknowledges nothing and touches no file until it is closed and reopened. Moving the log's
+    /// directory is allowed: the log follows it.
     ///
-    /// After each sync, before it acknowledges the commit, the writer notices a segment that has no
-    /// name left, as after `rm -r`. A segment that was moved elsewhere (with `segments`, say) is
-    /// noticed as with [`ErrorKind::LockLost`], and so is a loss that concerns commits without a
-    /// sync; commits acknowledged until then are in the moved or removed files.
+    /// After each sync, and before it acknowledges the commit, the writer notices a segment that
+    /// has no name left, as after `rm -r`. A segment that was moved elsewhere (with `segments`,
+    /// say), and any loss that affects commits without a sync, is noticed as late as described for
+    /// [`ErrorKind::LockLost`]; commits acknowledged until then are in the moved or removed files.
     DirectoryLost,
     /// A thread of the log panicked, which is a bug in this crate.
     Panicked,
     /// The log was closed.
     Closed,
-    /// The handle belongs to the process that forked this one. The log is in use there; open it
-    /// here once it is closed there.
+    /// The handle belongs to the process that forked this one, where the log is in use. Open the
+    /// log in this process once the other has closed it.
     OtherProcess,
-    /// The directory holds something other than a log, or a log that appeared since this log was
-    /// opened.
+    /// The log was opened where none existed, and before its first commit another writer created
+    /// one there. Nothing was written; open the log again.
     NotThisLog,
     /// The path holds no log.
     NoLog,
-    /// The directory holds an unfinished backup, which is useless: remove it.
+    /// The directory holds an unfinished backup, which cannot be used: remove it.
     UnfinishedBackup,
     /// A backup needs an empty directory, or one that does not exist yet.
     NotEmpty,
-    /// The target lies in the log's own directory. Nothing was written; choose a place outside it.
+    /// The target lies in the log's own directory. Nothing was written; choose a place outside that
+    /// directory.
     InsideLog,
-    /// Written by a newer version of this crate.
+    /// The log was written by a newer version of this crate.
     UnsupportedVersion {
         /// Version of the file.
         found: u16,
         /// Newest version that this build reads.
         supported: u16,
     },
-    /// The log uses a feature that this build does not know.
+    /// The log uses a feature that this build does not support.
     UnsupportedFeature,
-    /// One commit may hold less than 4 GiB.
+    /// The commit is too large: a commit must be smaller than 4 GiB.
     CommitTooLarge {
-        /// Bytes that it would take on disk.
+        /// Bytes that it would take up on disk.
         bytes: u64,
         /// Maximum number of bytes in a commit.
         bytes_max: u64,
@@ -149,7 +150,7 @@ pub enum ErrorKind {
     /// The view is outdated: another process has compacted a segment that the view did not hold
     /// open ([`crate::options::ReadOptions::open_segments_max`]). Open a new view.
     Outdated,
-    /// The stream was deleted. Events that its forks share can be read through them.
+    /// The stream was deleted. Events that its forks share can still be read through the forks.
     Deleted(StreamId),
     /// The stream is archived: it is readable, but not writable until it is unarchived.
     Archived(StreamId),
@@ -160,29 +161,30 @@ pub enum ErrorKind {
         /// The stream's first seq.
         start: Seq,
     },
-    /// The seq lies outside the stream, or on the wrong side of its last commit.
+    /// The seq lies outside the stream, or beyond what the operation can reach: a trim may not go
+    /// past the last event that is committed or in flight, a savepoint not back into a commit.
     SeqOutOfRange {
         /// The requested seq.
         asked: Seq,
         /// Valid seqs, including the end of the range.
         range: Range<Seq>,
     },
-    /// A commit in flight changes the name of this stream, or has the same id: wait for its ticket
-    /// first.
+    /// A commit in flight changes the name of this stream, or has the same commit id: wait for its
+    /// ticket first.
     CommitInFlight(StreamId),
     /// A commit with this id exists already. Nothing was written; buffered events stay.
     AlreadyCommitted {
         /// Position of the commit that has the id.
         position: Position,
     },
-    /// An earlier commit of the same handle, or of a stream of this commit, failed as
+    /// An earlier commit of the same handle, or of a stream of this commit, failed with
     /// [`ErrorKind::AlreadyCommitted`] (the error's source). This commit was not made: its events
     /// are buffered after those of the earlier commit. Discard those (`Stream::discard` discards
     /// all), and commit again.
     Aborted,
-    /// A label or a stream's data is over its limit.
+    /// A label or a stream's data exceeds its limit.
     InvalidMetadata(&'static str),
-    /// The log has, or had, a stream with this id.
+    /// The log contains, or contained, a stream with this id.
     StreamExists(StreamId),
     /// An imported line is not a valid line of an export.
     InvalidLine {
@@ -192,9 +194,9 @@ pub enum ErrorKind {
         what: &'static str,
     },
     /// The system's clock differs from the log's present time by more than
-    /// [`crate::Options::clock_jump_max`]. If it was ahead already when the log was opened, the
-    /// time passed since is unknown, and background retention by age or idleness stops until
-    /// [`crate::Log::retain`] is called.
+    /// [`crate::Options::clock_jump_max`]. If it was already ahead when the log was opened, the
+    /// time that passed since the last commit is unknown, and background retention by age or
+    /// idleness stops until [`crate::Log::retain`] is called.
     ClockJumped {
         /// Time of the system's clock.
         clock: Timestamp,
@@ -216,8 +218,8 @@ pub enum ErrorKind {
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io => f.write_str("the operating system refused"),
-            Self::StorageFull => f.write_str("no space left; free some and commit again"),
+            Self::Io => f.write_str("the operating system reported an error"),
+            Self::StorageFull => f.write_str("no space left; free some space and commit again"),
             Self::Corrupt { stream, seqs } => {
                 f.write_str("damaged bytes")?;
                 if let Some(stream) = stream {
@@ -229,19 +231,19 @@ impl fmt::Display for ErrorKind {
                 }
             }
             Self::Conflict { stream, expected, actual } if expected == actual => {
-                write!(f, "stream {stream} is not as the commit expects it")
+                write!(f, "stream {stream} is not in the state that the commit expects")
             }
             Self::Conflict { stream, expected, actual } => write!(
                 f,
-                "stream {stream}'s head is {actual}, and the commit expects {expected}"
+                "the head of stream {stream} is {actual}, but the commit expects {expected}"
             ),
-            Self::UnknownStream(id) => write!(f, "no stream {id} in this log"),
-            Self::UnknownName(name) => write!(f, "no stream is called {name:?}"),
+            Self::UnknownStream(id) => write!(f, "this log has no stream {id}"),
+            Self::UnknownName(name) => write!(f, "no stream is named {name:?}"),
             Self::AmbiguousPrefix(prefix) => {
-                write!(f, "more than one stream id starts with {prefix:?}; give more of it")
+                write!(f, "more than one stream id starts with {prefix:?}; give more digits")
             }
             Self::InvalidName => {
-                f.write_str("a name needs 1 to 1,024 bytes and no control characters")
+                f.write_str("a name must have 1 to 1,024 bytes and no control characters")
             }
             Self::Poisoned => {
                 f.write_str("an earlier sync failed; reopen the log to see what is durable")
@@ -250,16 +252,16 @@ impl fmt::Display for ErrorKind {
             Self::Closed => f.write_str("the log is closed"),
             Self::OtherProcess => f.write_str(OTHER_PROCESS),
             Self::QuotaExceeded { used_bytes, quota_bytes } => {
-                write!(f, "{used_bytes} of {quota_bytes} bytes are used; delete and compact")
+                write!(f, "the commit would exceed the quota: {used_bytes} of {quota_bytes} bytes are used; delete streams and compact the log")
             }
             Self::UnsupportedVersion { found, supported } => {
-                write!(f, "format version {found}; this build reads up to {supported}")
+                write!(f, "the log has format version {found}; this build supports versions up to {supported}")
             }
-            Self::UnsupportedFeature => f.write_str("a feature that this build does not know"),
+            Self::UnsupportedFeature => f.write_str("the log uses a feature that this build does not support"),
             Self::WrongCodec { expected, found } => {
-                write!(f, "the event's codec is {}, the reader's {}", found.0, expected.0)
+                write!(f, "the event was written with codec {}, the reader expects codec {}", found.0, expected.0)
             }
-            Self::Codec => f.write_str("the codec refused"),
+            Self::Codec => f.write_str("the codec could not encode or decode the event"),
             Self::InvalidOption(which) => write!(f, "{which}"),
             Self::Refused(reason) => reason.fmt(f),
             Self::ForeignCursor => f.write_str(
@@ -297,27 +299,27 @@ impl ErrorKind {
                 f.write_str("another writer holds this log; one writer at a time")
             }
             Self::LockLost => f.write_str(
-                "the lock file was removed or replaced, another process may be writing; close this log",
+                "the lock file was removed or replaced, so another process may try to write; close this log and open it again",
             ),
             Self::DirectoryLost => f.write_str(
-                "the log's directory or its last segment was removed or replaced; close this log",
+                "the log's directory or its last segment was removed or replaced; close this log and open it again",
             ),
             Self::ClockJumped { clock, known } => write!(
                 f,
-                "the clock says {clock}, and it is about {known} as far as the log knows; set it right, or have what is too \
-                 old forgotten by `retain`"
+                "the clock reads {clock}, but by the log's own reckoning it is about {known}; correct the clock, or call \
+                 `retain` to trust it"
             ),
-            Self::NotThisLog => f.write_str("the directory holds something else than this log"),
+            Self::NotThisLog => f.write_str("another writer created a log here after this one was opened; open the log again"),
             Self::NoLog => f.write_str("there is no log"),
             Self::Outdated => {
-                f.write_str("the file was compacted since this view was opened; open a new one")
+                f.write_str("the segment was compacted after this view was opened; open a new view")
             }
             Self::UnfinishedBackup => {
-                f.write_str("a backup that was not finished; remove it and back up again")
+                f.write_str("this is an unfinished backup; remove it and back up again")
             }
             Self::NotEmpty => f.write_str("the directory is not empty"),
             Self::InsideLog => {
-                f.write_str("this would lie in the log's own directory; choose a place outside it")
+                f.write_str("the target is inside the log's own directory; choose a place outside it")
             }
             other => other.of_a_stream(f),
         }
@@ -328,10 +330,10 @@ impl ErrorKind {
         match self {
             Self::Deleted(id) => write!(f, "stream {id} was deleted"),
             Self::Archived(id) => {
-                write!(f, "stream {id} is archived; take that back before you write it")
+                write!(f, "stream {id} is archived; unarchive it before writing to it")
             }
             Self::Trimmed { stream, start } => {
-                write!(f, "stream {stream} was trimmed and starts at {start}")
+                write!(f, "stream {stream} was trimmed; it starts at seq {start}")
             }
             Self::SeqOutOfRange { asked, range } => {
                 write!(f, "seq {asked} is not within {} to {}", range.start, range.end)
@@ -350,15 +352,15 @@ impl ErrorKind {
             Self::NameTaken { name, holder } => {
                 write!(f, "the name {name:?} belongs to stream {holder}")
             }
-            Self::StreamExists(id) => write!(f, "stream {id} is in this log already"),
+            Self::StreamExists(id) => write!(f, "this log already has, or had, a stream {id}"),
             Self::NameIsAnId(id) => {
                 write!(
                     f,
-                    "a name that reads as the id {id} could be taken for that stream; choose another"
+                    "a name in the form of the id {id} could be mistaken for that stream; choose another name"
                 )
             }
             Self::NameReserved => {
-                f.write_str("names that begin with ~ are kept for the log's own; choose another")
+                f.write_str("names that begin with ~ are reserved for the log itself; choose another name")
             }
             Self::InvalidLine { line, what } => write!(f, "line {line}: {what}"),
             other => other.of_a_directory(f),

@@ -17,9 +17,9 @@ use crate::sabotage::{Sabotage, broken};
 /// Result of the crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-const OTHER_PROCESS: &str = "this handle belongs to the process that forked this one; use it there, or close the log there and open it here";
+const OTHER_PROCESS: &str = "this handle belongs to the process that forked this one; close the log there before opening it here";
 
-/// Failed operation, its place and its cause. Cheap to clone: all waiters of a group share one
+/// A failed operation, its place and its cause. Cheap to clone: all waiters of a group share one
 /// error.
 ///
 /// A caller that needs no details asks for the class of the error:
@@ -228,7 +228,8 @@ pub enum AppendError {
         /// Bytes of commits in flight, which count in the bound.
         in_flight_bytes: usize,
     },
-    /// All rings together, with uncommitted names, labels and data, are at the log's memory budget.
+    /// All rings together, with uncommitted names, labels and data, have used up the log's memory
+    /// budget.
     MemoryFull {
         /// The budget in bytes.
         memory_bytes_max: usize,
@@ -250,7 +251,7 @@ pub enum AppendError {
     Deleted,
 }
 
-/// An event that [`crate::Stream::try_append`] refused, with the reason.
+/// Event that [`crate::Stream::try_append`] refused, with the reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rejected<E> {
     /// Reason for the refusal.
@@ -272,11 +273,11 @@ impl fmt::Display for AppendError {
             Self::MemoryFull { memory_bytes_max } => {
                 write!(
                     f,
-                    "rings, and what is said of streams, hold the log's {memory_bytes_max} bytes of memory"
+                    "rings and uncommitted metadata use all of the log's {memory_bytes_max} bytes of memory; commit or discard first"
                 )
             }
             Self::EventTooLarge { event_bytes, event_bytes_max } => {
-                write!(f, "an event of {event_bytes} bytes; this stream takes {event_bytes_max}")
+                write!(f, "the event has {event_bytes} bytes; this stream takes at most {event_bytes_max}")
             }
             Self::Closed => f.write_str("the log is closed"),
             Self::OtherProcess => f.write_str(OTHER_PROCESS),
