@@ -1,23 +1,54 @@
 //! Typed events: serde types above the bytes, through a codec.
 //!
-//! The codec's id is stored with every event and checked when it is read, so that an event written
-//! by one codec is never decoded by another. The format below knows no codec.
+//! The codec's id is stored with every event and checked when the event is read, so that an event
+//! written by one codec is never decoded by another. The format on disk depends on no codec.
+//!
+//! ```
+//! # #[cfg(feature = "json")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use amberlog::Log;
+//! use amberlog::typed::Json;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! enum Entry {
+//!     Deposited { cents: u64 },
+//!     Withdrawn { cents: u64 },
+//! }
+//!
+//! # let path = std::env::temp_dir().join(format!("amberlog-typed-{}", std::process::id()));
+//! let log = Log::open(&path)?;
+//! let mut account = log.create_stream()?;
+//! let mut entries = account.typed::<Entry, Json>();
+//! entries.append(&Entry::Deposited { cents: 500 })?;
+//! entries.append(&Entry::Withdrawn { cents: 120 })?;
+//! entries.stream().commit().wait()?;
+//!
+//! let (event, entry) = entries.events()?.next().expect("two entries")?;
+//! assert_eq!((event.seq().get(), entry), (0, Entry::Deposited { cents: 500 }));
+//! # drop((account, log));
+//! # std::fs::remove_dir_all(&path)?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "json"))]
+//! # fn main() {}
+//! ```
 //!
 //! # Codecs
 //!
-//! There is no default. A program that keeps events for years changes its types meanwhile, and the
-//! codec decides what becomes of the events that are stored already:
+//! There is no default codec. A program that keeps events for years changes its types over time,
+//! and the codec decides what happens to the events that are already stored:
 //!
-//! - `Json` (feature `json`) stores names, as text. A variant that is inserted changes no other; a
-//!   new field needs `#[serde(default)]`.
+//! - `Json` (feature `json`) stores names, as text. An inserted variant does not affect the others;
+//!   a new field needs `#[serde(default)]`.
 //! - `Postcard` (feature `postcard`) and `Bincode` (feature `bincode`) store positions, in few
-//!   bytes. **Behind an inserted variant or field, stored events are read as others, without an
-//!   error.**
+//!   bytes. **After a variant or field has been inserted, events stored earlier decode to wrong
+//!   values, without an error.**
 //!
-//! In a positional encoding a variant is its number in the enum, and a field is its place in the
-//! struct. Append new variants at the end, never remove or reorder one, and never change the fields
-//! of a stored one; give a changed event a new variant. Otherwise a stored `Deposited` comes back
-//! as a `Fee`.
+//! In a positional encoding, a variant is stored as its number in the enum, and a field by its
+//! place in the struct. Append new variants at the end, never remove or reorder variants, and never
+//! change the fields of a variant that has been stored: give a changed event a new variant.
+//! Otherwise a stored `Deposited` comes back as a `Fee`.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -29,9 +60,9 @@ use crate::stream::{NewEvent, Stream};
 pub use crate::types::CodecId;
 use crate::types::{EventKind, Seq};
 
-/// Turns values of `T` into bytes and back.
+/// Conversion of values of `T` to bytes and back.
 pub trait Codec<T> {
-    /// Id stored with each event; a program's own ids start at [`CodecId::FIRST_OF_PROGRAM`].
+    /// Id stored with each event. A program's own ids start at [`CodecId::FIRST_OF_PROGRAM`].
     const ID: CodecId;
 
     /// Appends the bytes of `value` to `bytes`.
@@ -41,7 +72,7 @@ pub trait Codec<T> {
     /// Any error of the encoder.
     fn encode(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
 
-    /// Decodes the value in `bytes`, which must use all of them.
+    /// Decodes a value that takes up all of `bytes`.
     ///
     /// # Errors
     ///
@@ -55,12 +86,12 @@ pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 /// `bincode` 2.0.1 in its standard configuration: compact, and positional (see [the
 /// module](self#codecs)). The crate is unmaintained
 /// ([RUSTSEC-2025-0141](https://rustsec.org/advisories/RUSTSEC-2025-0141.html)), and its later
-/// versions do not compile, so this version is pinned. [`Postcard`] is of the same kind and
-/// maintained.
+/// versions do not compile, so this version is pinned. [`Postcard`] is a maintained alternative of
+/// the same kind.
 ///
-/// An event of up to 16 KiB may decode into 16 MiB, a larger one into 1 GiB; beyond that decoding
-/// fails. Elements that take no bytes at all, as in a `Vec<()>`, escape that bound: a damaged
-/// length of them is counted to its end.
+/// An event of up to 16 KiB may decode to at most 16 MiB, a larger one to at most 1 GiB; beyond
+/// that, decoding fails. Elements that take up no bytes, as in a `Vec<()>`, escape this bound:
+/// decoding a damaged length loops once per element.
 #[cfg(feature = "bincode")]
 #[derive(Clone, Copy, Debug)]
 pub struct Bincode;
@@ -91,7 +122,7 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Bincode {
     }
 }
 
-/// JSON text: readable by everything, and with the names of fields and variants (see [the
+/// JSON text: readable by any program, and stored with the names of fields and variants (see [the
 /// module](self#codecs)).
 #[cfg(feature = "json")]
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +143,8 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Json {
 
 /// `postcard` 1: compact, and positional (see [the module](self#codecs)).
 ///
-/// A damaged length reserves no more memory than serde's own limit of 1 MiB for a sequence;
-/// elements that take no bytes at all are counted to the end of that length.
+/// A damaged length reserves at most 1 MiB for a sequence, which is serde's own limit. For elements
+/// that take up no bytes, decoding a damaged length loops once per element.
 #[cfg(feature = "postcard")]
 #[derive(Clone, Copy, Debug)]
 pub struct Postcard;
@@ -147,12 +178,12 @@ impl Stream {
     }
 }
 
-/// Reason for a typed event that was not appended.
+/// Reason why a typed event was not appended.
 #[derive(Debug)]
 pub enum TypedAppendError {
-    /// The codec could not encode it.
+    /// The codec could not encode the value.
     Codec(Error),
-    /// The stream refused its bytes.
+    /// The stream refused the encoded event.
     Refused(AppendError),
 }
 
@@ -208,7 +239,7 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
     ///
     /// # Errors
     ///
-    /// [`TypedAppendError`]; the value is still yours, and nothing changed.
+    /// [`TypedAppendError`]. Nothing has changed.
     pub fn append(&mut self, value: &T) -> Result<Seq, TypedAppendError> {
         self.append_as(EventKind(0), value)
     }
@@ -227,7 +258,7 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
         self.stream.append(event).map_err(TypedAppendError::Refused)
     }
 
-    /// Returns the stream itself, to commit.
+    /// Returns the stream itself, for committing.
     pub fn stream(&mut self) -> &mut Stream {
         self.stream
     }
@@ -267,8 +298,8 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WrongCodec`] when another codec wrote it, [`ErrorKind::Codec`] when the bytes
-    /// are no `T`.
+    /// [`ErrorKind::WrongCodec`] when another codec wrote the event, [`ErrorKind::Codec`] when its
+    /// bytes are not a valid `T`.
     pub fn decode<T, C: Codec<T>>(&self) -> Result<T> {
         if self.codec() != C::ID {
             let kind = ErrorKind::WrongCodec { expected: C::ID, found: self.codec() };

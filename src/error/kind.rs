@@ -307,7 +307,7 @@ impl ErrorKind {
             Self::ClockJumped { clock, known } => write!(
                 f,
                 "the clock reads {clock}, but by the log's own reckoning it is about {known}; correct the clock, or call \
-                 `retain` to trust it"
+                 `retain`, which trusts the clock and drops what is then too old"
             ),
             Self::NotThisLog => f.write_str("another writer created a log here after this one was opened; open the log again"),
             Self::NoLog => f.write_str("there is no log"),

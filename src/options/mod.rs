@@ -22,7 +22,7 @@ pub enum Overflow {
     /// The oldest uncommitted events make room: a flight recorder. The next commit writes a gap
     /// that says how many were dropped.
     OverwriteOldest,
-    /// The ring grows beyond its bound, up to this many bytes; only then the event is refused.
+    /// The ring grows beyond its bound, up to this many bytes; only then is an event refused.
     Grow {
         /// The hard cap, in bytes.
         ring_bytes_cap: usize,
@@ -48,7 +48,7 @@ pub enum Privacy {
     /// Directories 0700, files 0600.
     #[default]
     Private,
-    /// Directories 0755, files 0644, less what the umask takes away.
+    /// Directories 0755, files 0644, less the umask.
     Readable,
 }
 
@@ -113,7 +113,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Returns the defaults.
+    /// Returns the default options.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -121,7 +121,7 @@ impl Options {
 
     /// Sets the bound of each ring, in bytes. Default 64 MiB; a ring takes memory only as it fills.
     /// At least 64. Events of a commit count until its ticket resolves; an overwriting ring may
-    /// hold as much again while a commit is in flight.
+    /// hold up to twice its bound while a commit is in flight.
     #[must_use]
     pub fn ring_bytes_max(mut self, bytes: usize) -> Self {
         self.ring_bytes_max = bytes;
@@ -135,7 +135,7 @@ impl Options {
         self
     }
 
-    /// Sets the largest payload, in bytes, that append takes. Default: whatever fits in the ring.
+    /// Sets the largest payload, in bytes, that append accepts. Default: whatever fits in the ring.
     #[must_use]
     pub fn event_bytes_max(mut self, bytes: usize) -> Self {
         self.event_bytes_max = Some(bytes);
@@ -152,8 +152,8 @@ impl Options {
         self
     }
 
-    /// Sets the durability of commits that choose none. Default [`Durability::Disk`]: one shared
-    /// sync.
+    /// Sets the durability of commits that do not choose their own. Default [`Durability::Disk`]:
+    /// one shared sync.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
@@ -161,8 +161,8 @@ impl Options {
     }
 
     /// Sets the size of the first segment, in bytes; each next one is twice as large. Default 256
-    /// KiB. At least 16 KiB, and at most [`Options::segment_bytes_max`]: raise that as well for
-    /// more than 64 MiB.
+    /// KiB. At least 16 KiB, and at most [`Options::segment_bytes_max`]: to go beyond 64 MiB, raise
+    /// that as well.
     #[must_use]
     pub fn segment_bytes_first(mut self, bytes: u64) -> Self {
         self.segment_bytes_first = bytes;
@@ -190,11 +190,11 @@ impl Options {
     ///
     /// Retention by age and by idleness needs the present time. It reads the clock when the log is
     /// opened, and from then on counts the time that passes, independent of the clock. A clock that
-    /// is further ahead than this is not believed: background retention by age or idleness stops
-    /// ([`crate::ErrorKind::ClockJumped`]) until [`crate::Log::retain`] is called. From a clock
-    /// that is further behind, the log takes only the passing of time. A log that was closed for
-    /// longer than this reads like one whose clock is ahead. Zero believes no clock but the log's
-    /// first.
+    /// is further ahead than this is not trusted: background retention by age or idleness stops
+    /// ([`crate::ErrorKind::ClockJumped`]) until [`crate::Log::retain`] is called. If the clock is
+    /// further behind, the log continues from its last known time. A log that was closed for longer
+    /// than this cannot be told from one whose clock is ahead. With zero, only the clock of the
+    /// log's first opening is trusted.
     #[must_use]
     pub fn clock_jump_max(mut self, time: Duration) -> Self {
         self.clock_jump_max = time;
@@ -217,7 +217,7 @@ impl Options {
     }
 
     /// Sets the retention of streams that have this value of this label, in place of the general
-    /// one. Of several that match, the first that was set counts.
+    /// one. If several match, the one that was set first applies.
     #[must_use]
     pub fn retain_label(
         mut self,
@@ -230,25 +230,25 @@ impl Options {
         self
     }
 
-    /// Sets the maximum number of bytes that the log's commits take on disk, with their indexes;
+    /// Sets the maximum number of bytes that the log's commits and their indexes take up on disk;
     /// space reserved for later commits does not count. A commit of events that would exceed it
     /// fails with [`crate::ErrorKind::QuotaExceeded`], and its events return to their rings:
-    /// deleting and compacting makes room. Default: no bound, and no cost.
+    /// deleting and compacting makes room. Default: no bound, at no cost.
     #[must_use]
     pub fn quota_bytes(mut self, bytes: u64) -> Self {
         self.quota_bytes = Some(bytes);
         self
     }
 
-    /// Sets the number of commit ids ([`CommitOptions::id`]) that the log remembers, the latest of
-    /// all its streams. Default 16,384: less than half a second of commits at full speed. A retry
-    /// that comes later than that is made again, so choose at least the commits that the log can
-    /// take in the time in which a program may still retry.
+    /// Sets the number of commit ids ([`CommitOptions::id`]) that the log remembers: the latest
+    /// ones, over all its streams. Default 16,384: less than half a second of commits at full
+    /// speed. A retry that comes after its id was dropped is committed again, so choose at least
+    /// the number of commits that the log can make while a program may still retry.
     ///
     /// Each remembered id costs [`MemoryCosts::commit_id`](crate::stats::MemoryCosts::commit_id)
     /// bytes of memory and, when the log is opened, one read of about 2 µs; on disk it takes 88
     /// bytes until that many later commits have an id and the segment is compacted. A log that was
-    /// compacted while fewer were remembered knows only those. At least 1.
+    /// compacted while fewer ids were remembered has only those. At least 1.
     #[must_use]
     pub fn commit_ids_max(mut self, ids: usize) -> Self {
         self.commit_ids_max = ids;
@@ -263,16 +263,17 @@ impl Options {
         self
     }
 
-    /// Sets the maximum number of sealed segments that are open at once, independent of the log's
-    /// size; the least recently used segment is closed first. At least 4. Default 256: then up to
-    /// 16 GiB of segments of 64 MiB are read in any order without opening a file, and beyond that a
-    /// read in another segment opens one, which takes some 20 µs and verifies the segment's index.
+    /// Sets the maximum number of sealed segments that are open at once, whatever the log's size;
+    /// the least recently used segment is closed first. At least 4. Default 256, which covers 16
+    /// GiB in segments of 64 MiB: up to that size, reads in any order open no file. Beyond it, a
+    /// read in a segment that is not open opens it, which takes about 20 µs and verifies the
+    /// segment's index.
     ///
-    /// With [`Reads::Mapped`] each costs one mapping and no descriptor; with [`Reads::Positional`]
-    /// each costs one descriptor and its index in memory (40 bytes a batch, together at most 64
-    /// MiB), and no more than a quarter of the descriptors that the process may have are used. An
-    /// export uses as many descriptors more while it runs, a compaction a few. What readers hold of
-    /// a segment (events, iterators) stays open for as long as they do.
+    /// With [`Reads::Mapped`] each open segment costs one mapping and no descriptor. With
+    /// [`Reads::Positional`] each costs one descriptor and its index in memory (40 bytes per batch,
+    /// at most 64 MiB in total), and at most a quarter of the process's descriptor limit is used. A
+    /// running export uses the same number of descriptors again, a compaction a few. A segment
+    /// stays open, beyond this maximum, for as long as a reader holds an event or iterator in it.
     #[must_use]
     pub fn open_segments_max(mut self, segments: usize) -> Self {
         self.open_segments_max = segments;
@@ -297,14 +298,13 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// Returns the log's defaults, without a name.
+    /// Returns options that use the log's defaults, without a name.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets a name, unique among the living streams of the log: 1 to 1,024 bytes, no control
-    /// characters, no `~` in front. The stream's first commit writes it.
+    /// Sets a name, by the rules of [`crate::Stream::rename`]. The stream's first commit writes it.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -325,7 +325,7 @@ impl StreamOptions {
         self
     }
 
-    /// Sets the largest payload, in bytes, that append takes.
+    /// Sets the largest payload, in bytes, that append accepts.
     #[must_use]
     pub fn event_bytes_max(mut self, bytes: usize) -> Self {
         self.event_bytes_max = Some(bytes);
@@ -333,22 +333,28 @@ impl StreamOptions {
     }
 }
 
-/// Expectation of a commit for each of its streams. If one does not meet it, the commit is a
-/// [`crate::ErrorKind::Conflict`], and the events stay in their rings.
+/// Expectation of a commit about each of its streams. If a stream does not meet it, the commit
+/// fails with [`crate::ErrorKind::Conflict`], and the events stay in their rings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 #[non_exhaustive]
 pub enum Expect {
-    /// The stream has not moved since the handle last saw it (P8).
+    /// The stream has not moved since the handle last saw it (P8): no other handle has added or
+    /// rewound events.
     #[default]
     Seen,
-    /// No expectation: the events follow those in the stream. The seqs from append were
-    /// provisional; the [`crate::Commit`] has the final ones.
+    /// No expectation: the events are placed after those in the stream. The seqs from append were
+    /// provisional; the [`crate::Commit`] has the final ones. With a pending rewind the events are
+    /// placed at its target instead, and everything after it is dropped, including events of other
+    /// handles that this handle never saw.
     Any,
-    /// The stream was never committed.
+    /// The stream has never been committed.
     NoStream,
-    /// The stream was committed before; otherwise like [`Expect::Any`].
+    /// The stream has been committed before; otherwise like [`Expect::Any`].
     Exists,
-    /// The stream ends at this seq; otherwise like [`Expect::Any`].
+    /// The stream's committed head, the seq after its last event, is this seq; otherwise like
+    /// [`Expect::Any`]. The commit is compared with the stream as it is on disk, before any rewind
+    /// that the commit itself makes: after [`crate::Stream::rewind`] do not pass
+    /// [`crate::Stream::head`], which already reflects the rewind.
     At(Seq),
 }
 
@@ -368,7 +374,7 @@ pub struct CommitOptions {
 }
 
 impl CommitOptions {
-    /// Returns the log's defaults.
+    /// Returns options that use the log's defaults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -388,9 +394,10 @@ impl CommitOptions {
         self
     }
 
-    /// Only queues the commit: it shares the write and the sync of the next commit of the log that
-    /// starts, or starts once its ticket is waited for, awaited or dropped, or the log is closed.
-    /// For programs that batch commits over a longer time than they keep tickets otherwise.
+    /// Only queues the commit: it shares the write and the sync of the log's next commit that
+    /// starts, or starts itself once its ticket is waited for, awaited or dropped, or the log is
+    /// closed. For programs that batch commits over more than the tenth of a second after which a
+    /// commit starts by itself.
     #[must_use]
     pub fn later(mut self) -> Self {
         self.starts_later = true;
@@ -398,7 +405,7 @@ impl CommitOptions {
     }
 
     /// Sets the program's id for the commit, unique in the log. A second commit with the same id
-    /// fails with [`crate::ErrorKind::AlreadyCommitted`], which has the position of the first, also
+    /// fails with [`crate::ErrorKind::AlreadyCommitted`], which has the position of the first, even
     /// after a restart. This holds for the latest [`Options::commit_ids_max`] commits that have an
     /// id. An empty commit records no id, but fails in the same way.
     #[must_use]

@@ -2,24 +2,23 @@
 
 /// Way to read sealed segments, which never change.
 ///
-/// With either, opening, [`crate::verify::verify_quick`], [`crate::verify::repair`], exports,
-/// backups and compactions read by calls that can fail.
+/// In either case opening, [`crate::verify::verify_quick`], [`crate::verify::repair`], exports,
+/// backups and compactions use read calls, which can return an error.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 #[non_exhaustive]
 pub enum Reads {
-    /// Events are lent from mapped files: the quickest way, and no copy.
+    /// Events are lent from mapped files: the fastest way, without a copy.
     ///
-    /// A mapped byte that cannot be read is no error but a signal, `SIGBUS`, which ends a process
-    /// that does not handle it. It comes when the disk has an unreadable sector there, and when
-    /// another program shortens a file of the log while it is open (P6 is about bytes that can be
-    /// read). A host that has to survive either handles the signal, or chooses
+    /// A mapped byte that cannot be read raises a signal, `SIGBUS`, instead of an error; a process
+    /// that does not handle it ends. This happens when the disk has an unreadable sector there, and
+    /// when another program shortens a file of the log while it is open (P6 covers only bytes that
+    /// can be read). A host that must survive either case handles the signal or chooses
     /// [`Reads::Positional`].
     #[default]
     Mapped,
     /// Events are read into buffers: an unreadable sector is [`crate::ErrorKind::Corrupt`] for the
     /// events in it, and everything else is read. Costs a copy and a system call for each piece
-    /// that is read, about a third of the speed of a scan, and a descriptor for each segment that
-    /// is open.
+    /// that is read, about a third of the speed of a scan, and a descriptor for each open segment.
     Positional,
 }
 
@@ -75,10 +74,10 @@ impl ReadOptions {
         self
     }
 
-    /// Sets the bound of [`crate::Options::open_segments_max`]. A view does not keep another
-    /// process from compacting: it can show a compacted segment only while it holds it open. The
-    /// view opens as many segments as this allows; a read in another segment that is gone is
-    /// [`crate::ErrorKind::Outdated`].
+    /// Sets the maximum of [`crate::Options::open_segments_max`]. A view does not keep another
+    /// process from compacting: it can show a compacted segment only if it holds that segment open.
+    /// The view opens as many segments as this allows; a read in any other segment that has been
+    /// compacted fails with [`crate::ErrorKind::Outdated`].
     #[must_use]
     pub fn open_segments_max(mut self, segments: usize) -> Self {
         self.open_segments_max = segments;

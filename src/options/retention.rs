@@ -21,32 +21,32 @@ impl Retention {
         Self { age_max: None, events_max: None, bytes_max: None, idle_max: None, archived: false }
     }
 
-    /// Trims events that were committed longer ago. Events of one commit go together, and so do all
-    /// events before a trimmed one, regardless of the clock.
+    /// Trims events that were committed longer ago than this. Events of one commit are trimmed
+    /// together, and so are all events before a trimmed one, regardless of the clock.
     #[must_use]
     pub const fn age_max(mut self, age: Duration) -> Self {
         self.age_max = Some(age);
         self
     }
 
-    /// Keeps this many of the newest seqs; those that an overwriting ring dropped count as well.
+    /// Keeps this many of the newest seqs, including seqs that an overwriting ring dropped.
     #[must_use]
     pub const fn events_max(mut self, events: u64) -> Self {
         self.events_max = Some(events);
         self
     }
 
-    /// Keeps the newest events that take at most this many bytes on disk, with their frame headers.
-    /// Events of one commit go together; those of the last commit stay.
+    /// Keeps the newest events that take up at most this many bytes on disk, with their frame
+    /// headers. Events of one commit are dropped together; those of the last commit stay.
     #[must_use]
     pub const fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = Some(bytes);
         self
     }
 
-    /// Deletes a stream without a commit for this long, as a whole and for good. Every commit
-    /// counts, also one that only set a label or trimmed. Events that a handle has buffered are not
-    /// committed and do not count.
+    /// Deletes, entirely and for good, a stream that has had no commit for this long. Every commit
+    /// counts, including one that only sets a label or trims. Events that a handle has buffered are
+    /// not committed and do not count.
     #[must_use]
     pub const fn idle_max(mut self, age: Duration) -> Self {
         self.idle_max = Some(age);

@@ -26,9 +26,11 @@ impl Stream {
     /// Creates a stream that begins with this stream's events before `seq`. The fork shares the
     /// committed events and copies the buffered ones into its own ring, so its cost does not depend
     /// on the length of the stream. Nothing reaches the disk before the fork's first commit (P2).
-    /// Afterwards the two streams are independent.
+    /// Afterwards the two streams are independent. The fork inherits the events and the start of a
+    /// trimmed stream, but not its name, labels, data or state: it begins active, unnamed and
+    /// without labels.
     ///
-    /// A volatile or archived stream, or one with commits in flight, can be forked as well.
+    /// A stream that is volatile, archived, or has commits in flight can be forked as well.
     ///
     /// # Errors
     ///
@@ -40,11 +42,11 @@ impl Stream {
         self.fork_with(seq, &StreamOptions::new())
     }
 
-    /// Forks like [`Stream::fork_at`], with options for the new stream.
+    /// Forks like [`Stream::fork_at`], with options for the new stream, such as its name.
     ///
     /// # Errors
     ///
-    /// As [`Stream::fork_at`] and [`crate::Log::create_stream_with`].
+    /// Those of [`Stream::fork_at`] and [`crate::Log::create_stream_with`].
     pub fn fork_with(&self, seq: impl Into<Seq>, options: &StreamOptions) -> Result<Self> {
         self.check_alive("fork")?;
         let seq = self.check_seq(seq.into(), "fork")?;
@@ -143,21 +145,28 @@ impl Stream {
         Some(Fork { base, base_generation: generation, seq: end, generation })
     }
 
-    /// Drops the events from `to` on, buffered, in flight or committed. Buffered events never reach
-    /// the disk. The others are dropped by the next commit, which starts a new generation; read
-    /// views taken before it, and forks, keep them. Events appended since then are part of that
-    /// commit: it replaces the end of the stream, all or nothing.
+    /// Drops the events from `to` on, whether buffered, in flight or committed. Buffered events
+    /// never reach the disk. The others are dropped by the next commit, which starts a new
+    /// generation; read views taken before that commit, and forks, keep them. Events appended after
+    /// the rewind are part of that commit: it replaces the end of the stream, all or nothing.
     ///
     /// Commits in flight complete first. If one fails, its events return to the ring without those
     /// that the rewind drops. After a rewind into events in flight, the next commit fails with
-    /// [`ErrorKind::Conflict`] if their leader placed them elsewhere
-    /// ([`Expect::Any`](crate::Expect::Any)), because their seqs are then others; the rewind stays,
-    /// and the commit after that drops the events it was meant for.
+    /// [`ErrorKind::Conflict`] if their leader gave them other seqs
+    /// ([`Expect::Any`](crate::Expect::Any)); the rewind stays pending, and the commit after that
+    /// one drops the events for which it was meant.
+    ///
+    /// By default the commit fails with [`ErrorKind::Conflict`] if another handle has moved the
+    /// stream (P8). **With [`Expect::Any`](crate::Expect::Any),
+    /// [`Expect::Exists`](crate::Expect::Exists) or a matching [`Expect::At`](crate::Expect::At),
+    /// the commit of a stale handle drops every event from `to` on, including those of other
+    /// handles that this handle never saw.**
     ///
     /// # Errors
     ///
     /// [`ErrorKind::SeqOutOfRange`] when `to` is after the head; [`ErrorKind::Trimmed`] when it is
     /// before the start; [`ErrorKind::Archived`]; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
+    /// [`ErrorKind::InvalidOption`] when the stream has been rewound 16,777,215 times.
     pub fn rewind(&mut self, to: impl Into<Seq>) -> Result<()> {
         self.look_again();
         self.check_alive("rewind")?;
@@ -179,7 +188,7 @@ impl Stream {
             return Ok(());
         }
         if self.generation >= GENERATION_MAX {
-            let what = "a stream is rewound at most 16,777,215 times";
+            let what = "a stream can be rewound at most 16,777,215 times";
             return Err(Error::new(ErrorKind::InvalidOption(what), "rewind"));
         }
         let seen = self.counted().before();
@@ -234,10 +243,10 @@ impl Stream {
         let _ = self.note(|change| (change.fork, change.rewind) = (fork, None));
     }
 
-    /// Forgets what is buffered and no commit has taken. Returns how many events that were, with
-    /// those that an overwriting ring had dropped before.
+    /// Discards the buffered events that no commit has taken. Returns their number, including those
+    /// that an overwriting ring had already dropped.
     ///
-    /// Only events: a rewind, a name or a label that waits for the next commit goes on waiting.
+    /// Discards events only: a rewind, name or label that awaits the next commit stays pending.
     pub fn discard(&mut self) -> u64 {
         self.reap();
         let gone = self.ring.discard();
@@ -255,32 +264,33 @@ impl Stream {
         }
     }
 
-    /// Marks where the stream stands now, to discard what comes after: see [`Stream::discard_to`].
+    /// Marks the current end of the buffered events, for [`Stream::discard_to`].
     #[must_use]
     pub fn savepoint(&self) -> Savepoint {
         Savepoint { stream: self.id, handle: self.number, mark: self.mark() }
     }
 
-    /// Forgets what was buffered since the savepoint; nothing that a commit has taken. Returns how
-    /// many events that were. The savepoint stays good, to come back to again. Events of a commit
-    /// that is in flight count as taken; if that commit fails they are back, and the savepoint
-    /// reaches them again.
+    /// Discards the events that were buffered since the savepoint and that no commit has taken.
+    /// Returns their number. The savepoint stays valid and can be used again. Events of a commit in
+    /// flight count as taken; if that commit fails, they return to the ring, and the savepoint
+    /// covers them again.
     ///
-    /// It names what was buffered then by this handle, not a seq: a leader may put commits
-    /// elsewhere ([`Expect::Any`](crate::Expect::Any)), and events come back from one that failed.
-    /// When the handle has gone back behind it meanwhile ([`Stream::rewind`], an earlier savepoint,
-    /// [`Stream::discard`]) and has appended again, as many events are kept as stood before it.
+    /// A savepoint identifies events buffered by this handle, not a seq: a leader may move commits
+    /// to other seqs ([`Expect::Any`](crate::Expect::Any)), and the events of a failed commit
+    /// return. If the handle has since discarded events from before the savepoint
+    /// ([`Stream::rewind`], an earlier savepoint, [`Stream::discard`]) and appended others, the
+    /// savepoint keeps the same number of events that preceded it originally.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::SeqOutOfRange`] when a commit has taken events since then, or they were
-    /// discarded already; [`ErrorKind::InvalidOption`] when it is a savepoint of another stream, or
-    /// of another handle; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
+    /// [`ErrorKind::SeqOutOfRange`] when a commit has taken events since the savepoint, or events
+    /// from before it were discarded; [`ErrorKind::InvalidOption`] when the savepoint belongs to
+    /// another stream or another handle; [`ErrorKind::Deleted`]; [`ErrorKind::Closed`].
     pub fn discard_to(&mut self, savepoint: Savepoint) -> Result<u64> {
         self.reap();
         self.check_alive("discard")?;
         if (savepoint.stream, savepoint.handle) != (self.id, self.number) {
-            let what = "the savepoint is of another stream, or of another handle of it";
+            let what = "the savepoint belongs to another stream or another handle";
             return Err(Error::new(ErrorKind::InvalidOption(what), "discard"));
         }
         let gone = self.mark().wrapping_sub(savepoint.mark);
@@ -296,8 +306,8 @@ impl Stream {
         Ok(gone)
     }
 
-    /// A seq as this handle counts its events: leaders move those that are buffered, and this
-    /// stays.
+    /// End of the buffered events in this handle's own count, which does not change when a leader
+    /// rebases them.
     fn mark(&self) -> u64 {
         if broken(Sabotage::SaveSeqs) {
             return self.next;

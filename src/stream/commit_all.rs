@@ -10,9 +10,9 @@ use crate::types::StreamState;
 /// Streams of a commit that have nothing to commit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Idle {
-    /// They take no part.
+    /// They are left out.
     LeftOut,
-    /// They have to meet their expectations.
+    /// They must meet their expectations.
     Checked,
 }
 
@@ -37,9 +37,9 @@ impl Stream {
         };
         if foreign || twice {
             let what = if foreign {
-                "all streams of a commit belong to one log"
+                "all streams of a commit must belong to the same log"
             } else {
-                "a commit takes one handle of each stream"
+                "a commit takes only one handle of each stream"
             };
             return core.queue.refuse(Error::new(ErrorKind::InvalidOption(what), "commit"));
         }

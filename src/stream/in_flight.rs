@@ -1,4 +1,4 @@
-//! Commits in flight of a handle, and what they make of its seqs and its state.
+//! Commits in flight of a handle, and their effect on its seqs and its state.
 //!
 //! A commit may settle at any moment, and a leader may rebase its events after those of other
 //! handles. Each question therefore asks each commit once, in the order in which they settle, and

@@ -35,7 +35,7 @@ impl Stream {
     /// events are discarded. Forks keep the events that they share. The bytes stay on disk until
     /// compaction; [`crate::maintenance::CompactOptions::purge`] removes them at once.
     ///
-    /// A volatile stream disappears at once, without a trace.
+    /// A volatile stream disappears at once and leaves no trace.
     ///
     /// The ticket fails like that of [`Stream::archive`]; then nothing was deleted or discarded.
     pub fn delete(&mut self) -> Ticket {
@@ -90,7 +90,8 @@ impl Stream {
         }
     }
 
-    /// Finds out whether the event or the stream's state makes the ring refuse an event.
+    /// Refreshes the stream's state, and returns why the ring refuses an event of this size, if it
+    /// does.
     #[cold]
     pub(super) fn admit_again(&mut self, event_bytes: usize) -> Result<(), AppendError> {
         self.look_again();

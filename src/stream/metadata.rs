@@ -1,5 +1,5 @@
-//! What the host says of a stream: its name, labels, and a little data. It rides with the next
-//! commit (P2).
+//! Metadata that the host gives a stream: its name, labels, and a little data. The next commit
+//! writes changes to it (P2).
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use crate::catalog::{KeptMeta, Meta, StreamInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Seq, StreamState};
 
-/// The longest name, in bytes.
+/// Maximum length of a name, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
 /// First character of the names of the log's own streams.
 const RESERVED: char = '~';
-/// The most labels of a stream, and the longest key and value, in bytes.
+/// Maximum number of labels of a stream, and maximum lengths of a key and a value, in bytes.
 const LABELS_MAX: usize = 64;
 const LABEL_KEY_BYTES_MAX: usize = 128;
 const LABEL_VALUE_BYTES_MAX: usize = 1024;
-/// The most that a host keeps with a stream, in bytes.
+/// Maximum size of the data that a host keeps with a stream, in bytes.
 const DATA_BYTES_MAX: usize = 64 << 10;
 
 /// Fails unless a stream may have this name.
@@ -35,10 +35,10 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 }
 
 impl Stream {
-    /// Gives the stream a name, or another one: unique among the streams of the log that are not
-    /// deleted, 1 to 1,024 bytes, no control characters, nothing that reads as a stream's id, and
-    /// no `~` in front. The stream holds the name from now on; the next commit writes it and frees
-    /// the former name.
+    /// Names or renames the stream. A name is unique among the log's streams that are not deleted,
+    /// has 1 to 1,024 bytes and no control characters, does not have the form of a stream id, and
+    /// does not begin with `~`. The stream reserves the name at once; the next commit writes it and
+    /// frees the former name.
     ///
     /// # Errors
     ///
@@ -66,11 +66,11 @@ impl Stream {
         })
     }
 
-    /// Takes the stream's name away, with the next commit.
+    /// Removes the stream's name, with the next commit.
     ///
     /// # Errors
     ///
-    /// As [`Stream::rename`].
+    /// Those of [`Stream::rename`].
     pub fn clear_name(&mut self) -> Result<()> {
         self.reap();
         self.check_alive("name")?;
@@ -92,21 +92,21 @@ impl Stream {
         self.check_alive("label")?;
         let invalid = |what| Err(Error::new(ErrorKind::InvalidMetadata(what), "label"));
         if key.is_empty() || key.len() > LABEL_KEY_BYTES_MAX {
-            return invalid("a label's key needs 1 to 128 bytes");
+            return invalid("a label's key must have 1 to 128 bytes");
         }
         if value.is_empty() || value.len() > LABEL_VALUE_BYTES_MAX {
-            return invalid("a label's value needs 1 to 1,024 bytes");
+            return invalid("a label's value must have 1 to 1,024 bytes");
         }
         let labels = self.meta().labels;
         if labels.len() >= LABELS_MAX && !labels.contains_key(key) {
-            return invalid("a stream has at most 64 labels");
+            return invalid("a stream can have at most 64 labels");
         }
         self.ask("label", |change| {
             change.labels.insert(key.into(), Some(value.into()));
         })
     }
 
-    /// Takes a label away, with the next commit.
+    /// Removes a label, with the next commit.
     ///
     /// # Errors
     ///
@@ -122,8 +122,8 @@ impl Stream {
         })
     }
 
-    /// Keeps some bytes with the stream that only the host understands, at most 64 KiB, in place of
-    /// those that it had; with the next commit. Empty ones take them away.
+    /// Sets the stream's data, with the next commit: up to 64 KiB of bytes that only the host
+    /// interprets, in place of earlier data. Empty data removes it.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl Stream {
         self.reap();
         self.check_alive("data")?;
         if data.len() > DATA_BYTES_MAX {
-            let what = "a stream's data has at most 64 KiB";
+            let what = "a stream can have at most 64 KiB of data";
             return Err(Error::new(ErrorKind::InvalidMetadata(what), "data"));
         }
         self.ask("data", |change| change.data = Some(data.into()))

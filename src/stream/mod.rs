@@ -75,7 +75,7 @@ impl Stream {
 
     pub(crate) fn open(core: &Handle, id: StreamId, options: &StreamOptions) -> Result<Self> {
         if options.name.is_some() {
-            let what = "a durable stream keeps the name that it has";
+            let what = "a stream cannot be named when it is opened; use `rename`";
             return Err(Error::new(ErrorKind::InvalidOption(what), "open stream"));
         }
         let limits = limits(core, options, "open stream")?;
@@ -142,7 +142,8 @@ impl Stream {
         self.root().is_some()
     }
 
-    /// Returns the seq of the next event: the stream's length, dropped events included.
+    /// Returns the seq of the next event: the stream's length as this handle sees it, with buffered
+    /// events, pending rewinds and dropped events.
     #[must_use]
     pub fn head(&self) -> Seq {
         Seq(self.end())
@@ -167,14 +168,14 @@ impl Stream {
         self.core.catalog.version(root).map_or(StreamState::Active, |version| version.state)
     }
 
-    /// Returns the number of events that are in no commit, or whose commit failed.
+    /// Returns the number of events that no commit has taken, or whose commit failed.
     #[must_use]
     pub fn buffered(&self) -> u64 {
         self.in_flight.failed_events() + u64::from(self.ring.count())
     }
 
-    /// Appends an event to the ring and returns its seq. This is one copy: no system call, no lock
-    /// and, once the ring has grown, no allocation. Nothing is durable before a commit (P2).
+    /// Appends an event to the ring and returns its seq. This is a single copy: no system call, no
+    /// lock and, once the ring has grown, no allocation. Nothing is durable before a commit (P2).
     ///
     /// ```
     /// fn record(stream: &mut amberlog::Stream, text: &str) -> amberlog::Result<()> {
@@ -186,7 +187,7 @@ impl Stream {
     /// # Errors
     ///
     /// [`AppendError`] if the ring or the log's memory is full, the event is too large, or the
-    /// stream or log takes no events. Nothing has changed.
+    /// stream or log accepts no events. Nothing has changed.
     #[inline(always)]
     pub fn append<B: AsRef<[u8]>>(
         &mut self,
@@ -264,8 +265,8 @@ impl Stream {
     /// Commits all buffered events and metadata changes, with the log's durability. [`Ticket`]
     /// explains when the commit runs.
     ///
-    /// Without any, nothing is written, and the ticket reports the outcome of the stream's earlier
-    /// commits; an expectation other than [`Expect::Seen`] has to hold all the same.
+    /// If there are none, nothing is written, and the ticket reports the outcome of the stream's
+    /// earlier commits; an expectation other than [`Expect::Seen`] must hold even then.
     pub fn commit(&mut self) -> Ticket {
         self.commit_with(CommitOptions::new())
     }

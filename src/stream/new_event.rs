@@ -1,10 +1,10 @@
-//! An event on its way into the ring.
+//! Event to be appended to a ring.
 
 use crate::types::{CodecId, EventKind};
 
-/// An event to append: a payload with its kind and codec.
+/// Event to append: a payload with its kind and codec.
 ///
-/// Anything that lends bytes converts into a raw event of kind 0.
+/// Anything that implements `AsRef<[u8]>` converts into a raw event of kind 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewEvent<B> {
     /// Kind, chosen by the program.

@@ -1,5 +1,5 @@
-//! What the next commit says of the stream beside its events, counted in the log's memory until it
-//! is committed (P10).
+//! Changes that the next commit makes to the stream besides adding events. They count toward the
+//! log's memory until they are committed (P10).
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::engine::VolatileInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::{Budget, Charge};
 
-/// A change that no commit has taken, and what it takes in memory, with what lists of volatile
-/// streams show of it.
+/// Change that no commit has taken, and its charge in memory, which includes the copy that lists of
+/// volatile streams show.
 #[derive(Debug)]
 pub(super) struct NextChange {
     draft: Draft,

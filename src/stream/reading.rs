@@ -1,4 +1,4 @@
-//! Events as the handle of a stream shows them: durable ones, then those in flight and in the ring.
+//! Events as a stream's handle shows them: durable ones, then those in flight and in the ring.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Restoring a stream from an export: its id, times and states are given, not made here.
+//! Restores a stream from an export, with the id, times and states that the export gives.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What a handle does once its commits have settled: buffers come back, and so do the events of
-//! failed commits, without those that the handle has cut since.
+//! Settling of a handle's commits: their buffers return to the ring, and so do the events of failed
+//! commits, without those that the handle has cut since.
 
 use super::Stream;
 use super::in_flight::{Counted, OwnCommit};
@@ -31,8 +31,8 @@ impl Stream {
         }
     }
 
-    /// Takes back what failed commits took. A rewind that came after them cuts what comes back, and
-    /// goes on waiting only if it also cuts durable events.
+    /// Takes back the events and changes of failed commits. A later rewind cuts the returned
+    /// events, and stays pending only if it also cuts durable ones.
     fn take_back(&mut self, failed: &[OwnCommit]) {
         let parts: Vec<&Part> = failed.iter().filter_map(OwnCommit::part).collect();
         if broken(Sabotage::LoseFailedEvents) {
@@ -99,8 +99,8 @@ impl Stream {
     }
 }
 
-/// Returns what failed commits give back to the ring, and the rewind of durable events that is left
-/// of all their rewinds and of that which waits with the ring.
+/// Returns the runs that failed commits give back to the ring, and the rewind of durable events
+/// that remains of their rewinds and the pending one.
 fn uncut(failed: &[OwnCommit], ring: Counted) -> (Vec<Returned<'_>>, Option<Rewind>) {
     let durable_end = failed.first().map_or(ring.before(), |oldest| oldest.counted().before());
     let mut start = durable_end;
