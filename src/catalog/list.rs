@@ -244,8 +244,8 @@ impl ReadView {
     /// Returns a page of streams, from memory. Only [`Query::committed_from`] and
     /// [`Query::committed_until`] may read the headers of some commits.
     ///
-    /// A page takes time for its streams, for the streams it skips because they do not match, and
-    /// for the logarithm of the number of streams. The first list of a log, the first
+    /// The time for a page grows with its streams, with the streams skipped because they do not
+    /// match, and with the logarithm of the number of streams. The first list of a log, the first
     /// by a label, and a list beside another thread's list scan all streams. Forks of one stream
     /// ([`Query::parent`]) have their own index.
     ///

@@ -1,4 +1,4 @@
-//! Queries: which streams a list shows, and in which order.
+//! Queries: the streams that a list shows, and their order.
 
 use std::fmt::Display;
 
@@ -15,19 +15,19 @@ const PAGE_STREAMS: usize = 100;
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 #[non_exhaustive]
 pub enum Order {
-    /// Order of stream ids, and so of creation.
+    /// By stream id, and so by creation.
     #[default]
     Created,
-    /// Order of each stream's last commit.
+    /// By each stream's last commit.
     Committed,
-    /// Order of the values of the label with this key: byte by byte, equal values by stream id.
+    /// By the value of the label with this key, compared byte by byte; equal values by stream id.
     /// Streams without the label are not listed.
     ///
-    /// A host that sorts by a time or a number of its own writes it at a fixed width
-    /// (`2026-11-30T12:00:00Z`, `0042`): bytes compare from the left.
+    /// Values are compared from the left, so a host that sorts by a time or a number of its own
+    /// writes it at a fixed width (`2026-11-30T12:00:00Z`, `0042`).
     ///
-    /// The first list by a key sorts all streams; after that the log keeps the order, for the 8
-    /// keys that lists used last. [`crate::Log::stats`] counts it.
+    /// The first list by a key sorts all streams; after that the log maintains the order, for the 8
+    /// keys used most recently. [`crate::Log::stats`] counts its memory.
     Label(String),
 }
 
@@ -151,9 +151,9 @@ impl Query {
     /// the time of the clock at that commit. A clock that jumped affects only the commits that it
     /// dated.
     ///
-    /// Listing opens no stream. Each segment knows its earliest and its latest time; commit headers
-    /// are read only when one of the two matches and the other does not. Streams whose last commit
-    /// has a damaged header are listed. Volatile streams are not.
+    /// Listing opens no stream. Each segment records its earliest and latest time; commit headers
+    /// are read only when those do not decide. Streams whose last commit has a damaged header are
+    /// listed; volatile streams are not.
     #[must_use]
     pub fn committed_from(mut self, time: Timestamp) -> Self {
         self.committed.from = Some(time);

@@ -16,14 +16,13 @@ use crate::segment::{FilePool, Segment, SegmentSet};
 use crate::sync::atomic::Ordering;
 use crate::types::{Position, Seq, StreamId, StreamState, Timestamp};
 
-/// Read view: an unchanging view of what was committed when it was taken, with the segments that
-/// hold it.
+/// Immutable view of everything committed when it was taken, with the segments that hold it.
 ///
-/// Taking a read view and reading from it takes no lock and blocks no thread (P12). Its contents
-/// stay readable while the view lives and the log is open in this process, whatever happens to the
-/// log. A view that is older than the process that writes the log can read the segments it holds
-/// open ([`crate::options::ReadOptions::open_segments_max`]); reading anything else that was
-/// compacted since fails with [`crate::ErrorKind::Outdated`].
+/// Taking a read view and reading from it takes no lock and blocks no thread (P12). A view taken
+/// from an open [`crate::Log`] stays readable while the view lives and the log is open, whatever is
+/// deleted or compacted meanwhile. A view of a log that another process writes can always read the
+/// segments that it holds open ([`crate::options::ReadOptions::open_segments_max`]); reading
+/// another segment that has since been compacted fails with [`crate::ErrorKind::Outdated`].
 #[derive(Clone)]
 pub struct ReadView {
     pub(crate) catalog: Arc<Catalog>,
@@ -53,14 +52,14 @@ pub struct StreamInfo {
     pub state: StreamState,
     /// Stream and seq that it was forked from.
     pub parent: Option<(StreamId, Seq)>,
-    /// First seq that is not trimmed; 0 if nothing is.
+    /// First seq that is not trimmed; 0 if nothing was trimmed.
     pub start: Seq,
     /// Seq after the last event: the stream's length, including events that an overwriting ring
     /// dropped.
     pub head: Seq,
-    /// Number of rewinds past a commit; a fork continues the count of the events it shares.
+    /// Number of rewinds into committed events; a fork continues the count of the events it shares.
     pub generation: u32,
-    /// Creation time of the id.
+    /// Creation time, as recorded in the id.
     pub created: Option<Timestamp>,
     /// Number of segments that hold a part of the stream.
     pub segments: usize,
@@ -104,13 +103,13 @@ impl ReadView {
         Self { files, ..self.clone() }
     }
 
-    /// Position of the last commit that is visible here.
+    /// Returns the position of the last commit that is visible here.
     #[must_use]
     pub fn position(&self) -> Position {
         Position(self.mark.visible)
     }
 
-    /// Position of the last commit that was synced when the view was taken. Lower than
+    /// Returns the position of the last commit that was synced when the view was taken. Lower than
     /// [`ReadView::position`] only after commits that asked for [`crate::Durability::Os`].
     #[must_use]
     pub fn durable_position(&self) -> Position {

@@ -1,7 +1,8 @@
-//! A change on its way into a commit, with what it keeps reserved and its share of the memory.
+//! A change on its way into a commit, with its reservations and its memory charge.
 //!
-//! A [`Change`] is pure data. What must last exactly as long as the change may still be committed
-//! rides here: a fork's guard over the events it shares, the reservation of a name, and the charge.
+//! A [`Change`] is pure data. A draft adds everything that must last exactly as long as the change
+//! may still be committed: a fork's guard over the events it shares, the reservation of a name, and
+//! the charge.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::catalog::{ForkGuard, Measured, ReservedName};
 use crate::change::Change;
 use crate::ring::Charge;
 
-/// Change that no commit has taken yet, with what it keeps reserved.
+/// Change that no commit has taken yet, with its reservations.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Draft {
     pub(crate) change: Change,

@@ -2,9 +2,9 @@
 //!
 //! The first waiter takes the writer and leads: it commits all that is queued by then. Later
 //! commits form the next group. Holding the writer *is* leading: there is no other lock, and only
-//! the writer is held across disk operations. Awaited or dropped tickets are served by the log's
-//! own commit thread, so an async runtime's thread never blocks (F37), and so are tickets that are
-//! kept for a while. This room knows nothing about bytes.
+//! the writer is held across disk operations. The log's own commit thread serves tickets that are
+//! awaited, dropped, or kept for a while, so a thread of an async runtime never blocks (F37). This
+//! room knows nothing about bytes.
 
 mod draft;
 mod group_delay;
@@ -31,15 +31,16 @@ use crate::types::{Durability, Position, Seq, Timestamp};
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Commit {
-    /// Number of the commit in the log. An empty commit carries the number of the last commit
-    /// before it.
+    /// Number of the commit in the log. An empty commit has the number of the last commit before
+    /// it.
     pub position: Position,
-    /// Events that it made durable; for a commit over several streams, those of the first one.
-    /// Events that an overwriting ring dropped before them are not included.
+    /// Seqs of the events that the commit made durable; for a commit over several streams, those of
+    /// the first stream passed. Events that an overwriting ring dropped before them are not
+    /// included.
     pub seqs: Range<Seq>,
-    /// Time at which it was written.
+    /// Time at which the commit was written.
     pub time: Timestamp,
-    /// Durability that it waited for.
+    /// Durability that the commit waited for.
     pub durability: Durability,
 }
 

@@ -1,4 +1,4 @@
-//! The queue of a log: commits that wait for a leader, and the writer that a leader takes.
+//! Queue of a log: the commits that wait for a leader, and the writer that a leader takes.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! The ticket: a program's handle on a commit in progress.
+//! Ticket: a program's handle on a commit in progress.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,16 +16,17 @@ use crate::sync::{Condvar, Mutex};
 /// Commit in progress. Wait for it, await it on any executor, or drop it: the commit is attempted
 /// in any case.
 ///
-/// A commit starts at once when a caller waits for its ticket, awaits it, drops it or calls
-/// [`Ticket::start`], and together with another commit of the same log. If its ticket is merely
-/// kept, it starts by itself within a tenth of a second, on the log's commit thread; with
-/// [`CommitOptions::later`] it does not. Commits that are made one after the other, and whose
+/// A commit starts when a caller waits for its ticket, awaits it, drops it or calls
+/// [`Ticket::start`], or when another commit of the same log starts. If its ticket is merely kept,
+/// it starts by itself within a tenth of a second, on the log's commit thread; with
+/// [`CommitOptions::later`] it does not. Commits that are submitted one after the other, and whose
 /// tickets are waited for afterwards, share one write and one sync.
 ///
 /// Dropping a ticket drops its error. If the commit fails, its events return to their handle's
 /// ring, in memory only, and are lost once the handle is dropped. The failure is recorded in
-/// [`crate::Log::background_errors`] as [`crate::maintenance::BackgroundTask::Commit`], even if it
-/// was known before the ticket was dropped, unless [`Ticket::wait`] or a poll had returned it.
+/// [`crate::Log::background_errors`] as [`crate::maintenance::BackgroundTask::Commit`], even if the
+/// outcome was known before the ticket was dropped, unless [`Ticket::wait`] or a poll had returned
+/// it.
 #[must_use = "a ticket says whether the commit succeeded"]
 pub struct Ticket {
     pending: Arc<Pending>,
@@ -61,8 +62,8 @@ impl Ticket {
     /// # Errors
     ///
     /// The error that prevented the commit. The events are back in their rings, in order. After
-    /// [`crate::ErrorKind::Poisoned`] they are back as well, but reopening alone shows what the
-    /// disk holds. In a fork of the process: [`crate::ErrorKind::OtherProcess`].
+    /// [`crate::ErrorKind::Poisoned`] they are back as well, but only reopening the log shows
+    /// whether the disk has them. In a fork of the process: [`crate::ErrorKind::OtherProcess`].
     pub fn wait(mut self) -> Result<Commit> {
         if let Some(error) = self.other_process_error() {
             return Err(error);
@@ -82,10 +83,10 @@ impl Ticket {
         }
     }
 
-    /// Waits like [`Ticket::wait`], at most for `timeout`. Returns `None` if the outcome is not
-    /// known by then; the ticket is as good as before. The log's commit thread writes, so that a
-    /// slow disk cannot hold this thread; only if no thread can be started does this call write
-    /// itself, and take as long as that takes.
+    /// Waits like [`Ticket::wait`], but for at most `timeout`. Returns `None` if the outcome is not
+    /// known by then; the ticket stays valid. The log's commit thread does the writing, so that a
+    /// slow disk cannot hold up the caller. Only if no thread can be started does this call write
+    /// itself, and may then exceed `timeout`.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<Commit>> {
         let began = Instant::now();
         let thread = Arc::new(ThreadWaker::default());

@@ -1,4 +1,4 @@
-//! Watch for kept tickets: starts the commits that no thread leads.
+//! Watch for kept tickets: starts commits that no thread leads.
 //!
 //! The waiting thread leads a commit whose ticket it waits for. The commit thread leads one whose
 //! ticket was awaited or dropped, at once. A ticket that is merely kept tells no thread, so the

@@ -1,4 +1,4 @@
-//! Handle of the log: opening, streams, read views, closing. Wiring only.
+//! Handle of the log: opens it, creates streams, takes read views, closes it. Contains wiring only.
 
 #[cfg(all(test, feature = "sim"))]
 mod clocks;
@@ -36,26 +36,27 @@ const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 /// Maximum segment size: offsets in units of eight bytes must fit in 29 bits.
 const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 
-/// Open log. A clone is another handle on the same log. The log closes when the last handle of it
-/// and of its streams is dropped, or by [`Log::close`], which also reports errors. When either
-/// returns, the log can be opened again: running backups, archives and compactions end with
-/// [`ErrorKind::Closed`].
+/// Open log. A clone is another handle on the same log. The log closes when its last handle,
+/// including those of its streams, is dropped, or by [`Log::close`], which also reports errors.
+/// When either returns, the log can be opened again; backups, archives and compactions in progress
+/// end with [`ErrorKind::Closed`].
 ///
 /// In a child process after a `fork`, handles opened by the parent return
-/// [`ErrorKind::OtherProcess`] and close nothing; committed events can be read.
+/// [`ErrorKind::OtherProcess`] and close nothing; committed events remain readable.
 #[derive(Clone, Debug)]
 pub struct Log(pub(crate) Handle);
 
 impl Options {
-    /// Opens the log at `path` for writing. The first commit creates a log that does not exist yet;
-    /// nothing is on disk until then (P1).
+    /// Opens the log at `path` for writing. If none exists, the first commit creates it; nothing is
+    /// on disk until then (P1). Other files in the directory are ignored and kept. A file that has
+    /// the name of a segment without being one of this log is reported as damage.
     ///
     /// Blocks while the unsealed end of the log is replayed: at most
     /// [`Options::segment_bytes_max`], plus the indexes of sealed segments.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Locked`] when another writer has it open, in this process or another;
+    /// [`ErrorKind::Locked`] when another writer has the log open, in this process or another;
     /// [`ErrorKind::UnsupportedVersion`] for a newer format; [`ErrorKind::Corrupt`] when the log
     /// cannot continue after its last segment ([`crate::verify::repair`] can help; other damage is
     /// in [`Log::recovery_report`] and does not prevent opening); [`ErrorKind::InvalidOption`];
@@ -223,7 +224,8 @@ impl Log {
         Options::new()
     }
 
-    /// Creates a stream: an id, and a ring that takes memory as it fills. Nothing is on disk (P1).
+    /// Creates a stream: an id, and a ring that takes memory as it fills. Nothing is written to
+    /// disk (P1).
     ///
     /// # Errors
     ///
@@ -236,7 +238,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NameTaken`] when a living stream has the name, committed or not;
+    /// [`ErrorKind::NameTaken`] when a stream that is not deleted has the name, committed or not;
     /// [`ErrorKind::InvalidName`]; [`ErrorKind::NameIsAnId`]; [`ErrorKind::NameReserved`];
     /// [`ErrorKind::InvalidOption`]; [`ErrorKind::Refused`] when the log's memory has no room for
     /// the name ([`crate::AppendError::MemoryFull`]); [`ErrorKind::Closed`].
@@ -246,7 +248,7 @@ impl Log {
     }
 
     /// Opens a durable stream for writing. Takes the time of a lookup in memory, however long the
-    /// stream is. Its commits are checked against the head that it has now (P8).
+    /// stream is. The handle's commits are checked against the head that the stream has now (P8).
     ///
     /// # Errors
     ///
@@ -270,18 +272,18 @@ impl Log {
     /// Opens the stream with this name for writing, or creates it if no stream has the name.
     /// Threads that call this at the same time get handles of the same stream.
     ///
-    /// A stream that it creates is committed at once, without events: until then no other thread
-    /// could be told of it. This blocks for one commit, with the log's durability. Opening a stream
-    /// that exists takes the time of a lookup in memory. An archived stream is opened as it is: it
+    /// A newly created stream is committed at once, without events, because no other thread could
+    /// find it otherwise. This blocks for one commit, with the log's durability. Opening an
+    /// existing stream takes the time of a lookup in memory. An archived stream stays archived: it
     /// takes no events until [`Stream::unarchive`]. The name of a deleted stream is free.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotMaterialized`] when a handle in this process holds the name for a stream
+    /// [`ErrorKind::NotMaterialized`] when a handle in this process reserves the name for a stream
     /// that it has not committed yet; [`ErrorKind::NameTaken`] when a handle has renamed a
-    /// committed stream to this name and not committed that yet; those of
-    /// [`Log::create_stream_with`]; and the error that prevented the commit: then no stream was
-    /// created.
+    /// committed stream to this name but has not committed the change; those of
+    /// [`Log::create_stream_with`]; and the error that prevented the commit, in which case no
+    /// stream was created.
     pub fn open_or_create(&self, name: &str) -> Result<Stream> {
         self.0.check_open("open or create")?;
         check_name(name)?;
@@ -319,8 +321,8 @@ impl Log {
         }
     }
 
-    /// Commits several streams atomically, with one marker (P4). Streams with nothing buffered take
-    /// no part.
+    /// Commits several streams atomically, with one marker (P4). Streams with nothing to commit are
+    /// left out.
     pub fn commit_all<'a>(&self, streams: impl IntoIterator<Item = &'a mut Stream>) -> Ticket {
         self.commit_all_with(streams, CommitOptions::new())
     }
@@ -335,9 +337,10 @@ impl Log {
         Stream::commit_all(&self.0, streams, options, Idle::LeftOut)
     }
 
-    /// Commits several streams like [`Log::commit_all_with`], each with an expectation of its own
-    /// in place of that of the options. If one does not meet it, nothing is written, and
-    /// [`ErrorKind::Conflict`] names the stream. A stream with nothing buffered is checked as well.
+    /// Commits several streams like [`Log::commit_all_with`], each with its own expectation in
+    /// place of that of the options. If a stream does not meet its expectation, nothing is written,
+    /// and [`ErrorKind::Conflict`] names the stream. Streams with nothing to commit are checked as
+    /// well.
     ///
     /// ```
     /// # use amberlog::{CommitOptions, Expect, Log, Stream};
@@ -355,10 +358,11 @@ impl Log {
         Stream::commit_all(&self.0, streams, options, Idle::Checked)
     }
 
-    /// Makes everything that was acknowledged so far durable, also what was committed with
+    /// Makes every acknowledged commit durable, including those made with
     /// [`Durability::Os`](crate::Durability::Os). The ticket resolves to the last position: from
-    /// then on no later opening misses a commit up to it. Commits submitted earlier come first.
-    /// Costs two syncs, which commits behind it wait for; nothing when nothing was committed.
+    /// then on, no later opening misses a commit up to that position. Commits submitted earlier are
+    /// included. Costs two syncs, for which later commits wait, or nothing if nothing was
+    /// committed.
     pub fn sync(&self) -> Ticket {
         self.0.sync()
     }
@@ -412,11 +416,11 @@ impl Log {
         &self.0.report
     }
 
-    /// Returns failures since the opening that had no caller to report to, at most one entry per
-    /// task: retention and compaction in the background, making and sealing segments, commits whose
-    /// tickets were dropped, and so on. Empty when all went well. No acknowledged commit depends on
-    /// these tasks; if one keeps failing, the log grows or its next opening is slow. A clone of the
-    /// log still answers once the log is closed.
+    /// Returns the failures since the opening that could not be returned to a caller, at most one
+    /// entry per task: retention and compaction in the background, making and sealing segments,
+    /// commits whose tickets were dropped, and so on. Empty if there were none. No acknowledged
+    /// commit depends on these tasks; if one keeps failing, the log grows or its next opening is
+    /// slow. Can still be called on a clone after the log is closed.
     #[must_use]
     pub fn background_errors(&self) -> Vec<BackgroundError> {
         self.0.failures.all()
@@ -428,7 +432,7 @@ impl Log {
         &self.0.path
     }
 
-    /// Returns figures of the log as it is now: the memory that it holds.
+    /// Returns statistics of the log as of now: the memory that it holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.stats()
@@ -442,11 +446,11 @@ impl Log {
     /// Backs the log up into another directory while commits go on. The backup is durable when this
     /// returns: a log that was closed at [`BackupReport::position`], the last commit visible now.
     ///
-    /// `target` must not exist or be empty, and must lie outside the log's own directory. Opening
-    /// an unfinished backup fails with [`ErrorKind::UnfinishedBackup`]; one that failed stays like
-    /// this and has to be removed. Where the file system supports it, sealed segments are not
-    /// copied: the backup shares their blocks, as clones or as further names of the same file. A
-    /// backup that is to survive the disk has to be on another.
+    /// `target` must be empty or not exist, and must lie outside the log's own directory. Opening
+    /// an unfinished backup fails with [`ErrorKind::UnfinishedBackup`]; a backup that failed stays
+    /// unfinished and must be removed. Where the file system supports it, sealed segments are not
+    /// copied: the backup shares their blocks, as clones or as hard links. A backup that must
+    /// survive the loss of the disk has to be on another disk.
     ///
     /// Blocks while the rest is copied and synced; commits do not wait for it. Closing the log
     /// stops it.
@@ -472,8 +476,8 @@ impl Log {
     /// # Errors
     ///
     /// [`ErrorKind::UnknownStream`]; [`ErrorKind::NotMaterialized`] when it was never committed;
-    /// [`ErrorKind::Deleted`]; [`ErrorKind::Corrupt`] when part of it cannot be read: then nothing
-    /// is written; [`ErrorKind::StorageFull`]; [`ErrorKind::Io`]; [`ErrorKind::Closed`].
+    /// [`ErrorKind::Deleted`]; [`ErrorKind::Corrupt`] when part of it cannot be read, in which case
+    /// nothing is written; [`ErrorKind::StorageFull`]; [`ErrorKind::Io`]; [`ErrorKind::Closed`].
     pub fn write_archive(&self, stream: StreamId) -> Result<ArchiveReport> {
         self.0.write_archive(stream)
     }
@@ -481,24 +485,24 @@ impl Log {
     /// Gives back the space of dead batches: drops wholly dead segments, then rewrites mostly dead
     /// ones. Dropping writes nothing and works on a full disk.
     ///
-    /// Deleted bytes stay in the segment that commits go to, in one that is not sealed yet, and in
-    /// segments below [`CompactOptions::dead_percent_min`]. [`CompactOptions::purge`] removes them
-    /// from there too, and lists in [`CompactReport::held`] the files that still hold them:
-    /// segments in use by read views or shared with backups, and archive files.
+    /// Deleted bytes stay in the segment that receives commits, in any segment that is not sealed
+    /// yet, and in segments below [`CompactOptions::dead_percent_min`]. [`CompactOptions::purge`]
+    /// removes them from there too, and lists in [`CompactReport::held`] the files that still hold
+    /// some: segments in use by read views or shared with backups, and archive files.
     ///
     /// Commits keep their positions. Older read views keep their content; its space is freed when
     /// they are dropped. Segments that cannot be read are left alone and reported in
     /// [`CompactReport::refused`].
     ///
-    /// Blocks while segments are read and written; commits do not wait for it, but share the disk
+    /// Blocks while segments are read and written; commits do not wait for that, but share the disk
     /// with it. Only one compaction runs at a time. Closing the log stops it.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Closed`]; [`ErrorKind::Poisoned`], [`ErrorKind::StorageFull`] and
-    /// [`ErrorKind::Io`] when the disk cannot be made to prove what was acknowledged, or when a
-    /// purge cannot begin a new segment or seal the one before it: then nothing was compacted.
-    /// [`ErrorKind::Io`] also when a purge is done and its directory cannot be synced or listed.
+    /// [`ErrorKind::Io`] when the acknowledged commits cannot be made provable on disk, or when a
+    /// purge cannot begin a new segment or seal the previous one: then nothing was compacted.
+    /// [`ErrorKind::Io`] also when, after a purge, the directory cannot be synced or listed.
     pub fn compact(&self, options: CompactOptions) -> Result<CompactReport> {
         self.0.compact(options)
     }
@@ -508,13 +512,14 @@ impl Log {
     /// streams that were idle for too long. [`Log::compact`] gives back the space.
     ///
     /// Each commit covers up to 256 streams, atomically and as durably as the log's options say. A
-    /// stream that another writer changes meanwhile is left for the next run. A damaged log loses
-    /// nothing.
+    /// stream that another handle changes meanwhile is left for the next run. Nothing is dropped
+    /// from a damaged log.
     ///
-    /// Blocks while the heads of some commits are read, for each stream a logarithm of its length,
-    /// or as many as [`Retention::bytes_max`](crate::options::Retention::bytes_max) keeps; and for
-    /// its own commits. Other commits do not wait for it. Only one run works at a time, and not
-    /// beside [`Log::compact`]. Closing the log stops it.
+    /// Blocks for its own commits, and while it reads commit headers: per stream a number
+    /// logarithmic in its length, or as many as
+    /// [`Retention::bytes_max`](crate::options::Retention::bytes_max) keeps. Other commits do not
+    /// wait for it. Only one retention or [`Log::compact`] runs at a time. Closing the log stops
+    /// it.
     ///
     /// # Errors
     ///
@@ -523,24 +528,23 @@ impl Log {
         self.0.retain(options)
     }
 
-    /// Closes the log: finishes started commits, syncs everything, and gives back preallocated
-    /// space. Uncommitted events are gone with their handles, which return [`ErrorKind::Closed`]
-    /// from now on.
+    /// Closes the log: completes the commits in progress, syncs everything, and gives back
+    /// preallocated space. Uncommitted events are lost; handles return [`ErrorKind::Closed`] from
+    /// now on.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Io`] and [`ErrorKind::StorageFull`] when the last sync failed,
-    /// [`ErrorKind::Poisoned`] when an earlier one had. The log is closed in any case.
+    /// [`ErrorKind::Poisoned`] when an earlier one failed. The log is closed in any case.
     pub fn close(self) -> Result<()> {
         self.0.close()
     }
 }
 
 impl ReadView {
-    /// Opens the log at `path` for reading only, as it stands now. Takes no lock, changes nothing,
-    /// and works while another process writes (P12). The view shows acknowledged commits, and comes
-    /// with the findings of the opening. Opens an archive file ([`Log::write_archive`]) in the same
-    /// way.
+    /// Opens the log at `path` for reading only, as it is now. Takes no lock, changes nothing, and
+    /// works while another process writes (P12). The view shows acknowledged commits; the findings
+    /// of the opening are returned with it. Also opens archive files ([`Log::write_archive`]).
     ///
     /// # Errors
     ///
@@ -561,10 +565,10 @@ impl ReadView {
     }
 
     /// Opens the log at `path` for reading only, like [`ReadView::open`], and shows all whole
-    /// commits: also those after [`RecoveryReport::acknowledged`], which are not known to have been
-    /// acknowledged ([`Event::position`](crate::Event::position) tells them apart). A live writer
-    /// may still fail to sync them. Without a live writer the view is exactly what the log shows
-    /// after its next opening for writing, or after its repair if it needs one
+    /// commits, including those after [`RecoveryReport::acknowledged`], which are not known to have
+    /// been acknowledged ([`Event::position`](crate::Event::position) tells them apart). A live
+    /// writer may still fail to sync them. Without a live writer the view is exactly what the log
+    /// shows after its next opening for writing, or after its repair if it needs one
     /// ([`RecoveryReport::needs_repair`]).
     ///
     /// # Errors

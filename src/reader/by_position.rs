@@ -12,8 +12,9 @@ use crate::recovery::scan::{Found, Scanner, SearchTarget, Step};
 use crate::segment::Segment;
 use crate::types::{Seq, StreamId};
 
-/// Iterator over all events of a log in commit order, and by stream inside a commit. Returns damage
-/// as an error in its place and continues after it.
+/// Iterator over all events of a log in commit order, and by stream id within a commit. Includes
+/// events of deleted streams and events that were trimmed or rewound, until a compaction drops
+/// them. Returns damage as an error at its place and continues after it.
 #[derive(Debug)]
 pub struct AllEvents {
     view: ReadView,
@@ -202,7 +203,7 @@ impl AllEvents {
         Ok(false)
     }
 
-    /// Lends the next event. Unlike `next()` it costs no reference count.
+    /// Lends the next event. Unlike `next()`, it does not touch a reference count.
     ///
     /// # Errors
     ///

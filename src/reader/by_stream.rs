@@ -205,8 +205,8 @@ impl Events {
         self.narrow(start, end)
     }
 
-    /// Keeps only the events with a seq in `range`, like [`Events::range`], and leaves out what is
-    /// trimmed of it without an error.
+    /// Keeps only the events with a seq in `range`, like [`Events::range`], but skips the trimmed
+    /// part without an error.
     #[must_use]
     pub fn range_clamped<S: Into<Seq> + Copy>(self, range: impl RangeBounds<S>) -> Self {
         let (start, end) = seqs_of(&range);
@@ -451,7 +451,7 @@ impl Cursor {
 }
 
 impl Events {
-    /// Lends the next event. Unlike `next()` it costs no reference count.
+    /// Lends the next event. Unlike `next()`, it does not touch a reference count.
     ///
     /// # Errors
     ///
@@ -462,7 +462,7 @@ impl Events {
         self.front.lend(found)
     }
 
-    /// Lends the last event. Unlike `next_back()` it costs no reference count.
+    /// Lends the last event. Unlike `next_back()`, it does not touch a reference count.
     ///
     /// # Errors
     ///

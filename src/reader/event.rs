@@ -40,7 +40,7 @@ impl FrameAt {
     }
 }
 
-/// An event that keeps its payload alive: in a mapped segment or in a buffer. Cloning it copies no
+/// Event that keeps its payload alive, in a mapped segment or in a buffer. Cloning it copies no
 /// payload bytes.
 #[derive(Clone)]
 pub struct Event {
@@ -48,8 +48,8 @@ pub struct Event {
     frame: FrameAt,
 }
 
-/// An event borrowed from its reader ([`crate::Events::lend`]). Unlike an [`Event`] it costs no
-/// reference count.
+/// Event borrowed from its reader ([`crate::Events::lend`]). Unlike an [`Event`], it does not touch
+/// a reference count.
 #[derive(Clone, Copy)]
 pub struct EventRef<'a> {
     context: &'a Arc<BatchContext>,
@@ -94,7 +94,7 @@ impl<'a> EventRef<'a> {
         self.context.position.map(Position)
     }
 
-    /// Reports whether the event is committed, like [`Event::is_durable`].
+    /// Returns whether the event is committed, like [`Event::is_durable`].
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.context.position.is_some()
@@ -191,9 +191,10 @@ impl Event {
 
     /// Returns the number of events that an overwriting ring dropped right before this one.
     ///
-    /// Dropped events keep their seqs, so the preceding seqs are missing. A trimmed part of the
-    /// gap does not count. If the stream was forked or rewound into a gap, the rest of that gap
-    /// counts. [`crate::AllEvents`] reports only the gap recorded by the event's own commit.
+    /// Dropped events keep their seqs, so the preceding seqs are missing. A trimmed part of the gap
+    /// does not count. If the stream was forked or rewound at a seq inside a gap, the remaining
+    /// part of that gap counts. [`crate::AllEvents`] reports only the gap recorded by the event's
+    /// own commit.
     #[must_use]
     pub fn dropped_before(&self) -> u64 {
         self.lend().dropped_before()

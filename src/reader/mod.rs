@@ -2,8 +2,8 @@
 //!
 //! A read of a whole batch verifies its checksum every time. A lookup inside a batch verifies the
 //! checksum once after the segment was opened. An index entry is only a hint: the commit it points
-//! to is checked before use. Readers see their read view and nothing of the writer. Damage is
-//! returned as an error in its place in the order, and reading continues after it.
+//! to is checked before use. Readers depend on their read view only, never on the writer. Damage is
+//! returned as an error at its place in the order, and reading continues after it.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod batch;
@@ -47,6 +47,10 @@ impl ReadView {
     /// Returns all events of the log in commit order, starting with the commit at `from`;
     /// [`Position::START`] starts with the first commit.
     ///
+    /// **This also returns events of deleted streams, and events that were trimmed or rewound,
+    /// until a compaction drops them.** The same seq of a stream can therefore appear once for each
+    /// generation. To read only what streams show now, use [`ReadView::events`] for each stream.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::PositionOutOfRange`] if `from` is more than one after the last commit.
@@ -58,8 +62,8 @@ impl ReadView {
         Ok(AllEvents::new(self.clone(), from.get().max(1)))
     }
 
-    /// Finds a stream by user input: a full id, a name, or a prefix of an id, tried in this order.
-    /// Hyphens in ids are ignored.
+    /// Finds the stream that a user's input refers to: a full id, a name, or a prefix of an id,
+    /// tried in this order. Hyphens in ids are ignored.
     ///
     /// # Errors
     ///

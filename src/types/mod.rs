@@ -1,4 +1,4 @@
-//! Vocabulary of the crate as types: streams, places in a stream, and places in the log.
+//! Basic types of the crate: streams, places in a stream, and places in the log.
 //!
 //! They are newtypes, so that a seq cannot be mistaken for a position. This module knows no bytes,
 //! files or memory.
@@ -85,22 +85,24 @@ impl StreamId {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// The sixteen bytes of the id, in the order in which they are printed and sorted.
+    /// Returns the sixteen bytes of the id, in the order in which they are printed and sorted.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 
-    /// Path of the stream's archive file in the log's directory: `archive/YYYY/MM/<id>.seg`, by the
-    /// month in which the id was created (UTC), or `archive/0000/00/<id>.seg` for an id without a
-    /// time. The path is defined even if the file does not exist.
+    /// Returns the path of the stream's archive file in the log's directory:
+    /// `archive/YYYY/MM/<id>.seg`, by the month in which the id was created (UTC), or
+    /// `archive/0000/00/<id>.seg` for an id without a time. The path is defined even if the file
+    /// does not exist.
     #[must_use]
     pub fn archive_path(&self) -> std::path::PathBuf {
         let (year, month, _) = self.created().map_or((0, 0, 0), Timestamp::date);
         format!("archive/{year:04}/{month:02}/{self}.seg").into()
     }
 
-    /// Time at which the id was created, if its version contains one (v7 does, to the millisecond).
+    /// Returns the time at which the id was created, if its UUID version contains one (v7 does, to
+    /// the millisecond).
     #[must_use]
     pub fn created(&self) -> Option<Timestamp> {
         let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
@@ -163,7 +165,7 @@ macro_rules! number {
         pub struct $name(pub(crate) u64);
 
         impl $name {
-            /// The number itself.
+            /// Returns the number.
             #[must_use]
             pub const fn get(self) -> u64 {
                 self.0
@@ -207,7 +209,8 @@ number! {
 }
 
 impl Seq {
-    /// Returns the seq after this one. No event has the seq [`u64::MAX`], which is its own next.
+    /// Returns the seq after this one. No event has the seq [`u64::MAX`], for which this returns
+    /// the same seq.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -225,7 +228,7 @@ pub struct EventKind(pub u16);
 
 /// Encoding of a payload: stored with each event, checked by typed reads.
 ///
-/// 0 is raw bytes; 1 to 127 are reserved for this crate; 128 to 255 are for the program.
+/// 0 means raw bytes; 1 to 127 are reserved for this crate; 128 to 255 are for programs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct CodecId(pub u8);
 
@@ -238,17 +241,17 @@ impl CodecId {
     pub const JSON: Self = Self(2);
     /// `postcard` 1, through serde.
     pub const POSTCARD: Self = Self(3);
-    /// First id available to the program.
+    /// First id available to programs.
     pub const FIRST_OF_PROGRAM: Self = Self(128);
 }
 
-/// Guarantee that a resolved ticket gives for its commit (P3).
+/// Guarantee that a resolved ticket gives about its commit (P3).
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub enum Durability {
-    /// Handed to the operating system: survives the death of the process, not of the machine.
-    /// Costs a system call.
+    /// Handed to the operating system: survives a crash of the process, but not of the machine.
+    /// Costs one system call.
     Os,
     /// Synced to the device, with the directory entries of new files: survives a power cut.
     /// Costs one sync, shared by all commits of the group.
@@ -271,8 +274,8 @@ pub enum StreamState {
     Deleted,
 }
 
-/// Name that a program gives a commit, so that it can repeat the request without committing twice:
-/// 16 bytes that are never used for another commit, for example a UUID.
+/// Identity that a program gives a commit, so that it can repeat the request without committing
+/// twice: 16 bytes that it uses for no other commit, for example a UUID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub [u8; 16]);
 

@@ -1,5 +1,5 @@
 //! Serde form of the crate's types: numbers as numbers, ids and times as readable text, or as bytes
-//! and microseconds where the format is not for people.
+//! and microseconds in formats that are not human-readable.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::ParseError;
 
 const DAY_MICROS: u64 = 86_400_000_000;
-/// Last year that a time can be in.
+/// Last year that a time can represent.
 const YEAR_MAX: u64 = 586_524;
 
 /// Time in microseconds since the Unix epoch. It dates events and orders nothing (P11).
@@ -33,7 +33,7 @@ impl Timestamp {
         UNIX_EPOCH + Duration::from_micros(self.0)
     }
 
-    /// Returns the present by the system's clock. Times before 1970 read as the epoch.
+    /// Returns the current time of the system's clock. Times before 1970 become the epoch.
     #[must_use]
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -106,8 +106,8 @@ fn parse(text: &str) -> Option<Timestamp> {
 impl FromStr for Timestamp {
     type Err = ParseError;
 
-    /// Parses RFC 3339 in UTC from the year 1970 on, to the microsecond; or a date, which stands
-    /// for its first moment.
+    /// Parses an RFC 3339 time in UTC from the year 1970 on, to the microsecond; or a date, which
+    /// stands for its midnight.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         parse(text)
             .ok_or(ParseError("invalid time (expected e.g. 2026-11-22 or 2026-11-22T18:00:00Z)"))
