@@ -1,5 +1,5 @@
-//! Failures that have no caller to return to: those of the log's own threads, and of hints written
-//! by the commit path.
+//! Failures that cannot be returned to a caller: those of the log's own threads, and of hints
+//! written by the commit path.
 //!
 //! Commits with dropped tickets count too, because no caller waits for them.
 //!
@@ -29,14 +29,14 @@ pub enum BackgroundTask {
     /// Reclaiming the space of dead events ([`crate::options::Compaction::Background`]). Until it
     /// succeeds, the log grows.
     Compact,
-    /// Creating the next segment ahead of its use. Until it succeeds, a commit that needs the
-    /// segment creates it itself, and fails if that fails too.
+    /// Creating the next segment in advance. Until it succeeds, a commit that needs the segment
+    /// creates it itself, and fails if that fails too.
     MakeSegment,
     /// Writing the index of a full segment. After a failure the segment stays complete and
     /// readable, keeps its index in memory, and is sealed when the log is next opened.
     SealSegment,
-    /// Writing the tail record behind the last commit. Until it succeeds, readers in other
-    /// processes see older commits only.
+    /// Writing the tail record after the last commit. Until it succeeds, readers in other processes
+    /// see older commits only.
     WriteTailRecord,
     /// Removing the second name of a compacted segment's file, after the last read view of the
     /// segment is gone. After a failure the name is removed when the log is next opened; until then

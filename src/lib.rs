@@ -54,7 +54,7 @@ pub use verify::verify;
 #[doc(hidden)]
 pub use work::steps_here;
 
-/// Figures of an open log: [`Log::stats`].
+/// Statistics of an open log: [`Log::stats`].
 pub mod stats {
     pub use crate::engine::{MemoryStats, Stats};
     pub use crate::options::costs::MemoryCosts;

@@ -1,6 +1,6 @@
 //! Negative controls: deliberate ways to break the engine, which prove that the tests notice.
 //!
-//! Without `--cfg amberlog_sabotage`, or that of a model checker, sabotage does not exist:
+//! Without `--cfg amberlog_sabotage`, or the `cfg` of a model checker, sabotage does not exist:
 //! [`broken`] is a constant, and the compiler removes it. With it, a test breaks the engine on its
 //! own thread only, so that tests in parallel do not disturb each other.
 
@@ -161,7 +161,7 @@ pub enum Sabotage {
     CompactGaps,
     /// Limits a gap to 2^32 - 1 seqs.
     ShortGaps,
-    /// Omits the part of a gap that forks and rewinds have cut off from the event behind it.
+    /// Omits the part of a gap that forks and rewinds have cut off from the event after it.
     ForgetCutGaps,
     /// Commits an imported stream event by event.
     ImportApart,

@@ -1,5 +1,5 @@
-//! Reads and opens from async code, without blocking a runtime's thread. A [`crate::Ticket`] is a
-//! future by itself and needs nothing from this module.
+//! Opening and reading from async code, without blocking a thread of the runtime. A
+//! [`crate::Ticket`] is itself a future and needs nothing from this module.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -9,14 +9,14 @@ use crate::log::Log;
 use crate::options::Options;
 use crate::reader::{Event, Events};
 
-/// Number of events that one visit to a blocking thread reads.
+/// Number of events read per visit to a blocking thread.
 const CHUNK_EVENTS: usize = 256;
 
-/// Runs `work`, which reads or opens, on the runtime's threads for blocking work.
+/// Runs `work`, which reads or opens a log, on the runtime's threads for blocking work.
 ///
 /// # Errors
 ///
-/// What `work` returns, and [`ErrorKind::Closed`] when the runtime shuts down before it is done.
+/// Those of `work`, and [`ErrorKind::Closed`] when the runtime shuts down before `work` is done.
 ///
 /// # Panics
 ///
@@ -38,7 +38,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// As [`Options::open`].
+    /// Those of [`Options::open`].
     pub async fn open_async(self, path: impl Into<PathBuf>) -> Result<Log> {
         let path = path.into();
         blocking(move || self.open(path)).await
@@ -50,7 +50,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// As [`Log::close`].
+    /// Those of [`Log::close`].
     pub async fn close_async(self) -> Result<()> {
         blocking(move || self.close()).await
     }
@@ -72,7 +72,8 @@ pub struct AsyncEvents {
 }
 
 impl AsyncEvents {
-    /// Returns the next event. Cancelling this call loses the rest: read from the last seq again.
+    /// Returns the next event. Cancelling this call loses the rest of the iteration: start a new
+    /// one after the last seq.
     pub async fn next(&mut self) -> Option<Result<Event>> {
         if let Some(event) = self.ready.pop_front() {
             return Some(event);

@@ -37,7 +37,7 @@ pub struct VerifyReport {
     /// Report on the bytes of the files.
     pub recovery: RecoveryReport,
     /// Events that readers miss. Empty for a sound log. Does not list damage that costs no events,
-    /// or events of which no trace is left.
+    /// nor events of which no trace is left.
     pub unread: Vec<MissedEvents>,
     /// Number of events read, summed over the streams.
     pub events: u64,

@@ -1,10 +1,10 @@
-//! Figures of an open log, for programs that watch themselves.
+//! Statistics of an open log, for programs that monitor themselves.
 
 use super::Engine;
 use crate::catalog::{Catalog, ReadView};
 use crate::options::costs::MemoryCosts;
 
-/// Figures of an open log, as of one moment.
+/// Statistics of an open log at one moment.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -24,13 +24,13 @@ pub struct MemoryStats {
     pub uncommitted_bytes: u64,
     /// Bytes held by names, labels and data of durable streams, including earlier ones that a read
     /// view still shows, and by lists in the order of a label ([`crate::Order::Label`]). No option
-    /// bounds them: a log could then not be opened again. Each stream has at most 64 KiB of data,
-    /// 64 labels of 1,152 bytes and a name of 1 KiB.
+    /// bounds them, because a log beyond the bound could not be reopened. Each stream has at most
+    /// 64 KiB of data, 64 labels of 1,152 bytes and a name of 1 KiB.
     pub metadata_bytes: u64,
     /// Bytes held by the entries of durable streams, forks and rewinds in the catalog: their number
     /// times [`MemoryCosts::durable_stream`].
     pub catalog_bytes: u64,
-    /// Costs of everything else, for each of its kind: streams, handles, and entries of the index.
+    /// Costs per item of everything else: streams, handles, and index entries.
     pub costs: MemoryCosts,
 }
 
@@ -55,8 +55,7 @@ impl Engine {
 }
 
 impl ReadView {
-    /// Returns figures of the log that the view is of. A log that is only read has nothing
-    /// uncommitted.
+    /// Returns statistics of the view's log. A log opened for reading only has nothing uncommitted.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::new(&self.catalog, 0)

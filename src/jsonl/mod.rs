@@ -193,10 +193,11 @@ impl Log {
     /// takes one commit. Blocks until everything is as durable as the log's options require.
     /// Compaction, retention and backup of this log wait until then.
     ///
-    /// If the disk fails or the process dies, a prefix of the streams remains, in the order of the
-    /// lines. All but the last are complete; the last may be partial if it takes several commits.
-    /// Streams to be trimmed, and streams with shared events to be archived or deleted, may not be
-    /// so yet. Import the same lines again with [`ImportOptions::resume`] to add what is missing.
+    /// If the disk fails or the process dies, the streams up to some line remain. All but the last
+    /// are complete; the last may be partial if it takes several commits. Streams that the lines
+    /// trim, and streams with shared events that the lines archive or delete, may still be
+    /// untrimmed and active. Import the same lines again with [`ImportOptions::resume`] to add what
+    /// is missing.
     ///
     /// # Errors
     ///

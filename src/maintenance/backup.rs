@@ -48,7 +48,7 @@ pub struct BackupReport {
     pub unreadable_bytes: u64,
 }
 
-/// Backs up the log at `path` into `target`, also while another process writes it: all acknowledged
+/// Backs up the log at `path` into `target`, even while another process writes it: all acknowledged
 /// commits are in the backup. Takes no lock and changes nothing in the log. A process that has the
 /// log open uses [`crate::Log::backup`].
 ///

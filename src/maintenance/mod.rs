@@ -1,7 +1,7 @@
 //! Maintenance while the log is open: backups, retention, archive files and compaction.
 //!
-//! It runs beside the writer without holding it up. It leaves committed bytes as they are: copies
-//! go to other files, and retention makes commits like any other.
+//! It runs beside the writer without holding it up, and never changes committed bytes in place:
+//! copies go to other files, and retention makes ordinary commits.
 
 mod background;
 pub(crate) mod backup;

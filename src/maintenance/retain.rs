@@ -32,10 +32,10 @@ pub struct RetainOptions {
 }
 
 impl RetainOptions {
-    /// Creates options that drop what the log's options do not keep. Ages are counted up to the
-    /// present as the log knows it: the system's clock at the opening plus the time passed since.
-    /// If the clock was then ahead by more than [`crate::Options::clock_jump_max`], calling
-    /// [`crate::Log::retain`] makes the log believe it.
+    /// Creates options that drop whatever the log's options do not keep. Ages are counted up to the
+    /// present as the log knows it: the system's clock at the opening plus the time that has passed
+    /// since. If the clock was ahead by more than [`crate::Options::clock_jump_max`] at the
+    /// opening, calling [`crate::Log::retain`] makes the log trust it.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -46,7 +46,7 @@ impl RetainOptions {
         self
     }
 
-    /// Only reports what would go.
+    /// Only reports what would be dropped.
     #[must_use]
     pub fn dry_run(mut self) -> Self {
         self.dry_run = true;
@@ -60,9 +60,9 @@ impl RetainOptions {
         self
     }
 
-    /// Declares the system's clock right, however far it is from the log's present: the log
+    /// Declares the system's clock correct, however far it is from the log's present: the log
     /// continues from there, in the background too. For a clock that was corrected after it had
-    /// been wrong for long.
+    /// been wrong for a long time.
     #[must_use]
     pub fn trust_clock(mut self) -> Self {
         self.trusts_clock = true;
@@ -78,7 +78,7 @@ pub struct RetainReport {
     /// Time up to which ages were counted. `None` if nothing was dropped by age or idleness,
     /// because the time is not known ([`ErrorKind::ClockJumped`]) or the options keep everything.
     pub now: Option<Timestamp>,
-    /// Entries for the streams that lost something, one each.
+    /// Streams that lost something, one entry each.
     pub trimmed: Vec<TrimmedStream>,
     /// Reasons for leaving alone streams that may be over a bound: they cannot be measured, or the
     /// commit failed, which ends the run.

@@ -1,5 +1,5 @@
 //! Archive file: a sealed segment with everything that a read view shows of one stream. It can be
-//! read alone, anywhere; the log does not need it.
+//! read on its own, anywhere; the log does not need it.
 //!
 //! Sharing with other streams and rewinds leave no trace in it: events are written as if they had
 //! always been the stream's own, at their positions and in their generations in the log.

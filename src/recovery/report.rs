@@ -133,7 +133,7 @@ pub enum DamageKind {
     Header,
     /// A commit's bytes differ from those that were written.
     Commit,
-    /// Commits are missing where they should stand in a segment.
+    /// Commits are missing from their place in a segment.
     Hole,
     /// The file is shorter than when it was written.
     Cut,
@@ -193,11 +193,12 @@ pub struct TornTail {
     pub place: Place,
     /// Number of bytes it spans.
     pub bytes: u64,
-    /// Number of whole commits in it; they stand behind a damaged commit.
+    /// Number of whole commits in it; they follow a damaged commit.
     pub commits: u64,
 }
 
-/// Actions of a repair. Everything it removed from the log can be put back: see `docs/format.md`.
+/// Actions of a repair. Everything that it removed from the log can be put back: see
+/// `docs/format.md`.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]

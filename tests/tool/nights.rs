@@ -232,7 +232,7 @@ fn what_retention_deleted_as_idle_does_not_come_back() {
     bench.run(&["retain", "LOG", "--max-idle", "0s"]).ends_with(0);
     assert_eq!(bench.run(&["ls", "LOG"]).ends_with(0).text(), "");
     let ran = bench.run(&nightly).ends_with(0);
-    assert!(ran.err.contains("old: skipped: not changed for longer than --max-idle"), "{ran:?}");
+    assert!(ran.err.contains("old: skipped: last changed longer ago than --max-idle"), "{ran:?}");
     bench.cat_is("new", b"2\n");
     bench.run(&["cat", "LOG", "old"]).ends_with(2);
 }

@@ -13,15 +13,15 @@ const DETAILS: &str = "\
 Wholly dead segments are dropped first, which writes nothing and so works on a
 full disk. Then partly dead ones are rewritten.
 
-Deleted bytes may remain in the segment that commits go to, even with --dead 0,
-and in segments of which less than --dead percent is dead. --purge removes them
-from both: it ends the segment that commits go to and compacts all others.
+Deleted bytes may remain in the segment that receives commits, even with --dead
+0, and in segments that are less than --dead percent dead. --purge removes them
+from both: it ends the segment that receives commits and compacts all others.
 Events that a trim or a rewind removed from the middle of a commit stay until
 the stream's other events in that commit go, and former names, labels and data
 stay until the stream is deleted.
 
 --purge lists the files that still hold purged bytes: files in use by read
-views, files with further hard links (backups), files kept by a repair, and
+views, files with other hard links (backups), files kept by a repair, and
 archive files; the exit code is 2 then. It cannot know of other backups and
 exports, of files that another process has open, or of blocks that the file
 system has freed.";
@@ -35,11 +35,11 @@ pub(crate) struct CompactArgs {
     /// Only report what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Rewrite segments of which at least this percentage is dead; 0 means any [default: 50]
+    /// Rewrite segments that are at least this percentage dead; 0 means any [default: 50]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
     dead: Option<u32>,
-    /// Remove all dead bytes at once, also from the segment that commits go to; list the files that
-    /// still hold some
+    /// Remove all dead bytes at once, also from the segment that receives commits; list the files
+    /// that still hold some
     #[arg(long, conflicts_with = "dead")]
     purge: bool,
 }

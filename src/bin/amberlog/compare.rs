@@ -70,15 +70,15 @@ impl Difference {
     pub(crate) fn advice(self) -> &'static str {
         match self {
             Self::Emptied => {
-                "the file was emptied; before it is filled anew, rename the stream \
-                 (`amberlog name`), or the new content would be compared with it"
+                "the file was emptied; rename the stream before the file is filled again \
+                 (`amberlog name`), or its new content will be compared with the stream"
             }
             Self::Shortened => {
-                "the file was shortened; the stream stays as it is, and continues once the file \
-                 has all of it again"
+                "the file was shortened; the stream stays as it is, and continues once the missing \
+                 part of the file is back"
             }
             Self::Replaced => {
-                "the file was filled anew or is another one; rename the stream \
+                "the file was replaced or rewritten; rename the stream \
                  (`amberlog name`) and import again to keep both"
             }
             Self::Changed => {

@@ -15,7 +15,7 @@ use crate::reading::refuse_file;
 
 const DETAILS: &str = "\
 A line has the segment's number, the offset in its file, and the record.
-Unreadable parts are shown as such, without a judgement: `amberlog verify`
+Unreadable parts are shown as such, without interpretation: `amberlog verify`
 reports whether they are damage.";
 
 /// Arguments of `dump`.

@@ -33,13 +33,13 @@ damaged event ends the export with exit code 2: nothing is left out silently.
 With --skip-damaged everything that is whole is exported, and lines report what
 is missing: the findings of a verification, which runs first and reads every
 byte, and, in their place, the seqs that cannot be read. Losses are reported on
-standard error as well, and the exit code is 1; an import makes gaps of them and
-ends with exit code 1, too. Whole commits that are not known to have been
+standard error as well, and the exit code is 1; an import turns them into gaps
+and ends with exit code 1, too. Whole commits that are not known to have been
 acknowledged are exported as well, and a line names their events.
 
-Named streams are exported whole, each for itself. A file gets its name once it
-is whole and durable: an export that fails, or is stopped by SIGINT or SIGTERM,
-leaves no file.";
+Streams given by name are exported whole and separately. A file gets its name
+once it is whole and durable: an export that fails, or is stopped by SIGINT or
+SIGTERM, leaves no file.";
 
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]

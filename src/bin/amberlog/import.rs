@@ -31,8 +31,8 @@ const DETAILS: &str = "\
 A stream is named by the file's path relative to the given folder, or by the
 file's name. Skipped, with a note: hidden files, symbolic links, the log itself,
 and files with a NUL byte in their first 8 KiB unless their name ends in .jsonl.
-A file without lines makes no stream. The content of .gz and .zst files is read,
-and the suffix is not part of the stream's name: a file that was compressed
+A file without lines creates no stream. .gz and .zst files are decompressed, and
+the suffix is not part of the stream's name: a file that was compressed
 since continues its stream. Files written by `amberlog export` are recreated as
 streams with --jsonl, and imported as text without.
 
@@ -41,9 +41,9 @@ happens; if the file has more lines, those are imported; a last line that was
 incomplete is replaced by its new content. Events that were trimmed since
 (`amberlog retain`) stay trimmed: the label amberlog.source records how much of
 the file the stream represents. If they differ, the stream stays as it is, the
-change to the file is reported (emptied, shortened, filled anew or changed) with
+change to the file is reported (emptied, shortened, replaced or changed) with
 advice, and the exit code is 1. A file that cannot be read, or has a line above
-64 MiB, is reported, the others are imported, and the exit code is 2.
+64 MiB, is reported; the others are imported, and the exit code is 2.
 
 With --jsonl an export may also come from standard input (-) or a pipe, or be
 compressed.";
@@ -60,8 +60,8 @@ pub(crate) struct ImportArgs {
     /// Commit every N lines, and at the end of each file [default: whenever 1 MiB is buffered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     commit_every: Option<u64>,
-    /// Skip files without a stream that were last changed longer ago: 12h, 30d or 8w. Keeps streams
-    /// deleted by `retain --max-idle` from coming back
+    /// Skip files without a stream that were last changed longer ago than this: 12h, 30d or 8w.
+    /// Keeps streams deleted by `retain --max-idle` from coming back
     #[arg(long, value_name = "AGE", value_parser = parse_age, conflicts_with = "jsonl")]
     max_idle: Option<Duration>,
     /// Read the files as exports and recreate their streams. Never imports part of a file
@@ -332,7 +332,7 @@ impl<'a> Import<'a> {
             }
             stream
         } else if self.args.max_idle.is_some_and(|idle_max| source.is_idle(idle_max)) {
-            report.set(FileStatus::Skipped, "not changed for longer than --max-idle");
+            report.set(FileStatus::Skipped, "last changed longer ago than --max-idle");
             return Ok(());
         } else if lines.advance().map_err(unreadable)? {
             let options = StreamOptions::new().name(name);

@@ -230,7 +230,7 @@ fn print_log(facts: &LogInfo, out: &mut Out) -> std::io::Result<()> {
         out.line(format_args!("unconfirmed       positions {from} to {}", facts.position))?;
     }
     if facts.needs_repair {
-        out.line("needs repair      yes: it cannot be written before that")?;
+        out.line("needs repair      yes: the log cannot be written until it is repaired")?;
     }
     for work in &facts.left_undone {
         out.line(format_args!("left undone       {work}"))?;

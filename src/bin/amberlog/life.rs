@@ -53,7 +53,7 @@ pub(crate) struct CutArgs {
     stream: String,
     /// Seq to cut at, counted from 0
     seq: u64,
-    /// Act only if the head of the stream is still this seq: nothing was added
+    /// Act only if the head of the stream is still this seq
     #[arg(long, value_name = "SEQ")]
     expect_head: Option<u64>,
     /// Accept the prefix of an id, without a question

@@ -14,10 +14,11 @@ use crate::reading::{Reading, TailShown, open, resolve};
 const PAGE_STREAMS: usize = 1000;
 
 const DETAILS: &str = "\
-A line has the stream's id, its head (the number of its events, including those
-dropped by a ring), the time of its creation, its state unless it is active, the
-seq from which on it is not known to have been acknowledged (if there is one),
-its name and its labels. Without --state and --all only active streams are listed.
+Each line has the stream's id, its head (the number of its events, including
+those dropped by a ring), the time of its creation, its state unless it is
+active, the seq from which on its events are not known to have been acknowledged
+(if any), its name and its labels. Without --state and --all only active streams
+are listed.
 
 With --limit a note on standard error tells how to get the next page, if there
 is one. With --json every line is a stream, and the note is a line with the JSON
@@ -64,10 +65,10 @@ pub(crate) struct ListArgs {
     /// List the last stream first
     #[arg(long)]
     reverse: bool,
-    /// List at most this number of streams
+    /// List at most this many streams
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Continue after an earlier list of the same kind
+    /// Continue after a page of the same list, given its cursor
     #[arg(long, value_name = "CURSOR")]
     after: Option<Cursor>,
 }

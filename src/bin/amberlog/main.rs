@@ -42,8 +42,8 @@ use crate::output::{ExitVerdict, Form, Out, Outcome, VerbFailure, complain, tell
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done; also when the reader of the output closed it, and when SIGINT or SIGTERM
-     stopped record and it committed what it had read
-  1  damage or differences were found; they are listed
+     stopped `record` after it had committed what it had read
+  1  damage or differences were found and listed
   2  some or all of the work could not be done
 
 rm, trim and rewind need a stream's whole id or its name; they accept a prefix of
@@ -68,7 +68,7 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Make a stream of each text file, and an event of each line
+    /// Import text files: each file becomes a stream, each line an event
     Import(import::ImportArgs),
     /// Record the lines of standard input in one stream
     Record(record::RecordArgs),
@@ -83,7 +83,7 @@ enum Verb {
         /// Stream: its id, a prefix of its id, or its name
         stream: Option<String>,
     },
-    /// Make a stream that shares the beginning of another one; copies nothing
+    /// Create a stream that shares the beginning of another; copies nothing
     Fork(life::ForkArgs),
     /// Drop the events of a stream from a seq on; forks keep what they share
     Rewind(life::CutArgs),
@@ -95,7 +95,7 @@ enum Verb {
     Label(life::LabelArgs),
     /// Print, set or remove the data that the host keeps with a stream
     Data(data::DataArgs),
-    /// Archive streams: they stay readable, but are neither listed nor written
+    /// Archive streams: they stay readable, but are not listed and cannot be written
     Archive(life::StreamsArgs),
     /// Make archived streams active again
     Unarchive(life::StreamsArgs),
@@ -105,24 +105,24 @@ enum Verb {
     Export(export::ExportArgs),
     /// Trim old or excess events, and delete idle streams
     Retain(retain::RetainArgs),
-    /// Give back the space of what was deleted, trimmed and rewound
+    /// Give back the space of deleted, trimmed and rewound events
     Compact(compact::CompactArgs),
-    /// Read all of a log, byte by byte and as its users do, and report damage; repairs nothing
+    /// Read a whole log, byte by byte and as its users do, and report damage; repairs nothing
     Verify(verify::VerifyArgs),
-    /// Clear a torn tail, and quarantine damage that keeps a log from being written; loses nothing
-    /// that may count
+    /// Make a log writable again: clear a torn tail, and continue after damage; keeps a copy of all
+    /// bytes that it removes
     Repair {
         /// Directory of the log
         log: PathBuf,
     },
-    /// Make a second log of this one while it is written, in a new or empty directory
+    /// Copy a log into a new or empty directory, even while it is being written
     Backup {
         /// Directory of the log
         log: PathBuf,
         /// Directory of the backup
         target: PathBuf,
     },
-    /// Print the records of a log, one by one, as they lie on disk
+    /// Print the records of a log, one by one, as they are stored on disk
     Dump(dump::DumpArgs),
 }
 

@@ -94,7 +94,7 @@ fn tell_tail(report: &RecoveryReport, is_shown: bool) {
     }
     let what = match first == last {
         true => format!(
-            "the commit at position {first} is whole, but not known to have been acknowledged"
+            "the commit at position {first} is complete, but not known to have been acknowledged"
         ),
         false => format!(
             "the commits at positions {first} to {last} are not known to have been acknowledged"
@@ -102,9 +102,9 @@ fn tell_tail(report: &RecoveryReport, is_shown: bool) {
     };
     let shown = if is_shown { "shown as unconfirmed" } else { "not shown" };
     let next = if report.needs_repair {
-        "`amberlog repair` keeps the whole ones; the log cannot be written before that"
+        "`amberlog repair` keeps the whole ones; until then the log cannot be written"
     } else {
-        "a writer may be making them now; otherwise the next opening for writing keeps them"
+        "a writer may be committing them now; otherwise the next opening for writing keeps them"
     };
     note(format_args!("{what}; {shown}; {next}"));
 }

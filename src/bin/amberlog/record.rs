@@ -30,8 +30,8 @@ too; with --commit-on lines after the last match are not committed, and a note
 reports their number.
 
 SIGINT and SIGTERM end the input: everything written to it before the signal is
-read and committed as at any other end; the exit code is 0. A second signal ends
-the process at once.
+read and committed as at the end of a file; the exit code is 0. A second signal
+ends the process at once.
 
 When the ring is full before a commit: with --keep-last the oldest lines are
 dropped, and the next commit records their number; with --commit-on recording
@@ -53,14 +53,14 @@ pub(crate) struct RecordArgs {
     /// Commit every N lines
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     commit_every: Option<u64>,
-    /// Commit when a line matches
+    /// Commit when a line matches this pattern
     #[arg(long, value_name = "REGEX", conflicts_with = "commit_every")]
     commit_on: Option<Regex>,
-    /// Maximum size of the buffered lines, with an optional k, M or G [default: 64M, with
-    /// --keep-last 1M]
+    /// Maximum size of the buffered lines, with an optional k, M or G [default: 64M; 1M with
+    /// --keep-last]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     ring: Option<usize>,
-    /// Work as a flight recorder: keep only the newest lines that fit in the ring
+    /// Act as a flight recorder: keep only the newest lines that fit in the ring
     #[arg(long)]
     keep_last: bool,
 }

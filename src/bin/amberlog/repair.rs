@@ -62,7 +62,7 @@ fn print(report: &RepairSummary, out: &mut Out) -> std::io::Result<()> {
         out.line("nothing to do")?;
     }
     if report.damages_after > 0 {
-        out.line("damage stays in place, and `verify` reports it; the rest is usable")?;
+        out.line("damage stays where it is, and `verify` reports it; the rest is usable")?;
     }
     Ok(())
 }

@@ -12,9 +12,10 @@ use crate::reading::{check_is_there, options, tell_damage};
 use crate::units::{count, parse_age, parse_bytes, parse_label};
 
 const DETAILS: &str = "\
-Trimmed and deleted events are gone for all later readers; forks keep what they
-share. Events that were committed together go together. `compact` gives back the
-space. With --dry-run nothing is changed, and what would go is listed.";
+Later readers no longer see trimmed and deleted events; forks keep what they
+share. Events that were committed together are dropped together. `compact` gives
+back the space. With --dry-run nothing is changed, and what would be dropped is
+listed.";
 
 /// Arguments of `retain`.
 #[derive(Debug, clap::Args)]
@@ -26,19 +27,20 @@ space. With --dry-run nothing is changed, and what would go is listed.";
 pub(crate) struct RetainArgs {
     /// Directory of the log
     log: PathBuf,
-    /// Trim events that were committed longer ago: 90s, 15m, 12h, 30d or 8w
+    /// Trim events that were committed longer ago than this: 90s, 15m, 12h, 30d or 8w
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     max_age: Option<Duration>,
-    /// Keep at most this number of events of each stream, the newest
+    /// Keep at most this many events of each stream, the newest
     #[arg(long, value_name = "N")]
     max_events: Option<u64>,
-    /// Keep the newest events of each stream that fit in this number of bytes: 4096, 64k, 1M, 2G
+    /// Keep the newest events of each stream that fit in this many bytes: 4096, 64k, 1M, 2G
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     max_bytes: Option<usize>,
-    /// Delete streams without a commit for longer than this
+    /// Delete streams that have had no commit for longer than this
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     max_idle: Option<Duration>,
-    /// Apply to streams with this label only; may be repeated, for streams with any of the labels
+    /// Apply only to streams with this label; may be repeated, to include streams with any of the
+    /// labels
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
     /// Include archived streams
@@ -48,7 +50,7 @@ pub(crate) struct RetainArgs {
     /// ahead is trusted without this option, because the run was requested explicitly
     #[arg(long)]
     trust_clock: bool,
-    /// Only report what would go
+    /// Only report what would be dropped
     #[arg(long)]
     dry_run: bool,
 }
