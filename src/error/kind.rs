@@ -252,14 +252,26 @@ impl fmt::Display for ErrorKind {
             Self::Closed => f.write_str("the log is closed"),
             Self::OtherProcess => f.write_str(OTHER_PROCESS),
             Self::QuotaExceeded { used_bytes, quota_bytes } => {
-                write!(f, "the commit would exceed the quota: {used_bytes} of {quota_bytes} bytes are used; delete streams and compact the log")
+                write!(
+                    f,
+                    "the commit would exceed the quota: {used_bytes} of {quota_bytes} bytes are used; delete streams and compact the log"
+                )
             }
             Self::UnsupportedVersion { found, supported } => {
-                write!(f, "the log has format version {found}; this build supports versions up to {supported}")
+                write!(
+                    f,
+                    "the log has format version {found}; this build supports versions up to {supported}"
+                )
             }
-            Self::UnsupportedFeature => f.write_str("the log uses a feature that this build does not support"),
+            Self::UnsupportedFeature => {
+                f.write_str("the log uses a feature that this build does not support")
+            }
             Self::WrongCodec { expected, found } => {
-                write!(f, "the event was written with codec {}, the reader expects codec {}", found.0, expected.0)
+                write!(
+                    f,
+                    "the event was written with codec {}, the reader expects codec {}",
+                    found.0, expected.0
+                )
             }
             Self::Codec => f.write_str("the codec could not encode or decode the event"),
             Self::InvalidOption(which) => write!(f, "{which}"),

@@ -277,7 +277,10 @@ impl fmt::Display for AppendError {
                 )
             }
             Self::EventTooLarge { event_bytes, event_bytes_max } => {
-                write!(f, "the event has {event_bytes} bytes; this stream takes at most {event_bytes_max}")
+                write!(
+                    f,
+                    "the event has {event_bytes} bytes; this stream takes at most {event_bytes_max}"
+                )
             }
             Self::Closed => f.write_str("the log is closed"),
             Self::OtherProcess => f.write_str(OTHER_PROCESS),
