@@ -289,7 +289,7 @@ impl ReadView {
             Some(parent) if query.order == Order::Created => {
                 self.take(asked, orders.children(catalog, &scan, parent))
             }
-            // The forks are sorted by id and must be sorted anew.
+            // The forks are sorted by id and must be sorted again.
             Some(parent) => {
                 let mut best = Best::new(asked);
                 for (_, root) in orders.children(

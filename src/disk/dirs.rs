@@ -81,7 +81,7 @@ impl Root {
     /// Creates the directory and its missing parents, with durable names.
     ///
     /// Removes the created directories again if it fails: a name whose sync failed must be created
-    /// anew; a later successful sync does not prove it durable (F46).
+    /// again; a later successful sync does not prove it durable (F46).
     pub(super) fn make(&self, mode: u32) -> io::Result<()> {
         if self.doubtful.get().is_some() {
             return Err(io::Error::other("an earlier sync of the parent directory failed"));

@@ -348,15 +348,15 @@ pub(crate) fn padding_is_zero(bytes: &[u8]) -> bool {
 /// Certainty of the end of the log when its tail record was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ending {
-    /// The bytes in front of the record, or changes to the bytes behind it, may not be synced.
+    /// The bytes before the record, or changes to the bytes after it, may not be synced.
     Open,
-    /// All bytes in front of the record, and all changes to the bytes behind it, are synced.
+    /// All bytes before the record, and all changes to the bytes after it, are synced.
     Settled,
     /// Settled, and the log was closed here: the file was cut to this length.
     Clean,
 }
 
-/// Tail record: the watermark, written behind the last commit.
+/// Tail record: the watermark, written after the last commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TailRecord {
     /// Position of the next commit. All earlier positions were acknowledged.

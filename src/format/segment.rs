@@ -1,5 +1,5 @@
-//! Layout of one segment around its commits: the header in front, and the footer and trailer behind
-//! once it is sealed.
+//! Layout of one segment around its commits: the header before them, and the footer and trailer
+//! after them once it is sealed.
 
 use super::{
     CHECKSUM_CRC32, POSITION_MAX, SEGMENT_BYTES_MAX, VERSION, checksum, footer,

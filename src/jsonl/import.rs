@@ -407,7 +407,7 @@ impl<'a> Importer<'a> {
             return Ok(());
         }
         self.commit()?;
-        // The events of a failed commit would come back behind the rewind.
+        // The events of a failed commit would return after the rewind.
         self.wait_for_commits()?;
         match &mut self.stream {
             Some(current) => current.stream.rewind_as(to),

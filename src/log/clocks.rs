@@ -307,7 +307,7 @@ fn f43_a_clock_that_is_too_far_ahead_at_opening_stops_retention_until_it_is_aske
     for (closed, off) in [(0, JUMP_MAX + MINUTE), (HOUR, DAY), (0, 73 * YEAR), (DAY, 0)] {
         assert_eq!(opened(closed, off), (false, true), "closed for {closed} s, off by {off} s");
     }
-    // Behind: the log reports it, and continues from the last time that it knew.
+    // The clock is behind: the log reports that, and continues from its last known time.
     for off in [-4 * HOUR, -40 * DAY, -START] {
         assert_eq!(opened(0, off), (true, true), "off by {off} s");
     }

@@ -443,8 +443,9 @@ impl Log {
         &self.0
     }
 
-    /// Backs the log up into another directory while commits go on. The backup is durable when this
-    /// returns: a log that was closed at [`BackupReport::position`], the last commit visible now.
+    /// Backs the log up into another directory while commits continue. The backup is durable when
+    /// this returns: a log that was closed at [`BackupReport::position`], the last commit visible
+    /// now.
     ///
     /// `target` must be empty or not exist, and must lie outside the log's own directory. Opening
     /// an unfinished backup fails with [`ErrorKind::UnfinishedBackup`]; a backup that failed stays

@@ -1,4 +1,4 @@
-//! Backup: a second log that equals this one at one position, made while commits go on.
+//! Backup: a second log that equals this one at one position, made while commits continue.
 //!
 //! A sealed segment is immutable, so the backup may share its blocks. The last segment is copied up
 //! to the watermark and ends like one that was closed cleanly. Until the copy is durable, a marker
@@ -147,7 +147,7 @@ fn numbers(disk: &dyn Disk) -> Result<Vec<u32>> {
 #[derive(PartialEq, Eq)]
 struct PlannedFile {
     path: String,
-    /// Salt that tells the segment from another of that name; `None` for files that are no
+    /// Salt that tells the segment from another of that name; `None` for files that are not
     /// segments.
     salt: Option<u32>,
     how: How,
@@ -244,7 +244,7 @@ struct Copies<'a> {
 
 impl Copies<'_> {
     /// Copies the planned files and removes copies that are no longer planned. Returns false if a
-    /// planned file has gone.
+    /// planned file no longer exists.
     fn bring(&mut self, mut plan: Vec<PlannedFile>, position: Position) -> Result<bool> {
         plan.sort_by(|file, other| file.path.cmp(&other.path));
         plan.dedup_by(|file, other| file.path == other.path);

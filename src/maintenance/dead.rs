@@ -39,8 +39,8 @@ impl Compactor<'_> {
         Ok(all)
     }
 
-    /// Returns the runs of wholly dead segments with consecutive positions. A single stand-in is no
-    /// run: it has nothing to drop.
+    /// Returns the runs of wholly dead segments with consecutive positions. A single stand-in is
+    /// not a run: it has nothing to drop.
     fn dead_runs(&self, report: &mut CompactReport) -> Vec<Vec<Arc<Segment>>> {
         let mut runs: Vec<Vec<Arc<Segment>>> = Vec::new();
         let mut before: Option<&Arc<Segment>> = None;

@@ -1,5 +1,5 @@
-//! Retention: trims and deletes what the log's options do not keep, by commits like any other.
-//! Compaction gives back the space.
+//! Retention: trims events and deletes streams that the log's options do not keep, with ordinary
+//! commits. Compaction gives back the space.
 //!
 //! The events to drop are found in memory and in the heads of commits; one commit covers many
 //! streams.

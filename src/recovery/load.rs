@@ -122,7 +122,7 @@ fn is_in_the_way(candidate: &Candidate, last: u32) -> bool {
     }
 }
 
-/// State of a load: what the files applied so far have said.
+/// State of a load: the content of the files applied so far.
 struct Loader {
     files: Arc<FilePool>,
     depth: LoadDepth,

@@ -12,8 +12,8 @@ use crate::format::{FooterEntry, Trailer, encode_footer};
 use crate::index::StreamBatches;
 
 impl Segment {
-    /// Writes footer and trailer behind `end`, the end of the last commit, cuts the file there, and
-    /// syncs it. Bytes in front of `end` stay as they are.
+    /// Writes footer and trailer after `end`, the end of the last commit, cuts the file there, and
+    /// syncs it. Bytes before `end` stay as they are.
     pub(crate) fn seal(&self, pool: &FilePool, end: u64, last_position: u64) -> Result<()> {
         let trailer = Trailer {
             log_id: self.header.log_id,

@@ -1,7 +1,7 @@
-//! Is what streams hold in memory counted, refused beyond the bound, and given back in the count?
+//! Is the memory of streams counted, refused beyond the bound, and subtracted when it is freed?
 //!
-//! P10. After every step of scripts of chance the budget is compared with a recount of what all
-//! handles and their commits hold. `tests/memory.rs` compares it with what is allocated.
+//! P10. After every step of random scripts, the budget is compared with a recount of the memory of
+//! all handles and their commits. `tests/memory.rs` compares it with actual allocations.
 
 use super::{Stream, StreamOptions};
 use crate::commit::Part;
@@ -12,7 +12,7 @@ use crate::options::Options;
 
 const DATA_BYTES: usize = 64 << 10;
 
-/// Numbers of chance.
+/// Random numbers.
 struct Chance(u64);
 
 impl Chance {
@@ -24,7 +24,7 @@ impl Chance {
 }
 
 impl Stream {
-    /// Bytes that this handle and its commits hold, counted anew.
+    /// Bytes that this handle and its commits hold, counted from scratch.
     fn recount(&self) -> usize {
         let part = |part: &Part| {
             let said = part.change.as_ref().map_or(0, |encoded| {

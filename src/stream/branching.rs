@@ -173,7 +173,7 @@ impl Stream {
         if self.state == StreamState::Archived {
             return Err(Error::new(ErrorKind::Archived(self.id), "rewind"));
         }
-        // As this handle counts it: leaders move what is in flight in the same moment.
+        // In this handle's own count: leaders may be moving the events in flight at this moment.
         let end = self.next;
         let to = self.check_before(to.into(), end, "rewind")?;
         if let Some(keep) = self.ring_len().checked_sub(end - to) {

@@ -452,7 +452,7 @@ fn conflicts_say_what_was_expected() {
     let never = told(Expect::Exists);
     assert!(never.contains(": the stream was never committed; "), "{never}");
     let at = told(Expect::At(Seq::from(7)));
-    assert!(at.contains("head is 0, and the commit expects 7"), "{at}");
+    assert!(at.contains("is 0, but the commit expects 7"), "{at}");
     commit(&mut stream, Expect::NoStream).expect("as expected");
     stream.append("b").expect("room");
     let exists = commit(&mut stream, Expect::NoStream).expect_err("a conflict").to_string();

@@ -25,7 +25,7 @@ fn a_name_that_reads_as_an_id_is_refused_and_a_whole_id_is_that_stream() {
     let plain = b.replace('-', "");
     for id in [&b, &plain, &b.to_uppercase(), &format!("{{{b}}}"), &format!("urn:uuid:{b}")] {
         let refused = bench.run(&["name", "LOG", "a", id]).ends_with(2);
-        assert!(refused.err.contains("reads as the id"), "{refused:?}");
+        assert!(refused.err.contains("in the form of the id"), "{refused:?}");
         bench.run_with(&["record", "LOG", "--name", id], b"x\n").ends_with(2);
         bench.run(&["fork", "LOG", "a", "--name", id]).ends_with(2);
         bench.cat_is(id, &numbers(0, 3));
@@ -33,7 +33,7 @@ fn a_name_that_reads_as_an_id_is_refused_and_a_whole_id_is_that_stream() {
     bench.file(&StreamId::new().to_string(), b"x\n");
     bench.file("z", b"z\n");
     let ran = bench.run(&["import", "LOG", "FILES"]).ends_with(2);
-    assert!(ran.err.contains("reads as the id"), "{ran:?}");
+    assert!(ran.err.contains("in the form of the id"), "{ran:?}");
     bench.cat_is("z", b"z\n");
     // The beginning of an id may be a name, and is that name then.
     let beginning = &a[..8];

@@ -1,4 +1,4 @@
-//! `amberlog cat`: prints the events of a stream, as the lines that they were.
+//! `amberlog cat`: prints the events of a stream, as the lines that they were recorded from.
 
 use std::path::PathBuf;
 

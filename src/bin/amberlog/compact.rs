@@ -1,4 +1,4 @@
-//! `amberlog compact`: gives back the space of what was deleted, trimmed and rewound.
+//! `amberlog compact`: gives back the space of deleted, trimmed and rewound events.
 
 use std::path::PathBuf;
 

@@ -2,8 +2,8 @@
 //!
 //! Each line is an event: line n has seq n - 1. Events that the stream still has are compared line
 //! by line. For those that were trimmed since, the import keeps a label: the number of lines and
-//! bytes it has read, and their checksum. So an import goes on after retention has trimmed its
-//! stream, and notices a file that was filled anew.
+//! bytes it has read, and their checksum. So an import continues after retention has trimmed its
+//! stream, and notices a file that was replaced.
 
 use std::fmt;
 use std::io::{self, BufRead};

@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for Words {
     }
 }
 
-/// Returns whether a text needs no quotes: it has no special character and is no JSON of its own.
+/// Returns whether a text needs no quotes: it has no special characters and is not itself JSON.
 fn is_plain(text: &str) -> bool {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-:.".contains(&byte);
     text.bytes().all(fine) && serde_json::from_str::<Value>(text).is_err() && !text.is_empty()

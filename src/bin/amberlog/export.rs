@@ -268,8 +268,8 @@ impl From<&LostSeqs> for LostFields {
     }
 }
 
-/// Converts an error of an export to standard output; a reader that closed it is no failure of the
-/// log.
+/// Converts an error of an export to standard output. A reader that closed the output is not a
+/// failure of the log.
 fn of_output(args: &ExportArgs, error: Error) -> VerbFailure {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match source.map(io::Error::kind) {
