@@ -29,7 +29,7 @@ pub(crate) struct Meta {
 impl Meta {
     /// Returns the metadata after a change of it.
     pub(crate) fn after(&self, change: &Change) -> Self {
-        // The place of events and the lifecycle are no metadata of this kind.
+        // The place of events and the lifecycle are not metadata of this kind.
         let Change { fork: _, rewind: _, name, labels, data, state: _, start: _, parent } = change;
         let mut meta = self.clone();
         if let Some(name) = name {
