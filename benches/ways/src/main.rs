@@ -2,7 +2,7 @@
 //! wake its waiters; and to compute its checksum.
 //!
 //! `cargo run --release -- DIRECTORY [ROUNDS]`, with a directory on the disk to measure. Linux
-//! only. The results are in ARCHITECTURE.md under "Tried and lost".
+//! only. The results are in ARCHITECTURE.md under "Tried and rejected".
 
 mod hashing;
 mod waking;
