@@ -161,8 +161,8 @@ pub enum ErrorKind {
         /// The stream's first seq.
         start: Seq,
     },
-    /// The seq lies outside the stream, or beyond what the operation can reach: a trim may not go
-    /// past the last event that is committed or in flight, a savepoint not back into a commit.
+    /// The seq lies outside the stream. For a savepoint: a commit has taken events since, or events
+    /// from before it were discarded.
     SeqOutOfRange {
         /// The requested seq.
         asked: Seq,

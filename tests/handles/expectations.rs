@@ -362,7 +362,7 @@ fn p3_a_commit_behind_one_that_was_made_before_is_not_taken_for_made() {
     assert_eq!(error.to_string(), "commit: commit id already used at position 1");
     let error = fresh.wait().expect_err("not made");
     assert_eq!(*error.kind(), ErrorKind::Aborted);
-    let text = "commit: an earlier commit was refused: commit id already used at position 1; discard its events, which are still buffered, first";
+    let text = "commit: an earlier commit was refused: commit id already used at position 1; first discard its events, which are still buffered";
     assert_eq!(error.to_string(), text);
     assert_eq!(stream.buffered(), 2);
     stream.discard();
@@ -456,7 +456,7 @@ fn conflicts_say_what_was_expected() {
     commit(&mut stream, Expect::NoStream).expect("as expected");
     stream.append("b").expect("room");
     let exists = commit(&mut stream, Expect::NoStream).expect_err("a conflict").to_string();
-    let end = ": the stream exists already; open the stream again and decide anew";
+    let end = ": the stream exists already; open the stream again, look at it, and decide";
     assert!(exists.ends_with(end), "{exists}");
 }
 
