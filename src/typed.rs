@@ -248,7 +248,7 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
     ///
     /// # Errors
     ///
-    /// As [`Typed::append`].
+    /// Those of [`Typed::append`].
     pub fn append_as(&mut self, kind: EventKind, value: &T) -> Result<Seq, TypedAppendError> {
         self.bytes.clear();
         C::encode(value, &mut self.bytes).map_err(|source| {
@@ -267,7 +267,7 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
     ///
     /// # Errors
     ///
-    /// As [`Stream::events`].
+    /// Those of [`Stream::events`].
     pub fn events(&self) -> Result<TypedEvents<T, C>> {
         Ok(self.stream.events()?.typed())
     }
@@ -279,7 +279,7 @@ impl<T, C> fmt::Debug for Typed<'_, T, C> {
     }
 }
 
-/// Events decoded as they are read. As of [`Events`], `last()` reads from the end.
+/// Events decoded as they are read. As with [`Events`], `last()` reads from the end.
 pub struct TypedEvents<T, C> {
     events: Events,
     types: PhantomData<fn() -> (T, C)>,

@@ -371,9 +371,9 @@ impl ErrorKind {
                     "a name in the form of the id {id} could be mistaken for that stream; choose another name"
                 )
             }
-            Self::NameReserved => {
-                f.write_str("names that begin with ~ are reserved for the log itself; choose another name")
-            }
+            Self::NameReserved => f.write_str(
+                "names that begin with ~ are reserved for the log itself; choose another name",
+            ),
             Self::InvalidLine { line, what } => write!(f, "line {line}: {what}"),
             other => other.of_a_directory(f),
         }
