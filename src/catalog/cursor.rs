@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::types::{ParseError, StreamId};
 
 /// End of a page. A cursor stays valid whatever is committed meanwhile: streams that exist and do
-/// not change are listed exactly once. In the order of commits, a stream that is committed to
-/// between two pages moves to the end; in the order of a label, one whose label changes moves to
-/// the place of its new value.
+/// not change are listed exactly once. When ordered by commit, a stream that gets a commit between
+/// two pages moves to the end; when ordered by a label, a stream whose label changes moves to the
+/// place of its new value.
 ///
-/// It belongs to its query, and is good for the same query in any process.
+/// A cursor belongs to its query, and is valid for the same query in any process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cursor {
     /// Digest of the query that listed the page: [`super::Query::digest`].
@@ -20,7 +20,7 @@ pub struct Cursor {
     pub(super) last: ListKey,
 }
 
-/// Place of a stream in a list: what the list is sorted by.
+/// Place of a stream in a list: its sort key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct ListKey {
     /// Value of the label in the order of a label.

@@ -249,7 +249,7 @@ impl ReadView {
     /// by a label, and a list beside another thread's list scan all streams. Forks of one stream
     /// ([`Query::parent`]) have their own index.
     ///
-    /// A view shows only what is committed: [`Query::volatile`] changes nothing here.
+    /// A view shows only committed streams: [`Query::volatile`] changes nothing here.
     ///
     /// # Errors
     ///

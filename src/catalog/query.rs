@@ -168,9 +168,10 @@ impl Query {
     }
 
     /// Adds this process's streams that were never committed, in [`crate::Log::list`]. A
-    /// [`crate::ReadView`] shows only what is committed: [`crate::ReadView::list`] lists the same
-    /// streams with and without this. In the order of commits they come last; in the order of a
-    /// label each page scans all of them. Only their handles know their heads, which read 0 here.
+    /// [`crate::ReadView`] shows only committed streams: [`crate::ReadView::list`] lists the same
+    /// streams with and without this. When ordered by commit they come last; when ordered by a
+    /// label, each page scans all of them. Their heads are known only to their handles and are 0
+    /// here.
     #[must_use]
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
@@ -187,7 +188,7 @@ impl Query {
         self.volatile
     }
 
-    /// Returns a digest of all that decides which streams are listed, and in which order. Cursors
+    /// Returns a digest of everything that determines the listed streams and their order. Cursors
     /// outlive the process: the digest of a query must never change.
     pub(super) fn digest(&self) -> u32 {
         let mut text = String::new();

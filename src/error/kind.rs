@@ -203,8 +203,8 @@ pub enum ErrorKind {
         /// Present time of the log.
         known: Timestamp,
     },
-    /// The cursor of [`crate::Query::after`] ends a page of another query: order, direction or
-    /// filter differ.
+    /// The cursor of [`crate::Query::after`] belongs to another query: order, direction or filter
+    /// differ.
     ForeignCursor,
     /// The position lies beyond the log's last commit.
     PositionOutOfRange {
@@ -288,11 +288,11 @@ impl fmt::Display for ErrorKind {
 }
 
 impl ErrorKind {
-    /// Returns what to do about an error, which its text ends with.
+    /// Returns advice, with which the text of the error ends.
     pub(super) fn advice(&self) -> Option<&'static str> {
         match self {
-            Self::Conflict { .. } => Some("open the stream again and decide anew"),
-            Self::Aborted => Some("discard its events, which are still buffered, first"),
+            Self::Conflict { .. } => Some("open the stream again, look at it, and decide"),
+            Self::Aborted => Some("first discard its events, which are still buffered"),
             _ => None,
         }
     }
@@ -321,7 +321,9 @@ impl ErrorKind {
                 "the clock reads {clock}, but by the log's own reckoning it is about {known}; correct the clock, or call \
                  `retain`, which trusts the clock and drops what is then too old"
             ),
-            Self::NotThisLog => f.write_str("another writer created a log here after this one was opened; open the log again"),
+            Self::NotThisLog => {
+                f.write_str("another writer created a log here after this one was opened; open the log again")
+            }
             Self::NoLog => f.write_str("there is no log"),
             Self::Outdated => {
                 f.write_str("the segment was compacted after this view was opened; open a new view")

@@ -220,12 +220,12 @@ impl fmt::Display for Place {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// The ring is at its bound. With commits in flight, wait for a ticket; otherwise commit,
+    /// The ring has reached its bound. With commits in flight, wait for a ticket; otherwise commit,
     /// discard, or choose another overflow policy.
     RingFull {
         /// The ring's bound in bytes.
         ring_bytes_max: usize,
-        /// Bytes of commits in flight, which count in the bound.
+        /// Bytes of commits in flight, which count toward the bound.
         in_flight_bytes: usize,
     },
     /// All rings together, with uncommitted names, labels and data, have used up the log's memory

@@ -240,7 +240,7 @@ pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Payload as a field of an export's line: `text`, `json` or `base64`, of which exactly one is
-/// present. For programs that print events of their own as an export does.
+/// present. For programs that print their events in the format of an export.
 #[derive(Debug, Serialize)]
 pub struct EncodedBytes<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

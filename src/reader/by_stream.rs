@@ -32,9 +32,9 @@ use crate::types::{Seq, StreamId};
 
 /// Double-ended iterator over the events of a stream.
 ///
-/// Returns damage as an error in its place ([`ErrorKind::Corrupt`], with the lost seqs) and
-/// continues after it. An error of the disk ends the iteration, and so does
-/// [`ErrorKind::Outdated`]: open a new view and continue after the last seq.
+/// Returns damage as an error at its place ([`ErrorKind::Corrupt`], with the lost seqs) and
+/// continues after it. A disk error ends the iteration, and so does [`ErrorKind::Outdated`]: open a
+/// new view and continue after the last seq.
 ///
 /// `last()` reads from the end, as `next_back()` does. `nth()`, `skip()` and `count()` read every
 /// event that they pass, because seqs may be gaps; to start at a seq, use [`Events::range`].
@@ -169,8 +169,9 @@ impl Events {
     /// Keeps only the events with a seq in `range`. Its ends are numbers or [`Seq`]s.
     ///
     /// Finds the first event in time logarithmic in the length of the stream. If the range starts
-    /// in a trimmed part of the stream, the iterator returns one [`ErrorKind::Trimmed`] in its
-    /// place and then continues. [`Events::range_clamped`] begins at the stream's start instead.
+    /// in the trimmed part of the stream, the iterator first returns one [`ErrorKind::Trimmed`] and
+    /// then continues with the stream's start. [`Events::range_clamped`] begins at the stream's
+    /// start without an error.
     ///
     /// ```
     /// # use amberlog::{Log, Result};
@@ -188,7 +189,7 @@ impl Events {
     /// # }
     /// ```
     ///
-    /// The number of a commit is not a seq:
+    /// A commit's position is not a seq:
     ///
     /// ```compile_fail,E0277
     /// # fn since(view: &amberlog::ReadView, events: amberlog::Events) -> amberlog::Events {

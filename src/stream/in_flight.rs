@@ -102,8 +102,9 @@ impl Unsettled<'_> {
     }
 }
 
-/// Moves runs that follow a rebased part, as its leader moved it. A rewind to a seq before that
-/// part is absolute: nothing behind it moves. So is a start that is not after the part's own.
+/// Moves the runs after a rebased part by the distance that its leader moved it. A rewind to a seq
+/// before that part is absolute: no run after it moves. So is a start that is not after the part's
+/// own.
 fn rebase<'a>(from: u64, mut by: u64, later: impl Iterator<Item = &'a mut Counted>) {
     for counted in later {
         if let Some(rewind) = &mut counted.rewind {

@@ -12,7 +12,8 @@ use crate::types::{Durability, Position, Seq, StreamState};
 
 impl Stream {
     /// Archives the stream: it stays readable, lists leave it out, and appends fail until
-    /// [`Stream::unarchive`]. Buffered events stay buffered, a pending rewind or trim stays pending.
+    /// [`Stream::unarchive`]. Buffered events stay buffered; a pending rewind or trim stays
+    /// pending.
     ///
     /// A volatile stream is archived in memory; its first commit records the state with the events
     /// buffered by then.

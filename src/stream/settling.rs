@@ -48,9 +48,9 @@ impl Stream {
             let (part, counted) = (flight.part()?, flight.counted());
             let mut change = part.change.as_ref()?.draft.clone();
             if is_durable || nth > 0 {
-                // What a verb with a ticket of its own asked for is not done behind its back. Of a
-                // stream that was never committed the first commit takes along what was true of it
-                // in memory, which stays true.
+                // A change that had its own ticket is not retried silently. The first commit of a
+                // stream, however, includes the state that the stream had in memory, which still
+                // holds.
                 change.state = None;
             }
             generation += u32::from(counted.rewind.is_some());

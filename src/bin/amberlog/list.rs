@@ -20,8 +20,8 @@ active, the seq from which on its events are not known to have been acknowledged
 (if any), its name and its labels. Without --state and --all only active streams
 are listed.
 
-With --limit a note on standard error tells how to get the next page, if there
-is one. With --json every line is a stream, and the note is a line with the JSON
+With --limit, a note on standard error tells how to get the next page, if there
+is one. With --json each line is one stream, and the note is a line with the JSON
 object {\"next\":CURSOR}. --after takes the cursor; order, direction and filter
 must be those of the earlier list.";
 
