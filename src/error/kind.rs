@@ -172,15 +172,17 @@ pub enum ErrorKind {
     /// A commit in flight changes the name of this stream, or has the same commit id: wait for its
     /// ticket first.
     CommitInFlight(StreamId),
-    /// A commit with this id exists already. Nothing was written; buffered events stay.
+    /// A commit with this id exists already. Nothing was written. What this commit would have done
+    /// stays pending in its handle: its events, but also a rewind, a trim, a name and labels. Drop the
+    /// handle, and open the stream again.
     AlreadyCommitted {
         /// Position of the commit that has the id.
         position: Position,
     },
     /// An earlier commit of the same handle, or of a stream of this commit, failed with
     /// [`ErrorKind::AlreadyCommitted`] (the error's source). This commit was not made: its events
-    /// are buffered after those of the earlier commit. Discard those (`Stream::discard` discards
-    /// all), and commit again.
+    /// are buffered after those of the earlier commit. Drop the handle, open the stream again, and
+    /// append them again.
     Aborted,
     /// A label or a stream's data exceeds its limit.
     InvalidMetadata(&'static str),
@@ -292,7 +294,9 @@ impl ErrorKind {
     pub(super) fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Conflict { .. } => Some("open the stream again, look at it, and decide"),
-            Self::Aborted => Some("first discard its events, which are still buffered"),
+            Self::Aborted => {
+                Some("open the stream again, and append the events of this commit again")
+            }
             _ => None,
         }
     }

@@ -246,7 +246,8 @@ impl Stream {
     /// Discards the buffered events that no commit has taken. Returns their number, including those
     /// that an overwriting ring had already dropped.
     ///
-    /// Discards events only: a rewind, name or label that awaits the next commit stays pending.
+    /// Discards events only: a rewind, trim, name or label that awaits the next commit stays
+    /// pending. To withdraw those as well, drop the handle and open the stream again.
     pub fn discard(&mut self) -> u64 {
         self.reap();
         let gone = self.ring.discard();

@@ -36,6 +36,13 @@ use crate::types::{Seq, StreamId, StreamState};
 
 /// Writable handle of a stream, which is volatile until its first commit.
 ///
+/// [`append`](Stream::append), [`rewind`](Stream::rewind), [`trim`](Stream::trim),
+/// [`rename`](Stream::rename), [`clear_name`](Stream::clear_name),
+/// [`set_label`](Stream::set_label), [`remove_label`](Stream::remove_label) and
+/// [`set_data`](Stream::set_data) change memory only; the next [`commit`](Stream::commit) makes
+/// all of it durable, atomically. [`archive`](Stream::archive), [`unarchive`](Stream::unarchive)
+/// and [`delete`](Stream::delete) each commit at once.
+///
 /// Writing takes `&mut`, so a handle has one writer. Dropping the handle drops uncommitted events;
 /// commits in flight complete.
 #[derive(Debug)]

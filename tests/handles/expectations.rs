@@ -362,7 +362,7 @@ fn p3_a_commit_behind_one_that_was_made_before_is_not_taken_for_made() {
     assert_eq!(error.to_string(), "commit: commit id already used at position 1");
     let error = fresh.wait().expect_err("not made");
     assert_eq!(*error.kind(), ErrorKind::Aborted);
-    let text = "commit: an earlier commit was refused: commit id already used at position 1; first discard its events, which are still buffered";
+    let text = "commit: an earlier commit was refused: commit id already used at position 1; open the stream again, and append the events of this commit again";
     assert_eq!(error.to_string(), text);
     assert_eq!(stream.buffered(), 2);
     stream.discard();
