@@ -173,8 +173,8 @@ pub enum ErrorKind {
     /// ticket first.
     CommitInFlight(StreamId),
     /// A commit with this id exists already. Nothing was written. What this commit would have done
-    /// stays pending in its handle: its events, but also a rewind, a trim, a name and labels. Drop the
-    /// handle, and open the stream again.
+    /// stays pending in its handle: its events, but also a rewind, a trim, a name and labels. Drop
+    /// the handle, and open the stream again.
     AlreadyCommitted {
         /// Position of the commit that has the id.
         position: Position,

@@ -123,7 +123,7 @@ impl Life {
                 let log = self.log.as_ref().expect("open");
                 let streams = self.hands.iter_mut().map(|hand| &mut hand.stream);
                 log.commit_all(streams).wait().expect("committed");
-                (0..self.hands.len()).for_each(|at| self.committed(at, true));
+                (0..self.hands.len()).for_each(|at| self.committed(at));
             }
             Op::Compact => {
                 self.fill();
@@ -157,7 +157,7 @@ impl Life {
             }
             Op::Commit { .. } => {
                 self.hands[at].stream.commit().wait().expect("committed");
-                self.committed(at, true);
+                self.committed(at);
             }
             Op::Fork { seq, recorder, events, .. } => self.fork(at, seq, recorder, events),
             Op::Rewind { seq, commits, .. } => self.rewind(at, seq, commits),
@@ -169,7 +169,6 @@ impl Life {
             Op::Archive { .. } => {
                 self.hands[at].stream.archive().wait().expect("archived");
                 self.hands[at].stream.unarchive().wait().expect("active");
-                self.committed(at, false);
             }
             Op::Delete { .. } => self.delete(at),
             Op::OpenStream { .. } => self.open_stream(at),
@@ -191,7 +190,7 @@ impl Life {
         }
         if commits {
             self.hands[at].stream.commit().wait().expect("committed");
-            self.committed(at, true);
+            self.committed(at);
         }
     }
 
@@ -201,12 +200,12 @@ impl Life {
         self.durable.remove(&hand.stream.id());
     }
 
-    /// Notes that the changes of a handle became durable, with its events or without.
-    fn committed(&mut self, at: usize, with_events: bool) {
+    /// Notes that the changes of a handle became durable.
+    fn committed(&mut self, at: usize) {
         let hand = &mut self.hands[at];
         let id = hand.stream.id();
         hand.take_generation();
-        if with_events && !hand.fresh.is_empty() {
+        if !hand.fresh.is_empty() {
             for (seq, generation, bytes) in hand.fresh.drain(..) {
                 self.ever.insert((id, generation, seq), bytes);
             }
@@ -261,7 +260,7 @@ impl Life {
         }
         hand.take_generation();
         if commits {
-            self.committed(at, true);
+            self.committed(at);
         }
     }
 
@@ -272,7 +271,7 @@ impl Life {
         hand.view.trim(to);
         if commits {
             hand.stream.commit().wait().expect("committed");
-            self.committed(at, true);
+            self.committed(at);
         }
     }
 
