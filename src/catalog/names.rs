@@ -24,10 +24,27 @@ use crate::types::{StreamId, StreamState};
 const ENTRIES_MIN: u32 = 64;
 const NAMED_PART: u32 = 4;
 
+/// Stream that holds a name.
+#[derive(Clone, Copy)]
+struct Holder {
+    stream: StreamId,
+    /// True while the stream's newest committed version has the name.
+    is_given: bool,
+    /// Number of reservations of the name for this stream. While there is one, the name stays with
+    /// the stream, even if a commit takes it away.
+    reservations: u32,
+}
+
+impl Holder {
+    fn is_needed(&self) -> bool {
+        self.is_given || self.reservations > 0
+    }
+}
+
 /// Names of a log.
 pub(super) struct Names {
     /// Streams by the names that they hold or have reserved now.
-    holders: Mutex<HashMap<Box<str>, StreamId>>,
+    holders: Mutex<HashMap<Box<str>, Holder>>,
     /// First branches of streams that have or had a name, by the name's hash.
     index: ArcSwap<HashIndex>,
     hasher: RandomState,
@@ -45,7 +62,7 @@ impl Names {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, StreamId>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Holder>> {
         self.holders.lock()
     }
 
@@ -54,14 +71,19 @@ impl Names {
         self.index.load().find(self.hasher.hash_one(name), is_wanted)
     }
 
-    /// Frees a name, unless another stream has it by now. Does nothing in a fork of the process,
-    /// because no thread there may ever unlock the names.
-    fn release(&self, name: &str, stream: StreamId) {
+    /// Changes how a stream holds a name, and frees the name if nothing needs it any more. Does
+    /// nothing if another stream has the name by now, or in a fork of the process, because no
+    /// thread there may ever unlock the names.
+    fn change(&self, name: &str, stream: StreamId, with: impl FnOnce(&mut Holder)) {
         if self.process != process() {
             return;
         }
         let mut holders = self.lock();
-        if holders.get(name) == Some(&stream) {
+        let Some(holder) = holders.get_mut(name).filter(|holder| holder.stream == stream) else {
+            return;
+        };
+        with(holder);
+        if !holder.is_needed() {
             holders.remove(name);
         }
     }
@@ -74,12 +96,21 @@ impl Catalog {
         let Some(version) = self.version(root) else { return };
         let now = version.meta.name.as_deref().filter(|_| version.state != StreamState::Deleted);
         let before = version.older.as_ref().and_then(|older| older.meta.name.as_deref());
-        let before = before.or(version.meta.name.as_deref()).filter(|name| now != Some(*name));
-        if let Some(before) = before {
-            self.names.release(before, stream);
+        // A commit that deletes the stream may carry a new name, which it does not give.
+        for before in before.into_iter().chain(version.meta.name.as_deref()) {
+            if now != Some(before) {
+                self.names.change(before, stream, |holder| holder.is_given = false);
+            }
         }
         if let Some(now) = now {
-            self.names.lock().insert(now.into(), stream);
+            let given = Holder { stream, is_given: true, reservations: 0 };
+            let mut holders = self.names.lock();
+            let holder = holders.entry(now.into()).or_insert(given);
+            match holder.stream == stream {
+                true => holder.is_given = true,
+                false => *holder = given,
+            }
+            drop(holders);
             self.index_name(now, root);
         }
     }
@@ -121,42 +152,76 @@ impl Catalog {
         names.for_each(|name| self.index_name(name, root));
     }
 
-    /// Reserves a name for a stream that may never be committed. On failure, returns the stream
-    /// that holds it.
+    /// Reserves a name for a stream that may never be committed, or one that the stream has, so
+    /// that it keeps it. A name that a deleted stream has reserved is free: no commit can give it.
+    /// On failure, returns the stream that holds the name.
     pub(crate) fn reserve_name(
         self: &Arc<Self>,
         name: &str,
         stream: StreamId,
     ) -> Result<ReservedName, StreamId> {
+        let reserved = Holder { stream, is_given: false, reservations: 1 };
         match self.names.lock().entry(name.into()) {
             Entry::Vacant(free) => {
-                free.insert(stream);
-                Ok(ReservedName {
-                    catalog: Arc::clone(self),
-                    name: name.into(),
-                    stream,
-                    is_given: AtomicBool::new(false),
-                })
+                free.insert(reserved);
             }
-            Entry::Occupied(taken) => Err(*taken.get()),
+            Entry::Occupied(mut taken) => {
+                let holder = *taken.get();
+                if self.is_deleted(holder.stream) {
+                    taken.insert(reserved);
+                } else if holder.stream == stream && holder.is_given {
+                    taken.get_mut().reservations = holder.reservations.saturating_add(1);
+                } else {
+                    return Err(holder.stream);
+                }
+            }
         }
+        Ok(ReservedName {
+            catalog: Arc::clone(self),
+            name: name.into(),
+            stream,
+            is_over: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns whether a commit has deleted the stream.
+    fn is_deleted(&self, stream: StreamId) -> bool {
+        let version = self.root(stream).and_then(|root| self.version(root));
+        version.is_some_and(|version| version.state == StreamState::Deleted)
     }
 }
 
 /// Name that no other stream can take. It becomes free again when it was not committed and both the
-/// stream's handle and any commit that would write it have dropped the reservation.
+/// stream's handle and any commit that would write it have dropped the reservation, or once the
+/// stream is deleted.
 pub(crate) struct ReservedName {
     catalog: Arc<Catalog>,
     name: Box<str>,
     stream: StreamId,
-    /// Set once the name is committed: from then on commits decide which stream has it.
-    is_given: AtomicBool,
+    /// Set once a commit took the reservation: from then on commits decide which stream has the
+    /// name.
+    is_over: AtomicBool,
 }
 
 impl ReservedName {
     /// Leaves the name to the stream, whose commit gives it.
     pub(crate) fn give(&self) {
-        self.is_given.store(true, Ordering::Release);
+        self.end(|holder| holder.is_given = true);
+    }
+
+    /// Frees the name, because the commit that would give it deletes the stream.
+    pub(crate) fn free(&self) {
+        self.end(|_| {});
+    }
+
+    /// Ends the reservation, once.
+    fn end(&self, with: impl FnOnce(&mut Holder)) {
+        if !self.is_over.swap(true, Ordering::AcqRel) {
+            self.catalog.names.change(&self.name, self.stream, |holder| {
+                with(holder);
+                holder.reservations = holder.reservations.saturating_sub(1);
+            });
+        }
     }
 
     /// Returns the bytes of the reservation and of the copy of the name that finds its holder.
@@ -167,9 +232,7 @@ impl ReservedName {
 
 impl Drop for ReservedName {
     fn drop(&mut self) {
-        if !self.is_given.load(Ordering::Acquire) {
-            self.catalog.names.release(&self.name, self.stream);
-        }
+        self.free();
     }
 }
 

@@ -13,7 +13,7 @@ use crate::ring::{Filled, Ring};
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, EventCount, Mutex, MutexGuard, process};
-use crate::types::{CommitId, Durability, StreamId};
+use crate::types::{CommitId, Durability, StreamId, StreamState};
 
 /// Share of one stream in a commit.
 #[derive(Debug)]
@@ -61,13 +61,14 @@ impl Part {
         self.change.as_ref().map(|encoded| &encoded.draft.change)
     }
 
-    /// Leaves the name that the change gives to the stream. Called by the leader once it is
-    /// written.
+    /// Leaves the name that the change gives to the stream, or frees it if the change deletes the
+    /// stream. Called by the leader once it is written.
     pub(crate) fn give_name(&self) {
-        if let Some(reserved) =
-            self.change.as_ref().and_then(|encoded| encoded.draft.reserved.as_ref())
-        {
-            reserved.give();
+        let Some(draft) = self.change.as_ref().map(|encoded| &encoded.draft) else { return };
+        let Some(reserved) = &draft.reserved else { return };
+        match draft.state {
+            Some(StreamState::Deleted) => reserved.free(),
+            _ => reserved.give(),
         }
     }
 

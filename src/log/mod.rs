@@ -1,5 +1,6 @@
 //! Handle of the log: opens it, creates streams, takes read views, closes it. Contains wiring only.
 
+mod by_name;
 #[cfg(all(test, feature = "sim"))]
 mod clocks;
 #[cfg(all(test, feature = "sim"))]
@@ -275,50 +276,24 @@ impl Log {
     /// A newly created stream is committed at once, without events, because no other thread could
     /// find it otherwise. This blocks for one commit, with the log's durability. Opening an
     /// existing stream takes the time of a lookup in memory. An archived stream stays archived: it
-    /// takes no events until [`Stream::unarchive`]. The name of a deleted stream is free.
+    /// takes no events until [`Stream::unarchive`]. The name of a deleted stream is free. When only
+    /// a commit in flight holds the name, because its stream's handle was dropped, this call makes
+    /// the log's queued commits, including delayed ones ([`CommitOptions::later`]), and opens the
+    /// stream.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::NotMaterialized`] when a handle in this process reserves the name for a stream
-    /// that it has not committed yet; [`ErrorKind::NameTaken`] when a handle has renamed a
-    /// committed stream to this name but has not committed the change; those of
+    /// that it has not committed yet; [`ErrorKind::NameTaken`], with the holder, when a
+    /// handle has renamed a committed stream to this name but has not committed the change, or when
+    /// the commit that creates the holder failed and its ticket is still kept; those of
     /// [`Log::create_stream_with`]; and the error that prevented the commit, in which case no
     /// stream was created.
     pub fn open_or_create(&self, name: &str) -> Result<Stream> {
         self.0.check_open("open or create")?;
         check_name(name)?;
         let _turn = self.0.creating.wait_for(name);
-        loop {
-            if let Some(id) = self.read_view().find(name) {
-                match self.open_stream(id) {
-                    Err(error) if matches!(error.kind(), ErrorKind::Deleted(_)) => continue,
-                    opened => return opened,
-                }
-            }
-            let refused = match self.create_stream_with(&StreamOptions::new().name(name)) {
-                Ok(mut stream) => {
-                    stream.commit().wait()?;
-                    return Ok(stream);
-                }
-                Err(error) => error,
-            };
-            let ErrorKind::NameTaken { holder, .. } = *refused.kind() else { return Err(refused) };
-            // First: a stream that is no longer volatile is in the view.
-            let is_volatile = self.0.volatile.contains(holder);
-            match self.read_view().info(holder) {
-                None if is_volatile => {
-                    let kind = ErrorKind::NotMaterialized { stream: holder, buffered: None };
-                    return Err(Error::new(kind, "open or create"));
-                }
-                Some(info)
-                    if info.state != StreamState::Deleted && info.name.as_deref() != Some(name) =>
-                {
-                    return Err(refused);
-                }
-                // The name was committed or dropped meanwhile.
-                _ => {}
-            }
-        }
+        self.open_or_create_alone(name)
     }
 
     /// Commits several streams atomically, with one marker (P4). Streams with nothing to commit are

@@ -38,7 +38,8 @@ impl Stream {
     /// Names or renames the stream. A name is unique among the log's streams that are not deleted,
     /// has 1 to 1,024 bytes and no control characters, does not have the form of a stream id, and
     /// does not begin with `~`. The stream reserves the name at once; the next commit writes it and
-    /// frees the former name.
+    /// frees the former name. Renaming to the current name keeps it against another handle's commit
+    /// in flight.
     ///
     /// # Errors
     ///
@@ -51,9 +52,6 @@ impl Stream {
         self.check_alive("name")?;
         check_name(name)?;
         self.check_no_name_in_flight()?;
-        if self.durable_meta().is_some_and(|meta| meta.name.as_deref() == Some(name)) {
-            return self.note(|draft| (draft.name, draft.reserved) = (None, None));
-        }
         let pending = self.change.as_ref().and_then(|change| change.name.as_ref());
         if pending.is_some_and(|pending| **pending == *name) {
             return Ok(());
@@ -75,8 +73,9 @@ impl Stream {
         self.reap();
         self.check_alive("name")?;
         self.check_no_name_in_flight()?;
-        let has_one = self.durable_meta().is_some_and(|meta| meta.name.is_some());
-        self.note(|draft| (draft.name, draft.reserved) = (has_one.then(Box::default), None))
+        // Also of a durable stream without a name: a commit of another handle may give it one.
+        let is_durable = self.root().is_some();
+        self.note(|draft| (draft.name, draft.reserved) = (is_durable.then(Box::default), None))
     }
 
     /// Sets a label, with the next commit. A stream has at most 64; a key has 1 to 128 bytes, a
@@ -141,6 +140,10 @@ impl Stream {
     }
 
     /// Returns the stream's metadata, with the uncommitted changes of this handle (P9).
+    ///
+    /// The head is that of [`Stream::head`], as this handle saw the stream. If another handle has
+    /// trimmed further, the start is where the durable events end that this handle has seen:
+    /// [`Stream::events`] then shows its volatile events only.
     #[must_use]
     pub fn info(&self) -> StreamInfo {
         let durable = self.view().info(self.id);
