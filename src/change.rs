@@ -78,6 +78,15 @@ impl Change {
         self.attributes().next().is_some()
     }
 
+    /// Returns true if this asks the log to keep more: a fork, a name, labels or data.
+    pub(crate) fn asks_to_keep(&self) -> bool {
+        self.fork.is_some()
+            || self.parent.is_some()
+            || self.name.as_ref().is_some_and(|name| !name.is_empty())
+            || self.labels.values().any(Option::is_some)
+            || self.data.as_ref().is_some_and(|data| !data.is_empty())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }

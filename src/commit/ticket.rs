@@ -62,8 +62,9 @@ impl Ticket {
     /// # Errors
     ///
     /// The error that prevented the commit. The events are back in their rings, in order. After
-    /// [`crate::ErrorKind::Poisoned`] they are back as well, but only reopening the log shows
-    /// whether the disk has them. In a fork of the process: [`crate::ErrorKind::OtherProcess`].
+    /// [`crate::ErrorKind::Poisoned`] they are back as well, but the outcome of the commit whose
+    /// sync failed is unknown: only reopening shows whether the disk holds it. In a fork of the
+    /// process: [`crate::ErrorKind::OtherProcess`].
     pub fn wait(mut self) -> Result<Commit> {
         if let Some(error) = self.other_process_error() {
             return Err(error);

@@ -119,7 +119,8 @@ impl Error {
     }
 
     /// Returns true if no further commit can succeed through the log's current handles: open the
-    /// log again.
+    /// log again. Only then is it known whether a commit that failed with
+    /// [`ErrorKind::Poisoned`] is in the log.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.kind().class() == ErrorClass::Fatal

@@ -76,8 +76,9 @@ pub enum ErrorKind {
         /// Process id of the writer, if it could be read.
         holder: Option<u32>,
     },
-    /// A sync failed earlier, or the writer panicked: the log acknowledges nothing until it is
-    /// reopened (P5).
+    /// A sync failed, of this commit or an earlier one, or the writer panicked: the log
+    /// acknowledges nothing until it is reopened (P5). The source is the first failure. Whether
+    /// the commit whose sync failed is in the log is unknown until then.
     Poisoned,
     /// The file `LOCK` was removed or replaced while this process was writing the log. The log
     /// acknowledges nothing and touches no file until it is closed and reopened. Find out what
@@ -247,9 +248,7 @@ impl fmt::Display for ErrorKind {
             Self::InvalidName => {
                 f.write_str("a name must have 1 to 1,024 bytes and no control characters")
             }
-            Self::Poisoned => {
-                f.write_str("an earlier sync failed; reopen the log to see what is durable")
-            }
+            Self::Poisoned => f.write_str("a sync failed; reopen the log to see what is durable"),
             Self::Panicked => f.write_str("a thread of the log panicked; please report it"),
             Self::Closed => f.write_str("the log is closed"),
             Self::OtherProcess => f.write_str(OTHER_PROCESS),

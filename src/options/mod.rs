@@ -231,9 +231,15 @@ impl Options {
     }
 
     /// Sets the maximum number of bytes that the log's commits and their indexes take up on disk;
-    /// space reserved for later commits does not count. A commit of events that would exceed it
-    /// fails with [`crate::ErrorKind::QuotaExceeded`], and its events return to their rings:
-    /// deleting and compacting makes room. Default: no bound, at no cost.
+    /// space reserved for later commits does not count. A commit that asks for more to be kept
+    /// (events, a fork, a name, labels, data) and would exceed it fails with
+    /// [`crate::ErrorKind::QuotaExceeded`]. What it carried returns to its handles: deleting and
+    /// compacting makes room.
+    ///
+    /// Commits that only free or mark are never refused for the quota: a deletion, whatever it
+    /// carries; archiving, unarchiving, trimming and rewinding, and removing names, labels and
+    /// data, unless the same commit also carries something to be kept. Default: no bound, and no
+    /// cost.
     #[must_use]
     pub fn quota_bytes(mut self, bytes: u64) -> Self {
         self.quota_bytes = Some(bytes);

@@ -22,10 +22,7 @@ impl Writer {
         self.granted_bytes = 0;
         for pending in group {
             let refusal = match &self.poisoned {
-                Some(cause) if cause.is_loss() => Some(cause.clone()),
-                Some(cause) => {
-                    Some(Error::new(ErrorKind::Poisoned, "commit").because(cause.clone()))
-                }
+                Some(cause) => Some(poisoned(cause)),
                 None => pending.failure_before().or_else(|| self.objection(pending)),
             };
             match refusal {
@@ -33,6 +30,15 @@ impl Writer {
                 None if group.len() > 1 => self.move_streams(pending),
                 None => {}
             }
+        }
+    }
+
+    /// Returns the failure of a commit as its ticket reports it. A failure that has poisoned the
+    /// log leaves the outcome unknown until the log is reopened.
+    pub(super) fn reported(&self, error: Error) -> Error {
+        match &self.poisoned {
+            Some(cause) => poisoned(cause),
+            None => error,
         }
     }
 
@@ -129,11 +135,11 @@ impl Writer {
         })
     }
 
-    /// Returns an error if the commit exceeds the quota. Commits without events always pass,
-    /// because they may free space.
+    /// Returns an error if the commit exceeds the quota. Commits that keep nothing more always
+    /// pass, because they may free space.
     fn over_quota(&mut self, pending: &Pending) -> Option<Error> {
         let quota_bytes = self.context.options.quota_bytes?;
-        if pending.parts().iter().all(|part| part.filled.count == 0) {
+        if !pending.parts().iter().any(keeps_more) {
             return None;
         }
         let used_bytes = self.used_bytes() + self.granted_bytes;
@@ -145,6 +151,22 @@ impl Writer {
         self.granted_bytes += bytes;
         None
     }
+}
+
+/// Returns the error of every commit of a log that this cause has stopped.
+fn poisoned(cause: &Error) -> Error {
+    match cause.is_loss() {
+        true => cause.clone(),
+        false => Error::new(ErrorKind::Poisoned, "commit").because(cause.clone()),
+    }
+}
+
+/// Returns true if a part asks for more to be kept: events, a fork, a name, labels or data. What a
+/// deletion carries is not kept.
+fn keeps_more(part: &Part) -> bool {
+    let Some(change) = part.change() else { return part.filled.count > 0 };
+    let is_deletion = change.state == Some(StreamState::Deleted);
+    !is_deletion && (part.filled.count > 0 || change.asks_to_keep())
 }
 
 /// Returns the refusal of a commit that the stream's state forbids.

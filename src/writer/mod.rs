@@ -7,6 +7,7 @@
 
 mod admission;
 mod layout;
+mod proof;
 mod rotation;
 mod space;
 
@@ -22,9 +23,7 @@ use self::space::kept_bytes;
 use crate::catalog::{Baseline, Catalog, CommitIds, Share, Watermark};
 use crate::clock::LogClock;
 use crate::commit::{Commit, GroupWriter, Part, Pending};
-use crate::disk::{
-    Disk, DiskFile, HeldLock, IoResultExt, LockGuard, copy_at, process_id, write_all_at,
-};
+use crate::disk::{Disk, DiskFile, HeldLock, IoResultExt, LockGuard, process_id, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failures::{BackgroundTask, Failures};
 use crate::format::{
@@ -489,6 +488,7 @@ impl Writer {
         if group.iter().all(|pending| pending.parts().is_empty() || pending.failed().is_some()) {
             self.confirm(group);
         } else if let Err(error) = self.write_group(group) {
+            let error = self.reported(error);
             for pending in group {
                 pending.settle(Err(error.clone()));
             }
@@ -501,6 +501,7 @@ impl Writer {
         let synced = if disk { self.sync() } else { Ok(()) };
         let synced =
             synced.and_then(|()| self.check_names(disk)).and_then(|()| self.check_synced());
+        let synced = synced.map_err(|error| self.reported(error));
         if synced.is_ok() && disk {
             self.note_synced();
             self.context.catalog.raise(self.mark);
@@ -514,48 +515,6 @@ impl Writer {
     fn empty_commit(&self, durability: Durability) -> Commit {
         let position = Position(self.mark.visible);
         Commit { position, seqs: Seq(0)..Seq(0), time: self.context.disk.now(), durability }
-    }
-
-    /// Settles commits that ask for proof: from then on, no later open can miss what was
-    /// acknowledged before.
-    fn prove(&mut self, group: &[Arc<Pending>]) {
-        let rolls = group.iter().any(|pending| pending.rolls && pending.failed().is_none());
-        let rolled = if rolls { self.roll_empty() } else { Ok(()) };
-        let proven = rolled.and_then(|()| match self.wrote {
-            true => self.sync_tail_record(),
-            false => self.sync_found(),
-        });
-        let proven =
-            proven.and_then(|()| self.check_names(true)).and_then(|()| self.check_synced());
-        for pending in group.iter().filter(|pending| pending.proof) {
-            pending.settle(proven.clone().map(|()| self.empty_commit(pending.durability)));
-        }
-    }
-
-    /// Rewrites and syncs the tail record that opening found: its writer may have died before the
-    /// sync.
-    fn sync_found(&mut self) -> Result<()> {
-        let Some(active) = &mut self.active else { return Ok(()) };
-        active.unsynced = true;
-        let segment = Arc::clone(&active.segment);
-        let offset = active.offset;
-        let file = &*active.file;
-        let found = offset..offset + tail_record::BYTES as u64;
-        copy_at(file, found, file, offset).at("write tail record", || segment.place(offset))?;
-        self.sync()
-    }
-
-    fn sync_tail_record(&mut self) -> Result<()> {
-        self.sync()?;
-        self.note_synced();
-        self.context.catalog.raise(self.mark);
-        let Some(active) = &mut self.active else { return Ok(()) };
-        active.unsynced = true;
-        let segment = Arc::clone(&active.segment);
-        let offset = active.offset;
-        self.write_tail_record(Ending::Settled)
-            .at("write tail record", || segment.place(offset))?;
-        self.sync()
     }
 }
 

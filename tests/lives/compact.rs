@@ -310,36 +310,6 @@ fn p6_f25_f30_stopped_at_every_call_of_a_compaction() {
     }
 }
 
-#[test]
-fn p5_a_quota_refuses_events_and_lets_room_be_made() {
-    let disk = SimDisk::new(6);
-    let log = options().quota_bytes(100 << 10).open_on(&disk).expect("opens");
-    let mut streams = Vec::new();
-    let refused = loop {
-        let mut stream = log.create_stream().expect("a stream");
-        stream.append([7; 1_500]).expect("room");
-        match stream.commit().wait() {
-            Ok(_) => streams.push(stream),
-            Err(error) => break (stream, error),
-        }
-    };
-    let (mut waiting, error) = refused;
-    assert!(
-        matches!(error.kind(), ErrorKind::QuotaExceeded { quota_bytes: 102_400, .. }),
-        "{error}"
-    );
-    assert_eq!(waiting.buffered(), 1, "the event is back");
-    let before = log.read_view().position();
-    for stream in &mut streams {
-        stream.delete().wait().expect("deleting makes room");
-    }
-    assert!(log.read_view().position() > before);
-    waiting.commit().wait().expect_err("nothing was compacted yet");
-    assert!(log.compact(CompactOptions::new()).expect("compacted").freed_bytes() > 0);
-    waiting.commit().wait().expect("there is room");
-    assert_eq!(log.read_view().info(waiting.id()).expect("known").state, StreamState::Active);
-}
-
 /// It is the log that remembers what commits were called: a retry is told of the first, also when its stream was deleted,
 /// compacted, and the log opened again.
 #[test]

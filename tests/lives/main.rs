@@ -9,6 +9,7 @@ mod compact;
 mod copies;
 mod gaps;
 mod life;
+mod quota;
 mod retain;
 #[path = "../support/mod.rs"]
 mod support;

@@ -265,8 +265,9 @@ impl Attack {
             self.oracle.succeeded(changes.clone());
             self.oracle.synced();
         }
+        let was_poisoned = self.poisoned;
         self.poisoned |= is_poisoned;
-        if outcome.is_err() && !there && !(is_poisoned && made == 0) {
+        if outcome.is_err() && !there && !(was_poisoned && made == 0) {
             self.oracle.failed(rest[made..].to_vec());
         }
         if self.is_stopped() {

@@ -83,6 +83,7 @@ impl Attack {
         let excused = self.disk.faults_fired() > fired || self.full;
         let mut heads = self.oracle.now();
         let (mut failed, mut group) = (BTreeSet::new(), Vec::new());
+        let was_poisoned = self.poisoned;
         for (outcome, durability, changes, handles, owners) in outcomes {
             let behind = handles.iter().any(|handle| failed.contains(handle));
             let moved = changes.iter().any(|change| has_moved(&heads, change));
@@ -139,11 +140,16 @@ impl Attack {
                                 _ => false,
                             };
                             if !expected {
-                                self.check_failure(error, behind, moved, excused)?;
+                                self.check_failure(error, (behind, moved), excused, was_poisoned)?;
                             }
                             let kind = error.kind();
-                            expected
-                                || matches!(kind, ErrorKind::Conflict { .. } | ErrorKind::Poisoned)
+                            // What failed while it was synced may be on the disk.
+                            let is_refused = match kind {
+                                ErrorKind::Conflict { .. } => true,
+                                ErrorKind::Poisoned => was_poisoned,
+                                _ => false,
+                            };
+                            expected || is_refused
                         }
                         _ => moved || locked || again.is_some(),
                     };
@@ -193,16 +199,16 @@ impl Attack {
     fn check_failure(
         &mut self,
         error: &amberlog::Error,
-        behind: bool,
-        moved: bool,
+        (behind, moved): (bool, bool),
         excused: bool,
+        was_poisoned: bool,
     ) -> Result<(), String> {
         match error.kind() {
             ErrorKind::Poisoned if self.disk.faults_fired() > self.fired => {
                 self.poisoned = true;
                 Ok(())
             }
-            _ if self.poisoned => Err(format!("a poisoned log says {error} (F8)")),
+            _ if was_poisoned => Err(format!("a poisoned log says {error} (F8)")),
             ErrorKind::Conflict { .. } if moved || behind => Ok(()),
             ErrorKind::Io | ErrorKind::StorageFull if excused || behind => Ok(()),
             _ => Err(format!("a commit failed for no reason: {error} ({:?})", error.kind())),

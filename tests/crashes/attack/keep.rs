@@ -77,8 +77,9 @@ impl Attack {
             if changes.is_empty() || dry_run || !excused || !told.is_empty() {
                 return Err(format!("not forgotten: {error}"));
             }
+            let was_poisoned = self.poisoned;
             self.poisoned |= poisoned;
-            if !poisoned {
+            if !was_poisoned {
                 self.oracle.failed(vec![changes]);
             }
             return Ok(());

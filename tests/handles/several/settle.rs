@@ -116,6 +116,7 @@ impl Life {
         let has_fired = self.disk.faults_fired() > fired;
         self.tally.note(if has_fired { "fault" } else { "no fault" });
         let excused = has_fired || self.is_full();
+        let was_poisoned = self.poisoned;
         let (mut failed, mut group) = (Vec::new(), Vec::new());
         for (plan, (outcome, members, shares)) in plans.into_iter().zip(outcomes) {
             let is_behind = members.iter().any(|member| failed.contains(member));
@@ -133,11 +134,10 @@ impl Life {
                 }
                 Err(error) => {
                     failed.extend(shares.iter().map(|(hand, _)| *hand));
-                    self.check_failure(error.kind(), &plan, excused)?;
-                    // What failed while it was written may be on the disk.
-                    let is_refused = matches!(error.kind(), ErrorKind::Poisoned);
+                    self.check_failure(error.kind(), &plan, excused, was_poisoned)?;
+                    // What failed while it was written, or synced, may be on the disk.
                     let changes = plan.into_iter().filter(|changes| !changes.is_empty());
-                    group.extend(changes.filter(|_| !is_refused));
+                    group.extend(changes.filter(|_| !was_poisoned));
                 }
             }
         }
@@ -166,13 +166,14 @@ impl Life {
         kind: &ErrorKind,
         plan: &Plan,
         excused: bool,
+        was_poisoned: bool,
     ) -> Result<(), String> {
         let is_expected = match (kind, plan) {
             (ErrorKind::Poisoned, _) => {
                 self.poisoned |= self.disk.faults_fired() > self.fired;
                 self.poisoned
             }
-            _ if self.poisoned => false,
+            _ if was_poisoned => false,
             (kind, Err(kinds)) => kinds.contains(kind),
             (ErrorKind::Io | ErrorKind::StorageFull, Ok(_)) => excused,
             _ => false,
