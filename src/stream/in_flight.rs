@@ -13,6 +13,7 @@ use crate::commit::{Part, Pending};
 use crate::options::Expect;
 use crate::ring::Ring;
 use crate::sabotage::{Sabotage, broken};
+use crate::types::StreamState;
 
 /// Commits whose buffers have not come back yet, oldest first. A pointer, because most of very many
 /// streams never commit.
@@ -238,6 +239,12 @@ impl InFlight {
         self.queue().next()?.part()?.change()
     }
 
+    /// Returns true if a commit of this handle has deleted the stream.
+    pub(super) fn has_deleted(&self) -> bool {
+        let change = self.landed().and_then(Part::change);
+        change.is_some_and(|change| change.state == Some(StreamState::Deleted))
+    }
+
     /// Returns the number of rewinds in these commits.
     pub(super) fn rewinds(&self) -> u32 {
         self.queue().filter(|flight| flight.counted.rewind.is_some()).count() as u32
@@ -275,24 +282,40 @@ impl Stream {
         if self.in_flight.is_empty() {
             return self.next;
         }
-        self.unsettled().ring.from + self.ring_len()
+        let buffered = if self.in_flight.has_deleted() { 0 } else { self.ring_len() };
+        self.unsettled().ring.from + buffered
+    }
+
+    /// Returns the seq after the events that are durable, as this handle saw the stream.
+    fn durable_end(&self) -> u64 {
+        let unsettled = self.unsettled();
+        let parts = unsettled.parts.iter().map(|(_, counted)| counted.from);
+        parts.fold(unsettled.ring.from, u64::min)
     }
 
     /// Returns the first seq that is not trimmed.
     pub(super) fn start(&self) -> u64 {
         let Unsettled { parts, ring, .. } = self.unsettled();
-        self.start_after(parts.into_iter().map(|(_, counted)| counted).chain([ring]))
+        let runs = parts.into_iter().map(|(_, counted)| counted).chain([ring]);
+        let durable = match self.durable_start() {
+            0 => 0,
+            // Another handle may have trimmed beyond the durable events that this one has seen:
+            // those are all trimmed, and the volatile ones are not.
+            start => start.min(self.durable_end()),
+        };
+        runs.filter_map(|counted| counted.start).fold(durable, u64::max)
     }
 
     /// Returns the start without a trim that waits for the next commit, as this handle counts it.
     pub(super) fn taken_start(&self) -> u64 {
-        self.start_after(self.in_flight.queue().map(OwnCommit::counted))
+        let runs = self.in_flight.queue().map(OwnCommit::counted);
+        runs.filter_map(|counted| counted.start).fold(self.durable_start(), u64::max)
     }
 
-    fn start_after(&self, runs: impl Iterator<Item = Counted>) -> u64 {
+    /// Returns the start that is committed, by any handle.
+    fn durable_start(&self) -> u64 {
         let version = self.root().and_then(|root| self.core.catalog.version(root));
-        let start = version.map_or(0, |version| version.start);
-        runs.filter_map(|counted| counted.start).fold(start, u64::max)
+        version.map_or(0, |version| version.start)
     }
 
     /// Returns the generation of the next commit's events, before a rewind that goes with it.

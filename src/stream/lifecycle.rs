@@ -33,7 +33,8 @@ impl Stream {
 
     /// Deletes the stream permanently. Its name is free once the ticket resolves; every other
     /// operation on it returns [`ErrorKind::Deleted`], also after the log is reopened. Buffered
-    /// events are discarded. Forks keep the events that they share. The bytes stay on disk until
+    /// events are discarded; their memory is free at the handle's next call that takes `&mut`, or
+    /// when it is dropped. Forks keep the events that they share. The bytes stay on disk until
     /// compaction; [`crate::maintenance::CompactOptions::purge`] removes them at once.
     ///
     /// A volatile stream disappears at once and leaves no trace.

@@ -175,9 +175,13 @@ impl Stream {
         self.core.catalog.version(root).map_or(StreamState::Active, |version| version.state)
     }
 
-    /// Returns the number of events that no commit has taken, or whose commit failed.
+    /// Returns the number of events that no commit has taken, or whose commit failed; 0 once a
+    /// commit of this handle has deleted the stream.
     #[must_use]
     pub fn buffered(&self) -> u64 {
+        if self.in_flight.has_deleted() {
+            return 0;
+        }
         self.in_flight.failed_events() + u64::from(self.ring.count())
     }
 

@@ -285,6 +285,8 @@ impl Life {
     /// The first seq that a handle shows.
     pub(super) fn start(&self, now: &State, hand: &Hand) -> u64 {
         let durable = now.get(&hand.id).map_or(0, |content| content.start);
+        // A trim by another handle goes no further than what this one has seen.
+        let durable = durable.min(hand.durable_end());
         let taken = hand.taken_start(durable).max(hand.base_start());
         taken.max(hand.trimmed.unwrap_or(0))
     }
