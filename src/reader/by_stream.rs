@@ -48,6 +48,8 @@ pub struct Events {
     trimmed: Option<u64>,
     /// Start of the stream.
     first: u64,
+    /// Requested seqs, without those that were returned from the front.
+    asked: Range<u64>,
     /// Remaining seqs: `start..end`.
     start: u64,
     end: u64,
@@ -135,6 +137,7 @@ impl Events {
             lineage,
             trimmed: None,
             first: seqs.start,
+            asked: 0..u64::MAX,
             start: seqs.start,
             end: seqs.end,
             durable_end: seqs.end,
@@ -173,6 +176,9 @@ impl Events {
     /// then continues with the stream's start. [`Events::range_clamped`] begins at the stream's
     /// start without an error.
     ///
+    /// Of an iterator that was narrowed or advanced before, only what it has left counts: a range
+    /// that reaches back requests nothing that is trimmed.
+    ///
     /// ```
     /// # use amberlog::{Log, Result};
     /// # fn main() -> Result<()> {
@@ -200,21 +206,28 @@ impl Events {
     pub fn range<S: Into<Seq> + Copy>(mut self, range: impl RangeBounds<S>) -> Self {
         let is_bounded = !matches!(range.start_bound(), Bound::Unbounded);
         let (start, end) = seqs_of(&range);
-        if is_bounded && start < self.first {
-            self.trimmed = Some(self.first);
-        }
-        self.narrow(start, end)
+        let had = is_bounded || self.trimmed.is_some();
+        self = self.narrow(start, end);
+        let asks_trimmed = self.asked.start < self.first.min(self.asked.end);
+        self.trimmed = (had && asks_trimmed).then_some(self.first);
+        self
     }
 
     /// Keeps only the events with a seq in `range`, like [`Events::range`], but skips the trimmed
     /// part without an error.
     #[must_use]
-    pub fn range_clamped<S: Into<Seq> + Copy>(self, range: impl RangeBounds<S>) -> Self {
+    pub fn range_clamped<S: Into<Seq> + Copy>(mut self, range: impl RangeBounds<S>) -> Self {
         let (start, end) = seqs_of(&range);
-        self.narrow(start, end)
+        self.trimmed = None;
+        let first = self.first;
+        self.narrow(start.max(first), end)
     }
 
     fn narrow(mut self, start: u64, end: u64) -> Self {
+        if self.start > self.first {
+            self.asked.start = self.start;
+        }
+        self.asked = self.asked.start.max(start)..self.asked.end.min(end);
         self.start = self.start.max(start);
         self.end = self.end.min(end);
         self
@@ -411,6 +424,7 @@ impl Events {
     /// Returns the refusal of a range that starts in the trimmed part, once.
     fn refuse_trimmed<T>(&mut self) -> Option<Result<T>> {
         let start = Seq(self.trimmed.take()?);
+        self.asked.start = self.first;
         Some(Err(Error::new(ErrorKind::Trimmed { stream: self.stream, start }, "read")))
     }
 }

@@ -6,6 +6,8 @@ mod by_name;
 mod differing;
 mod expectations;
 mod in_flight;
+#[cfg(feature = "sim")]
+mod names;
 mod sealing;
 #[cfg(all(feature = "json", feature = "bincode"))]
 mod serial;
