@@ -350,10 +350,23 @@ fn what_cannot_be_looked_at_is_told_apart_from_damage() {
         &["cat", "LOG", "x"],
         &["info", "LOG"],
         &["dump", "LOG"],
+        &["data", "LOG", "x"],
+        &["data", "LOG", "x", "--clear"],
+        &["export", "LOG"],
+        &["backup", "LOG", "FILES"],
+        &["fork", "LOG", "x"],
+        &["rewind", "LOG", "x", "1"],
+        &["trim", "LOG", "x", "1"],
+        &["name", "LOG", "x", "y"],
+        &["label", "LOG", "x", "key=value"],
+        &["archive", "LOG", "x"],
+        &["unarchive", "LOG", "x"],
+        &["rm", "LOG", "x"],
+        &["repair", "LOG"],
     ] {
         let ran = bench.run(args).ends_with(2);
-        assert!(ran.err.contains("there is no log at"), "{ran:?}");
-        assert!(ran.out.is_empty());
+        assert!(ran.err.contains("there is no log at"), "{args:?}: {ran:?}");
+        assert!(ran.out.is_empty() && !bench.log().exists());
     }
     bench.run(&["frobnicate"]).ends_with(2);
     bench.run(&["--help"]).ends_with(0);

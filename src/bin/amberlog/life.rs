@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::compare::SEEN_LABEL;
 use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, close, in_log, note, progress};
 use crate::reading::{
-    Prefix, Reading, TailShown, open, options, resolve, resolve_to_delete, tell_damage,
+    Prefix, Reading, TailShown, open, open_to_change, resolve, resolve_to_delete, tell_damage,
 };
 use crate::units::parse_label;
 
@@ -198,7 +198,7 @@ fn change_one(
     with: impl FnOnce(&Log, StreamId) -> amberlog::Result<(Stream, Commit)>,
 ) -> Outcome {
     let failed = in_log(log);
-    let opened = options().open(log).map_err(&failed)?;
+    let opened = open_to_change(log)?;
     let sound = tell_damage(opened.recovery_report(), log);
     let view = opened.read_view();
     let id = which(&view)?;
@@ -363,7 +363,7 @@ fn decide_by(
     out: &mut Out,
 ) -> Outcome {
     let failed = in_log(&args.log);
-    let log = options().open(&args.log).map_err(&failed)?;
+    let log = open_to_change(&args.log)?;
     let sound = tell_damage(log.recovery_report(), &args.log);
     let view = log.read_view();
     let found = args.streams.iter().map(|text| which(&view, text));

@@ -115,6 +115,20 @@ pub(crate) fn options() -> Options {
     Options::new().reads(Reads::Positional)
 }
 
+/// Opens a log for writing, for a verb that needs one of its streams.
+///
+/// # Errors
+///
+/// Those of the opening, and that there is no log.
+pub(crate) fn open_to_change(path: &Path) -> Result<Log, VerbFailure> {
+    let failed = in_log(path);
+    let log = options().open(path).map_err(&failed)?;
+    if log.read_view().position().get() == 0 {
+        open_quietly(path, TailShown::Confirmed)?;
+    }
+    Ok(log)
+}
+
 /// Prints a note if the log is damaged, and returns whether it is sound.
 pub(crate) fn tell_damage(report: &RecoveryReport, path: &Path) -> bool {
     if !report.is_sound() {
