@@ -38,8 +38,8 @@ impl Stream {
     /// Names or renames the stream. A name is unique among the log's streams that are not deleted,
     /// has 1 to 1,024 bytes and no control characters, does not have the form of a stream id, and
     /// does not begin with `~`. The stream reserves the name at once; the next commit writes it and
-    /// frees the former name. Renaming to the current name keeps it against another handle's commit
-    /// in flight.
+    /// frees the former name. Renaming to the current name keeps it against a commit of another
+    /// handle that is in flight.
     ///
     /// # Errors
     ///
