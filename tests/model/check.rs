@@ -139,22 +139,25 @@ impl World {
         if self.known_state(at) == StreamState::Deleted {
             return "no name";
         }
-        let own = self.now.get(&id).and_then(|model| model.name.clone());
+        let durable = self.now.get(&id);
+        let (is_durable, own) = (durable.is_some(), durable.and_then(|model| model.name.clone()));
         let wanted = |hand: &Hand| hand.said.name == Some(Some(name.into()));
         let taken = self.now.values().any(|model| model.name.as_deref() == Some(name))
-            || self.hands.iter().any(wanted);
+            || self.hands.iter().any(|hand| {
+                let model = self.now.get(&hand.id);
+                wanted(hand) && model.is_none_or(|model| model.state != StreamState::Deleted)
+            });
         let hand = &mut self.hands[at];
         if self.rng.one_in(4) {
             if hand.stream.clear_name().is_ok() {
-                hand.said.name = own.map(|_| None);
+                hand.said.name = is_durable.then_some(None);
             }
             return "clear name";
         }
         match hand.stream.rename(name) {
-            Ok(()) if own.as_deref() == Some(name) => hand.said.name = None,
             Ok(()) if wanted(hand) => {}
             Ok(()) => {
-                assert!(!taken, "{name} is taken");
+                assert!(!taken || own.as_deref() == Some(name), "{name} is taken");
                 hand.said.name = Some(Some(name.into()));
             }
             Err(error) => {

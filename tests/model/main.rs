@@ -188,9 +188,11 @@ impl World {
         self.now.get(&hand.id).map_or(first.unwrap_or_default(), |model| model.state)
     }
 
+    /// What the handle shows of the start: another one may have trimmed more than this one has seen.
     fn start(&self, at: usize) -> usize {
         let hand = &self.hands[at];
-        self.taken_start(at).max(hand.said.start.unwrap_or(0))
+        let seen = if self.is_volatile(at) { usize::MAX } else { hand.view.len() };
+        self.taken_start(at).min(seen).max(hand.said.start.unwrap_or(0))
     }
 
     /// Without a trim that is not committed.
