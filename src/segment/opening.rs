@@ -9,7 +9,7 @@ use super::files::has_salt;
 use super::pool::{FilePool, OpenFile};
 use crate::disk::{DiskFile, IoResultExt, Pinned, Unread};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{header, trailer};
+use crate::format::{header, header_of_trailer, trailer};
 use crate::index::FooterIndex;
 use crate::options::Reads;
 use crate::sabotage::{Sabotage, broken};
@@ -96,20 +96,32 @@ impl Segment {
         if broken(Sabotage::LookLate) {
             sealed = self.seal_state();
         }
-        let mut block = [0; header::BLOCK_BYTES];
-        if let Some(sealed) = sealed {
-            let last = &mut block[..trailer::BYTES];
+        let end = |last: &mut [u8; trailer::BYTES]| {
             let at = bytes.saturating_sub(trailer::BYTES as u64);
             let (_, unread) = pool.read(file, path, last, at).at("open", here)?;
-            let is_end = sealed.is_end_of(last, &self.header);
-            if unread.is_none() && is_end && bytes == sealed.file_bytes {
-                return Ok(true);
-            }
+            Ok::<bool, Error>(unread.is_none())
+        };
+        let mut last = [0; trailer::BYTES];
+        if let Some(sealed) = sealed
+            && end(&mut last)?
+            && sealed.is_end_of(&last, &self.header)
+            && bytes == sealed.file_bytes
+        {
+            return Ok(true);
         }
+        let mut block = [0; header::BLOCK_BYTES];
         let (read, unread) = pool.read(file, path, &mut block, 0).at("open", here)?;
-        match has_salt(&block[..read], self.header.salt) {
+        let salt = self.header.salt;
+        match has_salt(&block[..read], salt) {
             Some(false) => Ok(false),
             Some(true) if sealed.is_none() => Ok(true),
+            // The trailer names the segment too, even where its index is damaged.
+            None if sealed.is_none()
+                && end(&mut last)?
+                && header_of_trailer(&last).is_some_and(|header| header.salt == salt) =>
+            {
+                Ok(true)
+            }
             // The header is intact, but the index is not at the end.
             _ => Err(self.damaged_index(unread.as_deref())),
         }

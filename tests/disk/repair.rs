@@ -67,6 +67,42 @@ fn f24_a_whole_log_is_not_touched() {
     });
 }
 
+/// What replaces a damaged part may be damaged as well: a header's second copy, the trailer that
+/// names the segment, the index that says where its commits are.
+#[test]
+fn p6_p13_f14_two_places_of_a_segment_at_once() {
+    on_each_sample(|sample| {
+        for path in paths(sample) {
+            let (length, commits_end) = (sample.files[&path].len(), sample.commits_end(&path));
+            let places = [
+                ("header", 0..4096),
+                ("its first copy", 0..SECTOR),
+                ("its second copy", 4096 - SECTOR..4096),
+                ("first commit", 4096..4096 + SECTOR),
+                ("footer", commits_end..(commits_end + 16).min(length)),
+                ("trailer", length - 16..length),
+                ("all behind the commits", commits_end..length),
+            ];
+            for (nth, (one, first)) in places.iter().enumerate() {
+                for (other, second) in &places[nth + 1..] {
+                    for flipped in [false, true] {
+                        let mut files = sample.files.clone();
+                        let bytes = files.get_mut(&path).expect("there");
+                        for place in [first, second] {
+                            match flipped {
+                                true => bytes[place.start] ^= 0x41,
+                                false => bytes[place.clone()].fill(0),
+                            }
+                        }
+                        let case = format!("{path}: {one} and {other}, flipped: {flipped}");
+                        check(sample, &case, &files, Strictness::AtMost);
+                    }
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn p6_f18_f21_flipped_bits() {
     let stride = env_or("AMBERLOG_EVERY_BIT", 2_003 * sparsely());
