@@ -2,7 +2,7 @@
 
 use super::record::{Record, RecordBody};
 use crate::format::{Attribute, Attributes, BatchHead, BatchKind, Frames, decode_fork};
-use crate::recovery::scan::{Found, Scanner};
+use crate::segment::scan::{Found, Scanner};
 use crate::types::{CommitId, Position, Seq, StreamId};
 
 /// Returns the records of a commit that `scanner` has just read.

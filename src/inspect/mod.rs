@@ -16,9 +16,8 @@ use crate::disk::{Disk, DiskFile, IoResultExt, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMITS_AT, Ending, Gone, HeaderError, SegmentHeader, record_at, tail_record};
 use crate::options::Reads;
-use crate::recovery::discover::Block;
-use crate::recovery::scan::{Scanner, SearchTarget, Step};
-use crate::segment::{DIR, FilePool, Sealed, Segment, parse_name, path, place, place_of};
+use crate::segment::scan::{Scanner, SearchTarget, Step};
+use crate::segment::{Block, DIR, FilePool, Sealed, Segment, parse_name, path, place, place_of};
 use crate::types::{Position, StreamId, Timestamp, range_len, through};
 
 /// Iterates over the records of a log, file by file.

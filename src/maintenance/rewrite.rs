@@ -14,8 +14,8 @@ use crate::format::{
     BatchHead, BatchKind, COMMITS_AT, CommitPlan, Covers, FooterEntry, PlannedBatch, SegmentHeader,
     SegmentTimes, Trailer, encode_commit, encode_footer, footer_bytes, index_order, record_at,
 };
-use crate::recovery::scan::{Found, Scanner, Step};
 use crate::sabotage::{Sabotage, broken};
+use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Moved, Sealed, Segment, place, salt, unfinished_path};
 use crate::types::StreamId;
 

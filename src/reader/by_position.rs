@@ -8,8 +8,8 @@ use super::event::{BatchContext, Event, EventRef, FrameAt};
 use crate::catalog::ReadView;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ALIGN, BatchHead, BatchKind, COMMITS_AT, record_at};
-use crate::recovery::scan::{Found, Scanner, SearchTarget, Step};
 use crate::segment::Segment;
+use crate::segment::scan::{Found, Scanner, SearchTarget, Step};
 use crate::types::{Seq, StreamId};
 
 /// Iterator over all events of a log in commit order, and by stream id within a commit. Includes

@@ -6,12 +6,12 @@
 
 use std::collections::HashMap;
 
-use super::scan::{Found, overlapping};
 use crate::catalog::{Baseline, Catalog, Share, StreamRoots};
 use crate::change::{Change, Rewind};
 use crate::format::{BatchHead, BatchKind, GENERATION_MAX, Lsn, index_order};
 use crate::index::BatchRef;
 use crate::segment::Segment;
+use crate::segment::scan::{Found, overlapping};
 use crate::types::StreamId;
 
 /// Changes to streams, by stream and commit offset.

@@ -10,16 +10,16 @@ use std::io::ErrorKind as ErrorKindOfIo;
 use std::sync::Arc;
 
 use super::report::DamageKind;
-use super::scan::{Scanner, Step};
-use crate::disk::{DiskFile, IoResultExt};
+use crate::disk::IoResultExt;
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{
     COMMITS_AT, Gone, HeaderError, SegmentHeader, VERSION, commit_header, decode_header,
-    decode_twin, header, header_of_trailer, is_zero, seems_segment, trailer,
+    decode_twin, header, is_zero, seems_segment,
 };
+use crate::segment::scan::{Scanner, Step};
 use crate::segment::{
-    DIR, FilePool, KEPT, Sealed, Segment, UNFINISHED_COPY, parse_kept, parse_name,
-    parse_unfinished, path, place, place_of,
+    Block, DIR, FilePool, KEPT, Segment, UNFINISHED_COPY, parse_kept, parse_name, parse_unfinished,
+    path, place, place_of,
 };
 
 /// File with the name of a segment.
@@ -225,53 +225,6 @@ pub(super) fn alone(files: &Arc<FilePool>, name: &str) -> Result<Candidate> {
             Err(Error::corrupt("open", place()))
         }
         Ok(_) | Err(_) => Err(Error::new(ErrorKind::NoLog, "open").at(place())),
-    }
-}
-
-/// First and last bytes of a file, which identify it.
-pub(crate) struct Block {
-    front: Vec<u8>,
-    last: [u8; trailer::BYTES],
-    pub(crate) file_bytes: u64,
-    /// True if the disk could not read all of these bytes.
-    is_unread: bool,
-}
-
-impl Block {
-    pub(crate) fn read(
-        files: &FilePool,
-        file: &dyn DiskFile,
-        path: &dyn Fn() -> String,
-    ) -> std::io::Result<Self> {
-        let file_bytes = file.len()?;
-        let mut front = vec![0; file_bytes.min(header::BLOCK_BYTES as u64) as usize];
-        let (read, unread) = files.read(file, path, &mut front, 0)?;
-        front.truncate(read);
-        let mut is_unread = unread.is_some();
-        let mut last = [0; trailer::BYTES];
-        if let Some(at) = file_bytes.checked_sub(trailer::BYTES as u64) {
-            let (_, unread) = files.read(file, path, &mut last, at)?;
-            is_unread |= unread.is_some();
-        }
-        Ok(Self { front, last, file_bytes, is_unread })
-    }
-
-    /// Returns the header, and true if both copies are whole. The trailer of a sealed segment
-    /// replaces a damaged header, provided that it fits its file.
-    pub(crate) fn header(&self) -> Result<(SegmentHeader, bool), HeaderError> {
-        match decode_header(&self.front) {
-            Err(error @ (HeaderError::Damaged | HeaderError::Blank)) => {
-                let header = header_of_trailer(&self.last);
-                let header = header.filter(|header| self.sealed(header).is_some());
-                header.map(|header| (header, false)).ok_or(error)
-            }
-            found => found,
-        }
-    }
-
-    /// Returns the trailer's content if the file is sealed.
-    pub(crate) fn sealed(&self, header: &SegmentHeader) -> Option<Sealed> {
-        Sealed::of(header, &self.last, self.file_bytes)
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::apply::{self, Changes};
 use super::ids::LatestIds;
-use super::scan::{Found, Scanner, Step};
 use crate::catalog::{Catalog, CommitIds, StreamRoots};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, Lsn};
 use crate::index::{BatchRef, FooterIndex};
+use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Segment, place};
 
 /// Commits noted so far.

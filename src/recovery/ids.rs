@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::scan::{Found, Scanner, Step};
 use crate::catalog::CommitIds;
 use crate::error::Result;
+use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Segment};
 use crate::types::CommitId;
 

@@ -15,7 +15,6 @@ use super::later::{Later, Sparse};
 use super::parallel::{Ahead, Hands, Work};
 use super::replay::{DamagedRange, End, Expectation, ReplayItem, TailRule, is_cut_off};
 use super::report::{DamageKind, RecoveryReport, SegmentReport, SegmentState, TornTail};
-use super::scan::{Found, Scanner, Step};
 use super::sealed::{FooterCheck, lost_events};
 use super::unread;
 use crate::catalog::{Catalog, CommitIds, Watermark};
@@ -23,6 +22,7 @@ use crate::error::{ErrorKind, Result};
 use crate::format::{Covers, Lsn, POSITION_MAX, SegmentHeader};
 use crate::index::FooterIndex;
 use crate::sabotage::{Sabotage, broken};
+use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, OldFile, Segment, place};
 use crate::types::{Position, Timestamp, through};
 

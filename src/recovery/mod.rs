@@ -19,7 +19,6 @@ mod quarantine;
 mod repair;
 mod replay;
 mod report;
-pub(crate) mod scan;
 mod sealed;
 mod unread;
 

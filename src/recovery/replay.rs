@@ -10,12 +10,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::scan::{Found, Scanner, SearchTarget, Step};
 use crate::error::Result;
 use crate::format::{
     ALIGN, COMMITS_AT, Covers, Ending, decode_tail_record, record_at, tail_record,
 };
 use crate::sabotage::{Sabotage, broken};
+use crate::segment::scan::{Found, Scanner, SearchTarget, Step};
 use crate::segment::{FilePool, Segment};
 use crate::types::{Timestamp, range_len, through};
 

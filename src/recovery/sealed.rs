@@ -7,9 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::report::DamageKind;
-use super::scan::{Found, Scanner, Step};
 use crate::error::Result;
 use crate::format::{BatchKind, COMMITS_AT, FooterEntry};
+use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Segment};
 use crate::types::{Seq, StreamId, through};
 

@@ -5,6 +5,7 @@
 //! mean is decided above.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+mod block;
 mod file;
 mod files;
 mod gone;
@@ -13,12 +14,14 @@ mod opening;
 mod ownership;
 mod pool;
 mod preallocate;
+pub(crate) mod scan;
 mod sealed;
 mod sealing;
 mod set;
 mod times;
 mod window;
 
+pub(crate) use self::block::Block;
 pub(crate) use self::file::{Moved, Segment};
 pub(crate) use self::files::{
     DIR, KEPT, LOCK, NUMBER_MAX, UNFINISHED, UNFINISHED_COPY, create_anew, has_salt, kept_path,

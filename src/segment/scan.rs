@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::{FilePool, Segment, Window};
 use crate::change::{Change, Fork, Rewind};
 use crate::disk::Pin;
 use crate::error::Result;
@@ -16,7 +17,6 @@ use crate::format::{
     index_order, is_zero, marker, padding_is_zero, tail_record,
 };
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{FilePool, Segment, Window};
 use crate::types::{CommitId, StreamId, range_len};
 
 /// Number of bytes per read; small enough for a core's own cache.
@@ -125,7 +125,7 @@ impl Found {
 
 /// Returns the indexes of the batches that repeat seqs of another batch. All of them are of one
 /// stream and one commit.
-pub(super) fn overlapping(share: &[BatchHead]) -> Vec<usize> {
+pub(crate) fn overlapping(share: &[BatchHead]) -> Vec<usize> {
     let (mut found, mut end) = (Vec::new(), 0);
     if share.len() < 2 {
         return found;
