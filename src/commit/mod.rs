@@ -35,8 +35,8 @@ pub struct Commit {
     /// it.
     pub position: Position,
     /// Seqs of the events that the commit made durable; for a commit over several streams, those of
-    /// the first stream passed. Events that an overwriting ring dropped before them are not
-    /// included.
+    /// the first one passed that has anything to commit. Empty without events. Events that an
+    /// overwriting ring dropped before them are not included.
     pub seqs: Range<Seq>,
     /// Time at which the commit was written.
     pub time: Timestamp,

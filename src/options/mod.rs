@@ -349,9 +349,9 @@ pub enum Expect {
     #[default]
     Seen,
     /// No expectation: the events are placed after those in the stream. The seqs from append were
-    /// provisional; the [`crate::Commit`] has the final ones. With a pending rewind the events are
-    /// placed at its target instead, and everything after it is dropped, including events of other
-    /// handles that this handle never saw.
+    /// provisional; the [`crate::Commit`] of one stream has the final ones. With a pending rewind
+    /// the events are placed at its target instead, and everything after it is dropped, including
+    /// events of other handles that this handle never saw.
     Any,
     /// The stream has never been committed.
     NoStream,
