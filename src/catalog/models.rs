@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Catalog, PublishedWatermark, Share, Watermark};
+use super::{Catalog, PublishedWatermark, ReadView, Share, Watermark};
 use crate::format::Lsn;
 use crate::index::NONE;
 use crate::sabotage::Sabotage;
@@ -119,4 +119,31 @@ fn f6_watermark_shows_what_was_noted() {
 #[should_panic(expected = "a hole")]
 fn f6_watermark_shows_what_was_noted_is_noticed() {
     model(None, Some(2), || noted_before_shown(First::Show));
+}
+
+/// A stream whose first commit is being recorded is in no view that was taken before.
+#[test]
+fn p7_f6_a_view_shows_no_stream_that_comes_later() {
+    model(None, None, || {
+        let catalog = Arc::new(Catalog::new());
+        catalog.raise(mark(1));
+        let reader = {
+            let catalog = Arc::clone(&catalog);
+            thread::spawn(move || {
+                let view = ReadView::new(catalog);
+                assert_eq!(view.views().count(), 0, "a stream that was never committed");
+            })
+        };
+        let share = Share {
+            stream: StreamId::new(),
+            root: None,
+            offset: 4096,
+            generation: 0,
+            change: None,
+        };
+        let place = Lsn::new(2, 4096);
+        let (_, tip) = catalog.resolve(share, place).expect("room");
+        catalog.branch(tip).expect("just made").last.fetch_max(place.0, Ordering::AcqRel);
+        reader.join().expect("no panic");
+    });
 }

@@ -196,7 +196,9 @@ impl ReadView {
         // The newest batch may be later than this view. Loading the head first is safe: if it moves
         // afterwards, the newest span has moved too.
         let head = branch.head();
-        if branch.last() < self.mark.end && branch.last() != Lsn::default() {
+        // Loaded once: a branch that is being added has no batch yet, and then one that is too new.
+        let last = branch.last();
+        if last != Lsn::default() && last < self.mark.end {
             return Some(head);
         }
         self.newest(branch).map(|(_, batch)| batch.end_seq())
