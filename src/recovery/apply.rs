@@ -55,14 +55,22 @@ pub(super) fn note_commit(
     }
 }
 
-/// Applies the batches of one stream in a sealed segment, as its footer lists them.
+/// Batches of one stream in a sealed segment, as its footer lists them.
+pub(super) struct Run<'a> {
+    pub(super) segment: u32,
+    pub(super) stream: StreamId,
+    pub(super) batches: &'a [BatchRef],
+    /// Generation of the first batch, if it was read.
+    pub(super) generation: Option<u32>,
+}
+
+/// Applies the batches of one stream in a sealed segment.
 pub(super) fn note_run(
     (catalog, roots): (&Catalog, &mut StreamRoots),
-    segment: u32,
-    stream: StreamId,
-    batches: &[BatchRef],
+    run: &Run<'_>,
     changes: &Changes,
 ) {
+    let &Run { segment, stream, batches, generation: mut read } = run;
     let mut rest = batches;
     while let Some(first) = rest.first() {
         // The branch ends at the next rewind, recorded or lost.
@@ -78,12 +86,13 @@ pub(super) fn note_run(
         let before = root.and_then(|root| catalog.baseline(root));
         let baseline = before.unwrap_or_default();
         let recorded = changes.get(&(stream, first.offset));
-        let generation = match first.kind {
+        let assumed = match first.kind {
             BatchKind::Rewind | BatchKind::Fork => first.count,
             _ if first.first_seq < baseline.head => baseline.generation.saturating_add(1),
             _ => baseline.generation,
-        }
-        .min(GENERATION_MAX);
+        };
+        let read = read.take().filter(|_| !begins_branch(first.kind));
+        let generation = read.unwrap_or(assumed).min(GENERATION_MAX);
         let mut recorded = recorded.cloned().unwrap_or_default();
         if first.kind == BatchKind::Rewind {
             recorded.rewind = Some(Rewind { to: first.first_seq, seen: 0 });
@@ -104,6 +113,10 @@ pub(super) fn note_run(
             catalog.gather_sealed(roots, segment, share, seqs.clone());
         }
     }
+}
+
+fn begins_branch(kind: BatchKind) -> bool {
+    matches!(kind, BatchKind::Rewind | BatchKind::Fork)
 }
 
 /// Returns the change of a commit, completed by a rewind if one was lost.
@@ -146,7 +159,8 @@ mod tests {
             batch(BatchKind::Events, 2, 1, 4400),
             batch(BatchKind::Events, 3, 1, 4600),
         ];
-        note_run((&catalog, &mut roots), 1, STREAM, &batches, &Changes::new());
+        let run = Run { segment: 1, stream: STREAM, batches: &batches, generation: None };
+        note_run((&catalog, &mut roots), &run, &Changes::new());
         let root = roots.root(STREAM).expect("known");
         let baseline = catalog.baseline(root).expect("a branch");
         assert_eq!((baseline.head, baseline.generation), (4, 1));

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::apply::{self, Changes};
+use super::apply::{self, Changes, Run};
 use super::ids::LatestIds;
 use crate::catalog::{Catalog, CommitIds, StreamRoots};
 use crate::error::{Error, ErrorKind, Result};
@@ -12,6 +12,7 @@ use crate::format::{BatchKind, Lsn};
 use crate::index::{BatchRef, FooterIndex};
 use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Segment, place};
+use crate::types::StreamId;
 
 /// Commits noted so far.
 pub(super) struct Fold {
@@ -23,6 +24,21 @@ pub(super) struct Fold {
 /// Returns the error for a commit or footer entry that this build does not understand.
 pub(super) fn unsupported(segment: &Segment, offset: u64) -> Error {
     Error::new(ErrorKind::UnsupportedFeature, "open").at(place(segment.number(), offset))
+}
+
+/// Commits before a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum History {
+    Whole,
+    /// Some are damaged or missing, maybe with rewinds.
+    Lost,
+}
+
+/// Reads the generation of a stream's batches in the commit at `offset`, if they can be read.
+fn generation_of(scanner: &mut Scanner, stream: StreamId, offset: u64) -> Result<Option<u32>> {
+    let Step::Commit(found) = scanner.step(offset)? else { return Ok(None) };
+    let own = found.batches.iter().find(|batch| batch.stream == *stream.as_bytes());
+    Ok(own.map(|batch| batch.generation))
 }
 
 impl Fold {
@@ -38,25 +54,32 @@ impl Fold {
         self.with_id.note_found(found);
     }
 
-    /// Notes the commits of a sealed segment, as its footer lists them.
+    /// Notes the commits of a sealed segment, as its footer lists them. A footer has no generation
+    /// for a batch of events: it is that of the stream so far, unless commits were lost `after` it.
     pub(super) fn note_sealed(
         &mut self,
         files: &Arc<FilePool>,
         segment: &Arc<Segment>,
         footer: &FooterIndex,
         footer_at: u64,
+        after: History,
     ) -> Result<()> {
         let known: usize = footer.runs().map(|(_, run)| run.len()).sum();
         if known != footer.len() as usize {
             return Err(unsupported(segment, footer_at));
         }
         self.catalog.shows_at_least(Lsn::new(segment.number(), footer_at));
-        let scanner = Scanner::new(Arc::clone(segment), footer_at, Arc::clone(files));
-        let changes = self.changes_in(segment, footer, scanner)?;
+        let mut scanner = Scanner::new(Arc::clone(segment), footer_at, Arc::clone(files));
+        let changes = self.changes_in(segment, footer, &mut scanner)?;
         for (stream, run) in footer.runs() {
             let batches: Vec<BatchRef> = run.filter_map(|index| footer.get(index)).collect();
+            let generation = match (after, batches.first()) {
+                (History::Lost, Some(first)) => generation_of(&mut scanner, stream, first.offset)?,
+                _ => None,
+            };
             let catalog = (&self.catalog, &mut self.roots);
-            apply::note_run(catalog, segment.number(), stream, &batches, &changes);
+            let run = Run { segment: segment.number(), stream, batches: &batches, generation };
+            apply::note_run(catalog, &run, &changes);
         }
         Ok(())
     }
@@ -66,7 +89,7 @@ impl Fold {
         &mut self,
         segment: &Arc<Segment>,
         footer: &FooterIndex,
-        mut scanner: Scanner,
+        scanner: &mut Scanner,
     ) -> Result<Changes> {
         let (mut offsets, mut with_id) = (BTreeSet::new(), Vec::new());
         for batch in (0..footer.len()).filter_map(|index| footer.get(index)) {

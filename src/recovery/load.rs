@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::access::{Access, LoadDepth};
 use super::discover::{self, Candidate, Discovered, Role, Spares, discover};
 use super::findings::{Findings, FoundFile};
-use super::fold::{Fold, unsupported};
+use super::fold::{Fold, History, unsupported};
 use super::judge::{Evidence, LogPrefix, Lost, Outcome, judge};
 use super::later::{Later, Sparse};
 use super::parallel::{Ahead, Hands, Work};
@@ -272,7 +272,11 @@ impl Loader {
         let is_gone = segment.is_gone();
         let state = if is_gone { SegmentState::Dropped } else { SegmentState::Sealed };
         self.findings.file(file, through(sealed.first_position, last), state);
-        self.fold.note_sealed(&self.files, segment, footer, footer_at)?;
+        let after = match self.findings.report.damages.is_empty() {
+            true => History::Whole,
+            false => History::Lost,
+        };
+        self.fold.note_sealed(&self.files, segment, footer, footer_at, after)?;
         if self.depth == LoadDepth::Full && !is_gone {
             self.check_sealed(segment, last, footer_at)?;
         }
