@@ -26,7 +26,7 @@ pub(super) fn unsupported(segment: &Segment, offset: u64) -> Error {
     Error::new(ErrorKind::UnsupportedFeature, "open").at(place(segment.number(), offset))
 }
 
-/// Commits before a segment.
+/// Commits of a part of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum History {
     Whole,
@@ -54,26 +54,27 @@ impl Fold {
         self.with_id.note_found(found);
     }
 
-    /// Notes the commits of a sealed segment, as its footer lists them. A footer has no generation
-    /// for a batch of events: it is that of the stream so far, unless commits were lost `after` it.
+    /// Notes the commits of a sealed segment, as its footer lists them, and returns whether all
+    /// that were read are whole. A footer has no generation for a batch of events: it is that of
+    /// the stream so far, unless commits before the segment were lost.
     pub(super) fn note_sealed(
         &mut self,
         files: &Arc<FilePool>,
         segment: &Arc<Segment>,
         footer: &FooterIndex,
         footer_at: u64,
-        after: History,
-    ) -> Result<()> {
+        before: History,
+    ) -> Result<History> {
         let known: usize = footer.runs().map(|(_, run)| run.len()).sum();
         if known != footer.len() as usize {
             return Err(unsupported(segment, footer_at));
         }
         self.catalog.shows_at_least(Lsn::new(segment.number(), footer_at));
         let mut scanner = Scanner::new(Arc::clone(segment), footer_at, Arc::clone(files));
-        let changes = self.changes_in(segment, footer, &mut scanner)?;
+        let (changes, history) = self.changes_in(segment, footer, &mut scanner)?;
         for (stream, run) in footer.runs() {
             let batches: Vec<BatchRef> = run.filter_map(|index| footer.get(index)).collect();
-            let generation = match (after, batches.first()) {
+            let generation = match (before, batches.first()) {
                 (History::Lost, Some(first)) => generation_of(&mut scanner, stream, first.offset)?,
                 _ => None,
             };
@@ -81,7 +82,7 @@ impl Fold {
             let run = Run { segment: segment.number(), stream, batches: &batches, generation };
             apply::note_run(catalog, &run, &changes);
         }
-        Ok(())
+        Ok(history)
     }
 
     /// Reads the commits of a sealed segment that change streams other than by events, each once.
@@ -90,7 +91,7 @@ impl Fold {
         segment: &Arc<Segment>,
         footer: &FooterIndex,
         scanner: &mut Scanner,
-    ) -> Result<Changes> {
+    ) -> Result<(Changes, History)> {
         let (mut offsets, mut with_id) = (BTreeSet::new(), Vec::new());
         for batch in (0..footer.len()).filter_map(|index| footer.get(index)) {
             match batch.kind {
@@ -101,15 +102,14 @@ impl Fold {
         }
         with_id.sort_unstable();
         with_id.into_iter().for_each(|offset| self.with_id.note_at(segment, offset));
-        let mut changes = Changes::new();
+        let (mut changes, mut history) = (Changes::new(), History::Whole);
         for offset in offsets {
-            // Reading the commit, or a full verification, reports the damage.
             let Step::Commit(found) = scanner.step(offset)? else {
-                self.catalog.doubt();
+                history = History::Lost;
                 continue;
             };
             if !found.is_sound() {
-                self.catalog.doubt();
+                history = History::Lost;
             }
             if found.unknown && found.is_sound() {
                 return Err(unsupported(segment, offset));
@@ -117,7 +117,10 @@ impl Fold {
             let here = found.changes.into_iter();
             changes.extend(here.map(|(stream, change)| ((stream, offset), change)));
         }
-        Ok(changes)
+        if history == History::Lost {
+            self.catalog.doubt();
+        }
+        Ok((changes, history))
     }
 
     /// Reads the ids that are known by offset only, and returns the catalog with all its streams.

@@ -46,7 +46,7 @@ use crate::types::Timestamp;
 
 /// Maximum number of reads of an unlocked log whose apparent damage keeps changing. A writer at
 /// work causes such changes; damage stays.
-const LOOKS_MAX: usize = 8;
+const LOOKS_MAX: usize = 32;
 
 /// Log that is ready for its writer.
 pub(crate) struct Opened {
@@ -419,7 +419,10 @@ fn look(disk: &Arc<dyn Disk>, depth: LoadDepth) -> Result<Loaded> {
                 }
                 before = Some(Ok(loaded.report));
             }
-            (Err(error), Some(Err(last))) if is_same(&error, &last) => return Err(error),
+            // A file that is gone was compacted meanwhile, maybe the next one of its name as well.
+            (Err(error), Some(Err(last))) if is_same(&error, &last) && !error.is_gone() => {
+                return Err(error);
+            }
             (Err(error), _) => before = Some(Err(error)),
         }
     }

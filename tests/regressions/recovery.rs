@@ -325,3 +325,41 @@ fn p6_f17_what_follows_a_lost_rewind_is_read_from_sealed_segments() {
     let kept = [(0, 0, "zero"), (1, 0, "one"), (2, 0, "two"), (4, 1, "afterwards")];
     assert_eq!(events, kept.map(|(seq, generation, text)| (seq, generation, text.into())));
 }
+
+/// The commit that deleted a stream was damaged in a sealed segment. Opening read it, saw that, and
+/// said nothing: the stream was back, under its name, in a log that was said to be sound.
+#[cfg(feature = "sim")]
+#[test]
+fn p6_f14_a_change_that_cannot_be_read_is_told_at_opening() {
+    let disk = amberlog::sim::SimDisk::new(1);
+    let log = small().open_on(&disk).expect("opens");
+    let mut stream = log.open_or_create("secret").expect("created");
+    let mut filler = log.create_stream().expect("a stream");
+    let mut fill = || {
+        for _ in 0..8 {
+            filler.append([b'f'; 3_000]).expect("room");
+            filler.commit().wait().expect("committed");
+        }
+    };
+    fill();
+    let before = disk.files();
+    let position = stream.delete().wait().expect("deleted").position;
+    let after = disk.files();
+    fill();
+    drop((stream, filler));
+    log.close().expect("closes");
+    let first_change = |(path, now): (&String, &Vec<u8>)| {
+        let then = before.get(path).filter(|_| path.ends_with(".seg"))?;
+        Some((path.clone(), now.iter().zip(then).position(|(now, then)| now != then)?))
+    };
+    let (path, offset) = after.iter().find_map(first_change).expect("the commit");
+    let whole = disk.files()[&path].clone();
+    for at in offset..offset + 160 {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 4;
+        disk.write_file(&path, &bytes);
+        let (view, found) = ReadView::open_on(&disk).expect("opens");
+        let is_told = found.damages.iter().any(|damage| damage.positions.contains(&position));
+        assert!(is_told || view.find("secret").is_none(), "byte {at}: {:?}", found.damages);
+    }
+}

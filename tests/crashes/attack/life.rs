@@ -98,19 +98,27 @@ impl Attack {
     pub(super) fn start(&self, at: usize) -> u64 {
         let handle = &self.handles[at];
         let base = handle.base.as_ref().map_or(0, |(_, _, start)| *start);
-        self.taken_start(at).max(base).max(handle.start.unwrap_or(0))
+        // Another handle may have trimmed more than this one has seen.
+        let durable = self.durable_start(at).min(handle.first());
+        self.start_in_flight(at).max(durable).max(base).max(handle.start.unwrap_or(0))
     }
 
     /// The start that is committed or in flight.
     pub(super) fn taken_start(&self, at: usize) -> u64 {
+        self.durable_start(at).max(self.start_in_flight(at))
+    }
+
+    fn durable_start(&self, at: usize) -> u64 {
+        self.oracle.now().get(&self.handles[at].id).map_or(0, |content| content.start)
+    }
+
+    fn start_in_flight(&self, at: usize) -> u64 {
         let handle = &self.handles[at];
-        let durable = self.oracle.now().get(&handle.id).map_or(0, |content| content.start);
         let in_flight = self.queued.iter().flat_map(|one| one.owners.iter().zip(&one.changes));
         let own = in_flight.filter(|(owner, _)| **owner == handle.number);
         // A fork begins where its parent did, also while its first commit is in flight.
         let base = |change: &Change| change.base.as_ref().map(|(_, _, start)| *start);
-        let starts = own.filter_map(|(_, change)| change.start.max(base(change)));
-        starts.fold(durable, u64::max)
+        own.filter_map(|(_, change)| change.start.max(base(change))).max().unwrap_or(0)
     }
 
     fn life(&self, id: StreamId) -> Option<Life> {
