@@ -87,9 +87,9 @@ impl Query {
         self
     }
 
-    /// Continues after the page that returned this cursor. Order, direction and filter must be
-    /// those of that page's query; the limit may differ. With a cursor of another query the list
-    /// fails ([`crate::ErrorKind::ForeignCursor`]).
+    /// Continues after the page that returned this cursor. The query must have the same order,
+    /// direction and filter as that page's; the limit may differ. Otherwise the list fails with
+    /// [`crate::ErrorKind::ForeignCursor`].
     #[must_use]
     pub fn after(mut self, cursor: Cursor) -> Self {
         self.after = Some(cursor);
@@ -297,7 +297,7 @@ mod tests {
         let every = every.created_from(time).created_until(time);
         let every = every.committed_from(time).committed_until(time);
         assert_eq!([Query::new().digest(), every.digest()], [2_758_356_077, 285_427_624]);
-        // What selects and sorts alike is one query; pages are no part of it.
+        // The digest covers filter and order, however they are written, but not the page.
         let again = every.clone().label("a", "1").state(StreamState::Active).limit(7);
         assert_eq!(again.digest(), every.digest());
         assert_eq!(Query::new().state(StreamState::Active).digest(), Query::new().digest());

@@ -18,8 +18,8 @@ use crate::sync::{Condvar, Mutex};
 ///
 /// A commit starts when a caller waits for its ticket, awaits it, drops it or calls
 /// [`Ticket::start`], or when another commit of the same log starts. If its ticket is merely kept,
-/// it starts by itself within a tenth of a second, on the log's commit thread; with
-/// [`CommitOptions::later`] it does not. Commits that are submitted one after the other, and whose
+/// the log's commit thread starts it within a tenth of a second, unless it was queued with
+/// [`CommitOptions::later`]. Commits that are submitted one after the other, and whose
 /// tickets are waited for afterwards, share one write and one sync.
 ///
 /// Dropping a ticket drops its error. If the commit fails, its events return to their handle's

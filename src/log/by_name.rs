@@ -1,5 +1,4 @@
-//! Opening or creating the stream with a name, when other streams may come to hold the name or lose
-//! it meanwhile.
+//! Opening or creating the stream with a name while other streams take or release that name.
 //!
 //! Every round of the loop returns, waits for a commit, or follows a change that another thread has
 //! made: it never polls (`tests/handles/by_name.rs`).
@@ -60,8 +59,8 @@ impl Log {
         }
     }
 
-    /// Makes the commits that are queued now: an empty commit goes behind them. Their failures are
-    /// those of their tickets.
+    /// Makes the commits that are queued now, by an empty commit after them. Their tickets report
+    /// their failures.
     fn make_queued_commits(&self) -> Result<()> {
         let options = CommitOptions::new().durability(Durability::Os);
         let made = self.0.queue.submit(Pending::new(Vec::new(), options, Vec::new())).wait();

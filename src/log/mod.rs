@@ -363,7 +363,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Those of [`ReadView::list`].
+    /// Fails like [`ReadView::list`].
     pub fn list(&self, query: &Query) -> Result<Page> {
         if !query.wants_volatile() {
             return self.read_view().list(query);

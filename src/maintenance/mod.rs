@@ -1,7 +1,7 @@
 //! Maintenance while the log is open: backups, retention, archive files and compaction.
 //!
-//! It runs beside the writer without holding it up, and never changes committed bytes in place:
-//! copies go to other files, and retention makes ordinary commits.
+//! Maintenance does not delay the writer. It never changes committed bytes in place: compaction and
+//! backup write other files, and retention makes ordinary commits.
 
 mod background;
 pub(crate) mod backup;

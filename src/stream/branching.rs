@@ -46,7 +46,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Those of [`Stream::fork_at`] and [`crate::Log::create_stream_with`].
+    /// Fails like [`Stream::fork_at`] and [`crate::Log::create_stream_with`].
     pub fn fork_with(&self, seq: impl Into<Seq>, options: &StreamOptions) -> Result<Self> {
         self.check_alive("fork")?;
         let seq = self.check_seq(seq.into(), "fork")?;
@@ -225,7 +225,7 @@ impl Stream {
     pub fn trim(&mut self, to: impl Into<Seq>) -> Result<()> {
         self.look_again();
         self.check_alive("trim")?;
-        // As this handle counts it, like the seq of a rewind.
+        // The handle's own count, as in `rewind`: leaders move seqs in flight.
         let to = self.check_head(to.into(), self.next, "trim")?;
         let taken = self.taken_start();
         self.note(|draft| {

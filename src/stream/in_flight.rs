@@ -299,8 +299,8 @@ impl Stream {
         let runs = parts.into_iter().map(|(_, counted)| counted).chain([ring]);
         let durable = match self.durable_start() {
             0 => 0,
-            // Another handle may have trimmed beyond the durable events that this one has seen:
-            // those are all trimmed, and the volatile ones are not.
+            // Another handle may trim beyond the durable events that this one has seen. Its own
+            // volatile events stay visible.
             start => start.min(self.durable_end()),
         };
         runs.filter_map(|counted| counted.start).fold(durable, u64::max)

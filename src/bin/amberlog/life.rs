@@ -331,7 +331,7 @@ fn print_labels(args: &LabelArgs, out: &mut Out) -> Outcome {
         let name = info.as_ref().and_then(|info| info.name.as_deref());
         out.json(&LabelFields { id: id.to_string(), name, labels: &labels })?;
     } else {
-        // As `ls`: only JSON shows the label of an import.
+        // The label of an import is shown in JSON only, as by `ls`.
         let mut shown = labels.iter().filter(|(key, _)| *key != SEEN_LABEL);
         shown.try_for_each(|(key, value)| out.line(format_args!("{key}={value}")))?;
     }

@@ -119,7 +119,7 @@ pub(crate) fn options() -> Options {
 ///
 /// # Errors
 ///
-/// Those of the opening, and that there is no log.
+/// Fails like [`Options::open`], and if there is no log.
 pub(crate) fn open_to_change(path: &Path) -> Result<Log, VerbFailure> {
     let failed = in_log(path);
     let log = options().open(path).map_err(&failed)?;
