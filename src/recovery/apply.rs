@@ -86,13 +86,13 @@ pub(super) fn note_run(
         let before = root.and_then(|root| catalog.baseline(root));
         let baseline = before.unwrap_or_default();
         let recorded = changes.get(&(stream, first.offset));
-        let assumed = match first.kind {
-            BatchKind::Rewind | BatchKind::Fork => first.count,
+        let generation = match (first.kind, read.take()) {
+            (BatchKind::Rewind | BatchKind::Fork, _) => first.count,
+            (_, Some(read)) => read,
             _ if first.first_seq < baseline.head => baseline.generation.saturating_add(1),
             _ => baseline.generation,
-        };
-        let read = read.take().filter(|_| !begins_branch(first.kind));
-        let generation = read.unwrap_or(assumed).min(GENERATION_MAX);
+        }
+        .min(GENERATION_MAX);
         let mut recorded = recorded.cloned().unwrap_or_default();
         if first.kind == BatchKind::Rewind {
             recorded.rewind = Some(Rewind { to: first.first_seq, seen: 0 });
@@ -113,10 +113,6 @@ pub(super) fn note_run(
             catalog.gather_sealed(roots, segment, share, seqs.clone());
         }
     }
-}
-
-fn begins_branch(kind: BatchKind) -> bool {
-    matches!(kind, BatchKind::Rewind | BatchKind::Fork)
 }
 
 /// Returns the change of a commit, completed by a rewind if one was lost.
