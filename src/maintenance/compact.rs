@@ -11,18 +11,18 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::held::Holder;
+use super::held::{Holder, HolderKind};
 use super::release::Nameless;
 use super::rewrite::{Rewrite, Tally};
 use super::throttle::Throttle;
 use crate::catalog::{BatchCandidate, LivenessTest, ReadView};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failures::Failures;
 use crate::format::COMMITS_AT;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{
-    DIR, Segment, SegmentSet, open_own, path, place, remove_made, unfinished_path,
+    DIR, Segment, SegmentSet, kept_path, open_own, path, place, remove_made, unfinished_path,
 };
 use crate::types::{Position, StreamId};
 
@@ -451,9 +451,7 @@ impl Compactor<'_> {
         }
         remove().map_err(failed)
     }
-}
 
-impl Compactor<'_> {
     /// Waits until the disk proves every commit that makes batches dead: some may not be synced, or
     /// not be known as acknowledged to the next opening. This runs wakers, and a waker may close
     /// the log.
@@ -463,6 +461,22 @@ impl Compactor<'_> {
         }
         (self.prove)()?;
         if (self.is_over)() { Err(Error::new(ErrorKind::Closed, "compact")) } else { Ok(()) }
+    }
+
+    /// Records the number of names that a file has outside the log, before its name in the log
+    /// goes.
+    fn note_links(&self, old: &Segment, file: &dyn DiskFile) -> io::Result<()> {
+        if !self.options.is_purge() {
+            return Ok(());
+        }
+        let kept = self.disk.identity_at(&kept_path(&old.header))? == Some(file.identity());
+        let links = file.links()?.saturating_sub(1 + u64::from(kept));
+        if links > 0 {
+            let path = old.path().into();
+            let kind = HolderKind::HardLinks(links);
+            self.holders.borrow_mut().push(Holder { path, kind });
+        }
+        Ok(())
     }
 
     /// Lets read views open the segment after it lost its name: under another name or, where the

@@ -6,14 +6,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::compact::Compactor;
 use crate::catalog::{ReadView, View};
-use crate::disk::{Disk, DiskFile, IoResultExt};
+use crate::disk::{Disk, IoResultExt};
 use crate::error::Result;
 use crate::format::Gone;
-use crate::segment::{
-    DIR, Segment, UNFINISHED, kept_path, parse_kept, parse_name, parse_unfinished, place_of,
-};
+use crate::segment::{DIR, UNFINISHED, parse_kept, parse_name, parse_unfinished, place_of};
 use crate::sync::rest;
 use crate::types::StreamState;
 
@@ -71,24 +68,6 @@ impl HolderKind {
             Self::Archive => "archive",
             Self::Leftover => "leftover",
         }
-    }
-}
-
-impl Compactor<'_> {
-    /// Records the number of names that a file has outside the log, before its name in the log
-    /// goes.
-    pub(super) fn note_links(&self, old: &Segment, file: &dyn DiskFile) -> std::io::Result<()> {
-        if !self.options.is_purge() {
-            return Ok(());
-        }
-        let kept = self.disk.identity_at(&kept_path(&old.header))? == Some(file.identity());
-        let links = file.links()?.saturating_sub(1 + u64::from(kept));
-        if links > 0 {
-            let path = old.path().into();
-            let kind = HolderKind::HardLinks(links);
-            self.holders.borrow_mut().push(Holder { path, kind });
-        }
-        Ok(())
     }
 }
 

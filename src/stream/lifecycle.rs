@@ -1,7 +1,7 @@
 //! Archive and delete: changes to a whole stream.
 //!
 //! Each is a commit of its own. It includes pending metadata changes, and leaves buffered events in
-//! the ring (P2), with a rewind and a trim that go with them. On a volatile stream it takes effect
+//! the ring (P2), with a pending rewind or trim. On a volatile stream it takes effect
 //! at once, in memory.
 
 use super::{CommitOptions, Stream};
@@ -68,11 +68,8 @@ impl Stream {
         }
         let _ = self.note(|change| change.state = Some(state));
         self.enter_state(state);
-        let part = match state {
-            StreamState::Deleted => self.take_change(),
-            _ => Some(self.take_metadata()),
-        };
-        self.submit(part, CommitOptions::new())
+        let part = self.take_metadata();
+        self.submit(Some(part), CommitOptions::new())
     }
 
     /// Sets the state, and admits or refuses appends accordingly.

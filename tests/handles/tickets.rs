@@ -3,6 +3,8 @@
 use amberlog::sim::{Fault, SimDisk};
 use amberlog::{CommitOptions, Durability, ErrorKind, Log, Stream};
 
+#[cfg(amberlog_sabotage)]
+use super::support::waiting::let_chance_pass;
 use super::support::waiting::{outcome_at_last, outcome_soon, wait_until};
 
 fn log() -> (SimDisk, Log) {
@@ -70,6 +72,21 @@ fn p3_a_commit_whose_ticket_is_kept_starts_by_itself() {
     disk.hold_syncs(false);
     wait_until("both commits", || log.read_view().position().get() == 2);
     drop(tickets);
+}
+
+/// Without a commit thread a kept ticket stays open, however long the caller keeps it.
+#[cfg(amberlog_sabotage)]
+#[test]
+fn control_a_kept_ticket_that_no_thread_leads_is_noticed() {
+    let broken = amberlog::sabotage(amberlog::Sabotage::NoThread);
+    let (_disk, log) = log();
+    let mut stream = appended(&log);
+    let ticket = stream.commit();
+    let_chance_pass(200_000);
+    assert!(!ticket.is_settled(), "no thread could lead");
+    assert_eq!(log.read_view().position().get(), 0);
+    drop(broken);
+    ticket.wait().expect("the waiting thread leads");
 }
 
 /// One write and one sync for all that was queued.

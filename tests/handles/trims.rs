@@ -219,6 +219,29 @@ fn p4_p5_a_state_leaves_a_rewind_and_a_trim_to_their_events() {
     shows(&disk, &log, &stream, 5, "z");
 }
 
+/// P5, P8: a delete has no use for a pending rewind: one that can no longer be made does not refuse it, and after a
+/// delete that failed it is still pending.
+#[test]
+fn p5_p8_a_delete_makes_no_rewind() {
+    let (disk, log) = on_one_thread();
+    let (mut stream, _) = abcd(&log, false);
+    let mut other = other_handle(&log, &stream);
+    stream.rewind(1).expect("in range");
+    append(&mut stream, b"xyz");
+    disk.set_file_bytes_max(1);
+    stream.delete().wait().expect_err("no room");
+    disk.set_file_bytes_max(u64::MAX);
+    assert_eq!(stream.state(), StreamState::Active);
+    assert_eq!(text(stream.events().expect("open")), "axyz");
+    other.trim(2).expect("in range");
+    other.commit().wait().expect("trimmed");
+    let error = stream.commit().wait().expect_err("what it goes back to is trimmed");
+    assert!(matches!(error.kind(), ErrorKind::Trimmed { .. }), "{error}");
+    stream.delete().wait().expect("deleted");
+    let error = log.open_stream(stream.id()).expect_err("deleted");
+    assert_eq!(*error.kind(), ErrorKind::Deleted(stream.id()));
+}
+
 /// P4: the trims of several streams are one commit, and an archived stream is trimmed as well.
 #[test]
 fn p4_trims_of_several_streams_are_one_commit() {

@@ -219,14 +219,16 @@ impl World {
         let hand = &self.hands[at];
         let now = self.now.get(&hand.id);
         let events = share == Share::All && !hand.ring.is_empty();
-        let (rewind, start) =
-            if share.cuts() { (hand.said.rewind, hand.said.start) } else { (None, None) };
+        let (rewind, start) = match share {
+            Share::All => (hand.said.rewind, hand.said.start),
+            Share::State(_) => (None, None),
+        };
         if let Some(now) = now {
             if now.state == StreamState::Deleted {
                 return Err(Expected::Deleted);
             }
             let writes = events || rewind.is_some();
-            if now.state == StreamState::Archived && writes && !matches!(share, Share::State(_)) {
+            if now.state == StreamState::Archived && writes {
                 return Err(Expected::Archived);
             }
             if now.state == StreamState::Active && rewind.is_some_and(|to| to < now.start) {
@@ -245,10 +247,6 @@ impl World {
         };
         let reaches = rewind.is_none_or(|to| to <= head.0);
         // A trim is of events that the handle saw; buffered ones may not go elsewhere.
-        let start = start.map(|start| match share {
-            Share::All => start,
-            Share::State(_) => start.min(hand.view.len()),
-        });
         let is_of_ring = rewind.is_none() && start > Some(seen.0);
         let trims_seen = start.is_none() || head.1 == seen.1 && (head == seen || !is_of_ring);
         if holds && reaches && trims_seen { Ok(()) } else { Err(Expected::Conflict) }
@@ -258,13 +256,8 @@ impl World {
     fn land(&mut self, at: usize, share: Share, position: u64) {
         let hand = &mut self.hands[at];
         let mut said = std::mem::take(&mut hand.said);
-        if !share.cuts() {
+        if share != Share::All {
             (hand.said.rewind, hand.said.start) = (said.rewind.take(), said.start.take());
-        } else if share != Share::All {
-            // What is buffered is trimmed by the commit that takes it.
-            let end = hand.view.len();
-            hand.said.start = said.start.filter(|start| *start > end);
-            said.start = said.start.map(|start| start.min(end));
         }
         let model = self.now.entry(hand.id).or_insert_with(|| {
             let first = said.first.clone().unwrap_or_default();
@@ -396,13 +389,6 @@ impl World {
 enum Share {
     All,
     State(StreamState),
-}
-
-impl Share {
-    /// Whether it takes a rewind and a trim along.
-    fn cuts(self) -> bool {
-        matches!(self, Self::All | Self::State(StreamState::Deleted))
-    }
 }
 
 /// Why a commit should fail.

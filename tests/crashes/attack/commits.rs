@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use amberlog::{Commit, CommitOptions, Durability, ErrorKind, Ticket};
 
-use super::life::Share;
 use super::ops::Then;
 use super::oracle::{Change, Changes, Life, State};
 use super::run::{Attack, Handle, Queued};
@@ -49,13 +48,13 @@ impl Attack {
             let taken = self.taken_start(*at);
             let handle = &mut self.handles[*at];
             handles.push(handle.number);
-            let trims = handle.next_start(Share::All, taken).is_some();
+            let trims = handle.next_start(taken).is_some();
             if !handle.has_events() && !handle.has_changes() && !trims {
                 continue;
             }
             owners.push(handle.number);
             let id = self.id.take();
-            changes.push(Change { id, ..handle.change(Share::All, taken) });
+            changes.push(Change { id, ..handle.change(taken) });
         }
         // Whether events come back tells how a commit went whose ticket is dropped.
         let tells = !changes.iter().any(|change: &Change| change.slots.is_empty());

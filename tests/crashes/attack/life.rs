@@ -9,16 +9,6 @@ use super::oracle::{Change, Life, Slot};
 use super::run::{Attack, HANDLES_MAX, Handle, Queued};
 use super::script::RingKind;
 
-/// Part of a handle that a commit takes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Share {
-    All,
-    /// Everything but the events, for a delete.
-    Changes,
-    /// What goes with another state: a rewind and a trim wait for the events that they go with.
-    Metadata,
-}
-
 impl Handle {
     /// Returns what a trim makes the start as long as the stream ends at `end`, and started at `taken` without it.
     pub(super) fn start_up_to(&self, end: u64, taken: u64) -> Option<u64> {
@@ -29,45 +19,44 @@ impl Handle {
     }
 
     /// Returns the start that the next commit gives the stream.
-    pub(super) fn next_start(&self, share: Share, taken: u64) -> Option<u64> {
-        match share {
-            Share::All if self.has_events() => self.start,
-            _ => self.start_up_to(self.first() + self.flying.len() as u64, taken),
+    pub(super) fn next_start(&self, taken: u64) -> Option<u64> {
+        match self.has_events() {
+            true => self.start,
+            false => self.start_up_to(self.first() + self.flying.len() as u64, taken),
         }
     }
 
     /// Takes the content of the next commit.
-    pub(super) fn change(&mut self, share: Share, taken: u64) -> Change {
-        if share == Share::Metadata {
-            let at = self.rewound.unwrap_or(self.first() + self.flying.len() as u64);
-            let (stream, generation) = (Some(self.id), self.generation);
-            let (name, label) = (self.name.take(), self.label.take());
-            return Change { stream, at, generation, name, label, ..Change::default() };
-        }
+    pub(super) fn change(&mut self, taken: u64) -> Change {
         let first = self.first() + self.flying.len() as u64;
-        let start = self.next_start(share, taken);
+        let start = self.next_start(taken);
         // What of a trim is beyond what the commit takes waits for the next one.
         self.start = self.start.filter(|asked| start.is_none_or(|start| start < *asked));
         let rewind = self.rewound.map(|_| first);
-        let slots = match share {
-            Share::All if self.has_events() => std::mem::take(&mut self.ring),
-            _ => Vec::new(),
-        };
+        let slots = if self.has_events() { std::mem::take(&mut self.ring) } else { Vec::new() };
         self.flying.extend(slots.iter().cloned());
         let change = Change {
-            stream: Some(self.id),
             at: self.rewound.take().unwrap_or(first),
-            generation: self.generation,
             base: self.base.take(),
             rewind,
             slots,
-            name: self.name.take(),
-            label: self.label.take(),
             start,
-            ..Change::default()
+            ..self.metadata()
         };
         self.generation += u32::from(change.rewind.is_some());
         change
+    }
+
+    /// Takes what goes with another state: a rewind and a trim wait for the events that they go with.
+    fn metadata(&mut self) -> Change {
+        Change {
+            stream: Some(self.id),
+            at: self.rewound.unwrap_or(self.first() + self.flying.len() as u64),
+            generation: self.generation,
+            name: self.name.take(),
+            label: self.label.take(),
+            ..Change::default()
+        }
     }
 
     /// Applies a commit that succeeded.
@@ -225,10 +214,9 @@ impl Attack {
 
     /// Asks for something that has a ticket of its own, and waits.
     fn ask(&mut self, at: usize, ticket: Ticket, life: Life) -> Result<(), String> {
-        let (fired, taken) = (self.disk.faults_fired(), self.taken_start(at));
+        let fired = self.disk.faults_fired();
         let handle = &mut self.handles[at];
-        let share = if life == Life::Deleted { Share::Changes } else { Share::Metadata };
-        let change = Change { state: Some(life), ..handle.change(share, taken) };
+        let change = Change { state: Some(life), ..handle.metadata() };
         let (handles, owners) = (vec![handle.number], vec![handle.number]);
         let durability = Durability::Disk;
         let ticket = Some(ticket);
