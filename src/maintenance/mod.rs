@@ -11,6 +11,7 @@ mod held;
 mod release;
 mod retain;
 mod rewrite;
+mod sparse;
 mod stream_file;
 mod throttle;
 

@@ -4,19 +4,18 @@
 //! Everything is verified as it is read; a run in which anything is not as it was written stays
 //! untouched. The caller decides which batches are live.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::sparse::SparseBuilder;
 use super::throttle::Throttle;
 use crate::catalog::{BatchCandidate, LivenessTest};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{
-    BatchHead, BatchKind, COMMITS_AT, CommitPlan, Covers, FooterEntry, PlannedBatch, SegmentHeader,
-    SegmentTimes, Trailer, encode_commit, encode_footer, footer_bytes, index_order, record_at,
-};
+use crate::format::{BatchHead, BatchKind, COMMITS_AT, Covers, PlannedBatch, SegmentHeader};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::scan::{Found, Scanner, Step};
-use crate::segment::{FilePool, Moved, Sealed, Segment, place, salt, unfinished_path};
+use crate::segment::{FilePool, Moved, Sealed, Segment, place, remove_made, salt, unfinished_path};
 use crate::types::StreamId;
 
 /// Outcome for a run.
@@ -35,17 +34,10 @@ pub(crate) struct Rewrite<'a> {
     files: Arc<FilePool>,
     /// Returns whether to stop; called between commits.
     is_over: &'a dyn Fn() -> bool,
-    header: SegmentHeader,
+    segment: SparseBuilder,
     file: Option<(Arc<dyn DiskFile>, Throttle)>,
-    /// Bytes to write after those already in the file.
-    buffer: Vec<u8>,
-    written: u64,
-    /// Offset at which the last commit ends.
-    end: u64,
-    entries: Vec<FooterEntry>,
     /// Old and new offsets of commits.
     moved: Moved,
-    times: SegmentTimes,
     tally: Tally,
 }
 
@@ -68,14 +60,9 @@ impl<'a> Rewrite<'a> {
         Some(Self {
             files: Arc::clone(files),
             is_over,
-            header,
+            segment: SparseBuilder::new(header, true),
             file: None,
-            buffer: Vec::new(),
-            written: 0,
-            end: COMMITS_AT,
-            entries: Vec::new(),
             moved: Moved { first: first.first_origin(), places: Vec::new() },
-            times: SegmentTimes::default(),
             tally: Tally::default(),
         })
     }
@@ -86,11 +73,18 @@ impl<'a> Rewrite<'a> {
         disk: &dyn Disk,
         pace: Throttle,
     ) -> Result<(String, Arc<dyn DiskFile>)> {
-        self.header.created_micros = disk.now().as_micros();
-        let path = unfinished_path(&self.header);
-        let file = disk.create(&path).map_err(|error| self.failed(error))?;
+        self.segment.is_measured = false;
+        let header = &mut self.segment.header;
+        header.created_micros = disk.now().as_micros();
+        let path = unfinished_path(header);
+        let bytes = header.encode();
+        let make = || {
+            let file = disk.create(&path)?;
+            let written = write_all_at(&*file, &mut [IoSlice::new(&bytes)], 0);
+            written.inspect_err(|_| drop(remove_made(disk, &path, &*file))).map(|()| file)
+        };
+        let file = make().map_err(|error| self.failed(error))?;
         self.file = Some((Arc::clone(&file), pace));
-        self.buffer.extend_from_slice(&self.header.encode());
         Ok((path, file))
     }
 
@@ -159,62 +153,28 @@ impl<'a> Rewrite<'a> {
             self.tally.commits_dropped += 1;
             return Ok(());
         }
-        self.moved.places.push((segment.origin(found.offset), record_at(self.end)));
-        self.put(found, &kept, |batch| {
-            let range = found.offset + batch.start..found.offset + batch.end;
-            scanner.pinned(range)
-        })
-        .ok_or_else(|| segment.error("compact", found.offset))?
-        .map_err(|error| self.failed(error))
-    }
-
-    /// Appends a commit. Returns `None` if its bytes cannot be read.
-    fn put(
-        &mut self,
-        found: &Found,
-        kept: &[(BatchHead, BatchKind)],
-        bytes_of: impl Fn(&BatchHead) -> Option<(crate::disk::Pin, std::ops::Range<usize>)>,
-    ) -> Option<std::io::Result<()>> {
         let planned: Vec<PlannedBatch> =
             kept.iter().map(|(batch, kind)| plan(batch, *kind)).collect();
-        let position = found.head.position;
-        let plan = CommitPlan {
-            position,
-            date: found.head.date,
-            acked: position - 1,
-            durable: position - 1,
-            salt: self.header.salt,
-            batches: &planned,
+        let put = |buffer: &mut Vec<u8>| {
+            kept.iter().try_for_each(|(batch, _)| {
+                let range = found.offset + batch.start..found.offset + batch.end;
+                let (pin, range) = scanner.pinned(range)?;
+                buffer.extend_from_slice(pin.get(range)?);
+                Some(())
+            })
         };
-        self.times.note(plan.date, self.moved.places.len() as u64 - 1);
-        let offset = record_at(self.end);
-        for batch in &planned {
-            self.entries.push(FooterEntry {
-                stream: batch.stream,
-                first_seq: batch.first_seq,
-                count: batch.count,
-                offset,
-                kind: batch.kind,
-            });
+        let offset = self.segment.commit(found.head.position, found.head.date, &planned, put);
+        let offset = offset.ok_or_else(|| segment.error("compact", found.offset))?;
+        self.moved.places.push((segment.origin(found.offset), offset));
+        match &self.file {
+            Some((_, pace)) if self.segment.unwritten_bytes() >= pace.piece_bytes() => self.write(),
+            _ => Ok(()),
         }
-        let before = std::mem::replace(&mut self.end, offset + CommitPlan::length(&planned));
-        if self.file.is_none() {
-            return Some(Ok(()));
-        }
-        self.buffer.resize(self.buffer.len() + (offset - before) as usize, 0);
-        let (tail, length) = encode_commit(&plan, &mut self.buffer);
-        for (batch, _) in kept {
-            let (pin, range) = bytes_of(batch)?;
-            self.buffer.extend_from_slice(pin.get(range)?);
-        }
-        self.buffer.extend_from_slice(&tail[tail.len() - length..]);
-        let piece_bytes = self.file.as_ref().map_or(usize::MAX, |(_, pace)| pace.piece_bytes());
-        Some(if self.buffer.len() >= piece_bytes { self.flush() } else { Ok(()) })
     }
 
     /// Returns the number of bytes that the commits take up to now.
     pub(crate) fn commit_bytes(&self) -> u64 {
-        self.end - COMMITS_AT
+        self.segment.end() - COMMITS_AT
     }
 
     /// Returns whether anything was left out.
@@ -222,45 +182,27 @@ impl<'a> Rewrite<'a> {
         self.tally.batches_dropped > 0
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn write(&mut self) -> Result<()> {
         let Some((file, pace)) = &mut self.file else { return Ok(()) };
-        pace.write(&**file, &self.buffer, self.written)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
+        self.segment.write(&**file, pace).map_err(|error| self.failed(error))
     }
 
     /// Ends the segment: footer, trailer, sync. Returns a whole segment that is durable except for
     /// its name; `None` if it was only measured.
     pub(crate) fn finish(mut self) -> Result<(Option<Arc<Segment>>, Tally)> {
-        let footer_at = record_at(self.end);
-        self.tally.bytes = footer_at + footer_bytes(self.entries.len());
+        let footer_at = self.segment.end();
+        self.tally.bytes = self.segment.finish();
+        self.write()?;
         let tally = self.tally;
         let Some((file, _)) = &self.file else { return Ok((None, tally)) };
-        let file = Arc::clone(file);
-        self.entries.sort_by_key(|entry| (entry.stream, entry.offset, index_order(entry.kind)));
-        let Covers { first, last } = self.header.covers.unwrap_or(Covers { first: 1, last: 1 });
-        let trailer = Trailer {
-            log_id: self.header.log_id,
-            number: self.header.number,
-            is_sparse: true,
-            first_position: first,
-            last_position: last,
-            footer_at,
-            times: self.times,
-            salt: self.header.salt,
-        };
-        self.buffer.resize(self.buffer.len() + (footer_at - self.end) as usize, 0);
-        self.buffer.extend_from_slice(&encode_footer(&self.entries, &trailer));
-        self.flush().map_err(|error| self.failed(error))?;
+        let (file, header) = (Arc::clone(file), self.segment.header);
         if !broken(Sabotage::RemoveEarly) {
             file.sync_data().map_err(|error| self.failed(error))?;
         }
-        let path = || unfinished_path(&self.header);
-        let sealed = Sealed::find(&self.header, &self.files, &*file, path)
+        let sealed = Sealed::find(&header, &self.files, &*file, || unfinished_path(&header))
             .map_err(|error| self.failed(error))?;
-        let unreadable = || Error::corrupt("compact", place(self.header.number, footer_at));
-        let segment = Segment::sealed(self.header, sealed.ok_or_else(unreadable)?);
+        let unreadable = || Error::corrupt("compact", place(header.number, footer_at));
+        let segment = Segment::sealed(header, sealed.ok_or_else(unreadable)?);
         let segment = Arc::new(segment.moved_from(self.moved));
         // Until the file has its name.
         segment.hold(file);
@@ -272,7 +214,7 @@ impl<'a> Rewrite<'a> {
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
-        Error::io("compact", place(self.header.number, self.end), error)
+        Error::io("compact", place(self.segment.header.number, self.segment.end()), error)
     }
 }
 

@@ -8,15 +8,15 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::sparse::SparseBuilder;
 use super::throttle::Throttle;
 use crate::catalog::{ReadView, StreamInfo};
 use crate::change::Change;
 use crate::disk::{Disk, DiskFile, IoResultExt, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BatchKind, COMMITS_AT, CommitDate, CommitPlan, Covers, FooterEntry, FrameHead, PlannedBatch,
-    SegmentHeader, SegmentTimes, Trailer, batch_crc, encode_commit, encode_footer, frame_header,
-    gap_batches, index_order, put_frame_head, record_at,
+    BatchKind, CommitDate, Covers, FrameHead, PlannedBatch, SegmentHeader, batch_crc, frame_header,
+    gap_batches, put_frame_head,
 };
 use crate::reader::Event;
 use crate::sabotage::{Sabotage, broken};
@@ -90,7 +90,7 @@ fn write(
         }
     })?;
     let path = stream.archive_path();
-    let bytes = archive.written;
+    let bytes = archive.segment.end();
     Ok(ArchiveReport { path, bytes, seqs: info.start..info.head, positions })
 }
 
@@ -114,16 +114,10 @@ struct Archive<'a> {
     /// Output file; `None` until the first write.
     file: Option<Arc<dyn DiskFile>>,
     stream: StreamId,
-    salt: u32,
-    log_id: [u8; 16],
-    /// Bytes to write after those already in the file.
-    buffer: Vec<u8>,
-    written: u64,
+    segment: SparseBuilder,
     pace: Throttle,
-    entries: Vec<FooterEntry>,
     first_position: Option<u64>,
     last_position: u64,
-    times: SegmentTimes,
     /// Attributes of the stream, until the first commit takes them along.
     said: Option<(Vec<u8>, u32)>,
     head: u64,
@@ -145,20 +139,23 @@ struct Commit {
 
 impl<'a> Archive<'a> {
     fn new((disk, path): (&'a dyn Disk, &'a str), view: &ReadView, info: &StreamInfo) -> Self {
+        let header = SegmentHeader {
+            log_id: view.catalog.log_id().unwrap_or_default(),
+            number: 1,
+            reserved_bytes: 0,
+            created_micros: disk.now().as_micros(),
+            salt: salt(),
+            covers: None,
+        };
         Self {
             disk,
             path,
             file: None,
             stream: info.id,
-            salt: salt(),
-            log_id: view.catalog.log_id().unwrap_or_default(),
-            buffer: Vec::new(),
-            written: COMMITS_AT,
+            segment: SparseBuilder::new(header, false),
             pace: Throttle::new(&view.catalog, disk),
-            entries: Vec::new(),
             first_position: None,
             last_position: 0,
-            times: SegmentTimes::default(),
             said: Some(said(info).encode()),
             head: info.start.get(),
             generation: 0,
@@ -194,19 +191,7 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
-    /// Returns the offset at which the buffer ends.
-    fn end(&self) -> u64 {
-        self.written + self.buffer.len() as u64
-    }
-
-    /// Pads the buffer to the offset of the next record, and returns it.
-    fn pad(&mut self) -> u64 {
-        let offset = record_at(self.end());
-        self.buffer.resize((offset - self.written) as usize, 0);
-        offset
-    }
-
-    /// Appends the gathered commit to the buffer.
+    /// Appends the gathered commit.
     fn commit(&mut self) -> Result<()> {
         let now = std::mem::take(&mut self.now);
         let (said, attributes) = self.said.take().unwrap_or_default();
@@ -243,50 +228,31 @@ impl<'a> Archive<'a> {
             .collect();
         // Events have the time of their append; the time of their commit is not in the file.
         let date = CommitDate { time: now.time, is_vouched: false };
-        self.times.note(date, self.first_position.map_or(0, |_| 1));
-        let offset = self.pad();
-        let plan = CommitPlan {
-            position: now.position,
-            date,
-            acked: now.position - 1,
-            durable: now.position - 1,
-            salt: self.salt,
-            batches: &planned,
-        };
-        let (tail, length) = encode_commit(&plan, &mut self.buffer);
-        batches.iter().for_each(|(.., bytes)| self.buffer.extend_from_slice(bytes));
-        self.buffer.extend_from_slice(&tail[tail.len() - length..]);
-        let known = self.entries.len();
-        self.entries.extend(planned.iter().map(|batch| FooterEntry {
-            stream: batch.stream,
-            first_seq: batch.first_seq,
-            count: batch.count,
-            offset,
-            kind: batch.kind,
-        }));
-        self.entries[known..].sort_by_key(|entry| index_order(entry.kind));
+        self.segment.commit(now.position, date, &planned, |buffer| {
+            batches.iter().for_each(|(.., bytes)| buffer.extend_from_slice(bytes));
+            Some(())
+        });
         self.first_position.get_or_insert(now.position);
         self.last_position = now.position;
         self.head = now.first_seq + u64::from(now.count);
-        if self.buffer.len() >= self.pace.piece_bytes() { self.flush() } else { Ok(()) }
+        let is_piece = self.segment.unwritten_bytes() >= self.pace.piece_bytes();
+        if is_piece { self.write().map(drop) } else { Ok(()) }
     }
 
-    /// Writes the buffer to the file.
-    fn flush(&mut self) -> Result<()> {
+    /// Writes what is not in the file yet.
+    fn write(&mut self) -> Result<Arc<dyn DiskFile>> {
         let here = || place_of(self.path);
         let make = || {
             make_dirs(self.disk, self.path)?;
-            create_anew(self.disk, self.path, self.log_id)
+            create_anew(self.disk, self.path, self.segment.header.log_id)
         };
         let file = match &self.file {
             Some(file) => Arc::clone(file),
             None => make().at("archive", here)?,
         };
         self.file = Some(Arc::clone(&file));
-        self.pace.write(&*file, &self.buffer, self.written).at("archive", here)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
+        self.segment.write(&*file, &mut self.pace).at("archive", here)?;
+        Ok(file)
     }
 
     /// Ends the file. A stream without events, or with an end after its last event, gets a final
@@ -310,33 +276,13 @@ impl<'a> Archive<'a> {
         }
         // The file misses nothing of this stream before its first commit.
         let covers = Covers { first: 1, last: self.last_position.max(1) };
-        let header = SegmentHeader {
-            log_id: self.log_id,
-            number: 1,
-            reserved_bytes: 0,
-            created_micros: self.disk.now().as_micros(),
-            salt: self.salt,
-            covers: Some(covers),
-        };
-        let footer_at = self.pad();
-        let trailer = Trailer {
-            log_id: header.log_id,
-            number: 1,
-            is_sparse: true,
-            first_position: covers.first,
-            last_position: covers.last,
-            footer_at,
-            times: self.times,
-            salt: self.salt,
-        };
-        self.buffer.extend_from_slice(&encode_footer(&self.entries, &trailer));
-        self.flush()?;
-        if let Some(file) = &self.file {
-            let sync = || if broken(Sabotage::ArchiveUnsynced) { Ok(()) } else { file.sync_data() };
-            write_all_at(&**file, &mut [IoSlice::new(&header.encode())], 0)
-                .and_then(|()| sync())
-                .at("archive", || place_of(self.path))?;
-        }
+        self.segment.header.covers = Some(covers);
+        self.segment.finish();
+        let file = self.write()?;
+        let sync = || if broken(Sabotage::ArchiveUnsynced) { Ok(()) } else { file.sync_data() };
+        write_all_at(&*file, &mut [IoSlice::new(&self.segment.header.encode())], 0)
+            .and_then(|()| sync())
+            .at("archive", || place_of(self.path))?;
         let first = self.first_position.unwrap_or(1);
         Ok(Position(first)..Position(covers.last + 1))
     }
