@@ -16,7 +16,7 @@ const CHUNK_EVENTS: usize = 256;
 ///
 /// # Errors
 ///
-/// Those of `work`, and [`ErrorKind::Closed`] when the runtime shuts down before `work` is done.
+/// The errors of `work`, and [`ErrorKind::Closed`] when the runtime shuts down before `work` is done.
 ///
 /// # Panics
 ///
@@ -38,7 +38,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// Those of [`Options::open`].
+    /// The errors of [`Options::open`].
     pub async fn open_async(self, path: impl Into<PathBuf>) -> Result<Log> {
         let path = path.into();
         blocking(move || self.open(path)).await
@@ -50,7 +50,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Those of [`Log::close`].
+    /// The errors of [`Log::close`].
     pub async fn close_async(self) -> Result<()> {
         blocking(move || self.close()).await
     }

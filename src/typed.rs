@@ -248,7 +248,7 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Typed::append`].
+    /// The errors of [`Typed::append`].
     pub fn append_as(&mut self, kind: EventKind, value: &T) -> Result<Seq, TypedAppendError> {
         self.bytes.clear();
         C::encode(value, &mut self.bytes).map_err(|source| {
@@ -267,7 +267,7 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Stream::events`].
+    /// The errors of [`Stream::events`].
     pub fn events(&self) -> Result<TypedEvents<T, C>> {
         Ok(self.stream.events()?.typed())
     }

@@ -73,7 +73,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// Those of [`Options::open`].
+    /// The errors of [`Options::open`].
     #[cfg(feature = "sim")]
     pub fn open_on(self, disk: &crate::disk::SimDisk) -> Result<Log> {
         open_on(Arc::new(disk.hold()), self, PathBuf::new())
@@ -117,7 +117,7 @@ impl ReadOptions {
     ///
     /// # Errors
     ///
-    /// Those of [`ReadView::open`], and [`ErrorKind::InvalidOption`].
+    /// The errors of [`ReadView::open`], and [`ErrorKind::InvalidOption`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<(ReadView, RecoveryReport)> {
         check_open_segments(self.open_segments_max)?;
         let path = path.as_ref();
@@ -128,7 +128,7 @@ impl ReadOptions {
     ///
     /// # Errors
     ///
-    /// Those of [`ReadOptions::open`].
+    /// The errors of [`ReadOptions::open`].
     #[cfg(feature = "sim")]
     pub fn open_on(self, disk: &crate::disk::SimDisk) -> Result<(ReadView, RecoveryReport)> {
         check_open_segments(self.open_segments_max)?;
@@ -214,7 +214,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Those of [`Options::open`].
+    /// The errors of [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Options::new().open(path)
     }
@@ -264,7 +264,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Those of [`Log::open_stream`], and [`ErrorKind::InvalidOption`].
+    /// The errors of [`Log::open_stream`], and [`ErrorKind::InvalidOption`].
     pub fn open_stream_with(&self, id: StreamId, options: &StreamOptions) -> Result<Stream> {
         self.0.check_open("open stream")?;
         Stream::open(&self.0, id, options)
@@ -534,7 +534,7 @@ impl ReadView {
     ///
     /// # Errors
     ///
-    /// Those of [`ReadView::open`].
+    /// The errors of [`ReadView::open`].
     #[cfg(feature = "sim")]
     pub fn open_on(disk: &crate::disk::SimDisk) -> Result<(Self, RecoveryReport)> {
         ReadOptions::new().open_on(disk)
@@ -549,7 +549,7 @@ impl ReadView {
     ///
     /// # Errors
     ///
-    /// Those of [`ReadView::open`].
+    /// The errors of [`ReadView::open`].
     pub fn open_unconfirmed(path: impl AsRef<Path>) -> Result<(Self, RecoveryReport)> {
         ReadOptions::new().unconfirmed(true).open(path)
     }
@@ -558,7 +558,7 @@ impl ReadView {
     ///
     /// # Errors
     ///
-    /// Those of [`ReadView::open`].
+    /// The errors of [`ReadView::open`].
     #[cfg(feature = "sim")]
     pub fn open_unconfirmed_on(disk: &crate::disk::SimDisk) -> Result<(Self, RecoveryReport)> {
         ReadOptions::new().unconfirmed(true).open_on(disk)

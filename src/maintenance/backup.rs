@@ -59,7 +59,7 @@ pub struct BackupReport {
 ///
 /// # Errors
 ///
-/// Those of [`crate::Log::backup`], and [`ErrorKind::NoLog`]; [`ErrorKind::Outdated`] when the
+/// The errors of [`crate::Log::backup`], and [`ErrorKind::NoLog`]; [`ErrorKind::Outdated`] when the
 /// log's writer kept compacting files before they were copied: try again, or have the writer back
 /// up.
 pub fn backup(path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<BackupReport> {
@@ -84,7 +84,7 @@ pub fn is_inside(log: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<bool> 
 ///
 /// # Errors
 ///
-/// Those of [`backup`].
+/// The errors of [`backup`].
 #[cfg(feature = "sim")]
 pub fn backup_on(disk: &crate::disk::SimDisk, target: &str) -> Result<BackupReport> {
     backup_closed(&(Arc::new(disk.hold()) as _), Path::new(target))

@@ -68,7 +68,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Those of [`Stream::rename`].
+    /// The errors of [`Stream::rename`].
     pub fn clear_name(&mut self) -> Result<()> {
         self.reap();
         self.check_alive("name")?;

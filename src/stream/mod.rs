@@ -334,7 +334,7 @@ impl Stream {
         self.in_flight.changes().chain(self.next_change())
     }
 
-    /// First seq that is in no commit.
+    /// Returns the first seq that is in no commit.
     fn ring_start(&self) -> u64 {
         self.counted().from
     }
@@ -356,7 +356,7 @@ impl Stream {
         let trim = self.change.as_ref().map(|change| (change.start, change.regrown));
         let kept = trim.filter(|(start, _)| *start > Some(end));
         if kept.is_some() {
-            // What is buffered, a trailing gap too, is trimmed by the commit that takes it.
+            // The commit that takes the buffered events, or their gap, trims them.
             self.cap_start(end);
         }
         let part = self.change.is_some().then(|| self.part(filled, end));

@@ -48,8 +48,8 @@ impl Stream {
         self.change.as_ref().map(|next| &next.draft.change)
     }
 
-    /// Changes what the next commit will say, whatever the memory: where the stream stands, or what
-    /// came back.
+    /// Edits the next change regardless of the memory bound, for changes that the host did not ask
+    /// for: the place of the stream, or parts of a failed commit.
     pub(super) fn note(&mut self, with: impl FnOnce(&mut Draft)) -> Result<()> {
         self.edit(with);
         let card = self.card();
@@ -61,8 +61,8 @@ impl Stream {
         Ok(())
     }
 
-    /// As [`Stream::note`], for what the host asks to be kept: refused where the log's memory is
-    /// full, and nothing is changed then.
+    /// Edits the next change at the host's request. Fails and changes nothing if the log's memory is
+    /// full.
     pub(super) fn ask(
         &mut self,
         operation: &'static str,
@@ -89,7 +89,7 @@ impl Stream {
         self.change = Some(next).filter(|next| !next.is_empty());
     }
 
-    /// What lists of volatile streams are to see of this one; `None` once it is durable.
+    /// Returns the entry of this stream in lists of volatile streams; `None` once it is durable.
     pub(super) fn card(&self) -> Option<VolatileInfo> {
         self.root().is_none().then(|| VolatileInfo { meta: self.meta(), state: self.state })
     }
@@ -100,7 +100,7 @@ impl Stream {
         }
     }
 
-    /// Bytes that the next change takes, with the card of a volatile stream. The two share the
+    /// Returns the bytes of the next change and of the card of a volatile stream, which share the
     /// data.
     pub(super) fn change_bytes(&self, card: Option<&VolatileInfo>) -> usize {
         let card_bytes = card.map_or(0, |card| size_of::<VolatileInfo>() + card.meta.own_bytes());
