@@ -152,6 +152,12 @@ impl Branch {
         self.origin.as_ref().map_or(0, |origin| origin.generation)
     }
 
+    /// Returns the oldest span of the branch.
+    pub(crate) fn first_span(&self) -> Option<u32> {
+        let first = self.span_first.load(Ordering::Acquire);
+        (first != NONE).then_some(first)
+    }
+
     /// Returns the first seq of the branch's own.
     pub(crate) fn start(&self) -> u64 {
         self.origin.as_ref().map_or(0, |origin| origin.start)

@@ -236,12 +236,6 @@ impl ReadView {
         if segment.number() == self.mark.end.segment() { self.mark.end.offset() } else { u64::MAX }
     }
 
-    /// Returns the oldest span of the branch.
-    pub(crate) fn first_span(&self, branch: &Branch) -> Option<u32> {
-        let first = branch.span_first.load(Ordering::Acquire);
-        (first != NONE).then_some(first)
-    }
-
     /// Returns the newest span of the branch that may hold visible batches.
     fn last_span(&self, branch: &Branch) -> Option<u32> {
         let last = branch.span_last.load(Ordering::Acquire);
@@ -254,7 +248,7 @@ impl ReadView {
     /// Returns the newest span that starts at or before `seq`, or else the oldest one.
     pub(crate) fn seek_span(&self, branch: &Branch, seq: u64) -> Option<u32> {
         let found = self.catalog.spans.seek(self.last_span(branch)?, seq);
-        if found == NONE { self.first_span(branch) } else { Some(found) }
+        if found == NONE { branch.first_span() } else { Some(found) }
     }
 
     pub(crate) fn next_span(&self, span: u32) -> Option<u32> {

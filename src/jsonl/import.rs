@@ -230,7 +230,7 @@ impl<'a> Importer<'a> {
         }
         let mut stream = Stream::of_id(self.engine, id, &options)?;
         if let Some(fork) = fork {
-            stream.share(fork.base, fork.generation, fork.seq)?;
+            stream.share(fork.base, fork.generation, fork.seq);
         }
         self.metadata(&mut stream, line).map_err(|error| match error.kind() {
             ErrorKind::InvalidName
@@ -247,7 +247,7 @@ impl<'a> Importer<'a> {
     fn metadata(&self, stream: &mut Stream, line: &StreamLine) -> Result<()> {
         if let Some(parent) = &line.parent {
             let parent_id = id(&parent.id).map_err(|what| self.wrong(what))?;
-            stream.descend(parent_id, Seq::from(parent.seq))?;
+            stream.descend(parent_id, Seq::from(parent.seq));
         }
         if let Some(name) = &line.name {
             stream.rename(name)?;
@@ -410,7 +410,10 @@ impl<'a> Importer<'a> {
         // The events of a failed commit would return after the rewind.
         self.wait_for_commits()?;
         match &mut self.stream {
-            Some(current) => current.stream.rewind_as(to),
+            Some(current) => {
+                current.stream.rewind_as(to);
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -450,7 +453,7 @@ impl<'a> Importer<'a> {
         let is_bare = !current.is_committed && !current.stream.has_news();
         if (state != current.existing_state && !ends_later) || is_bare {
             let now = if ends_later { StreamState::Active } else { state };
-            current.stream.say_state(now)?;
+            current.stream.say_state(now);
         }
         if ends_later && self.mode == Mode::Write {
             self.later.push((id, start, state));

@@ -36,7 +36,7 @@ impl Walker {
     /// Finds the oldest batch that covers seqs.
     pub(super) fn first(view: &ReadView, at: ArenaId) -> Option<Placed> {
         let branch = view.catalog.branch(at)?;
-        let mut span = view.first_span(branch)?;
+        let mut span = branch.first_span()?;
         loop {
             if let Some(here) = view.span(branch, span)
                 && let Some(cursor) = here.batches.first()

@@ -324,7 +324,7 @@ pub(crate) fn open_read(
     if !options.shows_unconfirmed {
         loaded.catalog.raise(acknowledged(&loaded));
     }
-    show(loaded, disk, options)
+    Ok(show(loaded, disk, options))
 }
 
 /// Opens the log, or the archive file, at `path`.
@@ -337,23 +337,19 @@ pub(crate) fn open_read_at(
     };
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let loaded = load_alone(&looking(&disk), &name, LoadDepth::Quick)?;
-    show(loaded, &disk, options)
+    Ok(show(loaded, &disk, options))
 }
 
 /// Creates a read-only view. No compactor waits for such a view to end, so it opens as many
 /// segments as it may at once.
-fn show(
-    loaded: Loaded,
-    disk: &Arc<dyn Disk>,
-    options: &ReadOptions,
-) -> Result<(ReadView, RecoveryReport)> {
+fn show(loaded: Loaded, disk: &Arc<dyn Disk>, options: &ReadOptions) -> (ReadView, RecoveryReport) {
     let files = FilePool::new(Arc::clone(disk), options.reads, options.open_segments_max);
     loaded.catalog.read_by(Arc::clone(&files));
     let view = ReadView::new(Arc::new(loaded.catalog));
     // The newest segments come last, so that they stay open when the pool is full.
     let skipped = view.segments.iter().count().saturating_sub(files.open_segments_max());
     view.segments.iter().skip(skipped).for_each(|segment| segment.warm(&files));
-    Ok((view, loaded.report))
+    (view, loaded.report)
 }
 
 /// State of a log that another process may be writing.

@@ -42,10 +42,10 @@ impl Ownership {
         if broken(Sabotage::BelieveNames) {
             return Ok(());
         }
-        if self.found_at(disk, path)? != Some(active.identity()) {
+        if found_at(disk, path)? != Some(active.identity()) {
             return Err(self.lose(ErrorKind::DirectoryLost, path));
         }
-        if self.found_at(disk, LOCK)? != self.lock.get().copied() {
+        if found_at(disk, LOCK)? != self.lock.get().copied() {
             return Err(self.lose(ErrorKind::LockLost, LOCK));
         }
         Ok(())
@@ -79,11 +79,11 @@ impl Ownership {
         self.lost().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    fn found_at(&self, disk: &dyn Disk, path: &str) -> Result<Option<Identity>> {
-        disk.identity_at(path).at("write", || place_of(path))
-    }
-
     fn lose(&self, kind: ErrorKind, path: &str) -> Error {
         self.lost.get_or_init(|| Error::new(kind, "write").at(place_of(path))).clone()
     }
+}
+
+fn found_at(disk: &dyn Disk, path: &str) -> Result<Option<Identity>> {
+    disk.identity_at(path).at("write", || place_of(path))
 }

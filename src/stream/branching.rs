@@ -61,7 +61,7 @@ impl Stream {
             change.shared = shared;
             change.parent = Some((self.id, seq));
             change.start = (start > 0).then_some(start);
-        })?;
+        });
         child.next = end;
         for mut batch in volatile {
             let dropped = batch.dropped();
@@ -194,7 +194,8 @@ impl Stream {
         let seen = self.counted().before();
         self.ring.discard();
         self.next = to;
-        self.note(|change| change.rewind = Some(Rewind { to, seen }))
+        self.note(|change| change.rewind = Some(Rewind { to, seen }));
+        Ok(())
     }
 
     /// Trims the events before `to`, buffered, in flight or committed: this handle no longer shows
@@ -232,7 +233,8 @@ impl Stream {
             let before = draft.start.filter(|_| !draft.regrown);
             draft.start = before.max(Some(to)).filter(|start| *start > taken);
             draft.regrown = false;
-        })
+        });
+        Ok(())
     }
 
     /// Makes a fork that was never committed share only the events before `to`, which is before its
@@ -240,7 +242,7 @@ impl Stream {
     pub(super) fn share_less(&mut self, to: u64) {
         let fork = self.shared(to);
         self.generation = fork.map_or(0, |fork| fork.generation);
-        let _ = self.note(|change| (change.fork, change.rewind) = (fork, None));
+        self.note(|change| (change.fork, change.rewind) = (fork, None));
     }
 
     /// Discards the buffered events that no commit has taken. Returns their number, including those
@@ -261,7 +263,7 @@ impl Stream {
         let asked = self.change.as_ref().and_then(|change| change.start);
         if asked.is_some_and(|start| start > end) {
             let is_news = end > self.taken_start();
-            let _ = self.note(|change| change.start = is_news.then_some(end));
+            self.note(|change| change.start = is_news.then_some(end));
         }
     }
 

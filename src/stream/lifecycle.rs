@@ -59,14 +59,14 @@ impl Stream {
                 }
                 state => {
                     self.enter_state(state);
-                    let _ = self.note(|change| {
+                    self.note(|change| {
                         change.state = (state != StreamState::Active).then_some(state);
                     });
                 }
             }
             return self.settled(Ok(()));
         }
-        let _ = self.note(|change| change.state = Some(state));
+        self.note(|change| change.state = Some(state));
         self.enter_state(state);
         let part = self.take_metadata();
         self.submit(Some(part), CommitOptions::new())

@@ -75,7 +75,8 @@ impl Stream {
         self.check_no_name_in_flight()?;
         // Also of a durable stream without a name: a commit of another handle may give it one.
         let is_durable = self.root().is_some();
-        self.note(|draft| (draft.name, draft.reserved) = (is_durable.then(Box::default), None))
+        self.note(|draft| (draft.name, draft.reserved) = (is_durable.then(Box::default), None));
+        Ok(())
     }
 
     /// Sets a label, with the next commit. A stream has at most 64; a key has 1 to 128 bytes, a
@@ -118,7 +119,8 @@ impl Stream {
             if has_one {
                 change.labels.insert(key.into(), None);
             }
-        })
+        });
+        Ok(())
     }
 
     /// Sets the stream's data, with the next commit: up to 64 KiB of bytes that only the host

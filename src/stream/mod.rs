@@ -361,7 +361,7 @@ impl Stream {
         }
         let part = self.change.is_some().then(|| self.part(filled, end));
         if let Some(kept) = kept {
-            let _ = self.note(|change| (change.start, change.regrown) = kept);
+            self.note(|change| (change.start, change.regrown) = kept);
         }
         part
     }
@@ -371,9 +371,9 @@ impl Stream {
     fn take_metadata(&mut self) -> Part {
         let (filled, counted) = (self.ring.nothing(), self.counted());
         let regrown = self.change.as_ref().is_some_and(|change| change.regrown);
-        let _ = self.note(|change| (change.rewind, change.start) = (None, None));
+        self.note(|change| (change.rewind, change.start) = (None, None));
         let part = self.part(filled, counted.before());
-        let _ = self.note(|change| {
+        self.note(|change| {
             (change.rewind, change.start) = (counted.rewind, counted.start);
             change.regrown = regrown && change.start.is_some();
         });

@@ -50,7 +50,7 @@ impl Stream {
 
     /// Edits the next change regardless of the memory bound, for changes that the host did not ask
     /// for: the place of the stream, or parts of a failed commit.
-    pub(super) fn note(&mut self, with: impl FnOnce(&mut Draft)) -> Result<()> {
+    pub(super) fn note(&mut self, with: impl FnOnce(&mut Draft)) {
         self.edit(with);
         let card = self.card();
         let bytes = self.change_bytes(card.as_ref());
@@ -58,11 +58,10 @@ impl Stream {
             next.charge.set(bytes);
         }
         self.show(card);
-        Ok(())
     }
 
-    /// Edits the next change at the host's request. Fails and changes nothing if the log's memory is
-    /// full.
+    /// Edits the next change at the host's request. Fails and changes nothing if the log's memory
+    /// is full.
     pub(super) fn ask(
         &mut self,
         operation: &'static str,

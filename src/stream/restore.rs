@@ -36,20 +36,20 @@ impl Stream {
     }
 
     /// Starts the stream with the events that it shares with its base.
-    pub(crate) fn share(&mut self, base: StreamId, generation: u32, seq: u64) -> Result<()> {
+    pub(crate) fn share(&mut self, base: StreamId, generation: u32, seq: u64) {
         self.next = seq;
         self.generation = generation;
         let fork = Fork { base, base_generation: generation, seq, generation };
-        self.note(|change| change.fork = Some(fork))
+        self.note(|change| change.fork = Some(fork));
     }
 
-    pub(crate) fn descend(&mut self, parent: StreamId, seq: Seq) -> Result<()> {
-        self.note(|change| change.parent = Some((parent, seq.get())))
+    pub(crate) fn descend(&mut self, parent: StreamId, seq: Seq) {
+        self.note(|change| change.parent = Some((parent, seq.get())));
     }
 
     /// Adds a state to the next commit. The handle's own state does not change.
-    pub(crate) fn say_state(&mut self, state: StreamState) -> Result<()> {
-        self.note(|change| change.state = Some(state))
+    pub(crate) fn say_state(&mut self, state: StreamState) {
+        self.note(|change| change.state = Some(state));
     }
 
     /// Commits after the last commit of any stream, and fails if that one fails. Includes a
@@ -108,10 +108,10 @@ impl Stream {
 
     /// Rewinds to `to` and starts the next generation, even if no event is dropped. Nothing may be
     /// buffered or in flight.
-    pub(crate) fn rewind_as(&mut self, to: u64) -> Result<()> {
+    pub(crate) fn rewind_as(&mut self, to: u64) {
         self.reap();
         let seen = self.next;
         self.next = to;
-        self.note(|change| change.rewind = Some(Rewind { to, seen }))
+        self.note(|change| change.rewind = Some(Rewind { to, seen }));
     }
 }

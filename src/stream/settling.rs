@@ -60,7 +60,7 @@ impl Stream {
         });
         let returned = changes.reduce(Draft::and).unwrap_or_default();
         // Returned changes were counted before, and are taken whatever the memory.
-        let _ = self.note(|later| {
+        self.note(|later| {
             *later = returned.and(std::mem::take(later));
             later.rewind = rewind;
         });
@@ -85,7 +85,7 @@ impl Stream {
             let generation = part.generation() + self.in_flight.rewinds();
             let regrown = std::mem::replace(&mut self.generation, generation) != generation;
             if regrown || ring != self.counted() {
-                let _ = self.note(|change| {
+                self.note(|change| {
                     (change.rewind, change.start) = (ring.rewind, ring.start);
                     change.regrown |= regrown;
                 });
