@@ -5,49 +5,15 @@
 //! bytes it has read, and their checksum. So an import continues after retention has trimmed its
 //! stream, and notices a file that was replaced.
 
-use std::fmt;
 use std::io::{self, BufRead};
-use std::str::FromStr;
 
 use amberlog::{Events, StreamInfo};
 use serde::Serialize;
 
-use crate::lines::{LineReader, UNENDED};
+use crate::lines::{LineReader, SeenBytes, UNENDED};
 
 /// Label that records how much of a file its stream represents.
 pub(crate) const SEEN_LABEL: &str = "amberlog.source";
-
-/// The beginning of a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SeenBytes {
-    /// Number of lines; the last one may lack its newline.
-    pub(crate) lines: u64,
-    /// Number of bytes.
-    pub(crate) bytes: u64,
-    /// CRC-32 of the bytes.
-    pub(crate) crc: u32,
-}
-
-impl fmt::Display for SeenBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{:08x}", self.lines, self.bytes, self.crc)
-    }
-}
-
-impl FromStr for SeenBytes {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let mut parts = text.split(':');
-        let mut part = || parts.next().ok_or(());
-        let (lines, bytes, crc) = (part()?, part()?, part()?);
-        Ok(Self {
-            lines: lines.parse().map_err(drop)?,
-            bytes: bytes.parse().map_err(drop)?,
-            crc: u32::from_str_radix(crc, 16).map_err(drop)?,
-        })
-    }
-}
 
 /// Kinds of difference between a file and its stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -161,19 +127,4 @@ pub(crate) fn compare<R: BufRead>(
         return differs(difference, format!("line {number} is not event {seq}"));
     }
     Ok(Compared::Same)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_seen_comes_back_from_its_label() {
-        let seen = SeenBytes { lines: 3, bytes: 1 << 40, crc: 0xAB };
-        assert_eq!(seen.to_string(), "3:1099511627776:000000ab");
-        assert_eq!(seen.to_string().parse(), Ok(seen));
-        for wrong in ["", "3", "3:4", "3:4:xyz", "-3:4:5", "3:4:123456789"] {
-            assert_eq!(wrong.parse::<SeenBytes>(), Err(()), "{wrong}");
-        }
-    }
 }

@@ -4,14 +4,14 @@
 //! the event's kind says whether it had one. Everything else stays: `\r`, empty lines, bytes that
 //! are not UTF-8.
 
+use std::fmt;
 use std::io::{self, BufRead, Read};
+use std::str::FromStr;
 
 use amberlog::typed::CodecId;
 use amberlog::{EventKind, NewEvent};
 use crc32fast::Hasher;
 use serde::de::IgnoredAny;
-
-use crate::compare::SeenBytes;
 
 /// Kind of a line that ended with `\n`.
 pub(crate) const WHOLE: EventKind = EventKind(0);
@@ -27,14 +27,46 @@ pub(crate) enum Content {
     Json,
 }
 
+/// The beginning of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SeenBytes {
+    /// Number of lines; the last one may lack its newline.
+    pub(crate) lines: u64,
+    /// Number of bytes.
+    pub(crate) bytes: u64,
+    /// CRC-32 of the bytes.
+    pub(crate) crc: u32,
+}
+
+impl fmt::Display for SeenBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{:08x}", self.lines, self.bytes, self.crc)
+    }
+}
+
+impl FromStr for SeenBytes {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.split(':');
+        let mut part = || parts.next().ok_or(());
+        let (lines, bytes, crc) = (part()?, part()?, part()?);
+        Ok(Self {
+            lines: lines.parse().map_err(drop)?,
+            bytes: bytes.parse().map_err(drop)?,
+            crc: u32::from_str_radix(crc, 16).map_err(drop)?,
+        })
+    }
+}
+
 /// Reader of lines, with one buffer.
 #[derive(Debug)]
 pub(crate) struct LineReader<R> {
     from: R,
     content: Content,
     line_bytes_max: usize,
+    /// The current line, with its newline.
     line: Vec<u8>,
-    kind: EventKind,
     number: u64,
     bytes: u64,
     /// Checksum of everything before the current line.
@@ -49,7 +81,6 @@ impl<R: BufRead> LineReader<R> {
             content,
             line_bytes_max,
             line: Vec::new(),
-            kind: UNENDED,
             number: 0,
             bytes: 0,
             before: Hasher::new(),
@@ -59,35 +90,29 @@ impl<R: BufRead> LineReader<R> {
     /// Advances to the next line. Returns false if there is none.
     pub(crate) fn advance(&mut self) -> io::Result<bool> {
         self.before.update(&self.line);
-        self.before.update(self.ending());
         self.line.clear();
-        self.kind = UNENDED;
         let bytes_max = (self.line_bytes_max as u64).saturating_add(1);
-        let mut limited = self.from.by_ref().take(bytes_max);
-        let read = limited.read_until(b'\n', &mut self.line)?;
+        let read = self.from.by_ref().take(bytes_max).read_until(b'\n', &mut self.line)?;
         if read == 0 {
             return Ok(false);
         }
         self.number = self.number.saturating_add(1);
         self.bytes = self.bytes.saturating_add(read as u64);
-        if self.line.last() == Some(&b'\n') {
-            self.line.pop();
-            self.kind = WHOLE;
-        } else if self.line.len() > self.line_bytes_max {
+        if self.kind() == UNENDED && self.line.len() > self.line_bytes_max {
             let text = format!("line {} is longer than {} bytes", self.number, self.line_bytes_max);
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         Ok(true)
     }
 
-    /// Returns the current line.
+    /// Returns the current line, without its newline.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.line
+        self.line.strip_suffix(b"\n").unwrap_or(&self.line)
     }
 
     /// Returns the kind of the current line: whether it ended.
     pub(crate) fn kind(&self) -> EventKind {
-        self.kind
+        if self.line.ends_with(b"\n") { WHOLE } else { UNENDED }
     }
 
     /// Returns the number of the current line, from 1; 0 before the first.
@@ -100,43 +125,29 @@ impl<R: BufRead> LineReader<R> {
         self.bytes
     }
 
-    /// Returns the bytes that ended the current line.
-    fn ending(&self) -> &'static [u8] {
-        if self.kind == WHOLE { b"\n" } else { b"" }
-    }
-
     /// Describes the file up to and including the current line.
     pub(crate) fn seen(&self) -> SeenBytes {
         let mut all = self.before.clone();
         all.update(&self.line);
-        all.update(self.ending());
         SeenBytes { lines: self.number, bytes: self.bytes, crc: all.finalize() }
     }
 
     /// Returns whether the file begins with the bytes described, which end within the current line.
     pub(crate) fn begin_as(&self, seen: &SeenBytes) -> bool {
-        let ending = self.ending();
-        let line_bytes = self.line.len().saturating_add(ending.len());
-        let before = self.bytes.saturating_sub(line_bytes as u64);
-        let Some(bytes) = seen.bytes.checked_sub(before) else { return false };
+        let before = self.bytes.saturating_sub(self.line.len() as u64);
+        let bytes = seen.bytes.checked_sub(before).and_then(|bytes| usize::try_from(bytes).ok());
+        let Some(line) = bytes.and_then(|bytes| self.line.get(..bytes)) else { return false };
         let mut all = self.before.clone();
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        if bytes == line_bytes {
-            return self.seen().crc == seen.crc;
-        }
-        let Some(line) = self.line.get(..bytes) else { return false };
         all.update(line);
         all.finalize() == seen.crc
     }
 
     /// Returns the event for the current line.
     pub(crate) fn event(&self) -> NewEvent<&[u8]> {
-        let codec = if self.content == Content::Json && is_json(&self.line) {
-            CodecId::JSON
-        } else {
-            CodecId::RAW
-        };
-        NewEvent::new(self.kind, self.line.as_slice()).codec(codec)
+        let line = self.bytes();
+        let is_json = self.content == Content::Json && is_json(line);
+        let codec = if is_json { CodecId::JSON } else { CodecId::RAW };
+        NewEvent::new(self.kind(), line).codec(codec)
     }
 }
 
@@ -187,6 +198,16 @@ mod tests {
                 LineReader::new(&b"two\n\ntwo and a half\nthree"[..], Content::Text, 100);
             (0..lines).for_each(|_| assert!(other.advance().expect("short")));
             assert!(!other.begin_as(&seen), "{at}");
+        }
+    }
+
+    #[test]
+    fn what_was_seen_comes_back_from_its_label() {
+        let seen = SeenBytes { lines: 3, bytes: 1 << 40, crc: 0xAB };
+        assert_eq!(seen.to_string(), "3:1099511627776:000000ab");
+        assert_eq!(seen.to_string().parse(), Ok(seen));
+        for wrong in ["", "3", "3:4", "3:4:xyz", "-3:4:5", "3:4:123456789"] {
+            assert_eq!(wrong.parse::<SeenBytes>(), Err(()), "{wrong}");
         }
     }
 
