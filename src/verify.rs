@@ -172,7 +172,7 @@ impl StreamPass {
         let mut pass = Self::default();
         while let Some(found) = next(&mut pass) {
             let Err(error) = found else { continue };
-            let Some(seqs) = lost_seqs(&error) else { return Err(error) };
+            let Some(seqs) = error.lost_seqs() else { return Err(error) };
             pass.lost.insert((seqs.start, seqs.end));
             unread.push((seqs, error));
         }
@@ -210,7 +210,7 @@ fn read_stream(view: &ReadView, info: &StreamInfo, unread: &mut Vec<MissedEvents
         let found = events.lend()?.map(|event| pass.take(&event));
         let seqs = match &found {
             Ok(seqs) => seqs.clone(),
-            Err(error) => lost_seqs(error).unwrap_or(next..next),
+            Err(error) => error.lost_seqs().unwrap_or(next..next),
         };
         // A gap before lost seqs is reported by no event.
         let is_odd = if found.is_ok() { seqs.start != next } else { seqs.start < next };
@@ -275,13 +275,5 @@ fn read_for_export(
             unread.push(MissedEvents { way: ReadMethod::Export, stream: None, seqs: None, error });
             Ok(())
         }
-    }
-}
-
-/// Returns the seqs that a read error reports as lost.
-fn lost_seqs(error: &Error) -> Option<Range<u64>> {
-    match error.kind() {
-        ErrorKind::Corrupt { seqs: Some(seqs), .. } => Some(seqs.start.get()..seqs.end.get()),
-        _ => None,
     }
 }

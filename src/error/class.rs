@@ -75,9 +75,7 @@ impl AppendError {
             Self::EventTooLarge { .. } | Self::Archived => ErrorClass::Other,
         }
     }
-}
 
-impl AppendError {
     /// Returns true if the stream was deleted, like [`Error::is_not_found`].
     #[must_use]
     pub fn is_not_found(self) -> bool {
@@ -216,6 +214,15 @@ mod tests {
                 names.map(move |name| (name.to_owned(), row.trim()))
             })
             .collect()
+    }
+
+    #[test]
+    fn every_kind_has_a_text() {
+        for kind in kinds() {
+            assert_ne!(kind.to_string(), "the operation failed", "{kind:?}");
+        }
+        let large = ErrorKind::CommitTooLarge { bytes: 7, bytes_max: 5 }.to_string();
+        assert_eq!(large, "the commit would take 7 bytes; a commit has at most 5");
     }
 
     #[test]

@@ -221,8 +221,6 @@ pub enum ErrorKind {
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io => f.write_str("the operating system reported an error"),
-            Self::StorageFull => f.write_str("no space left; free some space and commit again"),
             Self::Corrupt { stream, seqs } => {
                 f.write_str("damaged bytes")?;
                 if let Some(stream) = stream {
@@ -233,57 +231,43 @@ impl fmt::Display for ErrorKind {
                     None => Ok(()),
                 }
             }
-            Self::Conflict { stream, expected, actual } if expected == actual => {
-                write!(f, "stream {stream} is not in the state that the commit expects")
-            }
-            Self::Conflict { stream, expected, actual } => write!(
+            Self::QuotaExceeded { used_bytes, quota_bytes } => write!(
                 f,
-                "the head of stream {stream} is {actual}, but the commit expects {expected}"
+                "the commit would exceed the quota: {used_bytes} of {quota_bytes} bytes are used; delete streams and compact the log"
             ),
-            Self::UnknownStream(id) => write!(f, "this log has no stream {id}"),
-            Self::UnknownName(name) => write!(f, "no stream is named {name:?}"),
-            Self::AmbiguousPrefix(prefix) => {
-                write!(f, "more than one stream id starts with {prefix:?}; give more digits")
+            Self::Locked { holder: Some(pid) } if *pid == std::process::id() => write!(
+                f,
+                "this process has it open already (or, in another container, one of the same id, {pid}); one writer at a time"
+            ),
+            Self::Locked { holder: Some(pid) } => {
+                write!(f, "process {pid} is writing this log; one writer at a time")
             }
-            Self::InvalidName => {
-                f.write_str("a name must have 1 to 1,024 bytes and no control characters")
+            Self::UnsupportedVersion { found, supported } => write!(
+                f,
+                "the log has format version {found}; this build supports versions up to {supported}"
+            ),
+            Self::CommitTooLarge { bytes, bytes_max } => {
+                write!(f, "the commit would take {bytes} bytes; a commit has at most {bytes_max}")
             }
-            Self::Poisoned => f.write_str("a sync failed; reopen the log to see what is durable"),
-            Self::Panicked => f.write_str("a thread of the log panicked; please report it"),
-            Self::Closed => f.write_str("the log is closed"),
-            Self::OtherProcess => f.write_str(OTHER_PROCESS),
-            Self::QuotaExceeded { used_bytes, quota_bytes } => {
-                write!(
-                    f,
-                    "the commit would exceed the quota: {used_bytes} of {quota_bytes} bytes are used; delete streams and compact the log"
-                )
-            }
-            Self::UnsupportedVersion { found, supported } => {
-                write!(
-                    f,
-                    "the log has format version {found}; this build supports versions up to {supported}"
-                )
-            }
-            Self::UnsupportedFeature => {
-                f.write_str("the log uses a feature that this build does not support")
-            }
-            Self::WrongCodec { expected, found } => {
-                write!(
-                    f,
-                    "the event was written with codec {}, the reader expects codec {}",
-                    found.0, expected.0
-                )
-            }
-            Self::Codec => f.write_str("the codec could not encode or decode the event"),
-            Self::InvalidOption(which) => write!(f, "{which}"),
-            Self::Refused(reason) => reason.fmt(f),
-            Self::ForeignCursor => f.write_str(
-                "the cursor is from a list with another order, direction or filter; repeat those, or start without a cursor",
+            Self::WrongCodec { expected, found } => write!(
+                f,
+                "the event was written with codec {}, the reader expects codec {}",
+                found.0, expected.0
+            ),
+            Self::InvalidLine { line, what } => write!(f, "line {line}: {what}"),
+            Self::ClockJumped { clock, known } => write!(
+                f,
+                "the clock reads {clock}, but by the log's own reckoning it is about {known}; correct the clock, or call \
+                 `retain`, which trusts the clock and drops what is then too old"
             ),
             Self::PositionOutOfRange { asked, last } => {
                 write!(f, "position {asked} is beyond the last commit, {last}")
             }
-            other => other.of_a_directory(f),
+            Self::AlreadyCommitted { position } => {
+                write!(f, "commit id already used at position {position}")
+            }
+            Self::Refused(reason) => reason.fmt(f),
+            other => other.of_a_stream(f),
         }
     }
 }
@@ -300,51 +284,31 @@ impl ErrorKind {
         }
     }
 
-    /// Prints the kinds about a directory of a log.
-    fn of_a_directory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Locked { holder: Some(pid) } if *pid == std::process::id() => write!(
-                f,
-                "this process has it open already (or, in another container, one of the same id, {pid}); one writer at a time"
-            ),
-            Self::Locked { holder: Some(pid) } => {
-                write!(f, "process {pid} is writing this log; one writer at a time")
-            }
-            Self::Locked { holder: None } => {
-                f.write_str("another writer holds this log; one writer at a time")
-            }
-            Self::LockLost => f.write_str(
-                "the lock file was removed or replaced, so another process may try to write; close this log and open it again",
-            ),
-            Self::DirectoryLost => f.write_str(
-                "the log's directory or its last segment was removed or replaced; close this log and open it again",
-            ),
-            Self::ClockJumped { clock, known } => write!(
-                f,
-                "the clock reads {clock}, but by the log's own reckoning it is about {known}; correct the clock, or call \
-                 `retain`, which trusts the clock and drops what is then too old"
-            ),
-            Self::NotThisLog => {
-                f.write_str("another writer created a log here after this one was opened; open the log again")
-            }
-            Self::NoLog => f.write_str("there is no log"),
-            Self::Outdated => {
-                f.write_str("the segment was compacted after this view was opened; open a new view")
-            }
-            Self::UnfinishedBackup => {
-                f.write_str("this is an unfinished backup; remove it and back up again")
-            }
-            Self::NotEmpty => f.write_str("the directory is not empty"),
-            Self::InsideLog => {
-                f.write_str("the target is inside the log's own directory; choose a place outside it")
-            }
-            other => other.of_a_stream(f),
-        }
-    }
-
-    /// Writes the kinds that concern the life of a stream.
+    /// Prints a kind that concerns one stream.
     fn of_a_stream(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Conflict { stream, expected, actual } if expected == actual => {
+                write!(f, "stream {stream} is not in the state that the commit expects")
+            }
+            Self::Conflict { stream, expected, actual } => write!(
+                f,
+                "the head of stream {stream} is {actual}, but the commit expects {expected}"
+            ),
+            Self::UnknownStream(id) => write!(f, "this log has no stream {id}"),
+            Self::UnknownName(name) => write!(f, "no stream is named {name:?}"),
+            Self::AmbiguousPrefix(prefix) => {
+                write!(f, "more than one stream id starts with {prefix:?}; give more digits")
+            }
+            Self::NameTaken { name, holder } => {
+                write!(f, "the name {name:?} belongs to stream {holder}")
+            }
+            Self::NameIsAnId(id) => write!(
+                f,
+                "a name in the form of the id {id} could be mistaken for that stream; choose another name"
+            ),
+            Self::NotMaterialized { stream, .. } => {
+                write!(f, "stream {stream} is in memory only; commit it first")
+            }
             Self::Deleted(id) => write!(f, "stream {id} was deleted"),
             Self::Archived(id) => {
                 write!(f, "stream {id} is archived; unarchive it before writing to it")
@@ -358,29 +322,51 @@ impl ErrorKind {
             Self::CommitInFlight(id) => {
                 write!(f, "a commit of stream {id} is in flight; wait for its ticket first")
             }
-            Self::AlreadyCommitted { position } => {
-                write!(f, "commit id already used at position {position}")
-            }
-            Self::Aborted => f.write_str("an earlier commit was refused"),
-            Self::NotMaterialized { stream, .. } => {
-                write!(f, "stream {stream} is in memory only; commit it first")
-            }
-            Self::InvalidMetadata(what) => f.write_str(what),
-            Self::NameTaken { name, holder } => {
-                write!(f, "the name {name:?} belongs to stream {holder}")
-            }
             Self::StreamExists(id) => write!(f, "this log already has, or had, a stream {id}"),
-            Self::NameIsAnId(id) => {
-                write!(
-                    f,
-                    "a name in the form of the id {id} could be mistaken for that stream; choose another name"
-                )
+            other => f.write_str(other.fixed_text()),
+        }
+    }
+
+    /// Returns the text of a kind without details, or with details that are its text.
+    fn fixed_text(&self) -> &'static str {
+        match self {
+            Self::Io => "the operating system reported an error",
+            Self::StorageFull => "no space left; free some space and commit again",
+            Self::InvalidName => "a name must have 1 to 1,024 bytes and no control characters",
+            Self::NameReserved => {
+                "names that begin with ~ are reserved for the log itself; choose another name"
             }
-            Self::NameReserved => f.write_str(
-                "names that begin with ~ are reserved for the log itself; choose another name",
-            ),
-            Self::InvalidLine { line, what } => write!(f, "line {line}: {what}"),
-            other => other.of_a_directory(f),
+            Self::Locked { .. } => "another writer holds this log; one writer at a time",
+            Self::Poisoned => "a sync failed; reopen the log to see what is durable",
+            Self::LockLost => {
+                "the lock file was removed or replaced, so another process may try to write; close this log and open it again"
+            }
+            Self::DirectoryLost => {
+                "the log's directory or its last segment was removed or replaced; close this log and open it again"
+            }
+            Self::Panicked => "a thread of the log panicked; please report it",
+            Self::Closed => "the log is closed",
+            Self::OtherProcess => OTHER_PROCESS,
+            Self::NotThisLog => {
+                "another writer created a log here after this one was opened; open the log again"
+            }
+            Self::NoLog => "there is no log",
+            Self::UnfinishedBackup => "this is an unfinished backup; remove it and back up again",
+            Self::NotEmpty => "the directory is not empty",
+            Self::InsideLog => {
+                "the target is inside the log's own directory; choose a place outside it"
+            }
+            Self::UnsupportedFeature => "the log uses a feature that this build does not support",
+            Self::Codec => "the codec could not encode or decode the event",
+            Self::InvalidOption(text) | Self::InvalidMetadata(text) => text,
+            Self::Outdated => {
+                "the segment was compacted after this view was opened; open a new view"
+            }
+            Self::Aborted => "an earlier commit was refused",
+            Self::ForeignCursor => {
+                "the cursor is from a list with another order, direction or filter; repeat those, or start without a cursor"
+            }
+            _ => "the operation failed",
         }
     }
 }

@@ -8,6 +8,7 @@ mod class;
 mod kind;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,6 +125,14 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
+    }
+
+    /// Returns the seqs that the error reports as lost.
+    pub(crate) fn lost_seqs(&self) -> Option<Range<u64>> {
+        match self.kind() {
+            ErrorKind::Corrupt { seqs: Some(seqs), .. } => Some(seqs.start.get()..seqs.end.get()),
+            _ => None,
+        }
     }
 
     /// Returns whether this process has lost the log to write.
@@ -270,18 +279,14 @@ impl fmt::Display for AppendError {
                 f,
                 "the ring is full ({ring_bytes_max} bytes; commits in flight hold {in_flight_bytes}); wait for a ticket"
             ),
-            Self::MemoryFull { memory_bytes_max } => {
-                write!(
-                    f,
-                    "rings and uncommitted metadata use all of the log's {memory_bytes_max} bytes of memory; commit or discard first"
-                )
-            }
-            Self::EventTooLarge { event_bytes, event_bytes_max } => {
-                write!(
-                    f,
-                    "the event has {event_bytes} bytes; this stream takes at most {event_bytes_max}"
-                )
-            }
+            Self::MemoryFull { memory_bytes_max } => write!(
+                f,
+                "rings and uncommitted metadata use all of the log's {memory_bytes_max} bytes of memory; commit or discard first"
+            ),
+            Self::EventTooLarge { event_bytes, event_bytes_max } => write!(
+                f,
+                "the event has {event_bytes} bytes; this stream takes at most {event_bytes_max}"
+            ),
             Self::Closed => f.write_str("the log is closed"),
             Self::OtherProcess => f.write_str(OTHER_PROCESS),
             Self::Archived => f.write_str("the stream is archived"),
