@@ -1,10 +1,10 @@
-//! Serde form of the crate's types: numbers as numbers, ids and times as readable text, or as bytes
-//! and microseconds in formats that are not human-readable.
+//! Serde form of ids and times: readable text, or bytes and microseconds in formats that are not
+//! human-readable.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{CodecId, CommitId, EventKind, Position, Seq, StreamId, Timestamp};
+use super::{CommitId, StreamId, Timestamp};
 
 macro_rules! as_text {
     ($($name:ident as $binary:ty: $into:expr, $from:expr;)*) => {$(
@@ -29,25 +29,8 @@ macro_rules! as_text {
     )*};
 }
 
-macro_rules! as_number {
-    ($($name:ident),*) => {$(
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                self.0.serialize(serializer)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Deserialize::deserialize(deserializer).map(Self)
-            }
-        }
-    )*};
-}
-
 as_text! {
     StreamId as [u8; 16]: StreamId::as_bytes, StreamId::from_bytes;
     CommitId as [u8; 16]: |id: &CommitId| id.0, CommitId;
     Timestamp as u64: |time: &Timestamp| time.as_micros(), Timestamp::from_micros;
 }
-as_number!(Seq, Position, EventKind, CodecId);

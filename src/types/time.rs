@@ -39,9 +39,7 @@ impl Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }
-}
 
-impl Timestamp {
     /// Returns year, month and day in UTC, in the proleptic Gregorian calendar.
     pub(super) fn date(self) -> (u64, u64, u64) {
         // Days since 1970, counted in eras of 400 years that begin in March (Hinnant, 2013).
