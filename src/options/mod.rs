@@ -1,5 +1,19 @@
 //! Options of a log, a stream and a commit, with each default's cost.
 
+/// Defines methods that set the option of their name to their argument.
+macro_rules! setters {
+    ($options:ident: $($(#[$doc:meta])* fn $option:ident($value:ident: $type:ty);)*) => {
+        impl $options {$(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $option(mut self, $value: $type) -> Self {
+                self.$option = $value.into();
+                self
+            }
+        )*}
+    };
+}
+
 pub(crate) mod costs;
 mod reads;
 mod retention;
@@ -119,95 +133,6 @@ impl Options {
         Self::default()
     }
 
-    /// Sets the bound of each ring, in bytes. Default 64 MiB; a ring takes memory only as it fills.
-    /// At least 64. Events of a commit count until its ticket resolves; an overwriting ring may
-    /// hold up to twice its bound while a commit is in flight.
-    #[must_use]
-    pub fn ring_bytes_max(mut self, bytes: usize) -> Self {
-        self.ring_bytes_max = bytes;
-        self
-    }
-
-    /// Sets the policy for a ring at its bound. Default [`Overflow::Reject`].
-    #[must_use]
-    pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.overflow = overflow;
-        self
-    }
-
-    /// Sets the largest payload, in bytes, that append accepts. Default: whatever fits in the ring.
-    #[must_use]
-    pub fn event_bytes_max(mut self, bytes: usize) -> Self {
-        self.event_bytes_max = Some(bytes);
-        self
-    }
-
-    /// Sets the bound, in bytes, of all rings together and of uncommitted names, labels and data.
-    /// Default 1 GiB. Empty rings keep at most half of it. At the bound the log refuses events,
-    /// names, labels and data ([`crate::AppendError::MemoryFull`]). A commit in flight holds a
-    /// second copy of its names, labels and data, which counts but is never refused.
-    #[must_use]
-    pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
-        self.memory_bytes_max = bytes;
-        self
-    }
-
-    /// Sets the durability of commits that do not choose their own. Default [`Durability::Disk`]:
-    /// one shared sync.
-    #[must_use]
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
-        self
-    }
-
-    /// Sets the size of the first segment, in bytes; each next one is twice as large. Default 256
-    /// KiB. At least 16 KiB, and at most [`Options::segment_bytes_max`]: to go beyond 64 MiB, raise
-    /// that as well.
-    #[must_use]
-    pub fn segment_bytes_first(mut self, bytes: u64) -> Self {
-        self.segment_bytes_first = bytes;
-        self
-    }
-
-    /// Sets the maximum size of a segment, in bytes, at which doubling ends. Default 64 MiB:
-    /// recovery after a crash replays up to this many bytes, and an open log keeps as many ready on
-    /// disk. From [`Options::segment_bytes_first`] to 2 GiB.
-    #[must_use]
-    pub fn segment_bytes_max(mut self, bytes: u64) -> Self {
-        self.segment_bytes_max = bytes;
-        self
-    }
-
-    /// Sets the source of event times. Default [`Clock::Coarse`], exact to about 4 ms.
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Sets the maximum difference between the system's clock and the log's last known time at
-    /// opening. Default 30 days.
-    ///
-    /// Retention by age and by idleness needs the present time. It reads the clock when the log is
-    /// opened, and from then on counts the time that passes, independent of the clock. A clock that
-    /// is further ahead than this is not trusted: background retention by age or idleness stops
-    /// ([`crate::ErrorKind::ClockJumped`]) until [`crate::Log::retain`] is called. If the clock is
-    /// further behind, the log continues from its last known time. A log that was closed for longer
-    /// than this cannot be told from one whose clock is ahead. With zero, only the clock of the
-    /// log's first opening is trusted.
-    #[must_use]
-    pub fn clock_jump_max(mut self, time: Duration) -> Self {
-        self.clock_jump_max = time;
-        self
-    }
-
-    /// Sets the time at which compaction frees dead space. Default [`Compaction::OnRequest`].
-    #[must_use]
-    pub fn compaction(mut self, compaction: Compaction) -> Self {
-        self.compaction = compaction;
-        self
-    }
-
     /// Sets the retention of each stream. [`crate::Log::retain`] applies it, as does the log's own
     /// thread with [`Compaction::Background`]. Default: keeps everything.
     #[must_use]
@@ -229,6 +154,57 @@ impl Options {
         self.retentions.labels.push((key, value, retention));
         self
     }
+}
+
+setters! { Options:
+    /// Sets the bound of each ring, in bytes. Default 64 MiB; a ring takes memory only as it fills.
+    /// At least 64. Events of a commit count until its ticket resolves; an overwriting ring may
+    /// hold up to twice its bound while a commit is in flight.
+    fn ring_bytes_max(bytes: usize);
+
+    /// Sets the policy for a ring at its bound. Default [`Overflow::Reject`].
+    fn overflow(overflow: Overflow);
+
+    /// Sets the largest payload, in bytes, that append accepts. Default: whatever fits in the ring.
+    fn event_bytes_max(bytes: usize);
+
+    /// Sets the bound, in bytes, of all rings together and of uncommitted names, labels and data.
+    /// Default 1 GiB. Empty rings keep at most half of it. At the bound the log refuses events,
+    /// names, labels and data ([`crate::AppendError::MemoryFull`]). A commit in flight holds a
+    /// second copy of its names, labels and data, which counts but is never refused.
+    fn memory_bytes_max(bytes: usize);
+
+    /// Sets the durability of commits that do not choose their own. Default [`Durability::Disk`]:
+    /// one shared sync.
+    fn durability(durability: Durability);
+
+    /// Sets the size of the first segment, in bytes; each next one is twice as large. Default 256
+    /// KiB. At least 16 KiB, and at most [`Options::segment_bytes_max`]: to go beyond 64 MiB, raise
+    /// that as well.
+    fn segment_bytes_first(bytes: u64);
+
+    /// Sets the maximum size of a segment, in bytes, at which doubling ends. Default 64 MiB:
+    /// recovery after a crash replays up to this many bytes, and an open log keeps as many ready on
+    /// disk. From [`Options::segment_bytes_first`] to 2 GiB.
+    fn segment_bytes_max(bytes: u64);
+
+    /// Sets the source of event times. Default [`Clock::Coarse`], exact to about 4 ms.
+    fn clock(clock: Clock);
+
+    /// Sets the maximum difference between the system's clock and the log's last known time at
+    /// opening. Default 30 days.
+    ///
+    /// Retention by age and by idleness needs the present time. It reads the clock when the log is
+    /// opened, and from then on counts the time that passes, independent of the clock. A clock that
+    /// is further ahead than this is not trusted: background retention by age or idleness stops
+    /// ([`crate::ErrorKind::ClockJumped`]) until [`crate::Log::retain`] is called. If the clock is
+    /// further behind, the log continues from its last known time. A log that was closed for longer
+    /// than this cannot be told from one whose clock is ahead. With zero, only the clock of the
+    /// log's first opening is trusted.
+    fn clock_jump_max(time: Duration);
+
+    /// Sets the time at which compaction frees dead space. Default [`Compaction::OnRequest`].
+    fn compaction(compaction: Compaction);
 
     /// Sets the maximum number of bytes that the log's commits and their indexes take up on disk;
     /// space reserved for later commits does not count. A commit that asks for more to be kept
@@ -240,11 +216,7 @@ impl Options {
     /// carries; archiving, unarchiving, trimming and rewinding, and removing names, labels and
     /// data, unless the same commit also carries something to be kept. Default: no bound, and no
     /// cost.
-    #[must_use]
-    pub fn quota_bytes(mut self, bytes: u64) -> Self {
-        self.quota_bytes = Some(bytes);
-        self
-    }
+    fn quota_bytes(bytes: u64);
 
     /// Sets the number of commit ids ([`CommitOptions::id`]) that the log remembers: the latest
     /// ones, over all its streams. Default 16,384: less than half a second of commits at full
@@ -255,19 +227,11 @@ impl Options {
     /// bytes of memory and, when the log is opened, one read of about 2 µs; on disk it takes 88
     /// bytes until that many later commits have an id and the segment is compacted. A log that was
     /// compacted while fewer ids were remembered has only those. At least 1.
-    #[must_use]
-    pub fn commit_ids_max(mut self, ids: usize) -> Self {
-        self.commit_ids_max = ids;
-        self
-    }
+    fn commit_ids_max(ids: usize);
 
     /// Sets the way to read events in sealed segments. Default [`Reads::Mapped`], which documents
     /// `SIGBUS`.
-    #[must_use]
-    pub fn reads(mut self, reads: Reads) -> Self {
-        self.reads = reads;
-        self
-    }
+    fn reads(reads: Reads);
 
     /// Sets the maximum number of sealed segments that are open at once, whatever the log's size;
     /// the least recently used segment is closed first. At least 4. Default 256, which covers 16
@@ -280,18 +244,10 @@ impl Options {
     /// at most 64 MiB in total), and at most a quarter of the process's descriptor limit is used. A
     /// running export uses the same number of descriptors again, a compaction a few. A segment
     /// stays open, beyond this maximum, for as long as a reader holds an event or iterator in it.
-    #[must_use]
-    pub fn open_segments_max(mut self, segments: usize) -> Self {
-        self.open_segments_max = segments;
-        self
-    }
+    fn open_segments_max(segments: usize);
 
     /// Sets the permissions of the log's files. Default [`Privacy::Private`].
-    #[must_use]
-    pub fn privacy(mut self, privacy: Privacy) -> Self {
-        self.privacy = privacy;
-        self
-    }
+    fn privacy(privacy: Privacy);
 }
 
 /// Options of one stream, in place of the log's defaults.
@@ -316,27 +272,17 @@ impl StreamOptions {
         self.name = Some(name.into());
         self
     }
+}
 
+setters! { StreamOptions:
     /// Sets the policy for the ring at its bound.
-    #[must_use]
-    pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.overflow = Some(overflow);
-        self
-    }
+    fn overflow(overflow: Overflow);
 
     /// Sets the ring's bound in bytes. At least 64.
-    #[must_use]
-    pub fn ring_bytes_max(mut self, bytes: usize) -> Self {
-        self.ring_bytes_max = Some(bytes);
-        self
-    }
+    fn ring_bytes_max(bytes: usize);
 
     /// Sets the largest payload, in bytes, that append accepts.
-    #[must_use]
-    pub fn event_bytes_max(mut self, bytes: usize) -> Self {
-        self.event_bytes_max = Some(bytes);
-        self
-    }
+    fn event_bytes_max(bytes: usize);
 }
 
 /// Expectation of a commit about each of its streams. If a stream does not meet it, the commit
@@ -386,20 +332,6 @@ impl CommitOptions {
         Self::default()
     }
 
-    /// Sets the durability that the ticket waits for.
-    #[must_use]
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = Some(durability);
-        self
-    }
-
-    /// Sets the expectation for the commit's streams.
-    #[must_use]
-    pub fn expect(mut self, expect: Expect) -> Self {
-        self.expect = expect;
-        self
-    }
-
     /// Only queues the commit: it shares the write and the sync of the log's next commit that
     /// starts, or starts itself once its ticket is waited for, awaited or dropped, or the log is
     /// closed. For programs that batch commits over more than the tenth of a second after which a
@@ -409,14 +341,18 @@ impl CommitOptions {
         self.starts_later = true;
         self
     }
+}
+
+setters! { CommitOptions:
+    /// Sets the durability that the ticket waits for.
+    fn durability(durability: Durability);
+
+    /// Sets the expectation for the commit's streams.
+    fn expect(expect: Expect);
 
     /// Sets the program's id for the commit, unique in the log. A second commit with the same id
     /// fails with [`crate::ErrorKind::AlreadyCommitted`], which has the position of the first, even
     /// after a restart. This holds for the latest [`Options::commit_ids_max`] commits that have an
     /// id. An empty commit records no id, but fails in the same way.
-    #[must_use]
-    pub fn id(mut self, id: CommitId) -> Self {
-        self.id = Some(id);
-        self
-    }
+    fn id(id: CommitId);
 }

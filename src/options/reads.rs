@@ -59,13 +59,6 @@ impl ReadOptions {
         Self::default()
     }
 
-    /// Sets the way to read sealed segments. Default [`Reads::Mapped`].
-    #[must_use]
-    pub fn reads(mut self, reads: Reads) -> Self {
-        self.reads = reads;
-        self
-    }
-
     /// Sets whether the view shows whole commits that are not known to have been acknowledged, as
     /// [`ReadView::open_unconfirmed`](crate::ReadView::open_unconfirmed) does. Default: no.
     #[must_use]
@@ -73,14 +66,15 @@ impl ReadOptions {
         self.shows_unconfirmed = shown;
         self
     }
+}
+
+setters! { ReadOptions:
+    /// Sets the way to read sealed segments. Default [`Reads::Mapped`].
+    fn reads(reads: Reads);
 
     /// Sets the maximum of [`crate::Options::open_segments_max`]. A view does not keep another
     /// process from compacting: it can show a compacted segment only if it holds that segment open.
     /// The view opens as many segments as this allows; a read in any other segment that has been
     /// compacted fails with [`crate::ErrorKind::Outdated`].
-    #[must_use]
-    pub fn open_segments_max(mut self, segments: usize) -> Self {
-        self.open_segments_max = segments;
-        self
-    }
+    fn open_segments_max(segments: usize);
 }
