@@ -7,19 +7,21 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use serde_json::Serializer;
 
 use super::portable::EscapingFormatter;
 use super::schema::{
-    DamageLine, EncodedBytes, EndLine, EventLine, ForkPoint, Header, Line, LostLine, RangeObject,
-    RewindLine, Shares, StreamLine, StreamSeqs, UnconfirmedLine, VERSION,
+    DamageLine, EncodedBytes, EventLine, ForkBase, ForkPoint, Line, StreamLine, StreamSeqs, VERSION,
 };
-use super::{Exported, LostSeqs, Salvage};
+use super::{Exported, LostSeqs};
 use crate::catalog::{History, Lineage, ReadView, Stretch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ArenaId;
 use crate::reader::{Event, Events};
+use crate::recovery::RecoveryReport;
 use crate::types::{Position, Seq, StreamId, StreamState, range_len};
 
 /// Size of the output buffer.
@@ -39,13 +41,17 @@ struct BranchPart {
 type Branches = HashMap<ArenaId, BranchPart>;
 
 /// Exports the whole read view.
-pub(super) fn all(view: &ReadView, salvage: Option<&Salvage>, to: impl Write) -> Result<Exported> {
+pub(super) fn all(
+    view: &ReadView,
+    salvage: Option<&RecoveryReport>,
+    to: impl Write,
+) -> Result<Exported> {
     let ids = view.ids();
     let branches = branches(view, &ids);
     let mut out = Exporter::new(view, salvage, to)?;
     for id in ids {
         let Some(history) = view.history(id) else { continue };
-        out.stream(&history, &history.own, &branches, Sharing::Kept)?;
+        out.stream(&history, &history.own, &branches)?;
     }
     out.finish()
 }
@@ -94,7 +100,7 @@ fn note_lost(view: &ReadView, branches: &mut Branches, history: &History) {
 pub(super) fn some(
     view: &ReadView,
     ids: &[StreamId],
-    salvage: Option<&Salvage>,
+    salvage: Option<&RecoveryReport>,
     to: impl Write,
 ) -> Result<Exported> {
     let mut ids = ids.to_vec();
@@ -126,19 +132,10 @@ pub(super) fn some(
                 stretches.push(Stretch { start, base: None, ..stretch.clone() });
             }
         }
-        stretches.extend(history.own.iter().cloned());
-        out.stream(&history, &stretches, &branches, Sharing::Resolved)?;
+        stretches.extend(history.own.iter().map(|own| Stretch { base: None, ..own.clone() }));
+        out.stream(&history, &stretches, &branches)?;
     }
     out.finish()
-}
-
-/// Treatment of the events that a fork shares with its parent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sharing {
-    /// The fork refers to its parent's events.
-    Kept,
-    /// The fork's lines contain the events.
-    Resolved,
 }
 
 /// Progress of the lines of a stream.
@@ -163,27 +160,26 @@ struct Exporter<'a, W: Write> {
 }
 
 impl<'a, W: Write> Exporter<'a, W> {
-    fn new(view: &'a ReadView, salvage: Option<&Salvage>, to: W) -> Result<Self> {
+    fn new(view: &'a ReadView, salvage: Option<&RecoveryReport>, to: W) -> Result<Self> {
         let to = BufWriter::with_capacity(OUT_BYTES, to);
         let mut exporter = Self { view, to, skips: salvage.is_some(), done: Exported::default() };
-        exporter.line(&Line::Amberlog(Header { export: VERSION }))?;
+        exporter.line(&Line::Amberlog { export: VERSION })?;
         let Some(salvage) = salvage else { return Ok(exporter) };
         for damage in &salvage.damages {
             exporter.line(&Line::Damage(DamageLine::from(damage)))?;
         }
         if salvage.acknowledged < view.position() {
-            let line = unconfirmed(view, salvage.acknowledged)?;
-            exporter.line(&Line::Unconfirmed(line))?;
+            exporter.line(&unconfirmed(view, salvage.acknowledged)?)?;
         }
         Ok(exporter)
     }
 
     fn finish(mut self) -> Result<Exported> {
-        let Exported { streams, events, lost, .. } = &self.done;
-        let seqs = lost.iter().map(|lost| range_len(&(lost.seqs.start.get()..lost.seqs.end.get())));
+        let Exported { streams, events, .. } = self.done;
+        let lost = self.done.lost.iter().map(|lost| &lost.seqs);
+        let seqs = lost.map(|seqs| seqs.end.get().saturating_sub(seqs.start.get()));
         let lost = seqs.fold(0, u64::saturating_add);
-        let end = EndLine { streams: *streams, events: *events, lost };
-        self.line(&Line::End(end))?;
+        self.line(&Line::End { streams, events, lost })?;
         self.to.flush().map_err(refused)?;
         Ok(self.done)
     }
@@ -195,12 +191,12 @@ impl<'a, W: Write> Exporter<'a, W> {
             .map_err(refused)
     }
 
+    /// Writes a stream. If the first stretch has a base, the lines refer to the events in it.
     fn stream(
         &mut self,
         history: &History,
         stretches: &[Stretch],
         branches: &Branches,
-        sharing: Sharing,
     ) -> Result<()> {
         let id = history.info.id;
         let mut stretches = stretches;
@@ -211,8 +207,7 @@ impl<'a, W: Write> Exporter<'a, W> {
                 stretches.iter().rposition(is_shared).map_or(0, |last| last.saturating_add(1));
             stretches = &stretches[..end];
         }
-        let first = stretches.first().filter(|_| sharing == Sharing::Kept);
-        let shares = first.filter(|first| first.base.is_some());
+        let shares = stretches.first().filter(|first| first.base.is_some());
         let mut line = stream_line(history, shares);
         // If the end of the stream is lost, its forks still prove how far it went.
         let tip = stretches.last().and_then(|tip| branches.get(&tip.branch));
@@ -264,7 +259,7 @@ impl<'a, W: Write> Exporter<'a, W> {
                 self.forget_to(at, 1)?;
             }
             (at.next, at.generation) = (to, at.generation.saturating_add(1));
-            self.line(&Line::Rewind(RewindLine { to: at.next, generation: at.generation }))?;
+            self.line(&Line::Rewind { to, generation: at.generation })?;
         }
         Ok(())
     }
@@ -294,11 +289,12 @@ impl<'a, W: Write> Exporter<'a, W> {
     fn events(&mut self, at: &mut Progress, stretch: &Stretch, seqs: Range<u64>) -> Result<()> {
         self.forget_to(at, seqs.start)?;
         let seqs = at.next.min(seqs.end)..seqs.end;
-        for event in self.read(at.id, stretch.branch, seqs.clone())? {
+        let lineage = Lineage::new(stretch.branch, seqs.end);
+        for event in Events::durable(self.view.clone(), at.id, lineage, seqs.clone()) {
             match event {
                 Ok(event) => self.event(at, stretch, &event)?,
-                Err(error) => match lost_seqs(&error).filter(|_| self.skips) {
-                    Some((from, to)) => self.lose(at, from..to, Some(error))?,
+                Err(error) => match error.lost_seqs().filter(|_| self.skips) {
+                    Some(lost) => self.lose(at, lost, Some(error))?,
                     None => return Err(error),
                 },
             }
@@ -327,15 +323,10 @@ impl<'a, W: Write> Exporter<'a, W> {
         }
         let why = error.to_string().into();
         let dropped_before = range_len(&(at.next..seqs.start));
-        self.line(&Line::Lost(LostLine { seqs: range_len(&seqs), dropped_before, why }))?;
+        self.line(&Line::Lost { seqs: range_len(&seqs), dropped_before, why })?;
         self.done.lost.push(LostSeqs { stream: id, seqs: lost, error });
         (at.next, at.gap_end, at.is_begun) = (seqs.end, 0, true);
         Ok(())
-    }
-
-    fn read(&self, id: StreamId, branch: ArenaId, seqs: Range<u64>) -> Result<Events> {
-        let lineage = Lineage::new(branch, seqs.end);
-        Ok(Events::durable(self.view.clone(), id, lineage, seqs))
     }
 
     fn event(&mut self, at: &mut Progress, stretch: &Stretch, event: &Event) -> Result<()> {
@@ -360,23 +351,18 @@ impl<'a, W: Write> Exporter<'a, W> {
 }
 
 /// Lists the events of the commits after the last one known to be acknowledged.
-fn unconfirmed(view: &ReadView, acknowledged: Position) -> Result<UnconfirmedLine> {
+fn unconfirmed(view: &ReadView, acknowledged: Position) -> Result<Line<'static>> {
     let after = |position: Position| Position(position.get().saturating_add(1));
     let first = after(acknowledged);
     let mut of_streams: BTreeMap<StreamId, Range<Seq>> = BTreeMap::new();
     // Damage is recorded in lines of its own.
     for event in view.all_events(first)?.flatten() {
-        let (seq, end) = (event.seq(), Seq(event.seq().get().saturating_add(1)));
+        let (seq, end) = (event.seq(), event.seq().next());
         let seqs = of_streams.entry(event.stream()).or_insert(seq..end);
         *seqs = seqs.start.min(seq)..seqs.end.max(end);
     }
-    let events = of_streams.iter();
-    Ok(UnconfirmedLine {
-        positions: RangeObject::from(&(first..after(view.position()))),
-        events: events
-            .map(|(stream, seqs)| StreamSeqs { stream: stream.to_string(), seqs: seqs.into() })
-            .collect(),
-    })
+    let events = of_streams.into_iter().map(|(stream, seqs)| StreamSeqs { stream, seqs });
+    Ok(Line::Unconfirmed { positions: first..after(view.position()), events: events.collect() })
 }
 
 fn stream_line(history: &History, shares: Option<&Stretch>) -> StreamLine {
@@ -384,29 +370,21 @@ fn stream_line(history: &History, shares: Option<&Stretch>) -> StreamLine {
     let is_deleted = info.state == StreamState::Deleted;
     let data = info.data.as_deref().filter(|_| !is_deleted);
     let text = data.and_then(|data| std::str::from_utf8(data).ok());
-    let base64 = data.filter(|_| text.is_none()).map(super::schema::base64);
+    let base64 = data.filter(|_| text.is_none()).map(|data| BASE64.encode(data));
     StreamLine {
-        id: info.id.to_string(),
+        id: info.id,
         name: info.name.clone(),
         labels: if is_deleted { BTreeMap::new() } else { info.labels.clone() },
         data_text: text.map(str::to_owned),
         data_base64: base64,
-        state: info.state.into(),
-        parent: info.parent.map(|(id, seq)| ForkPoint { id: id.to_string(), seq: seq.get() }),
+        state: info.state,
+        parent: info.parent.map(|(id, seq)| ForkPoint { id, seq: seq.get() }),
         shares: shares.and_then(|first| {
-            let (_, base, generation) = first.base?;
-            Some(Shares { id: base.to_string(), generation, seq: first.start })
+            let (_, id, generation) = first.base?;
+            Some(ForkBase { id, generation, seq: first.start })
         }),
         start: if is_deleted { 0 } else { info.start.min(info.head).get() },
         head: (!is_deleted).then(|| info.head.get()),
-    }
-}
-
-/// Returns the seqs that an error reports as lost.
-pub(super) fn lost_seqs(error: &Error) -> Option<(u64, u64)> {
-    match error.kind() {
-        ErrorKind::Corrupt { seqs: Some(seqs), .. } => Some((seqs.start.get(), seqs.end.get())),
-        _ => None,
     }
 }
 

@@ -5,8 +5,8 @@ use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use super::resume::ExistingStream;
-use super::schema::{EncodedBytes, EventLine, Line, StreamLine, from_base64};
-use super::validate::{Checker, ForkBase, Wrong};
+use super::schema::{EncodedBytes, Line, StreamLine, Wrong};
+use super::validate::Checker;
 use super::{ImportOptions, Imported};
 use crate::commit::{Pending, Ticket};
 use crate::engine::Handle;
@@ -42,10 +42,10 @@ pub(super) fn all(
     from.seek(SeekFrom::Start(start)).map_err(unreadable)?;
     let mut write = Importer::new(engine, Mode::Write, options.resumes);
     write.read(&mut from)?;
-    write.wait_for_commits()?;
+    write.flight.wait_for_all()?;
     write.end_lives()?;
     let Checker { streams, deleted_streams, events, lost, .. } = write.checker;
-    Ok(Imported { streams, deleted_streams, events, lost, commits: write.commits })
+    Ok(Imported { streams, deleted_streams, events, lost, commits: write.flight.commits })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,21 +65,27 @@ enum Origin {
 
 struct Importer<'a> {
     engine: &'a Handle,
-    mode: Mode,
     /// The import may continue an interrupted one.
     resumes: bool,
     checker: Checker,
     /// Number of the current line.
     number: u64,
     stream: Option<ImportedStream>,
-    /// Commits in flight, with their sizes in bytes.
-    flight: VecDeque<(u64, Ticket)>,
-    /// Commit that the next one has to follow.
-    last: Option<Arc<Pending>>,
-    flight_bytes: u64,
-    commits: u64,
+    flight: ImportFlight,
     /// Start and state that streams get once all others exist, which may share their events.
     later: Vec<(StreamId, u64, StreamState)>,
+}
+
+/// Commits of an import. A checking pass makes none.
+struct ImportFlight {
+    mode: Mode,
+    /// Commits in flight, with their sizes in bytes.
+    tickets: VecDeque<(u64, Ticket)>,
+    bytes: u64,
+    /// Commit that the next one has to follow.
+    last: Option<Arc<Pending>>,
+    /// Number of commits made.
+    commits: u64,
 }
 
 /// The stream of the current line.
@@ -107,15 +113,17 @@ impl<'a> Importer<'a> {
     fn new(engine: &'a Handle, mode: Mode, resumes: bool) -> Self {
         Self {
             engine,
-            mode,
             resumes,
             checker: Checker::default(),
             number: 0,
             stream: None,
-            flight: VecDeque::new(),
-            last: None,
-            flight_bytes: 0,
-            commits: 0,
+            flight: ImportFlight {
+                mode,
+                tickets: VecDeque::new(),
+                bytes: 0,
+                last: None,
+                commits: 0,
+            },
             later: Vec::new(),
         }
     }
@@ -146,62 +154,61 @@ impl<'a> Importer<'a> {
     }
 
     fn line(&mut self, line: Line<'_>) -> Result<()> {
-        let number = self.number;
-        let is_header = matches!(line, Line::Amberlog(_));
-        let wrong = move |what| Error::new(ErrorKind::InvalidLine { line: number, what }, "import");
-        self.checker.more(is_header).map_err(wrong)?;
+        self.checker.line(self.number, &line).map_err(|what| self.wrong(what))?;
         match line {
-            Line::Amberlog(header) => self.checker.header(header.export).map_err(wrong),
             Line::Stream(line) => {
-                let id = id(&line.id).map_err(wrong)?;
-                let fork = fork(&line).map_err(wrong)?;
-                self.checker.stream(number, id, &line, fork).map_err(wrong)?;
                 self.finish_stream()?;
-                self.stream(id, &line, fork)
+                return self.stream(&line);
             }
+            Line::End { .. } => return self.finish_stream(),
+            _ => {}
+        }
+        let Some(current) = &mut self.stream else { return Ok(()) };
+        match line {
             Line::Event(line) => {
-                self.checker.event(&line).map_err(wrong)?;
-                self.event(line)
+                let payload =
+                    EncodedBytes { text: line.text, json: line.json, base64: line.base64 };
+                let Some(payload) = payload.bytes() else {
+                    let what = "an event has exactly one of text, json and base64";
+                    return Err(self.wrong(what));
+                };
+                let head = FrameHead {
+                    payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                    kind: EventKind(line.kind),
+                    codec: CodecId(line.codec),
+                    time: Timestamp::from_micros(line.time_us),
+                };
+                current.skip(line.dropped_before);
+                current.put(&mut self.flight, &head, &payload, Origin::Line)
             }
             Line::Gap(seqs) => {
-                self.checker.gap(seqs).map_err(wrong)?;
-                self.skip(seqs);
-                self.end_in_gap()
+                current.skip(seqs);
+                current.end_in_gap(&mut self.flight)
             }
-            Line::Forgotten(seqs) => {
-                self.checker.forgotten(seqs).map_err(wrong)?;
-                self.forgotten(seqs)
-            }
-            Line::Lost(line) => {
-                self.checker.lost(&line).map_err(wrong)?;
-                self.skip(line.seqs.saturating_add(line.dropped_before));
+            Line::Forgotten(seqs) => current.forgotten(&mut self.flight, seqs),
+            Line::Lost { seqs, dropped_before, .. } => {
+                current.skip(seqs.saturating_add(dropped_before));
                 Ok(())
             }
-            Line::Damage(_) | Line::Unconfirmed(_) => self.checker.damage().map_err(wrong),
-            Line::Rewind(line) => {
-                self.checker.rewind(&line).map_err(wrong)?;
-                self.rewind(line.to)
-            }
-            Line::End(line) => {
-                self.checker.end(&line).map_err(wrong)?;
-                self.finish_stream()
-            }
+            Line::Rewind { to, .. } => current.rewind(&mut self.flight, to),
+            _ => Ok(()),
         }
     }
 
     /// Starts a stream. The checking pass creates it too: a volatile stream costs nothing and
     /// validates its metadata.
-    fn stream(&mut self, id: StreamId, line: &StreamLine, fork: Option<ForkBase>) -> Result<()> {
-        let existing = ExistingStream::find(self.engine, id).filter(|_| self.resumes);
-        if existing.as_ref().is_some_and(|existing| !existing.begins_as(line, fork)) {
-            return Err(Error::new(ErrorKind::StreamExists(id), "import"));
+    fn stream(&mut self, line: &StreamLine) -> Result<()> {
+        let fork = line.shares;
+        let existing = ExistingStream::find(self.engine, line.id).filter(|_| self.resumes);
+        if existing.as_ref().is_some_and(|existing| !existing.begins_as(line)) {
+            return Err(Error::new(ErrorKind::StreamExists(line.id), "import"));
         }
         let is_committed = existing.is_some();
         let existing_state = existing.as_ref().map_or(StreamState::Active, ExistingStream::state);
         self.stream = Some(ImportedStream {
-            stream: self.handle(id, line, fork, existing.as_ref())?,
+            stream: self.handle(line, existing.as_ref())?,
             start: line.start,
-            state: StreamState::from(line.state),
+            state: line.state,
             has_events: fork.is_some_and(|fork| fork.seq > 0),
             buffered: 0,
             is_committed,
@@ -214,23 +221,17 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    fn handle(
-        &self,
-        id: StreamId,
-        line: &StreamLine,
-        fork: Option<ForkBase>,
-        existing: Option<&ExistingStream>,
-    ) -> Result<Stream> {
+    fn handle(&self, line: &StreamLine, existing: Option<&ExistingStream>) -> Result<Stream> {
         let options = StreamOptions::new().ring_bytes_max(self.engine.options.memory_bytes_max);
         let options = options.event_bytes_max(self.engine.options.memory_bytes_max);
         match existing.map(ExistingStream::state) {
-            Some(StreamState::Deleted) => return Stream::gone(self.engine, id, &options),
-            Some(_) => return Stream::open(self.engine, id, &options),
+            Some(StreamState::Deleted) => return Stream::gone(self.engine, line.id, &options),
+            Some(_) => return Stream::open(self.engine, line.id, &options),
             None => {}
         }
-        let mut stream = Stream::of_id(self.engine, id, &options)?;
-        if let Some(fork) = fork {
-            stream.share(fork.base, fork.generation, fork.seq);
+        let mut stream = Stream::of_id(self.engine, line.id, &options)?;
+        if let Some(fork) = &line.shares {
+            stream.share(fork.id, fork.generation, fork.seq);
         }
         self.metadata(&mut stream, line).map_err(|error| match error.kind() {
             ErrorKind::InvalidName
@@ -246,8 +247,7 @@ impl<'a> Importer<'a> {
 
     fn metadata(&self, stream: &mut Stream, line: &StreamLine) -> Result<()> {
         if let Some(parent) = &line.parent {
-            let parent_id = id(&parent.id).map_err(|what| self.wrong(what))?;
-            stream.descend(parent_id, Seq::from(parent.seq));
+            stream.descend(parent.id, Seq::from(parent.seq));
         }
         if let Some(name) = &line.name {
             stream.rename(name)?;
@@ -255,194 +255,15 @@ impl<'a> Importer<'a> {
         for (key, value) in &line.labels {
             stream.set_label(key, value)?;
         }
-        match (&line.data_text, &line.data_base64) {
-            (None, None) => Ok(()),
-            (Some(text), None) => stream.set_data(text.as_bytes()),
-            (None, Some(base64)) => {
-                let data = from_base64(base64).ok_or_else(|| self.wrong("invalid base 64"))?;
-                stream.set_data(&data)
-            }
-            (Some(_), Some(_)) => {
-                Err(self.wrong("a stream has data_text or data_base64, not both"))
-            }
-        }
-    }
-
-    fn event(&mut self, line: EventLine<'_>) -> Result<()> {
-        let payload = EncodedBytes { text: line.text, json: line.json, base64: line.base64 };
-        let Some(payload) = payload.bytes() else {
-            let what = "an event has exactly one of text, json and base64";
-            return Err(self.wrong(what));
-        };
-        let head = FrameHead {
-            payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
-            kind: EventKind(line.kind),
-            codec: CodecId(line.codec),
-            time: Timestamp::from_micros(line.time_us),
-        };
-        self.skip(line.dropped_before);
-        self.put(&head, &payload, Origin::Line)
-    }
-
-    /// Adds seqs to the gap before the next event. The checker has bounded the stream's length.
-    fn skip(&mut self, seqs: u64) {
-        if let Some(current) = &mut self.stream {
-            current.skipped = current.skipped.saturating_add(seqs);
-        }
-    }
-
-    /// Skips seqs without known events. The last of them gets a placeholder, so that they are not
-    /// a gap.
-    fn forgotten(&mut self, seqs: u64) -> Result<()> {
-        self.skip(seqs.saturating_sub(1));
-        self.put_placeholder()
-    }
-
-    /// Ends the stream or generation in a gap, if seqs were skipped after the last event.
-    fn end_in_gap(&mut self) -> Result<()> {
-        let Some(current) = &mut self.stream else { return Ok(()) };
-        if current.skipped == 0 {
-            return Ok(());
-        }
-        current.has_events = true;
-        let (generation, from, end) = (current.generation, current.next, current.seq());
-        match &mut current.existing {
-            Some(existing) if existing.is_past(generation, end.saturating_sub(1)) => {
-                if self.mode == Mode::Check && !existing.is_gap(generation, from..end)? {
-                    return Err(current.differs());
-                }
-            }
-            _ => {
-                current.leave_existing()?;
-                self.commit()?;
-                if let Some(current) = self.stream.as_mut().filter(|_| self.mode == Mode::Write) {
-                    current.stream.skip(current.skipped);
-                }
-                self.commit()?;
-            }
-        }
-        self.move_to(end);
-        Ok(())
-    }
-
-    /// Puts an empty event that no stream will show.
-    fn put_placeholder(&mut self) -> Result<()> {
-        let head = FrameHead {
-            payload_bytes: 0,
-            kind: EventKind::default(),
-            codec: CodecId::RAW,
-            time: Timestamp::default(),
-        };
-        self.put(&head, &[], Origin::Placeholder)
-    }
-
-    /// Appends the next event, or compares it if the log has it.
-    fn put(&mut self, head: &FrameHead, payload: &[u8], origin: Origin) -> Result<()> {
-        let Some(current) = &mut self.stream else { return Ok(()) };
-        current.has_events = true;
-        let seq = current.seq();
-        let generation = current.generation;
-        match &mut current.existing {
-            Some(existing) if existing.is_past(generation, seq) => {
-                let compares = self.mode == Mode::Check && origin == Origin::Line;
-                if compares && !existing.holds((generation, current.next), seq, head, payload)? {
-                    return Err(current.differs());
-                }
-            }
-            _ => {
-                current.leave_existing()?;
-                self.append(head, payload)?;
-            }
-        }
-        self.move_to(seq.saturating_add(1));
-        Ok(())
-    }
-
-    fn move_to(&mut self, seq: u64) {
-        if let Some(current) = &mut self.stream {
-            current.next = seq;
-            current.skipped = 0;
-        }
-    }
-
-    fn append(&mut self, head: &FrameHead, payload: &[u8]) -> Result<()> {
-        let refused = |reason| Error::new(ErrorKind::Refused(reason), "import");
-        let Some(current) = &mut self.stream else { return Ok(()) };
-        current.stream.admits(payload.len()).map_err(refused)?;
-        if self.mode == Mode::Check {
-            return Ok(());
-        }
-        if current.skipped > 0 {
-            self.commit()?;
-        }
-        let Some(current) = &mut self.stream else { return Ok(()) };
-        if current.skipped > 0 {
-            current.stream.skip(current.skipped);
-        }
-        let mut appended = current.stream.append_at(head, payload);
-        if let Err(AppendError::RingFull { .. } | AppendError::MemoryFull { .. }) = appended {
-            self.commit()?;
-            self.wait_for_commits()?;
-            let Some(current) = &mut self.stream else { return Ok(()) };
-            appended = current.stream.append_at(head, payload);
-        }
-        appended.map_err(refused)?;
-        let Some(current) = &mut self.stream else { return Ok(()) };
-        current.buffered = current.buffered.saturating_add(head.frame_bytes() as u64);
-        let is_much = current.buffered >= COMMIT_BYTES || broken(Sabotage::ImportApart);
-        if is_much { self.commit() } else { Ok(()) }
-    }
-
-    fn rewind(&mut self, to: u64) -> Result<()> {
-        self.end_in_gap()?;
-        let Some(current) = &mut self.stream else { return Ok(()) };
-        let generation = current.generation;
-        let existing = current.existing.as_ref();
-        let is_done = existing.is_some_and(|existing| existing.is_past(generation, u64::MAX));
-        if !is_done {
-            current.leave_existing()?;
-        }
-        (current.generation, current.next) = (generation.saturating_add(1), to);
-        if self.mode == Mode::Check || is_done {
-            return Ok(());
-        }
-        self.commit()?;
-        // The events of a failed commit would return after the rewind.
-        self.wait_for_commits()?;
-        match &mut self.stream {
-            Some(current) => {
-                current.stream.rewind_as(to);
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Starts a commit of the buffered events, if any.
-    fn commit(&mut self) -> Result<()> {
-        let Some(current) = self.stream.as_mut().filter(|current| current.stream.has_news()) else {
-            return Ok(());
-        };
-        if self.mode == Mode::Check {
-            return Ok(());
-        }
-        let expect = if current.is_committed { Expect::Seen } else { Expect::NoStream };
-        let options = CommitOptions::new().expect(expect);
-        let ticket = current.stream.commit_behind(&mut self.last, options);
-        ticket.start();
-        current.is_committed = true;
-        let bytes = std::mem::take(&mut current.buffered);
-        self.flight.push_back((bytes, ticket));
-        self.flight_bytes = self.flight_bytes.saturating_add(bytes);
-        while self.flight_bytes > FLIGHT_BYTES_MAX || self.flight.len() > FLIGHT_COMMITS_MAX {
-            self.wait_for_oldest()?;
+        if let Some(data) = line.data().map_err(|what| self.wrong(what))? {
+            stream.set_data(&data)?;
         }
         Ok(())
     }
 
     fn finish_stream(&mut self) -> Result<()> {
-        self.end_in_gap()?;
-        let Some(current) = &mut self.stream else { return Ok(()) };
+        let Some(mut current) = self.stream.take() else { return Ok(()) };
+        current.end_in_gap(&mut self.flight)?;
         let (generation, next) = (current.generation, current.next);
         if current.existing.as_ref().is_some_and(|existing| !existing.ends_at(generation, next)) {
             return Err(current.differs());
@@ -455,12 +276,10 @@ impl<'a> Importer<'a> {
             let now = if ends_later { StreamState::Active } else { state };
             current.stream.say_state(now);
         }
-        if ends_later && self.mode == Mode::Write {
+        if ends_later && self.flight.mode == Mode::Write {
             self.later.push((id, start, state));
         }
-        self.commit()?;
-        self.stream = None;
-        Ok(())
+        current.commit(&mut self.flight)
     }
 
     /// Trims, archives and deletes the streams whose events others could share until now.
@@ -472,7 +291,7 @@ impl<'a> Importer<'a> {
             }
             let mut stream = Stream::open(self.engine, id, &StreamOptions::new())?;
             if existing.start() < start {
-                self.commits = self.commits.saturating_add(1);
+                self.flight.commits = self.flight.commits.saturating_add(1);
                 stream.trim(start)?;
                 stream.commit().wait()?;
             }
@@ -482,28 +301,169 @@ impl<'a> Importer<'a> {
                 StreamState::Archived => stream.archive(),
                 StreamState::Deleted => stream.delete(),
             };
-            self.commits = self.commits.saturating_add(1);
+            self.flight.commits = self.flight.commits.saturating_add(1);
             ticket.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl ImportFlight {
+    fn push(&mut self, bytes: u64, ticket: Ticket) -> Result<()> {
+        self.tickets.push_back((bytes, ticket));
+        self.bytes = self.bytes.saturating_add(bytes);
+        while self.bytes > FLIGHT_BYTES_MAX || self.tickets.len() > FLIGHT_COMMITS_MAX {
+            self.wait_for_oldest()?;
         }
         Ok(())
     }
 
     /// Waits for the oldest commit in flight. Returns `Ok(false)` if there is none.
     fn wait_for_oldest(&mut self) -> Result<bool> {
-        let Some((bytes, ticket)) = self.flight.pop_front() else { return Ok(false) };
-        self.flight_bytes = self.flight_bytes.saturating_sub(bytes);
+        let Some((bytes, ticket)) = self.tickets.pop_front() else { return Ok(false) };
+        self.bytes = self.bytes.saturating_sub(bytes);
         ticket.wait()?;
         self.commits = self.commits.saturating_add(1);
         Ok(true)
     }
 
-    fn wait_for_commits(&mut self) -> Result<()> {
+    fn wait_for_all(&mut self) -> Result<()> {
         while self.wait_for_oldest()? {}
         Ok(())
     }
 }
 
 impl ImportedStream {
+    /// Adds seqs to the gap before the next event. The checker has bounded the stream's length.
+    fn skip(&mut self, seqs: u64) {
+        self.skipped = self.skipped.saturating_add(seqs);
+    }
+
+    /// Skips seqs without known events. The last of them gets a placeholder, an empty event that no
+    /// stream will show, so that they are not a gap.
+    fn forgotten(&mut self, flight: &mut ImportFlight, seqs: u64) -> Result<()> {
+        self.skip(seqs.saturating_sub(1));
+        let head = FrameHead {
+            payload_bytes: 0,
+            kind: EventKind::default(),
+            codec: CodecId::RAW,
+            time: Timestamp::default(),
+        };
+        self.put(flight, &head, &[], Origin::Placeholder)
+    }
+
+    /// Ends the stream or generation in a gap, if seqs were skipped after the last event.
+    fn end_in_gap(&mut self, flight: &mut ImportFlight) -> Result<()> {
+        if self.skipped == 0 {
+            return Ok(());
+        }
+        self.has_events = true;
+        let (generation, from, end) = (self.generation, self.next, self.seq());
+        match &self.existing {
+            Some(existing) if existing.is_past(generation, end.saturating_sub(1)) => {
+                if flight.mode == Mode::Check && !existing.is_gap(generation, from..end)? {
+                    return Err(self.differs());
+                }
+            }
+            _ => {
+                self.leave_existing()?;
+                self.commit(flight)?;
+                if flight.mode == Mode::Write {
+                    self.stream.skip(self.skipped);
+                }
+                self.commit(flight)?;
+            }
+        }
+        (self.next, self.skipped) = (end, 0);
+        Ok(())
+    }
+
+    /// Appends the next event, or compares it if the log has it.
+    fn put(
+        &mut self,
+        flight: &mut ImportFlight,
+        head: &FrameHead,
+        payload: &[u8],
+        origin: Origin,
+    ) -> Result<()> {
+        self.has_events = true;
+        let seq = self.seq();
+        let generation = self.generation;
+        match &mut self.existing {
+            Some(existing) if existing.is_past(generation, seq) => {
+                let compares = flight.mode == Mode::Check && origin == Origin::Line;
+                if compares && !existing.holds((generation, self.next), seq, head, payload)? {
+                    return Err(self.differs());
+                }
+            }
+            _ => {
+                self.leave_existing()?;
+                self.append(flight, head, payload)?;
+            }
+        }
+        (self.next, self.skipped) = (seq.saturating_add(1), 0);
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        flight: &mut ImportFlight,
+        head: &FrameHead,
+        payload: &[u8],
+    ) -> Result<()> {
+        let refused = |reason| Error::new(ErrorKind::Refused(reason), "import");
+        self.stream.admits(payload.len()).map_err(refused)?;
+        if flight.mode == Mode::Check {
+            return Ok(());
+        }
+        if self.skipped > 0 {
+            self.commit(flight)?;
+            self.stream.skip(self.skipped);
+        }
+        let mut appended = self.stream.append_at(head, payload);
+        if appended.is_err_and(AppendError::is_retryable) {
+            self.commit(flight)?;
+            flight.wait_for_all()?;
+            appended = self.stream.append_at(head, payload);
+        }
+        appended.map_err(refused)?;
+        self.buffered = self.buffered.saturating_add(head.frame_bytes() as u64);
+        let is_much = self.buffered >= COMMIT_BYTES || broken(Sabotage::ImportApart);
+        if is_much { self.commit(flight) } else { Ok(()) }
+    }
+
+    fn rewind(&mut self, flight: &mut ImportFlight, to: u64) -> Result<()> {
+        self.end_in_gap(flight)?;
+        let generation = self.generation;
+        let existing = self.existing.as_ref();
+        let is_done = existing.is_some_and(|existing| existing.is_past(generation, u64::MAX));
+        if !is_done {
+            self.leave_existing()?;
+        }
+        (self.generation, self.next) = (generation.saturating_add(1), to);
+        if flight.mode == Mode::Check || is_done {
+            return Ok(());
+        }
+        self.commit(flight)?;
+        // The events of a failed commit would return after the rewind.
+        flight.wait_for_all()?;
+        self.stream.rewind_as(to);
+        Ok(())
+    }
+
+    /// Starts a commit of the buffered events, if any.
+    fn commit(&mut self, flight: &mut ImportFlight) -> Result<()> {
+        if !self.stream.has_news() || flight.mode == Mode::Check {
+            return Ok(());
+        }
+        let expect = if self.is_committed { Expect::Seen } else { Expect::NoStream };
+        let options = CommitOptions::new().expect(expect);
+        let ticket = self.stream.commit_behind(&mut flight.last, options);
+        ticket.start();
+        self.is_committed = true;
+        flight.push(std::mem::take(&mut self.buffered), ticket)
+    }
+
     /// Returns the seq of the next event, after the gap.
     fn seq(&self) -> u64 {
         self.next.saturating_add(self.skipped)
@@ -522,16 +482,6 @@ impl ImportedStream {
             _ => Ok(()),
         }
     }
-}
-
-fn id(text: &str) -> std::result::Result<StreamId, Wrong> {
-    text.parse().map_err(|_| "invalid stream id")
-}
-
-fn fork(line: &StreamLine) -> std::result::Result<Option<ForkBase>, Wrong> {
-    let Some(shares) = &line.shares else { return Ok(None) };
-    let base = id(&shares.id)?;
-    Ok(Some(ForkBase { base, generation: shares.generation, seq: shares.seq }))
 }
 
 fn unreadable(error: std::io::Error) -> Error {

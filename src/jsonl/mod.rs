@@ -27,22 +27,15 @@ pub use self::schema::EncodedBytes;
 use crate::catalog::ReadView;
 use crate::error::{Error, Result};
 use crate::log::Log;
-use crate::recovery::{Damage, RecoveryReport};
-use crate::types::{Position, Seq, StreamId};
+use crate::recovery::RecoveryReport;
+use crate::types::{Seq, StreamId};
 
 /// Options of an export: the streams, and the handling of damage.
 #[derive(Clone, Default, Debug)]
 pub struct ExportOptions {
     streams: Option<Vec<StreamId>>,
-    salvage: Option<Salvage>,
-}
-
-/// Recovery report of a damaged log, as far as an export needs it.
-#[derive(Clone, Debug)]
-pub(crate) struct Salvage {
-    damages: Vec<Damage>,
-    /// Last commit known to be acknowledged.
-    acknowledged: Position,
+    /// Recovery report of the log whose damage is skipped.
+    salvage: Option<RecoveryReport>,
 }
 
 impl ExportOptions {
@@ -69,8 +62,7 @@ impl ExportOptions {
     /// are exported too, and a separate line lists their events.
     #[must_use]
     pub fn skip_damaged(mut self, report: &RecoveryReport) -> Self {
-        let damages = report.damages.clone();
-        self.salvage = Some(Salvage { damages, acknowledged: report.acknowledged });
+        self.salvage = Some(report.clone());
         self
     }
 }

@@ -3,9 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::export::lost_seqs;
-use super::schema::{StreamLine, from_base64};
-use super::validate::ForkBase;
+use super::schema::StreamLine;
 use crate::catalog::{History, Lineage, ReadView};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -39,29 +37,28 @@ impl ExistingStream {
     }
 
     /// Returns whether the stream starts where this line says and has its metadata.
-    pub(super) fn begins_as(&self, line: &StreamLine, fork: Option<ForkBase>) -> bool {
+    pub(super) fn begins_as(&self, line: &StreamLine) -> bool {
+        let fork = line.shares;
         let info = &self.history.info;
         let first = self.history.own.first();
         let base = first.and_then(|first| first.base.map(|(_, id, generation)| (id, generation)));
         let start = first.map_or(0, |first| first.start);
-        if base != fork.map(|fork| (fork.base, fork.generation))
+        if base != fork.map(|fork| (fork.id, fork.generation))
             || start != fork.map_or(0, |fork| fork.seq)
         {
             return false;
         }
-        let wanted = StreamState::from(line.state);
         if info.state == StreamState::Deleted {
-            return wanted == info.state;
+            return line.state == info.state;
         }
-        let text = line.data_text.as_ref().map(|text| text.clone().into_bytes());
-        let data = text.or_else(|| line.data_base64.as_deref().and_then(from_base64));
-        let parent = info.parent.map(|(id, seq)| (id.to_string(), seq.get()));
+        let Ok(data) = line.data() else { return false };
+        let parent = info.parent.map(|(id, seq)| (id, seq.get()));
         info.name == line.name
             && info.labels == line.labels
             && info.data.as_deref() == data.as_deref().filter(|data| !data.is_empty())
-            && parent == line.parent.as_ref().map(|parent| (parent.id.clone(), parent.seq))
+            && parent == line.parent.as_ref().map(|parent| (parent.id, parent.seq))
             && info.start.get() <= line.start
-            && (info.state == StreamState::Active || info.state == wanted)
+            && (info.state == StreamState::Active || info.state == line.state)
     }
 
     /// Returns whether the stream continues after this place, in this or a later generation.
@@ -93,7 +90,7 @@ impl ExistingStream {
             let Some((_, events)) = &mut self.events else { return Ok(false) };
             while let Some(event) = events.lend() {
                 match event {
-                    Err(error) if lost_seqs(&error).is_some_and(|(_, end)| end <= seq) => {}
+                    Err(error) if error.lost_seqs().is_some_and(|lost| lost.end <= seq) => {}
                     // Events that no stream shows may be compacted.
                     Err(error) => return if is_shown { Err(error) } else { Ok(false) },
                     Ok(event) if event.seq().get() < seq && is_placeholder(&event) => {}

@@ -11,48 +11,57 @@ use serde_json::value::RawValue;
 
 use super::portable::is_portable;
 use crate::recovery::Damage;
-use crate::types::{CodecId, StreamState};
+use crate::types::{CodecId, Position, Seq, StreamId, StreamState};
+
+/// Reason that a line is invalid.
+pub(super) type Wrong = &'static str;
 
 /// Version of the schema.
 pub(super) const VERSION: u32 = 1;
 
 /// Line of an export.
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Line<'a> {
     /// First line.
-    Amberlog(Header),
+    Amberlog {
+        /// Version of the following lines.
+        export: u32,
+    },
     /// Start of a stream.
     Stream(Box<StreamLine>),
     /// Event of the current stream.
     Event(#[serde(borrow)] EventLine<'a>),
-    /// Rewind of the stream, which starts its next generation.
-    Rewind(RewindLine),
+    /// Rewind of the stream to this seq, which starts this generation.
+    Rewind { to: u64, generation: u32 },
     /// Number of dropped seqs with no event after them.
     Gap(u64),
     /// Number of seqs whose events are trimmed or shown by no stream.
     Forgotten(u64),
-    /// Seqs of the stream that could not be read.
-    Lost(LostLine<'a>),
+    /// Number of seqs of the stream that could not be read.
+    Lost {
+        seqs: u64,
+        #[serde(default, skip_serializing_if = "is_default")]
+        dropped_before: u64,
+        why: Cow<'a, str>,
+    },
     /// Damage to the log.
     Damage(DamageLine),
-    /// Complete commits not known to be acknowledged.
-    Unconfirmed(UnconfirmedLine),
+    /// Positions of complete commits not known to be acknowledged, and their events.
+    Unconfirmed { positions: Range<Position>, events: Vec<StreamSeqs> },
     /// Last line.
-    End(EndLine),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Header {
-    /// Version of the following lines.
-    pub(super) export: u32,
+    End {
+        streams: u64,
+        events: u64,
+        #[serde(default, skip_serializing_if = "is_default")]
+        lost: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamLine {
-    pub(super) id: String,
+    pub(super) id: StreamId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -62,11 +71,11 @@ pub(super) struct StreamLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) data_base64: Option<String>,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(super) state: StateWord,
+    pub(super) state: StreamState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) parent: Option<ForkPoint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) shares: Option<Shares>,
+    pub(super) shares: Option<ForkBase>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) start: u64,
     /// Absent for a deleted stream, whose head is unknown.
@@ -74,29 +83,19 @@ pub(super) struct StreamLine {
     pub(super) head: Option<u64>,
 }
 
-/// State of a stream.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum StateWord {
-    #[default]
-    Active,
-    Archived,
-    Deleted,
-}
-
 /// Stream and seq that a stream was forked from.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ForkPoint {
-    pub(super) id: String,
+    pub(super) id: StreamId,
     pub(super) seq: u64,
 }
 
 /// Source of the events before the stream's own: another stream in a generation, before a seq.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Shares {
-    pub(super) id: String,
+pub(super) struct ForkBase {
+    pub(super) id: StreamId,
     pub(super) generation: u32,
     pub(super) seq: u64,
 }
@@ -122,23 +121,6 @@ pub(super) struct EventLine<'a> {
     pub(super) base64: Option<Cow<'a, str>>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RewindLine {
-    pub(super) to: u64,
-    /// Generation that starts here.
-    pub(super) generation: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LostLine<'a> {
-    pub(super) seqs: u64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub(super) dropped_before: u64,
-    pub(super) why: Cow<'a, str>,
-}
-
 /// Damage in the form of `amberlog verify --json`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,15 +129,7 @@ pub(super) struct DamageLine {
     pub(super) path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) offset: Option<u64>,
-    pub(super) positions: RangeObject,
-    pub(super) events: Vec<StreamSeqs>,
-}
-
-/// Positions of commits not known to be acknowledged, and their events.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct UnconfirmedLine {
-    pub(super) positions: RangeObject,
+    pub(super) positions: Range<Position>,
     pub(super) events: Vec<StreamSeqs>,
 }
 
@@ -163,80 +137,40 @@ pub(super) struct UnconfirmedLine {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamSeqs {
-    pub(super) stream: String,
-    pub(super) seqs: RangeObject,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RangeObject {
-    pub(super) start: u64,
-    pub(super) end: u64,
-}
-
-impl<T: Into<u64> + Copy> From<&Range<T>> for RangeObject {
-    fn from(range: &Range<T>) -> Self {
-        Self { start: range.start.into(), end: range.end.into() }
-    }
+    pub(super) stream: StreamId,
+    pub(super) seqs: Range<Seq>,
 }
 
 impl From<&Damage> for DamageLine {
     fn from(damage: &Damage) -> Self {
-        let events = damage
-            .events
-            .iter()
-            .map(|(stream, seqs)| StreamSeqs { stream: stream.to_string(), seqs: seqs.into() });
+        let events = damage.events.iter().cloned();
         Self {
             kind: damage.kind.as_str().to_owned(),
             path: damage.place.path.display().to_string(),
             offset: damage.place.offset,
-            positions: (&damage.positions).into(),
-            events: events.collect(),
+            positions: damage.positions.clone(),
+            events: events.map(|(stream, seqs)| StreamSeqs { stream, seqs }).collect(),
         }
     }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EndLine {
-    pub(super) streams: u64,
-    pub(super) events: u64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub(super) lost: u64,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-impl From<StreamState> for StateWord {
-    fn from(state: StreamState) -> Self {
-        match state {
-            StreamState::Active => Self::Active,
-            StreamState::Archived => Self::Archived,
-            StreamState::Deleted => Self::Deleted,
+impl StreamLine {
+    /// Returns the data that the host stored with the stream.
+    pub(super) fn data(&self) -> Result<Option<Cow<'_, [u8]>>, Wrong> {
+        match (&self.data_text, &self.data_base64) {
+            (None, None) => Ok(None),
+            (Some(text), None) => Ok(Some(text.as_bytes().into())),
+            (None, Some(base64)) => {
+                let data = BASE64.decode(base64).map_err(|_| "invalid base 64")?;
+                Ok(Some(data.into()))
+            }
+            (Some(_), Some(_)) => Err("a stream has data_text or data_base64, not both"),
         }
     }
-}
-
-impl From<StateWord> for StreamState {
-    fn from(word: StateWord) -> Self {
-        match word {
-            StateWord::Active => Self::Active,
-            StateWord::Archived => Self::Archived,
-            StateWord::Deleted => Self::Deleted,
-        }
-    }
-}
-
-/// Encodes bytes in base 64.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    BASE64.encode(bytes)
-}
-
-/// Decodes base 64.
-pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
-    BASE64.decode(text).ok()
 }
 
 /// Payload as a field of an export's line: `text`, `json` or `base64`, of which exactly one is
@@ -257,7 +191,7 @@ impl<'a> EncodedBytes<'a> {
     pub fn new(bytes: &'a [u8], codec: CodecId) -> Self {
         let none = Self { text: None, json: None, base64: None };
         let Ok(text) = std::str::from_utf8(bytes) else {
-            return Self { base64: Some(base64(bytes).into()), ..none };
+            return Self { base64: Some(BASE64.encode(bytes).into()), ..none };
         };
         let json = if codec == CodecId::JSON { verbatim(text) } else { None };
         match json {
@@ -272,7 +206,7 @@ impl<'a> EncodedBytes<'a> {
             (Some(Cow::Borrowed(text)), None, None) => Some(text.as_bytes().into()),
             (Some(Cow::Owned(text)), None, None) => Some(text.into_bytes().into()),
             (None, Some(json), None) => Some(json.get().as_bytes().into()),
-            (None, None, Some(base64)) => from_base64(&base64).map(Into::into),
+            (None, None, Some(base64)) => BASE64.decode(&*base64).ok().map(Into::into),
             _ => None,
         }
     }

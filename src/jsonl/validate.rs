@@ -3,12 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::schema::{EndLine, EventLine, LostLine, RewindLine, StateWord, StreamLine, VERSION};
+use super::schema::{EventLine, ForkBase, Line, StreamLine, VERSION, Wrong};
 use crate::format::{GENERATION_MAX, SEQ_MAX, frame_header::TIME_MAX};
-use crate::types::StreamId;
-
-/// Reason that a line is invalid.
-pub(super) type Wrong = &'static str;
+use crate::types::{StreamId, StreamState};
 
 /// State of the check after the lines so far.
 #[derive(Default)]
@@ -26,14 +23,6 @@ pub(super) struct Checker {
     pub(super) events: u64,
     /// Number of lost seqs.
     pub(super) lost: u64,
-}
-
-/// Point in another stream at which a fork's own events start.
-#[derive(Clone, Copy)]
-pub(super) struct ForkBase {
-    pub(super) base: StreamId,
-    pub(super) generation: u32,
-    pub(super) seq: u64,
 }
 
 /// The current stream.
@@ -56,24 +45,39 @@ impl CheckedStream {
 }
 
 impl Checker {
-    pub(super) fn header(&mut self, version: u32) -> Result<(), Wrong> {
-        if self.begun {
-            return Err("a header must be the first line");
+    /// Checks the next line, which has this number.
+    pub(super) fn line(&mut self, number: u64, line: &Line<'_>) -> Result<(), Wrong> {
+        let is_header = matches!(line, Line::Amberlog { .. });
+        match (self.begun || is_header, self.ended) {
+            (false, _) => return Err("an export starts with {\"amberlog\":{\"export\":1}}"),
+            (true, true) => return Err("no line may follow the end of an export"),
+            (true, false) => {}
         }
-        if version != VERSION {
-            return Err("unknown version of the export format");
+        match line {
+            Line::Amberlog { .. } if self.begun => Err("a header must be the first line"),
+            Line::Amberlog { export } if *export != VERSION => {
+                Err("unknown version of the export format")
+            }
+            Line::Amberlog { .. } => {
+                self.begun = true;
+                Ok(())
+            }
+            Line::Stream(line) => self.stream(number, line),
+            Line::Event(line) => self.event(line),
+            Line::Rewind { to, generation } => self.rewind(*to, *generation),
+            Line::Gap(seqs) => self.gap(*seqs),
+            Line::Forgotten(seqs) => self.forgotten(*seqs),
+            Line::Lost { seqs, dropped_before, .. } => self.lost(*seqs, *dropped_before),
+            Line::Damage(_) | Line::Unconfirmed { .. } if self.streams > 0 => {
+                Err("damage and unconfirmed commits must come before all streams")
+            }
+            Line::Damage(_) | Line::Unconfirmed { .. } => Ok(()),
+            Line::End { streams, events, lost } => self.end((*streams, *events, *lost)),
         }
-        self.begun = true;
-        Ok(())
     }
 
-    pub(super) fn stream(
-        &mut self,
-        number: u64,
-        id: StreamId,
-        line: &StreamLine,
-        fork: Option<ForkBase>,
-    ) -> Result<(), Wrong> {
+    fn stream(&mut self, number: u64, line: &StreamLine) -> Result<(), Wrong> {
+        let (id, fork) = (line.id, line.shares);
         self.leave_stream()?;
         if self.ends.insert(id, HashMap::new()).is_some() {
             return Err("the export contains the stream twice");
@@ -101,12 +105,12 @@ impl Checker {
             has_past: fork.is_some(),
         });
         self.streams = self.streams.saturating_add(1);
-        let deleted = u64::from(line.state == StateWord::Deleted);
+        let deleted = u64::from(line.state == StreamState::Deleted);
         self.deleted_streams = self.deleted_streams.saturating_add(deleted);
         Ok(())
     }
 
-    pub(super) fn event(&mut self, line: &EventLine<'_>) -> Result<(), Wrong> {
+    fn event(&mut self, line: &EventLine<'_>) -> Result<(), Wrong> {
         let stream = self.stream.as_mut().ok_or("the event belongs to no stream")?;
         let first = line.seq.checked_sub(line.dropped_before).filter(|_| line.seq < SEQ_MAX);
         let first = first.ok_or("the event's seq is out of range")?;
@@ -126,64 +130,47 @@ impl Checker {
         Ok(())
     }
 
-    pub(super) fn gap(&mut self, seqs: u64) -> Result<(), Wrong> {
+    fn gap(&mut self, seqs: u64) -> Result<(), Wrong> {
         self.forgotten(seqs).map_err(|_| "the gap is empty or exceeds the length of a stream")
     }
 
-    pub(super) fn forgotten(&mut self, seqs: u64) -> Result<(), Wrong> {
+    fn forgotten(&mut self, seqs: u64) -> Result<(), Wrong> {
         let stream = self.stream.as_mut().ok_or("the seqs belong to no stream")?;
         stream.pass(seqs).ok_or("the number of seqs is 0 or exceeds the length of a stream")
     }
 
-    pub(super) fn lost(&mut self, line: &LostLine<'_>) -> Result<(), Wrong> {
+    fn lost(&mut self, seqs: u64, dropped_before: u64) -> Result<(), Wrong> {
         let stream = self.stream.as_mut().ok_or("the seqs belong to no stream")?;
-        let seqs = line.seqs.checked_add(line.dropped_before).filter(|_| line.seqs > 0);
-        let passed = seqs.and_then(|seqs| stream.pass(seqs));
+        let all = seqs.checked_add(dropped_before).filter(|_| seqs > 0);
+        let passed = all.and_then(|seqs| stream.pass(seqs));
         passed.ok_or("the number of lost seqs is 0 or exceeds the length of a stream")?;
-        let lost = self.lost.checked_add(line.seqs);
+        let lost = self.lost.checked_add(seqs);
         self.lost = lost.ok_or("the total number of lost seqs is too large")?;
         Ok(())
     }
 
-    /// Accepts a line about damage or unconfirmed commits, which must come before all streams.
-    pub(super) fn damage(&self) -> Result<(), Wrong> {
-        if self.streams == 0 {
-            Ok(())
-        } else {
-            Err("damage and unconfirmed commits must come before all streams")
-        }
-    }
-
-    pub(super) fn rewind(&mut self, line: &RewindLine) -> Result<(), Wrong> {
+    fn rewind(&mut self, to: u64, generation: u32) -> Result<(), Wrong> {
         let stream = self.stream.as_mut().ok_or("the rewind belongs to no stream")?;
-        if !stream.has_past || line.to > stream.next {
+        if !stream.has_past || to > stream.next {
             return Err("the rewind goes to a seq that the stream never reached");
         }
-        let is_next = stream.generation.checked_add(1) == Some(line.generation);
-        if !is_next || line.generation > GENERATION_MAX {
+        let is_next = stream.generation.checked_add(1) == Some(generation);
+        if !is_next || generation > GENERATION_MAX {
             return Err("the rewind's generation is not the next one of the stream");
         }
         self.ends.entry(stream.id).or_default().insert(stream.generation, stream.next);
-        (stream.next, stream.generation) = (line.to, line.generation);
+        (stream.next, stream.generation) = (to, generation);
         Ok(())
     }
 
-    pub(super) fn end(&mut self, line: &EndLine) -> Result<(), Wrong> {
+    /// Checks the numbers of streams, events and lost seqs.
+    fn end(&mut self, numbers: (u64, u64, u64)) -> Result<(), Wrong> {
         self.leave_stream()?;
-        if (line.streams, line.events, line.lost) != (self.streams, self.events, self.lost) {
+        if numbers != (self.streams, self.events, self.lost) {
             return Err("the number of streams, events or lost seqs does not match the lines");
         }
         self.ended = true;
         Ok(())
-    }
-
-    /// Checks that another line may follow.
-    pub(super) fn more(&self, is_header: bool) -> Result<(), Wrong> {
-        match (self.begun || is_header, self.ended) {
-            (false, _) => Err("an export starts with {\"amberlog\":{\"export\":1}}"),
-            (true, true) => Err("no line may follow the end of an export"),
-            (true, false) => Ok(()),
-        }
     }
 
     fn leave_stream(&mut self) -> Result<(), Wrong> {
@@ -202,10 +189,10 @@ impl Checker {
             return Err((None, "the export is truncated: its last line is missing"));
         }
         let bases: HashMap<StreamId, StreamId> =
-            self.forks.iter().map(|(_, id, fork)| (*id, fork.base)).collect();
+            self.forks.iter().map(|(_, id, fork)| (*id, fork.id)).collect();
         let mut fine = HashSet::new();
         for (number, id, fork) in &self.forks {
-            let end = self.ends.get(&fork.base).and_then(|ends| ends.get(&fork.generation));
+            let end = self.ends.get(&fork.id).and_then(|ends| ends.get(&fork.generation));
             if end.is_none_or(|end| *end < fork.seq) {
                 return Err((
                     Some(*number),
