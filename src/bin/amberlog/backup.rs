@@ -2,47 +2,20 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use amberlog::maintenance::BackupReport;
 
 use crate::output::{ExitVerdict, Out, Outcome, in_log, note, waiting};
 use crate::reading::{TailShown, open_quietly, tell_damage};
 use crate::units::{bytes_text, count};
 
-#[derive(Debug, Serialize)]
-struct BackupSummary {
-    position: u64,
-    segments: u32,
-    shared_bytes: u64,
-    copied_bytes: u64,
-    unreadable_bytes: u64,
-}
-
 /// Backs the log up into `target` and prints the backup's position.
 pub(crate) fn run(log: &Path, target: &Path, out: &mut Out) -> Outcome {
-    let waiting = waiting("copying");
-    let done = amberlog::maintenance::backup(log, target).map_err(in_log(log))?;
-    waiting.finish_and_clear();
+    let copied = waiting("copying", || amberlog::maintenance::backup(log, target));
+    let report = copied.map_err(in_log(log))?;
     // The backup has the damage of the log. The exit code keeps a rotation from replacing a sound
     // backup.
     let found = open_quietly(target, TailShown::Confirmed)?.report;
-    let report = BackupSummary {
-        position: done.position.get(),
-        segments: done.segments,
-        shared_bytes: done.shared_bytes,
-        copied_bytes: done.copied_bytes,
-        unreadable_bytes: done.unreadable_bytes,
-    };
-    if out.is_json() {
-        out.json(&report)?;
-    } else {
-        out.line(format_args!(
-            "backed up to position {}: {}, {} copied, {} shared with the log",
-            report.position,
-            count(report.segments.into(), "segment"),
-            bytes_text(report.copied_bytes),
-            bytes_text(report.shared_bytes),
-        ))?;
-    }
+    out.result(&report, print)?;
     if report.unreadable_bytes > 0 {
         let bytes = bytes_text(report.unreadable_bytes);
         note(format_args!(
@@ -51,4 +24,14 @@ pub(crate) fn run(log: &Path, target: &Path, out: &mut Out) -> Outcome {
         return Ok(ExitVerdict::Found);
     }
     Ok(ExitVerdict::of_log(tell_damage(&found, log)))
+}
+
+fn print(report: &BackupReport, out: &mut Out) -> std::io::Result<()> {
+    out.line(format_args!(
+        "backed up to position {}: {}, {} copied, {} shared with the log",
+        report.position,
+        count(report.segments.into(), "segment"),
+        bytes_text(report.copied_bytes),
+        bytes_text(report.shared_bytes),
+    ))
 }

@@ -1,14 +1,13 @@
 //! `amberlog cat`: prints the events of a stream, as the lines that they were recorded from.
 
-use std::path::PathBuf;
-
 use amberlog::jsonl::EncodedBytes;
-use amberlog::{ErrorKind, Event};
+use amberlog::typed::CodecId;
+use amberlog::{ErrorKind, Event, EventKind, Position, Seq};
 use serde::Serialize;
 
 use crate::lines::UNENDED;
-use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, in_log, note};
-use crate::reading::{Reading, TailShown, open, resolve};
+use crate::output::{ExitVerdict, Out, Outcome, in_log, note};
+use crate::reading::{Reading, StreamArgs};
 use crate::units::count;
 
 const DETAILS: &str = "\
@@ -29,10 +28,8 @@ needs a repair).";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = DETAILS)]
 pub(crate) struct CatArgs {
-    /// Directory of the log
-    log: PathBuf,
-    /// Stream: its id, a prefix of its id, or its name
-    stream: String,
+    #[command(flatten)]
+    of: StreamArgs,
     /// Seq of the first event to print, counted from 0
     #[arg(long, value_name = "SEQ")]
     from: Option<u64>,
@@ -46,12 +43,12 @@ pub(crate) struct CatArgs {
 
 #[derive(Debug, Serialize)]
 struct EventFields<'a> {
-    seq: u64,
+    seq: Seq,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u32>,
-    position: Option<u64>,
-    kind: u16,
-    codec: u8,
+    position: Option<Position>,
+    kind: EventKind,
+    codec: CodecId,
     time_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped_before: Option<u64>,
@@ -65,11 +62,11 @@ impl<'a> EventFields<'a> {
     fn new(event: &'a Event, reading: &Reading) -> Self {
         let dropped = event.dropped_before();
         Self {
-            seq: event.seq().get(),
+            seq: event.seq(),
             generation: Some(event.generation()).filter(|generation| *generation > 0),
-            position: event.position().map(u64::from),
-            kind: event.kind().0,
-            codec: event.codec().0,
+            position: event.position(),
+            kind: event.kind(),
+            codec: event.codec(),
             time_us: event.time().as_micros(),
             dropped_before: (dropped > 0).then_some(dropped),
             unconfirmed: !reading.confirms(event),
@@ -80,92 +77,65 @@ impl<'a> EventFields<'a> {
 
 /// Prints the events of a stream.
 pub(crate) fn run(args: &CatArgs, out: &mut Out) -> Outcome {
-    let reading = open(&args.log, TailShown::Settled)?;
-    let view = &reading.view;
-    let stream = resolve(view, &args.log, &args.stream)?;
-    let info = view.info(stream);
-    let head = info.as_ref().map_or(0, |info| info.head.get());
-    let start = info.as_ref().map_or(0, |info| info.start.get());
-    if let Some(seq) = info.and_then(|info| reading.confirmed_head(&info)) {
+    let (reading, info) = args.of.open()?;
+    let (start, head) = (info.start.get(), info.head.get());
+    if let Some(seq) = reading.confirmed_head(&info) {
         note(format_args!("unconfirmed from seq {seq} on"));
     }
     let range = args.from.unwrap_or(start)..args.to.unwrap_or(head).min(head);
-    let events = view.events(stream).map_err(in_log(&args.log))?;
+    let events = reading.view.events(info.id).map_err(in_log(&args.of.log))?;
     let events = events.range(range.clone());
-    let printed = |seen: Printed| {
-        // A gap that extends past the range has no later event here to report it.
-        let missing = seen.end.max(range.start.max(start))..range.end;
-        if !missing.is_empty() && seen.verdict == ExitVerdict::Done {
-            let events = missing.end.saturating_sub(missing.start);
-            let seq = missing.end;
-            let events = count(events, "event");
-            note(format_args!("… {events} dropped before seq {seq}"));
-        }
-        Ok(seen.verdict)
+    let events: Box<dyn Iterator<Item = _>> = match args.reverse {
+        true => Box::new(events.rev()),
+        false => Box::new(events),
     };
-    if out.is_json() {
-        return printed(if args.reverse {
-            print(args, events.rev(), |event| out.json(&EventFields::new(event, &reading)))?
-        } else {
-            print(args, events, |event| out.json(&EventFields::new(event, &reading)))?
-        });
+    let mut verdict = ExitVerdict::Done;
+    // The seq after the last event printed.
+    let mut end = range.start.max(start);
+    for event in events {
+        match event {
+            Ok(event) => {
+                print(args, &reading, info.head, &event, out)?;
+                end = end.max(event.seq().next().get());
+            }
+            Err(error) => {
+                verdict = verdict.max(match error.kind() {
+                    ErrorKind::Trimmed { .. } => ExitVerdict::Incomplete,
+                    ErrorKind::Corrupt { .. } => ExitVerdict::Found,
+                    _ => return Err(in_log(&args.of.log)(error)),
+                });
+                note(error);
+            }
+        }
     }
-    if args.reverse {
-        return printed(print(args, events.rev(), |event| {
-            tell_gap(event);
-            out.raw(event.payload())?;
-            out.raw(b"\n")
-        })?);
+    if verdict == ExitVerdict::Done {
+        // A gap that extends past the range has no later event here to report it.
+        tell_gap(range.end.saturating_sub(end), range.end.into());
     }
-    printed(print(args, events, |event| {
-        tell_gap(event);
-        out.raw(event.payload())?;
-        // Only the event that ends the stream may lack its newline: other programs have a kind 1 of
-        // their own.
-        let ends_stream = event.seq().get().checked_add(1) == Some(head);
-        if event.kind() == UNENDED && ends_stream { Ok(()) } else { out.raw(b"\n") }
-    })?)
-}
-
-/// Verdict, and the seq after the last event printed.
-struct Printed {
-    verdict: ExitVerdict,
-    end: u64,
+    Ok(verdict)
 }
 
 fn print(
     args: &CatArgs,
-    events: impl Iterator<Item = amberlog::Result<Event>>,
-    mut each: impl FnMut(&Event) -> std::io::Result<()>,
-) -> Result<Printed, VerbFailure> {
-    let mut verdict = ExitVerdict::Done;
-    let mut end = 0;
-    for event in events {
-        match event {
-            Ok(event) => {
-                each(&event)?;
-                end = end.max(event.seq().get().saturating_add(1));
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::Trimmed { .. }) => {
-                verdict = ExitVerdict::Incomplete;
-                note(error);
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt { .. }) => {
-                verdict = verdict.max(ExitVerdict::Found);
-                note(error);
-            }
-            Err(error) => {
-                let path = args.log.clone();
-                return Err(VerbFailure::Log { path, error });
-            }
-        }
+    reading: &Reading,
+    head: Seq,
+    event: &Event,
+    out: &mut Out,
+) -> std::io::Result<()> {
+    if out.is_json() {
+        return out.json(&EventFields::new(event, reading));
     }
-    Ok(Printed { verdict, end })
+    tell_gap(event.dropped_before(), event.seq());
+    out.raw(event.payload())?;
+    // Only the event that ends the stream may lack its newline: other programs have a kind 1 of
+    // their own.
+    let ends_stream = event.seq().next() == head && !args.reverse;
+    if event.kind() == UNENDED && ends_stream { Ok(()) } else { out.raw(b"\n") }
 }
 
-fn tell_gap(event: &Event) {
-    let dropped = event.dropped_before();
+/// Reports a number of dropped events on standard error, if there are any.
+fn tell_gap(dropped: u64, before: Seq) {
     if dropped > 0 {
-        note(format_args!("… {} dropped before seq {}", count(dropped, "event"), event.seq()));
+        note(format_args!("… {} dropped before seq {before}", count(dropped, "event")));
     }
 }

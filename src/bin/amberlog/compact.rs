@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use amberlog::Position;
 use amberlog::maintenance::{CompactOptions, Holder, HolderKind};
 use serde::Serialize;
 
 use crate::output::{ExitVerdict, Out, Outcome, close, in_log, note, waiting};
-use crate::reading::{check_is_there, options, tell_damage};
+use crate::reading::{open_to_change, options};
 use crate::units::{bytes_text, count};
 
 const DETAILS: &str = "\
@@ -75,7 +76,7 @@ impl From<&Holder> for HolderFields {
 #[derive(Debug, Serialize)]
 struct RunFields {
     segments: Vec<u32>,
-    positions: [u64; 2],
+    positions: [Position; 2],
     bytes_before: u64,
     bytes_after: u64,
     commits_dropped: u64,
@@ -85,10 +86,7 @@ struct RunFields {
 /// Compacts the log. Returns exit code 1 when segments were left alone because of damage, 2 when
 /// some work could not be done or files may still hold purged bytes.
 pub(crate) fn run(args: &CompactArgs, out: &mut Out) -> Outcome {
-    let failed = in_log(&args.log);
-    let log = options().open(&args.log).map_err(&failed)?;
-    check_is_there(&log, &args.log)?;
-    let sound = tell_damage(log.recovery_report(), &args.log);
+    let (log, sound) = open_to_change(options(), &args.log)?;
     let mut options = CompactOptions::new();
     if args.dry_run {
         options = options.dry_run();
@@ -99,14 +97,12 @@ pub(crate) fn run(args: &CompactArgs, out: &mut Out) -> Outcome {
     if args.purge {
         options = options.purge();
     }
-    let waiting = waiting("compacting");
-    let report = log.compact(options).map_err(&failed)?;
-    waiting.finish_and_clear();
-    close(log).map_err(&failed)?;
+    let report = waiting("compacting", || log.compact(options)).map_err(in_log(&args.log))?;
+    close(log, &args.log)?;
     report.refused.iter().for_each(note);
     let runs = report.runs.iter().map(|run| RunFields {
         segments: run.segments.clone(),
-        positions: [run.positions.start.get(), run.positions.end.get()],
+        positions: [run.positions.start, run.positions.end],
         bytes_before: run.bytes_before,
         bytes_after: run.bytes_after,
         commits_dropped: run.commits_dropped,
@@ -120,11 +116,7 @@ pub(crate) fn run(args: &CompactArgs, out: &mut Out) -> Outcome {
         refused: report.refused.iter().map(ToString::to_string).collect(),
         held: report.held.iter().map(HolderFields::from).collect(),
     };
-    if out.is_json() {
-        out.json(&compacted)?;
-    } else {
-        print(&compacted, out)?;
-    }
+    out.result(&compacted, print)?;
     let gone = if report.held.is_empty() { ExitVerdict::Done } else { ExitVerdict::Incomplete };
     Ok(ExitVerdict::of_log(sound).max(ExitVerdict::of_refused(&report.refused)).max(gone))
 }

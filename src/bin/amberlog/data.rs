@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use amberlog::StreamId;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
 use crate::life::change;
 use crate::output::{ExitVerdict, Out, Outcome, VerbFailure};
-use crate::reading::{Reading, TailShown, open, resolve};
+use crate::reading::StreamArgs;
 
 /// Number of bytes read at most: the library refuses more than 64 KiB.
 const READ_BYTES_MAX: u64 = (64 << 10) + 1;
@@ -25,10 +26,8 @@ as in an export; a stream without data has neither.";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = DETAILS)]
 pub(crate) struct DataArgs {
-    /// Directory of the log
-    log: PathBuf,
-    /// Stream: its id, a prefix of its id, or its name
-    stream: String,
+    #[command(flatten)]
+    of: StreamArgs,
     /// Set the data to the content of this file, 1 byte to 64 KiB; - is standard input
     #[arg(long, value_name = "FILE")]
     set: Option<PathBuf>,
@@ -39,7 +38,7 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Serialize)]
 struct DataFields<'a> {
-    id: String,
+    id: StreamId,
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_text: Option<&'a str>,
@@ -52,16 +51,14 @@ pub(crate) fn run(args: &DataArgs, out: &mut Out) -> Outcome {
     match &args.set {
         Some(from) => set(args, &read(from)?, "data set", out),
         None if args.clear => set(args, &[], "data cleared", out),
-        None => print(args, out),
+        None => print(&args.of, out),
     }
 }
 
 fn set(args: &DataArgs, data: &[u8], what: &'static str, out: &mut Out) -> Outcome {
-    change(&args.log, &args.stream, what, out, |log, id| {
-        let mut stream = log.open_stream(id)?;
+    change(&args.of, what, out, |mut stream| {
         stream.set_data(data)?;
-        let commit = stream.commit().wait()?;
-        Ok((stream, commit))
+        Ok(stream)
     })
 }
 
@@ -82,21 +79,16 @@ fn read(from: &Path) -> Result<Vec<u8>, VerbFailure> {
     }
 }
 
-fn print(args: &DataArgs, out: &mut Out) -> Outcome {
-    let Reading { view, report, .. } = open(&args.log, TailShown::Settled)?;
-    let id = resolve(&view, &args.log, &args.stream)?;
-    let info = view.info(id);
-    let data = info.as_ref().and_then(|info| info.data.as_deref());
-    if out.is_json() {
-        let text = data.and_then(|data| std::str::from_utf8(data).ok());
-        out.json(&DataFields {
-            id: id.to_string(),
-            name: info.as_ref().and_then(|info| info.name.as_deref()),
-            data_text: text,
-            data_base64: data.filter(|_| text.is_none()).map(|data| BASE64.encode(data)),
-        })?;
-    } else {
-        out.raw(data.unwrap_or_default())?;
-    }
-    Ok(ExitVerdict::of_log(report.is_sound()))
+fn print(of: &StreamArgs, out: &mut Out) -> Outcome {
+    let (reading, info) = of.open()?;
+    let data = info.data.as_deref();
+    let text = data.and_then(|data| std::str::from_utf8(data).ok());
+    let fields = DataFields {
+        id: info.id,
+        name: info.name.as_deref(),
+        data_text: text,
+        data_base64: data.filter(|_| text.is_none()).map(|data| BASE64.encode(data)),
+    };
+    out.result(&fields, |_, out| out.raw(data.unwrap_or_default()))?;
+    Ok(ExitVerdict::of_log(reading.report.is_sound()))
 }

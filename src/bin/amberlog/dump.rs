@@ -46,11 +46,7 @@ pub(crate) fn run(args: &DumpArgs, out: &mut Out) -> Outcome {
         if matches!(record.body, RecordBody::Event { .. }) && !args.events {
             continue;
         }
-        if out.is_json() {
-            out.json(&record)?;
-        } else {
-            out.line(text(&record)?)?;
-        }
+        out.result(&record, |record, out| out.line(text(record)?))?;
     }
     Ok(verdict)
 }

@@ -3,26 +3,23 @@
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use amberlog::jsonl::{ExportOptions, Exported, ImportOptions, LostSeqs};
+use amberlog::jsonl::{ExportOptions, Exported, ImportOptions, Imported, LostSeqs};
 use amberlog::verify::RecoveryReport;
-use amberlog::{Error, ReadView};
+use amberlog::{Error, ReadView, Seq, StreamId};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::output::{
     ExitVerdict, Out, Outcome, VerbFailure, close, in_log, note, progress, waiting,
 };
-use crate::packed::open_twice;
-use crate::reading::{Reading, TailShown, open, resolve, tell_damage};
+use crate::packed::{READ_BYTES, open_twice};
+use crate::reading::{Reading, TailShown, open, open_to_write, resolve};
 use crate::signals::Signals;
 use crate::units::{count, streams_text};
-
-/// Size of the read buffer.
-const READ_BYTES: usize = 256 << 10;
 
 const DETAILS: &str = "\
 An export of the whole log can be imported without loss: ids, seqs, times, gaps,
@@ -58,9 +55,9 @@ pub(crate) struct ExportArgs {
     skip_damaged: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct ExportSummary {
-    file: Option<String>,
+    file: String,
     streams: u64,
     deleted_streams: u64,
     events: u64,
@@ -79,15 +76,42 @@ struct ExportSummary {
 }
 
 impl ExportSummary {
-    fn streams_text(&self) -> String {
-        streams_text(self.streams, self.deleted_streams)
+    /// Summarizes the export to `path`. `report` is that of a verification that preceded it.
+    fn of_export(path: &Path, exported: &Exported, report: Option<&RecoveryReport>) -> Self {
+        let unconfirmed = report.filter(|report| report.acknowledged < report.position);
+        let seqs = |lost: &LostSeqs| lost.seqs.end.get().saturating_sub(lost.seqs.start.get());
+        Self {
+            file: path.display().to_string(),
+            streams: exported.streams.saturating_sub(exported.deleted_streams),
+            deleted_streams: exported.deleted_streams,
+            events: exported.events,
+            lost: exported.lost.iter().map(seqs).sum(),
+            lost_seqs: exported.lost.iter().map(LostFields::from).collect(),
+            unconfirmed: unconfirmed
+                .map(|report| [report.acknowledged.get().saturating_add(1), report.position.get()]),
+            damages: report.map(|report| report.damages.len() as u64),
+            ..Self::default()
+        }
+    }
+
+    /// Summarizes the import of `path`.
+    fn of_import(path: &Path, imported: &Imported) -> Self {
+        Self {
+            file: path.display().to_string(),
+            streams: imported.streams.saturating_sub(imported.deleted_streams),
+            deleted_streams: imported.deleted_streams,
+            events: imported.events,
+            commits: Some(imported.commits),
+            lost: imported.lost,
+            ..Self::default()
+        }
     }
 }
 
 #[derive(Debug, Serialize)]
 struct LostFields {
-    stream: String,
-    seqs: [u64; 2],
+    stream: StreamId,
+    seqs: [Seq; 2],
     why: String,
 }
 
@@ -95,22 +119,21 @@ struct LostFields {
 pub(crate) fn run(args: &ExportArgs, out: &mut Out) -> Outcome {
     let tail = if args.skip_damaged { TailShown::Whole } else { TailShown::Confirmed };
     let Reading { view, mut report, .. } = open(&args.log, tail)?;
-    let found = args.streams.iter().map(|text| resolve(&view, &args.log, text));
+    let id_of = |text: &String| Ok(resolve(&view, &args.log, text)?.id);
+    let found = args.streams.iter().map(id_of);
     let ids = found.collect::<Result<Vec<_>, VerbFailure>>()?;
     let mut options = ExportOptions::new();
     if !ids.is_empty() {
         options = options.streams(ids);
     }
     if args.skip_damaged {
-        let waiting = waiting("verifying");
-        report = amberlog::verify::verify_quick(&args.log).map_err(in_log(&args.log))?;
-        waiting.finish_and_clear();
+        let verified = waiting("verifying", || amberlog::verify::verify_quick(&args.log));
+        report = verified.map_err(in_log(&args.log))?;
         options = options.skip_damaged(&report);
     }
     let verdict = |exported: &Exported| {
         exported.lost.iter().for_each(|lost| note(&lost.error));
-        let is_whole = report.is_sound() && exported.lost.is_empty();
-        if is_whole { ExitVerdict::Done } else { ExitVerdict::Found }
+        ExitVerdict::of_log(report.is_sound() && exported.lost.is_empty())
     };
     let Some(path) = &args.output else {
         let exported = view.export_jsonl_with(&options, out.writer());
@@ -118,7 +141,8 @@ pub(crate) fn run(args: &ExportArgs, out: &mut Out) -> Outcome {
     };
     let exported = to_file(args, path, &view, &options)?;
     let verdict = verdict(&exported);
-    print(path, &exported, args.skip_damaged.then_some(&report), out)?;
+    let report = args.skip_damaged.then_some(&report);
+    out.result(&ExportSummary::of_export(path, &exported, report), print)?;
     Ok(verdict)
 }
 
@@ -145,10 +169,8 @@ fn to_file(
     }
     let signals = Signals::watch().map_err(unwritable)?;
     let unfinished = Unfinished::create(path).map_err(unwritable)?;
-    let waiting = waiting("exporting");
-    let exported =
-        view.export_jsonl_with(options, Stoppable { to: &unfinished.file, signals: &signals });
-    waiting.finish_and_clear();
+    let to = Stoppable { to: &unfinished.file, signals: &signals };
+    let exported = waiting("exporting", || view.export_jsonl_with(options, to));
     let exported = exported.map_err(|error| match signals.asked() {
         Some(signal) => {
             VerbFailure::Said(format!("stopped by {signal}; {} was not created", path.display()))
@@ -221,48 +243,26 @@ impl Write for Stoppable<'_> {
     }
 }
 
-fn print(
-    path: &Path,
-    exported: &Exported,
-    report: Option<&RecoveryReport>,
-    out: &mut Out,
-) -> io::Result<()> {
-    let unconfirmed = report.filter(|report| report.acknowledged < report.position);
-    let unconfirmed = unconfirmed
-        .map(|report| [report.acknowledged.get().saturating_add(1), report.position.get()]);
-    let lost_seqs: Vec<LostFields> = exported.lost.iter().map(LostFields::from).collect();
-    let summary = ExportSummary {
-        file: Some(path.display().to_string()),
-        streams: exported.streams.saturating_sub(exported.deleted_streams),
-        deleted_streams: exported.deleted_streams,
-        events: exported.events,
-        commits: None,
-        lost: lost_seqs.iter().map(|lost| lost.seqs[1].saturating_sub(lost.seqs[0])).sum(),
-        lost_seqs,
-        unconfirmed,
-        damages: report.map(|report| report.damages.len() as u64),
-    };
-    if out.is_json() {
-        return out.json(&summary);
+fn print(summary: &ExportSummary, out: &mut Out) -> io::Result<()> {
+    let streams = streams_text(summary.streams, summary.deleted_streams);
+    let mut line = format!("{}: {streams}, {}", summary.file, count(summary.events, "event"));
+    if let Some(commits) = summary.commits {
+        line += &format!(" in {}", count(commits, "commit"));
     }
-    let (streams, events) = (summary.streams_text(), count(summary.events, "event"));
-    let lost = lost_text(summary.lost);
-    let unconfirmed = match summary.unconfirmed {
-        Some([first, last]) => format!(", positions {first} to {last} unconfirmed"),
-        None => String::new(),
-    };
-    out.line(format_args!("{}: {streams}, {events}{lost}{unconfirmed}", path.display()))
-}
-
-fn lost_text(lost: u64) -> String {
-    if lost == 0 { String::new() } else { format!(", {} lost", count(lost, "event")) }
+    if summary.lost > 0 {
+        line += &format!(", {} lost", count(summary.lost, "event"));
+    }
+    if let Some([first, last]) = summary.unconfirmed {
+        line += &format!(", positions {first} to {last} unconfirmed");
+    }
+    out.line(line)
 }
 
 impl From<&LostSeqs> for LostFields {
     fn from(lost: &LostSeqs) -> Self {
         Self {
-            stream: lost.stream.to_string(),
-            seqs: [lost.seqs.start.get(), lost.seqs.end.get()],
+            stream: lost.stream,
+            seqs: [lost.seqs.start, lost.seqs.end],
             why: lost.error.to_string(),
         }
     }
@@ -291,46 +291,25 @@ pub(crate) fn import(log: &Path, files: &[PathBuf], resumes: bool, out: &mut Out
         let unreadable = |error| VerbFailure::Input { what: path.display().to_string(), error };
         opened.push((path, file.map_err(unreadable)?));
     }
-    let into = crate::reading::options().open(log).map_err(in_log(log))?;
-    let sound = tell_damage(into.recovery_report(), log);
+    let (into, sound) = open_to_write(crate::reading::options(), log)?;
     let mut summaries = Vec::new();
     for (path, (bytes, file)) in opened {
         // Every byte is read twice.
         let bar = progress(bytes.saturating_mul(2), "{wide_bar} {bytes}/{total_bytes} {eta}");
-        let from = Watched { from: BufReader::with_capacity(READ_BYTES, file), bar: bar.clone() };
+        let watched = Watched { from: file, bar: bar.clone() };
+        let from = BufReader::with_capacity(READ_BYTES, watched);
         let imported = into.import_jsonl_with(&options, from).map_err(in_log(path))?;
         bar.finish_and_clear();
-        summaries.push(ExportSummary {
-            file: Some(path.display().to_string()),
-            streams: imported.streams.saturating_sub(imported.deleted_streams),
-            deleted_streams: imported.deleted_streams,
-            events: imported.events,
-            commits: Some(imported.commits),
-            lost: imported.lost,
-            lost_seqs: Vec::new(),
-            unconfirmed: None,
-            damages: None,
-        });
+        summaries.push(ExportSummary::of_import(path, &imported));
     }
-    close(into).map_err(in_log(log))?;
-    for summary in &summaries {
-        if out.is_json() {
-            out.json(summary)?;
-        } else {
-            let (streams, events) = (summary.streams_text(), count(summary.events, "event"));
-            let commits = count(summary.commits.unwrap_or_default(), "commit");
-            let file = summary.file.as_deref().unwrap_or_default();
-            let lost = lost_text(summary.lost);
-            out.line(format_args!("{file}: {streams}, {events} in {commits}{lost}"))?;
-        }
-    }
-    let is_whole = summaries.iter().all(|summary| summary.lost == 0);
-    Ok(if sound && is_whole { ExitVerdict::Done } else { ExitVerdict::Found })
+    close(into, log)?;
+    summaries.iter().try_for_each(|summary| out.result(summary, print))?;
+    Ok(ExitVerdict::of_log(sound && summaries.iter().all(|summary| summary.lost == 0)))
 }
 
 /// File that moves a progress bar as it is read.
 struct Watched {
-    from: BufReader<File>,
+    from: File,
     bar: ProgressBar,
 }
 
@@ -339,17 +318,6 @@ impl Read for Watched {
         let read = self.from.read(into)?;
         self.bar.inc(read as u64);
         Ok(read)
-    }
-}
-
-impl BufRead for Watched {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.from.fill_buf()
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.from.consume(bytes);
-        self.bar.inc(bytes as u64);
     }
 }
 

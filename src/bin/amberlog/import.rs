@@ -3,11 +3,12 @@
 //! A file whose stream exists is compared first: an incomplete import is finished, an equal stream
 //! is left alone, and a different one stays untouched.
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use amberlog::{AppendError, Log, Stream, StreamOptions};
+use amberlog::{AppendError, Log, Stream, StreamId, StreamOptions};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ use crate::export;
 use crate::flight::{Crash, Flight};
 use crate::lines::LineReader;
 use crate::output::{ExitVerdict, Out, Outcome, close, in_log, note, progress};
-use crate::reading::{options, tell_damage};
+use crate::reading::{open_to_write, options};
 use crate::sources::{LINE_BYTES_MAX, Source, Sources, open};
 use crate::units::{count, parse_age};
 
@@ -73,9 +74,10 @@ pub(crate) struct ImportArgs {
 }
 
 /// Outcome for a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum FileStatus {
+    #[default]
     Imported,
     Already,
     Resumed,
@@ -85,11 +87,22 @@ enum FileStatus {
     Failed,
 }
 
-#[derive(Debug, Serialize)]
+/// Words for the outcome of one file and for that of several, in the order of the summary.
+const STATUSES: [(FileStatus, &str, &str); 7] = [
+    (FileStatus::Imported, "imported", "imported"),
+    (FileStatus::Resumed, "resumed", "resumed"),
+    (FileStatus::Already, "already there", "already there"),
+    (FileStatus::Empty, "empty", "empty"),
+    (FileStatus::Skipped, "skipped", "skipped"),
+    (FileStatus::Differs, "differs", "different"),
+    (FileStatus::Failed, "failed", "failed"),
+];
+
+#[derive(Debug, Default, Serialize)]
 struct FileReport {
     file: String,
     name: Option<String>,
-    id: Option<String>,
+    id: Option<StreamId>,
     status: FileStatus,
     /// Number of events in the stream.
     events: u64,
@@ -103,16 +116,7 @@ struct FileReport {
 
 impl FileReport {
     fn new(file: &Path, name: Option<&str>) -> Self {
-        Self {
-            file: file.display().to_string(),
-            name: name.map(str::to_owned),
-            id: None,
-            status: FileStatus::Imported,
-            events: 0,
-            new_events: 0,
-            difference: None,
-            reason: None,
-        }
+        Self { file: file.display().to_string(), name: name.map(str::to_owned), ..Self::default() }
     }
 
     fn set(&mut self, status: FileStatus, reason: impl Into<String>) {
@@ -128,18 +132,25 @@ impl FileReport {
     }
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct Totals {
     files: u64,
-    imported: u64,
-    already: u64,
-    resumed: u64,
-    differs: u64,
-    skipped: u64,
-    empty: u64,
-    failed: u64,
+    #[serde(flatten)]
+    by_status: BTreeMap<FileStatus, u64>,
     new_events: u64,
     commits: u64,
+}
+
+impl Totals {
+    fn of(reports: &[FileReport], commits: u64) -> Self {
+        let with = |status| reports.iter().filter(|report| report.status == status).count() as u64;
+        Self {
+            files: reports.len() as u64,
+            by_status: STATUSES.map(|(status, ..)| (status, with(status))).into(),
+            new_events: reports.iter().map(|report| report.new_events).sum(),
+            commits,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -168,20 +179,16 @@ pub(crate) fn run(args: &ImportArgs, out: &mut Out) -> Outcome {
         return export::import(&args.log, &args.paths, args.resume, out);
     }
     let sources = Sources::find(&args.paths, &args.log)?;
-    let options = options().ring_bytes_max(RING_BYTES);
-    let log = options.open(&args.log).map_err(in_log(&args.log))?;
-    let sound = tell_damage(log.recovery_report(), &args.log);
+    let (log, sound) = open_to_write(options().ring_bytes_max(RING_BYTES), &args.log)?;
     let mut import = Import::new(&log, args, &sources);
     let crashed = import.all(&sources.files);
     import.bar.finish_and_clear();
     let reports = import.reports;
     let commits = import.flight.commits();
     let verdict = print(&reports, commits, out)?;
-    let closed = close(log);
-    if let Some(error) = crashed.or(closed.err()) {
-        return Err(in_log(&args.log)(error));
-    }
-    Ok(if sound || verdict != ExitVerdict::Done { verdict } else { ExitVerdict::Found })
+    let closed = close(log, &args.log);
+    crashed.map_or(closed, |error| Err(in_log(&args.log)(error)))?;
+    Ok(verdict.max(ExitVerdict::of_log(sound)))
 }
 
 struct Import<'a> {
@@ -240,18 +247,18 @@ impl<'a> Import<'a> {
         let mut error = None;
         for source in files {
             let mut report = FileReport::new(&source.path, Some(&source.name));
-            let ended = self.file(source, begun, &mut report);
-            if let Err(Stop::File(why)) = &ended {
-                report.set(FileStatus::Failed, why);
+            match self.file(source, begun, &mut report) {
+                Ok(()) => {}
+                Err(Stop::File(why)) => report.set(FileStatus::Failed, why),
+                Err(Stop::Log(crash)) => {
+                    report.status = FileStatus::Failed;
+                    self.reports.push(report);
+                    error = Some(self.crash(crash));
+                    break;
+                }
             }
             begun = begun.saturating_add(source.bytes);
             self.bar.set_position(begun);
-            if let Err(Stop::Log(crash)) = ended {
-                report.status = FileStatus::Failed;
-                self.reports.push(report);
-                error = Some(self.crash(crash));
-                break;
-            }
             self.push(report);
         }
         if let Err(crash) = self.flight.land() {
@@ -284,7 +291,7 @@ impl<'a> Import<'a> {
             let name = report.name.as_deref();
             let id = name.and_then(|name| view.find(name));
             let info = id.and_then(|id| view.info(id));
-            report.id = info.as_ref().map(|info| info.id.to_string());
+            report.id = info.as_ref().map(|info| info.id);
             report.reach(info.map_or(0, |info| info.head.get()));
         }
     }
@@ -296,7 +303,7 @@ impl<'a> Import<'a> {
         let view = self.log.read_view();
         let known = view.find(name).and_then(|id| view.info(id));
         if let Some(info) = &known {
-            report.id = Some(info.id.to_string());
+            report.id = Some(info.id);
             report.events = info.head.get();
         }
         let mut lines = match open(&source.path).map_err(unreadable)? {
@@ -342,7 +349,7 @@ impl<'a> Import<'a> {
             report.set(FileStatus::Empty, why);
             return Ok(());
         };
-        report.id = Some(stream.id().to_string());
+        report.id = Some(stream.id());
         self.rest(&mut stream, source, &mut lines, begun)?;
         report.reach(lines.number());
         Ok(())
@@ -394,7 +401,7 @@ impl<'a> Import<'a> {
         lines: &LineReader<R>,
     ) -> Result<(), Stop> {
         let mut refused = stream.append(lines.event()).err();
-        if let Some(AppendError::RingFull { .. } | AppendError::MemoryFull { .. }) = refused {
+        if refused.is_some_and(AppendError::is_retryable) {
             self.commit(stream)?;
             self.flight.land()?;
             refused = stream.append(lines.event()).err();
@@ -418,72 +425,38 @@ impl<'a> Import<'a> {
 }
 
 fn print(reports: &[FileReport], commits: u64, out: &mut Out) -> Outcome {
-    let totals = add_up(reports, commits);
-    let verdict = if totals.failed > 0 {
-        ExitVerdict::Incomplete
-    } else if totals.differs > 0 {
-        ExitVerdict::Found
-    } else {
-        ExitVerdict::Done
-    };
-    if out.is_json() {
-        out.json(&ImportSummary { files: reports, totals })?;
-        return Ok(verdict);
-    }
-    for report in reports {
+    let summary = ImportSummary { files: reports, totals: Totals::of(reports, commits) };
+    out.result(&summary, print_text)?;
+    let verdicts = reports.iter().map(|report| match report.status {
+        FileStatus::Failed => ExitVerdict::Incomplete,
+        FileStatus::Differs => ExitVerdict::Found,
+        _ => ExitVerdict::Done,
+    });
+    Ok(verdicts.max().unwrap_or(ExitVerdict::Done))
+}
+
+fn print_text(summary: &ImportSummary<'_>, out: &mut Out) -> std::io::Result<()> {
+    let ImportSummary { files, totals } = summary;
+    for report in *files {
         out.line(line(report).trim_end())?;
     }
-    let parts = [
-        (totals.imported, "imported"),
-        (totals.resumed, "resumed"),
-        (totals.already, "already there"),
-        (totals.empty, "empty"),
-        (totals.skipped, "skipped"),
-        (totals.differs, "different"),
-        (totals.failed, "failed"),
-    ];
-    let parts = parts.iter().filter(|(number, _)| *number > 0);
+    let parts = STATUSES.iter().map(|(status, _, word)| (totals.by_status[status], word));
+    let parts = parts.filter(|(number, _)| *number > 0);
     let parts: Vec<_> = parts.map(|(number, word)| format!("{number} {word}")).collect();
     let (files, events) = (count(totals.files, "file"), count(totals.new_events, "new event"));
     let commits = count(totals.commits, "commit");
     let parts = parts.join(", ");
     let colon = if parts.is_empty() { "" } else { ": " };
-    out.line(format_args!("{files}{colon}{parts}; {events} in {commits}"))?;
-    Ok(verdict)
+    out.line(format_args!("{files}{colon}{parts}; {events} in {commits}"))
 }
 
 fn line(report: &FileReport) -> String {
-    let word = match report.status {
-        FileStatus::Imported => "imported",
-        FileStatus::Already => "already there",
-        FileStatus::Resumed => "resumed",
-        FileStatus::Differs => "differs",
-        FileStatus::Skipped => "skipped",
-        FileStatus::Empty => "empty",
-        FileStatus::Failed => "failed",
-    };
-    let id = report.id.as_deref().unwrap_or("-");
+    let of_file = STATUSES.iter().find(|(status, ..)| *status == report.status);
+    let word = of_file.map_or("", |(_, word, _)| word);
+    let id = report.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
     let name = report.name.as_deref().unwrap_or(&report.file);
     let why = report.reason.as_deref();
     let why = why.map(|why| format!("  ({why})")).unwrap_or_default();
     let events = count(report.events, "event");
     format!("{word:<13}  {id:<36}  {events:>12}  {name}{why}")
-}
-
-fn add_up(reports: &[FileReport], commits: u64) -> Totals {
-    let mut totals = Totals { files: reports.len() as u64, commits, ..Totals::default() };
-    for report in reports {
-        let counter = match report.status {
-            FileStatus::Imported => &mut totals.imported,
-            FileStatus::Already => &mut totals.already,
-            FileStatus::Resumed => &mut totals.resumed,
-            FileStatus::Differs => &mut totals.differs,
-            FileStatus::Skipped => &mut totals.skipped,
-            FileStatus::Empty => &mut totals.empty,
-            FileStatus::Failed => &mut totals.failed,
-        };
-        *counter = counter.saturating_add(1);
-        totals.new_events = totals.new_events.saturating_add(report.new_events);
-    }
-    totals
 }

@@ -1,14 +1,15 @@
 //! `amberlog info`: facts about a log, or about one stream.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 
-use amberlog::stats::MemoryStats;
+use amberlog::stats::{MemoryCosts, MemoryStats};
 use amberlog::verify::{RecordBody, RecordDump, RecoveryReport, SegmentState};
-use amberlog::{ErrorKind, StreamId, StreamInfo, Timestamp};
+use amberlog::{ErrorKind, Position, StreamId, StreamInfo, Timestamp};
 use serde::Serialize;
 
-use crate::list::{ParentFields, state_word};
+use crate::list::StreamFields;
 use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, in_log, note};
 use crate::reading::{Reading, TailShown, open, refuse_file, resolve};
 use crate::units::{bytes_text, count};
@@ -16,18 +17,18 @@ use crate::units::{bytes_text, count};
 #[derive(Debug, Serialize)]
 struct LogInfo {
     path: String,
-    id: Option<String>,
-    created: Option<String>,
+    id: Option<StreamId>,
+    created: Option<Timestamp>,
     streams: u64,
     deleted_streams: u64,
     events: u64,
-    position: u64,
-    durable_position: u64,
+    position: Position,
+    durable_position: Position,
     segments: u64,
     segments_by_state: BTreeMap<&'static str, u64>,
     bytes_on_disk: u64,
     /// Last position known to have been acknowledged.
-    acknowledged_position: u64,
+    acknowledged_position: Position,
     closed_cleanly: bool,
     needs_repair: bool,
     damages: u64,
@@ -42,30 +43,16 @@ struct Memory {
     when_open: u64,
     /// Names, labels and data of all streams.
     metadata: u64,
-    open_log: u64,
-    volatile_stream: u64,
-    idle_stream: u64,
-    durable_stream: u64,
-    index_entry: u64,
-    commit_id: u64,
-    listed_stream: u64,
+    #[serde(flatten)]
+    costs: MemoryCosts,
 }
 
 impl Memory {
     /// Returns the memory of a log that holds this once it is open.
     fn of(memory: &MemoryStats) -> Self {
         let MemoryStats { metadata_bytes: metadata, catalog_bytes, costs, .. } = *memory;
-        Self {
-            when_open: costs.open_log.saturating_add(catalog_bytes).saturating_add(metadata),
-            metadata,
-            open_log: costs.open_log,
-            volatile_stream: costs.volatile_stream,
-            idle_stream: costs.idle_stream,
-            durable_stream: costs.durable_stream,
-            index_entry: costs.index_entry,
-            commit_id: costs.commit_id,
-            listed_stream: costs.listed_stream,
-        }
+        let when_open = costs.open_log.saturating_add(catalog_bytes).saturating_add(metadata);
+        Self { when_open, metadata, costs }
     }
 
     fn print(&self, out: &mut Out) -> std::io::Result<()> {
@@ -73,40 +60,31 @@ impl Memory {
         out.line(format_args!("memory            about {when_open} when open, in bytes:"))?;
         let costs = [
             ("names, labels, data", self.metadata),
-            ("an open log", self.open_log),
-            ("a volatile stream", self.volatile_stream),
-            ("an idle handle", self.idle_stream),
-            ("a durable stream", self.durable_stream),
-            ("an index entry", self.index_entry),
-            ("a commit id", self.commit_id),
-            ("a listed stream", self.listed_stream),
+            ("an open log", self.costs.open_log),
+            ("a volatile stream", self.costs.volatile_stream),
+            ("an idle handle", self.costs.idle_stream),
+            ("a durable stream", self.costs.durable_stream),
+            ("an index entry", self.costs.index_entry),
+            ("a commit id", self.costs.commit_id),
+            ("a listed stream", self.costs.listed_stream),
         ];
         costs.iter().try_for_each(|(what, bytes)| out.line(format_args!("  {what:<19} {bytes}")))
     }
 }
 
 #[derive(Debug, Serialize)]
-struct StreamFacts {
-    id: String,
-    name: Option<String>,
-    created: Option<String>,
-    state: &'static str,
-    labels: BTreeMap<String, String>,
+struct StreamFacts<'a> {
+    #[serde(flatten)]
+    stream: StreamFields<'a>,
     data_bytes: usize,
-    parent: Option<ParentFields>,
     generation: u32,
-    start: u64,
-    head: u64,
-    /// Seq after the last confirmed event, if later ones exist.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    confirmed_head: Option<u64>,
     events: u64,
     dropped: u64,
     unreadable: u64,
-    first_event: Option<String>,
-    last_event: Option<String>,
+    first_event: Option<Timestamp>,
+    last_event: Option<Timestamp>,
     payload_bytes: u64,
-    segments: u64,
+    segments: usize,
 }
 
 /// Prints facts about the log, or about the stream that `stream` names.
@@ -118,8 +96,8 @@ pub(crate) fn run(log: &Path, stream: Option<&str>, out: &mut Out) -> Outcome {
     match stream {
         None => of_log(log, &reading, out),
         Some(text) => {
-            let id = resolve(&reading.view, log, text)?;
-            of_stream(log, &reading, id, out)
+            let info = resolve(&reading.view, log, text)?;
+            of_stream(log, &reading, &info, out)
         }
     }
 }
@@ -135,28 +113,24 @@ fn of_log(log: &Path, reading: &Reading, out: &mut Out) -> Outcome {
     let (id, created) = identity(log)?;
     let facts = LogInfo {
         path: log.display().to_string(),
-        id: id.map(|id| id.to_string()),
-        created: created.map(|time| time.to_string()),
+        id,
+        created,
         streams: streams.len() as u64,
         deleted_streams: report.deleted_streams,
         events: streams.iter().map(shown_events).sum(),
-        position: view.position().get(),
-        durable_position: view.durable_position().get(),
+        position: view.position(),
+        durable_position: view.durable_position(),
         segments: report.segments.len() as u64,
         segments_by_state,
         bytes_on_disk: report.segments.iter().map(|segment| segment.bytes).sum(),
-        acknowledged_position: report.acknowledged.get(),
+        acknowledged_position: report.acknowledged,
         closed_cleanly: report.closed_cleanly,
         needs_repair: report.needs_repair,
         damages: report.damages.len() as u64,
         left_undone: left_undone(report),
         memory: Memory::of(&view.stats().memory),
     };
-    if out.is_json() {
-        out.json(&facts)?;
-    } else {
-        print_log(&facts, out)?;
-    }
+    out.result(&facts, print_log)?;
     Ok(ExitVerdict::of_log(report.is_sound()))
 }
 
@@ -201,72 +175,55 @@ fn identity(log: &Path) -> Result<(Option<StreamId>, Option<Timestamp>), VerbFai
 }
 
 fn print_log(facts: &LogInfo, out: &mut Out) -> std::io::Result<()> {
-    let unknown = || "unknown".to_owned();
-    let states: Vec<String> =
-        facts.segments_by_state.iter().map(|(state, number)| format!("{number} {state}")).collect();
-    out.line(format_args!("log               {}", facts.path))?;
-    let id = facts.id.clone().unwrap_or_else(unknown);
-    out.line(format_args!("id                {id}"))?;
-    let created = facts.created.clone().unwrap_or_else(unknown);
-    out.line(format_args!("created           {created}"))?;
+    let mut line = |name: &str, fact: &dyn Display| out.line(format_args!("{name:<16}  {fact}"));
+    line("log", &facts.path)?;
+    line("id", &known(facts.id))?;
+    line("created", &known(facts.created))?;
     let deleted = match facts.deleted_streams {
         0 => String::new(),
         deleted => format!(", and {deleted} deleted"),
     };
-    out.line(format_args!("streams           {}{deleted}", facts.streams))?;
-    out.line(format_args!("events            {}", facts.events))?;
-    out.line(format_args!("position          {}", facts.position))?;
-    out.line(format_args!("durable position  {}", facts.durable_position))?;
-    out.line(format_args!("segments          {} ({})", facts.segments, states.join(", ")))?;
-    out.line(format_args!(
-        "on disk           {} ({} bytes)",
-        bytes_text(facts.bytes_on_disk),
-        facts.bytes_on_disk
-    ))?;
-    let closed = if facts.closed_cleanly { "yes" } else { "no" };
-    out.line(format_args!("closed cleanly    {closed}"))?;
+    line("streams", &format_args!("{}{deleted}", facts.streams))?;
+    line("events", &facts.events)?;
+    line("position", &facts.position)?;
+    line("durable position", &facts.durable_position)?;
+    let states = facts.segments_by_state.iter().map(|(state, number)| format!("{number} {state}"));
+    let states = states.collect::<Vec<_>>().join(", ");
+    line("segments", &format_args!("{} ({states})", facts.segments))?;
+    line("on disk", &exact_bytes_text(facts.bytes_on_disk))?;
+    line("closed cleanly", &if facts.closed_cleanly { "yes" } else { "no" })?;
     if facts.position > facts.acknowledged_position {
-        let from = facts.acknowledged_position.saturating_add(1);
-        out.line(format_args!("unconfirmed       positions {from} to {}", facts.position))?;
+        let from = facts.acknowledged_position.get().saturating_add(1);
+        line("unconfirmed", &format_args!("positions {from} to {}", facts.position))?;
     }
     if facts.needs_repair {
-        out.line("needs repair      yes: the log cannot be written until it is repaired")?;
+        line("needs repair", &"yes: the log cannot be written until it is repaired")?;
     }
-    for work in &facts.left_undone {
-        out.line(format_args!("left undone       {work}"))?;
-    }
+    facts.left_undone.iter().try_for_each(|work| line("left undone", work))?;
     facts.memory.print(out)
 }
 
-fn of_stream(log: &Path, reading: &Reading, id: StreamId, out: &mut Out) -> Outcome {
-    let view = &reading.view;
+/// Returns a fact in words, whether it is known or not.
+fn known(fact: Option<impl Display>) -> String {
+    fact.map_or_else(|| "unknown".to_owned(), |fact| fact.to_string())
+}
+
+fn of_stream(log: &Path, reading: &Reading, info: &StreamInfo, out: &mut Out) -> Outcome {
     let failed = in_log(log);
-    let info = view.info(id);
-    let head = info.as_ref().map_or(0, |info| info.head.get());
-    let start = info.as_ref().map_or(0, |info| info.start.get());
-    let parent = info.as_ref().and_then(|info| info.parent);
     let mut facts = StreamFacts {
-        id: id.to_string(),
-        name: info.as_ref().and_then(|info| info.name.clone()),
-        created: id.created().map(|time| time.to_string()),
-        state: info.as_ref().map_or("unknown", |info| state_word(info.state)),
-        labels: info.as_ref().map(|info| info.labels.clone()).unwrap_or_default(),
-        data_bytes: info.as_ref().and_then(|info| info.data.as_ref()).map_or(0, |data| data.len()),
-        parent: parent.map(|(id, seq)| ParentFields { id: id.to_string(), seq: seq.get() }),
-        generation: info.as_ref().map_or(0, |info| info.generation),
-        start,
-        head,
-        confirmed_head: info.as_ref().and_then(|info| reading.confirmed_head(info)),
+        stream: StreamFields::new(info, reading),
+        data_bytes: info.data.as_ref().map_or(0, |data| data.len()),
+        generation: info.generation,
         events: 0,
         dropped: 0,
         unreadable: 0,
         first_event: None,
         last_event: None,
         payload_bytes: 0,
-        segments: info.as_ref().map_or(0, |info| info.segments as u64),
+        segments: info.segments,
     };
-    let mut last = None;
-    for event in view.events(id).map_err(&failed)? {
+    let start = info.start.get();
+    for event in reading.view.events(info.id).map_err(&failed)? {
         match event {
             Ok(event) => {
                 // A gap may begin before the stream's current start.
@@ -275,65 +232,57 @@ fn of_stream(log: &Path, reading: &Reading, id: StreamId, out: &mut Out) -> Outc
                 facts.events = facts.events.saturating_add(1);
                 facts.dropped = facts.dropped.saturating_add(dropped);
                 facts.payload_bytes = facts.payload_bytes.saturating_add(payload_bytes);
-                if last.is_none() {
-                    facts.first_event = Some(event.time().to_string());
-                }
-                last = Some(event.time());
+                facts.first_event = facts.first_event.or(Some(event.time()));
+                facts.last_event = Some(event.time());
             }
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt { .. }) => note(error),
             Err(error) => return Err(failed(error)),
         }
     }
-    facts.last_event = last.map(|time| time.to_string());
     let known = facts.events.saturating_add(facts.dropped);
-    facts.unreadable = head.saturating_sub(start).saturating_sub(known);
-    if out.is_json() {
-        out.json(&facts)?;
-    } else {
-        print_stream(&facts, out)?;
-    }
-    Ok(if facts.unreadable == 0 { ExitVerdict::Done } else { ExitVerdict::Found })
+    facts.unreadable = info.head.get().saturating_sub(start).saturating_sub(known);
+    out.result(&facts, print_stream)?;
+    Ok(ExitVerdict::of_log(facts.unreadable == 0))
 }
 
-fn print_stream(facts: &StreamFacts, out: &mut Out) -> std::io::Result<()> {
-    let unknown = "unknown".to_owned();
-    out.line(format_args!("stream         {}", facts.id))?;
-    if let Some(name) = &facts.name {
-        out.line(format_args!("name           {}", name))?;
+fn print_stream(facts: &StreamFacts<'_>, out: &mut Out) -> std::io::Result<()> {
+    let mut line = |name: &str, fact: &dyn Display| out.line(format_args!("{name:<13}  {fact}"));
+    let stream = &facts.stream;
+    line("stream", &stream.id)?;
+    if let Some(name) = &stream.name {
+        line("name", name)?;
     }
-    let created = facts.created.as_ref().unwrap_or(&unknown);
-    out.line(format_args!("created        {created}"))?;
-    out.line(format_args!("state          {}", facts.state))?;
-    for (key, value) in &facts.labels {
-        out.line(format_args!("label          {key}={value}"))?;
+    line("created", &known(stream.created))?;
+    line("state", &stream.state)?;
+    for (key, value) in stream.labels {
+        line("label", &format_args!("{key}={value}"))?;
     }
-    if let Some(parent) = &facts.parent {
-        out.line(format_args!("forked from    {} at {}", parent.id, parent.seq))?;
+    if let Some(parent) = &stream.parent {
+        line("forked from", &format_args!("{} at {}", parent.id, parent.seq))?;
     }
-    if facts.start > 0 {
-        out.line(format_args!("starts at      {}", facts.start))?;
+    if stream.start.get() > 0 {
+        line("starts at", &stream.start)?;
     }
-    if let Some(seq) = facts.confirmed_head {
-        out.line(format_args!("unconfirmed    from {seq} on"))?;
+    if let Some(seq) = stream.confirmed_head {
+        line("unconfirmed", &format_args!("from {seq} on"))?;
     }
     if facts.data_bytes > 0 {
-        out.line(format_args!("data           {}", bytes_text(facts.data_bytes as u64)))?;
+        line("data", &bytes_text(facts.data_bytes as u64))?;
     }
-    out.line(format_args!("events         {}", facts.events))?;
+    line("events", &facts.events)?;
     if facts.dropped > 0 {
-        out.line(format_args!("dropped        {}", facts.dropped))?;
+        line("dropped", &facts.dropped)?;
     }
     if facts.unreadable > 0 {
-        out.line(format_args!("unreadable     {}", facts.unreadable))?;
+        line("unreadable", &facts.unreadable)?;
     }
-    let first = facts.first_event.as_ref().unwrap_or(&unknown);
-    out.line(format_args!("first event    {first}"))?;
-    let last = facts.last_event.as_ref().unwrap_or(&unknown);
-    out.line(format_args!("last event     {last}"))?;
-    out.line(format_args!(
-        "payload        {} ({} bytes)",
-        bytes_text(facts.payload_bytes),
-        facts.payload_bytes
-    ))?;
-    out.line(format_args!("segments       {}", facts.segments))
+    line("first event", &known(facts.first_event))?;
+    line("last event", &known(facts.last_event))?;
+    line("payload", &exact_bytes_text(facts.payload_bytes))?;
+    line("segments", &facts.segments)
+}
+
+/// Returns a number of bytes with a unit, and exactly.
+fn exact_bytes_text(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", bytes_text(bytes))
 }

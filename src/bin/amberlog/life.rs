@@ -1,17 +1,17 @@
 //! Verbs that change streams: fork, rewind, trim, archive, unarchive, delete, name, label. Each
 //! makes a commit and prints its position.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use amberlog::{Commit, Log, ReadView, Stream, StreamId, StreamInfo, StreamOptions};
+use amberlog::{
+    Commit, Log, Position, ReadView, Seq, Stream, StreamId, StreamInfo, StreamOptions, Ticket,
+};
 use serde::Serialize;
 
 use crate::compare::SEEN_LABEL;
 use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, close, in_log, note, progress};
-use crate::reading::{
-    Prefix, Reading, TailShown, open, open_to_change, resolve, resolve_to_delete, tell_damage,
-};
+use crate::reading::{PrefixArgs, StreamArgs, open_to_change, options, resolve};
 use crate::units::parse_label;
 
 /// Arguments of verbs that take several streams.
@@ -29,19 +29,17 @@ pub(crate) struct StreamsArgs {
 
 /// Arguments of `rm`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("streams", |streams| {
+    streams.help(
+        "Streams: their ids or their names; prefixes of their ids with --yes, or after a question \
+         on a terminal",
+    )
+}))]
 pub(crate) struct RmArgs {
-    /// Directory of the log
-    log: PathBuf,
-    /// Streams: their ids or their names; prefixes of their ids with --yes, or after a question on
-    /// a terminal
-    #[arg(required = true, value_name = "STREAM")]
-    streams: Vec<String>,
-    /// Act only if the head of the stream, which must be the only one, is still this seq
-    #[arg(long, value_name = "SEQ")]
-    expect_head: Option<u64>,
-    /// Accept the prefix of an id, without a question
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    of: StreamsArgs,
+    #[command(flatten)]
+    prefix: PrefixArgs,
 }
 
 /// Arguments of verbs that cut a stream.
@@ -56,18 +54,18 @@ pub(crate) struct CutArgs {
     /// Act only if the head of the stream is still this seq
     #[arg(long, value_name = "SEQ")]
     expect_head: Option<u64>,
-    /// Accept the prefix of an id, without a question
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    prefix: PrefixArgs,
 }
 
 /// Arguments of `fork`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("stream", |stream| {
+    stream.help("Stream to fork: its id, a prefix of its id, or its name")
+}))]
 pub(crate) struct ForkArgs {
-    /// Directory of the log
-    log: PathBuf,
-    /// Stream to fork: its id, a prefix of its id, or its name
-    stream: String,
+    #[command(flatten)]
+    of: StreamArgs,
     /// Seq to fork at: the first one that the fork does not share [default: the head]
     #[arg(long, value_name = "SEQ")]
     at: Option<u64>,
@@ -82,10 +80,8 @@ pub(crate) struct ForkArgs {
 /// Arguments of `name`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NameArgs {
-    /// Directory of the log
-    log: PathBuf,
-    /// Stream: its id, a prefix of its id, or its name
-    stream: String,
+    #[command(flatten)]
+    of: StreamArgs,
     /// New name
     #[arg(required_unless_present = "remove")]
     name: Option<String>,
@@ -102,10 +98,8 @@ no lock and changes nothing.";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = LABEL_DETAILS)]
 pub(crate) struct LabelArgs {
-    /// Directory of the log
-    log: PathBuf,
-    /// Stream: its id, a prefix of its id, or its name
-    stream: String,
+    #[command(flatten)]
+    of: StreamArgs,
     /// Labels to set
     #[arg(value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
@@ -115,41 +109,34 @@ pub(crate) struct LabelArgs {
 }
 
 /// Fate of whole streams.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Fate {
-    /// Readable, but no longer listed or written.
-    Archive,
-    /// Listed and written again.
-    Unarchive,
-    /// Gone for good.
-    Delete,
+pub(crate) struct Fate {
+    /// Description of a stream that has it.
+    done: &'static str,
+    decide: fn(&mut Stream) -> Ticket,
 }
 
-impl Fate {
-    fn done(self) -> &'static str {
-        match self {
-            Self::Archive => "archived",
-            Self::Unarchive => "active",
-            Self::Delete => "deleted",
-        }
-    }
-}
+/// Readable, but no longer listed or written.
+pub(crate) const ARCHIVED: Fate = Fate { done: "archived", decide: Stream::archive };
+/// Listed and written again.
+pub(crate) const ACTIVE: Fate = Fate { done: "active", decide: Stream::unarchive };
+/// Gone for good.
+const DELETED: Fate = Fate { done: "deleted", decide: Stream::delete };
 
 #[derive(Debug, Serialize)]
 struct Done {
-    id: String,
+    id: StreamId,
     name: Option<String>,
     what: &'static str,
-    start: u64,
-    head: u64,
-    position: u64,
+    start: Seq,
+    head: Seq,
+    position: Position,
 }
 
 #[derive(Debug, Serialize)]
-struct LabelFields<'a> {
-    id: String,
-    name: Option<&'a str>,
-    labels: &'a BTreeMap<String, String>,
+struct LabelFields {
+    id: StreamId,
+    name: Option<String>,
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -158,16 +145,15 @@ struct FateSummary {
     failed: usize,
 }
 
-/// Opens the log, changes one stream, and closes the log.
+/// Opens the log, changes one stream, commits it, and closes the log. `with` returns the stream to
+/// commit.
 pub(crate) fn change(
-    log: &Path,
-    stream: &str,
+    of: &StreamArgs,
     what: &'static str,
     out: &mut Out,
-    with: impl FnOnce(&Log, StreamId) -> amberlog::Result<(Stream, Commit)>,
+    with: impl FnOnce(Stream) -> amberlog::Result<Stream>,
 ) -> Outcome {
-    let which = |view: &ReadView| resolve(view, log, stream);
-    change_one(log, which, what, out, with)
+    change_one(&of.log, |view| resolve(view, &of.log, &of.stream), what, out, with)
 }
 
 /// Changes a stream like `change`, for verbs that delete events: the stream must be named exactly,
@@ -176,45 +162,41 @@ fn cut(
     args: &CutArgs,
     what: &'static str,
     out: &mut Out,
-    with: impl FnOnce(&Log, StreamId) -> amberlog::Result<(Stream, Commit)>,
+    with: impl FnOnce(&mut Stream) -> amberlog::Result<()>,
 ) -> Outcome {
     let which = |view: &ReadView| {
-        let id = resolve_to_delete(view, &args.log, &args.stream, prefix(args.yes))?;
-        check_head(view, id, args.expect_head)?;
-        Ok(id)
+        let info = args.prefix.resolve(view, &args.log, &args.stream)?;
+        check_head(&info, args.expect_head)?;
+        Ok(info)
     };
-    change_one(&args.log, which, what, out, with)
-}
-
-fn prefix(yes: bool) -> Prefix {
-    if yes { Prefix::Taken } else { Prefix::Asked }
+    change_one(&args.log, which, what, out, |mut stream| with(&mut stream).map(|()| stream))
 }
 
 fn change_one(
-    log: &Path,
-    which: impl FnOnce(&ReadView) -> Result<StreamId, VerbFailure>,
+    path: &Path,
+    which: impl FnOnce(&ReadView) -> Result<StreamInfo, VerbFailure>,
     what: &'static str,
     out: &mut Out,
-    with: impl FnOnce(&Log, StreamId) -> amberlog::Result<(Stream, Commit)>,
+    with: impl FnOnce(Stream) -> amberlog::Result<Stream>,
 ) -> Outcome {
-    let failed = in_log(log);
-    let opened = open_to_change(log)?;
-    let sound = tell_damage(opened.recovery_report(), log);
-    let view = opened.read_view();
-    let id = which(&view)?;
-    let (stream, commit) = with(&opened, id).map_err(&failed)?;
-    let is_unchanged = view.info(id).is_some_and(|before| is_as(&before, &stream.info()));
-    let done = done(&stream, if is_unchanged { "unchanged" } else { what }, &commit);
-    drop(stream);
-    close(opened).map_err(&failed)?;
-    print_one(&done, out)?;
+    let (log, sound) = open_to_change(options(), path)?;
+    let before = which(&log.read_view())?;
+    let change = || {
+        let mut stream = with(log.open_stream(before.id)?)?;
+        let commit = stream.commit().wait()?;
+        Ok((stream.info(), commit))
+    };
+    let (after, commit) = change().map_err(in_log(path))?;
+    let what = if is_as(&before, &after) { "unchanged" } else { what };
+    close(log, path)?;
+    out.result(&done(after, what, &commit), print_one)?;
     Ok(ExitVerdict::of_log(sound))
 }
 
 /// Checks the stream's head. No other process can move it: the caller has the log open for writing.
-fn check_head(view: &ReadView, id: StreamId, expected: Option<u64>) -> Result<(), VerbFailure> {
-    let head = view.info(id).map_or(0, |info| info.head.get());
-    match expected.filter(|expected| *expected != head) {
+fn check_head(info: &StreamInfo, expected: Option<u64>) -> Result<(), VerbFailure> {
+    let StreamInfo { id, head, .. } = info;
+    match expected.filter(|expected| *expected != head.get()) {
         Some(expected) => Err(VerbFailure::Said(format!(
             "the head of {id} is {head}, not {expected}; nothing was done"
         ))),
@@ -229,34 +211,21 @@ fn is_as(before: &StreamInfo, after: &StreamInfo) -> bool {
         && (&before.name, &before.labels, &before.data) == (&after.name, &after.labels, &after.data)
 }
 
-fn done(stream: &Stream, what: &'static str, commit: &Commit) -> Done {
-    let info = stream.info();
-    Done {
-        id: info.id.to_string(),
-        name: info.name,
-        what,
-        start: info.start.get(),
-        head: info.head.get(),
-        position: commit.position.get(),
-    }
+fn done(info: StreamInfo, what: &'static str, commit: &Commit) -> Done {
+    let StreamInfo { id, name, start, head, .. } = info;
+    Done { id, name, what, start, head, position: commit.position }
 }
 
 fn print_one(done: &Done, out: &mut Out) -> std::io::Result<()> {
-    if out.is_json() {
-        return out.json(done);
-    }
-    let name = done.name.as_deref().unwrap_or_default();
-    let id = &done.id;
-    let what = done.what;
-    let head = done.head;
-    let start = if done.start > 0 { format!(", starts at {}", done.start) } else { String::new() };
+    let Done { id, name, what, start, head, .. } = done;
+    let name = name.as_deref().unwrap_or_default();
+    let start = if start.get() > 0 { format!(", starts at {start}") } else { String::new() };
     out.line(format!("{id}  {what}{start}, ends at {head}  {name}").trim_end())
 }
 
 /// Forks a stream.
 pub(crate) fn fork(args: &ForkArgs, out: &mut Out) -> Outcome {
-    change(&args.log, &args.stream, "forked", out, |log, id| {
-        let parent = log.open_stream(id)?;
+    change(&args.of, "forked", out, |parent| {
         let at = args.at.map_or(parent.head(), Into::into);
         let mut options = StreamOptions::new();
         if let Some(name) = &args.name {
@@ -266,120 +235,93 @@ pub(crate) fn fork(args: &ForkArgs, out: &mut Out) -> Outcome {
         for (key, value) in &args.labels {
             child.set_label(key, value)?;
         }
-        let commit = child.commit().wait()?;
-        Ok((child, commit))
+        Ok(child)
     })
 }
 
 /// Drops the events from a seq on.
 pub(crate) fn rewind(args: &CutArgs, out: &mut Out) -> Outcome {
-    cut(args, "rewound", out, |log, id| {
-        let mut stream = log.open_stream(id)?;
-        stream.rewind(args.seq)?;
-        let commit = stream.commit().wait()?;
-        Ok((stream, commit))
-    })
+    cut(args, "rewound", out, |stream| stream.rewind(args.seq))
 }
 
 /// Drops the events before a seq.
 pub(crate) fn trim(args: &CutArgs, out: &mut Out) -> Outcome {
-    cut(args, "trimmed", out, |log, id| {
-        let mut stream = log.open_stream(id)?;
-        stream.trim(args.seq)?;
-        let commit = stream.commit().wait()?;
-        Ok((stream, commit))
-    })
+    cut(args, "trimmed", out, |stream| stream.trim(args.seq))
 }
 
 /// Names a stream, or removes its name.
 pub(crate) fn name(args: &NameArgs, out: &mut Out) -> Outcome {
-    change(&args.log, &args.stream, "named", out, |log, id| {
-        let mut stream = log.open_stream(id)?;
+    change(&args.of, "named", out, |mut stream| {
         match &args.name {
             Some(name) => stream.rename(name)?,
             None => stream.clear_name()?,
         }
-        let commit = stream.commit().wait()?;
-        Ok((stream, commit))
+        Ok(stream)
     })
 }
 
 /// Sets and removes labels, or prints them.
 pub(crate) fn label(args: &LabelArgs, out: &mut Out) -> Outcome {
     if args.labels.is_empty() && args.remove.is_empty() {
-        return print_labels(args, out);
+        return print_labels(&args.of, out);
     }
-    change(&args.log, &args.stream, "labelled", out, |log, id| {
-        let mut stream = log.open_stream(id)?;
+    change(&args.of, "labelled", out, |mut stream| {
         for key in &args.remove {
             stream.remove_label(key)?;
         }
         for (key, value) in &args.labels {
             stream.set_label(key, value)?;
         }
-        let commit = stream.commit().wait()?;
-        Ok((stream, commit))
+        Ok(stream)
     })
 }
 
-fn print_labels(args: &LabelArgs, out: &mut Out) -> Outcome {
-    let Reading { view, report, .. } = open(&args.log, TailShown::Settled)?;
-    let id = resolve(&view, &args.log, &args.stream)?;
-    let info = view.info(id);
-    let labels = info.as_ref().map(|info| info.labels.clone()).unwrap_or_default();
-    if out.is_json() {
-        let name = info.as_ref().and_then(|info| info.name.as_deref());
-        out.json(&LabelFields { id: id.to_string(), name, labels: &labels })?;
-    } else {
+fn print_labels(of: &StreamArgs, out: &mut Out) -> Outcome {
+    let (reading, info) = of.open()?;
+    let StreamInfo { id, name, labels, .. } = info;
+    out.result(&LabelFields { id, name, labels }, |fields, out| {
         // The label of an import is shown in JSON only, as by `ls`.
-        let mut shown = labels.iter().filter(|(key, _)| *key != SEEN_LABEL);
-        shown.try_for_each(|(key, value)| out.line(format_args!("{key}={value}")))?;
-    }
-    Ok(ExitVerdict::of_log(report.is_sound()))
+        let mut shown = fields.labels.iter().filter(|(key, _)| *key != SEEN_LABEL);
+        shown.try_for_each(|(key, value)| out.line(format_args!("{key}={value}")))
+    })?;
+    Ok(ExitVerdict::of_log(reading.report.is_sound()))
 }
 
 /// Archives streams, or makes them active again.
-pub(crate) fn decide(args: &StreamsArgs, fate: Fate, out: &mut Out) -> Outcome {
-    decide_by(args, fate, |view, text| resolve(view, &args.log, text), out)
+pub(crate) fn decide(args: &StreamsArgs, fate: &Fate, out: &mut Out) -> Outcome {
+    let which = |view: &ReadView, text: &str| resolve(view, &args.log, text);
+    decide_by(args, fate, which, out)
 }
 
 /// Deletes streams that are named exactly.
 pub(crate) fn delete(args: &RmArgs, out: &mut Out) -> Outcome {
-    let prefix = prefix(args.yes);
-    let which = |view: &ReadView, text: &str| resolve_to_delete(view, &args.log, text, prefix);
-    let streams = StreamsArgs {
-        log: args.log.clone(),
-        streams: args.streams.clone(),
-        expect_head: args.expect_head,
-    };
-    decide_by(&streams, Fate::Delete, which, out)
+    let which = |view: &ReadView, text: &str| args.prefix.resolve(view, &args.of.log, text);
+    decide_by(&args.of, &DELETED, which, out)
 }
 
 /// Changes the fate of streams. Resolves all of them before it changes any.
 fn decide_by(
     args: &StreamsArgs,
-    fate: Fate,
-    which: impl Fn(&ReadView, &str) -> Result<StreamId, VerbFailure>,
+    fate: &Fate,
+    which: impl Fn(&ReadView, &str) -> Result<StreamInfo, VerbFailure>,
     out: &mut Out,
 ) -> Outcome {
-    let failed = in_log(&args.log);
-    let log = open_to_change(&args.log)?;
-    let sound = tell_damage(log.recovery_report(), &args.log);
+    let (log, sound) = open_to_change(options(), &args.log)?;
     let view = log.read_view();
     let found = args.streams.iter().map(|text| which(&view, text));
-    let mut ids = found.collect::<Result<Vec<_>, VerbFailure>>()?;
-    let mut seen = std::collections::HashSet::new();
-    ids.retain(|id| seen.insert(*id));
-    match ids[..] {
-        [id] => check_head(&view, id, args.expect_head)?,
+    let mut found = found.collect::<Result<Vec<_>, VerbFailure>>()?;
+    let mut seen = HashSet::new();
+    found.retain(|info| seen.insert(info.id));
+    match &found[..] {
+        [info] => check_head(info, args.expect_head)?,
         _ if args.expect_head.is_some() => {
             return Err(VerbFailure::Said("--expect-head needs exactly one stream".into()));
         }
         _ => {}
     }
-    let bar = progress(ids.len() as u64, "{wide_bar} {pos}/{len} {eta}");
+    let bar = progress(found.len() as u64, "{wide_bar} {pos}/{len} {eta}");
     let mut summary = FateSummary { streams: Vec::new(), failed: 0 };
-    for id in ids {
+    for StreamInfo { id, .. } in found {
         match decide_one(&log, id, fate) {
             Ok(done) => summary.streams.push(done),
             Err(error) => {
@@ -390,29 +332,19 @@ fn decide_by(
         bar.inc(1);
     }
     bar.finish_and_clear();
-    close(log).map_err(&failed)?;
-    if out.is_json() {
-        out.json(&summary)?;
-    } else {
-        summary.streams.iter().try_for_each(|done| print_one(done, out))?;
-    }
-    Ok(match (summary.failed, sound) {
-        (0, true) => ExitVerdict::Done,
-        (0, false) => ExitVerdict::Found,
-        _ => ExitVerdict::Incomplete,
-    })
+    close(log, &args.log)?;
+    out.result(&summary, |summary, out| {
+        summary.streams.iter().try_for_each(|done| print_one(done, out))
+    })?;
+    let failed = if summary.failed > 0 { ExitVerdict::Incomplete } else { ExitVerdict::Done };
+    Ok(ExitVerdict::of_log(sound).max(failed))
 }
 
-fn decide_one(log: &Log, id: StreamId, fate: Fate) -> amberlog::Result<Done> {
+fn decide_one(log: &Log, id: StreamId, fate: &Fate) -> amberlog::Result<Done> {
     let mut stream = log.open_stream(id)?;
     let before = stream.info();
-    let ticket = match fate {
-        Fate::Archive => stream.archive(),
-        Fate::Unarchive => stream.unarchive(),
-        Fate::Delete => stream.delete(),
-    };
-    let commit = ticket.wait()?;
-    let done = done(&stream, fate.done(), &commit);
+    let commit = (fate.decide)(&mut stream).wait()?;
+    let done = done(stream.info(), fate.done, &commit);
     // Deletion removes the name; the report still has it.
-    Ok(Done { name: before.name, head: before.head.get(), ..done })
+    Ok(Done { name: before.name, head: before.head, ..done })
 }

@@ -1,17 +1,28 @@
 //! `amberlog ls`: lists streams, one per line, without opening any.
 
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use amberlog::{Cursor, Order, Page, Query, ReadView, StreamInfo, StreamState, Timestamp};
-use clap::ValueEnum;
+use amberlog::{
+    Cursor, Order, Page, Query, ReadView, Seq, StreamId, StreamInfo, StreamState, Timestamp,
+};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::compare::SEEN_LABEL;
-use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, in_log, note, note_json};
+use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, in_log, note};
 use crate::reading::{Reading, TailShown, open, resolve};
 
 /// Number of streams fetched at once for a full list.
 const PAGE_STREAMS: usize = 1000;
+
+/// States of streams, by their words.
+const STATES: [(&str, StreamState); 3] = [
+    ("active", StreamState::Active),
+    ("archived", StreamState::Archived),
+    ("deleted", StreamState::Deleted),
+];
 
 const DETAILS: &str = "\
 Each line has the stream's id, its head (the number of its events, including
@@ -32,8 +43,8 @@ pub(crate) struct ListArgs {
     /// Directory of the log
     log: PathBuf,
     /// List streams in this state; may be repeated
-    #[arg(long, value_name = "STATE")]
-    state: Vec<StateArg>,
+    #[arg(long, value_name = "STATE", value_parser = STATES.map(|(word, _)| word))]
+    state: Vec<String>,
     /// List streams in any state
     #[arg(long, conflicts_with = "state")]
     all: bool,
@@ -73,14 +84,6 @@ pub(crate) struct ListArgs {
     after: Option<Cursor>,
 }
 
-/// State of a stream, on the command line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum StateArg {
-    Active,
-    Archived,
-    Deleted,
-}
-
 /// Parses the order of a list.
 fn parse_order(text: &str) -> Result<Order, String> {
     match (text, text.strip_prefix("label:")) {
@@ -91,59 +94,47 @@ fn parse_order(text: &str) -> Result<Order, String> {
     }
 }
 
+/// Description of a stream.
 #[derive(Debug, Serialize)]
-struct StreamFields<'a> {
-    id: String,
-    start: u64,
-    head: u64,
+pub(crate) struct StreamFields<'a> {
+    pub(crate) id: StreamId,
+    pub(crate) start: Seq,
+    pub(crate) head: Seq,
     /// Seq after the last confirmed event, if later ones exist.
     #[serde(skip_serializing_if = "Option::is_none")]
-    confirmed_head: Option<u64>,
-    created: Option<String>,
-    state: &'static str,
-    name: Option<&'a str>,
-    labels: &'a std::collections::BTreeMap<String, String>,
-    parent: Option<ParentFields>,
+    pub(crate) confirmed_head: Option<u64>,
+    pub(crate) created: Option<Timestamp>,
+    pub(crate) state: &'static str,
+    pub(crate) name: Option<&'a str>,
+    pub(crate) labels: &'a BTreeMap<String, String>,
+    pub(crate) parent: Option<ParentFields>,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct ParentFields {
-    pub(crate) id: String,
-    pub(crate) seq: u64,
+    pub(crate) id: StreamId,
+    pub(crate) seq: Seq,
 }
 
 impl<'a> StreamFields<'a> {
-    fn new(info: &'a StreamInfo, reading: &Reading) -> Self {
+    pub(crate) fn new(info: &'a StreamInfo, reading: &Reading) -> Self {
         Self {
-            id: info.id.to_string(),
-            start: info.start.get(),
-            head: info.head.get(),
+            id: info.id,
+            start: info.start,
+            head: info.head,
             confirmed_head: reading.confirmed_head(info),
-            created: info.created.map(|time| time.to_string()),
+            created: info.created,
             state: state_word(info.state),
             name: info.name.as_deref(),
             labels: &info.labels,
-            parent: info
-                .parent
-                .map(|(id, seq)| ParentFields { id: id.to_string(), seq: seq.get() }),
+            parent: info.parent.map(|(id, seq)| ParentFields { id, seq }),
         }
     }
 }
 
-/// Note for programs that another page follows.
-#[derive(Debug, Serialize)]
-struct NextPage {
-    next: String,
-}
-
 /// Returns the word for a state.
-pub(crate) fn state_word(state: StreamState) -> &'static str {
-    match state {
-        StreamState::Active => "active",
-        StreamState::Archived => "archived",
-        StreamState::Deleted => "deleted",
-        _ => "unknown",
-    }
+fn state_word(state: StreamState) -> &'static str {
+    STATES.iter().find(|(_, other)| *other == state).map_or("unknown", |(word, _)| word)
 }
 
 /// Lists streams of the log.
@@ -161,7 +152,7 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Outcome {
             continue;
         }
         if out.is_json() {
-            note_json(&NextPage { next: next.to_string() });
+            let _ = writeln!(io::stderr(), "{}", json!({ "next": next.to_string() }));
         } else {
             note(format_args!("more streams follow: --after {next}"));
         }
@@ -172,13 +163,10 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Outcome {
 
 fn query(args: &ListArgs, view: &ReadView) -> Result<Query, VerbFailure> {
     let mut query = Query::new().order(args.order.clone());
-    let all = [StateArg::Active, StateArg::Archived, StateArg::Deleted];
-    for state in if args.all { &all[..] } else { &args.state } {
-        query = query.state(match state {
-            StateArg::Active => StreamState::Active,
-            StateArg::Archived => StreamState::Archived,
-            StateArg::Deleted => StreamState::Deleted,
-        });
+    for (word, state) in STATES {
+        if args.all || args.state.iter().any(|asked| asked == word) {
+            query = query.state(state);
+        }
     }
     for label in &args.label {
         query = match label.split_once('=') {
@@ -191,7 +179,10 @@ fn query(args: &ListArgs, view: &ReadView) -> Result<Query, VerbFailure> {
     }
     if let Some(parent) = &args.parent {
         // Forks outlive their parents.
-        let id = parent.parse().or_else(|_| resolve(view, &args.log, parent))?;
+        let id = match parent.parse() {
+            Ok(id) => id,
+            Err(_) => resolve(view, &args.log, parent)?.id,
+        };
         query = query.parent(id);
     }
     if let Some(time) = args.since {
@@ -215,7 +206,7 @@ fn query(args: &ListArgs, view: &ReadView) -> Result<Query, VerbFailure> {
     })
 }
 
-fn print(page: &Page, reading: &Reading, out: &mut Out) -> std::io::Result<()> {
+fn print(page: &Page, reading: &Reading, out: &mut Out) -> io::Result<()> {
     let most = page.streams.iter().map(|info| info.head.get()).max();
     let width = most.unwrap_or(0).to_string().len();
     for info in &page.streams {
@@ -224,7 +215,7 @@ fn print(page: &Page, reading: &Reading, out: &mut Out) -> std::io::Result<()> {
             out.json(&listed)?;
             continue;
         }
-        let created = listed.created.as_deref().unwrap_or("-");
+        let created = listed.created.map_or_else(|| "-".to_owned(), |time| time.to_string());
         let mut line = format!("{}  {:>width$}  {created}", listed.id, listed.head);
         if info.state != StreamState::Active {
             line += &format!("  {}", listed.state);

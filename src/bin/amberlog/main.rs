@@ -36,8 +36,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::life::Fate;
-use crate::output::{ExitVerdict, Form, Out, Outcome, VerbFailure, complain, tell_usage};
+use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, complain, tell_usage};
+use crate::screen::Form;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -191,8 +191,8 @@ fn run(verb: &Verb, form: Form) -> Outcome {
         Verb::Name(args) => life::name(args, &mut out),
         Verb::Label(args) => life::label(args, &mut out),
         Verb::Data(args) => data::run(args, &mut out),
-        Verb::Archive(args) => life::decide(args, Fate::Archive, &mut out),
-        Verb::Unarchive(args) => life::decide(args, Fate::Unarchive, &mut out),
+        Verb::Archive(args) => life::decide(args, &life::ARCHIVED, &mut out),
+        Verb::Unarchive(args) => life::decide(args, &life::ACTIVE, &mut out),
         Verb::Rm(args) => life::delete(args, &mut out),
         Verb::Export(args) => export::run(args, &mut out),
         Verb::Retain(args) => retain::run(args, &mut out),

@@ -8,19 +8,10 @@ use amberlog::{Error, ErrorKind, Log};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::screen::{Escapes, Screen, on_one_line};
+use crate::screen::{Form, Screen, on_one_line};
 
 /// Size of the output buffer.
 const OUT_BYTES: usize = 256 << 10;
-
-/// Form of the output: for people or for programs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Form {
-    /// Text lines.
-    Text,
-    /// JSON.
-    Json,
-}
 
 /// Findings of a verb that ran to its end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -140,22 +131,15 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "amberlog: {}", on_one_line(&text));
 }
 
-/// Prints a note for programs: one JSON object on a line of standard error.
-pub(crate) fn note_json(object: &impl Serialize) {
-    if let Ok(text) = serde_json::to_string(object) {
-        let _ = writeln!(io::stderr(), "{text}");
-    }
-}
-
-/// Prints the log's background errors, and closes the log.
-pub(crate) fn close(log: Log) -> amberlog::Result<()> {
+/// Prints the background errors of the log at `path`, and closes it.
+pub(crate) fn close(log: Log, path: &Path) -> Result<(), VerbFailure> {
     log.background_errors().iter().for_each(note);
-    log.close()
+    log.close().map_err(in_log(path))
 }
 
 /// Prints a message about the command line, of one or more lines, on standard error.
 pub(crate) fn tell_usage(text: &str) {
-    let mut screen = Screen::new(io::stderr().lock(), Escapes::Text);
+    let mut screen = Screen::new(io::stderr().lock(), Form::Text);
     let _ = screen.write_all(text.as_bytes()).and_then(|()| screen.flush());
 }
 
@@ -179,12 +163,14 @@ pub(crate) fn progress(length: u64, template: &str) -> ProgressBar {
     }
 }
 
-/// Creates a spinner for work of unknown length.
-pub(crate) fn waiting(what: &'static str) -> ProgressBar {
+/// Shows a spinner during work of unknown length.
+pub(crate) fn waiting<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
     let bar = progress(0, "{spinner} {msg} {elapsed}");
     bar.set_message(what);
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
-    bar
+    let done = work();
+    bar.finish_and_clear();
+    done
 }
 
 /// Buffered standard output. Terminals get control characters escaped.
@@ -197,10 +183,9 @@ impl Out {
     /// Takes standard output for the rest of the process.
     pub(crate) fn new(form: Form) -> Self {
         let stdout = io::stdout().lock();
-        let escapes = if form == Form::Json { Escapes::Json } else { Escapes::Text };
         // Escapes keep the value of JSON, and some readers end lines at more than `\n`.
         let to: Box<dyn Write> = match stdout.is_terminal() || form == Form::Json {
-            true => Box::new(Screen::new(stdout, escapes)),
+            true => Box::new(Screen::new(stdout, form)),
             false => Box::new(stdout),
         };
         Self { form, to: BufWriter::with_capacity(OUT_BYTES, to) }
@@ -225,6 +210,15 @@ impl Out {
     pub(crate) fn line(&mut self, text: impl Display) -> io::Result<()> {
         let text = text.to_string();
         writeln!(self.to, "{}", on_one_line(&text))
+    }
+
+    /// Prints a result: as a JSON object, or as text by `print`.
+    pub(crate) fn result<T: Serialize>(
+        &mut self,
+        result: &T,
+        print: impl FnOnce(&T, &mut Self) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.is_json() { self.json(result) } else { print(result, self) }
     }
 
     /// Prints one JSON object on a line of its own.

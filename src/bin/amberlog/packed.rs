@@ -9,8 +9,8 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// Size of the read buffer.
-const READ_BYTES: usize = 256 << 10;
+/// Size of the buffer that files are read with.
+pub(crate) const READ_BYTES: usize = 256 << 10;
 
 /// Compression of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,7 @@
 //! Opening a log to read it, and reporting its condition.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use amberlog::options::{ReadOptions, Reads};
 use amberlog::verify::RecoveryReport;
@@ -115,18 +115,21 @@ pub(crate) fn options() -> Options {
     Options::new().reads(Reads::Positional)
 }
 
-/// Opens a log for writing, for a verb that needs one of its streams.
-///
-/// # Errors
-///
-/// Fails like [`Options::open`], and if there is no log.
-pub(crate) fn open_to_change(path: &Path) -> Result<Log, VerbFailure> {
-    let failed = in_log(path);
-    let log = options().open(path).map_err(&failed)?;
-    if log.read_view().position().get() == 0 {
+/// Opens a log for writing, and prints its condition. Returns whether it is sound.
+pub(crate) fn open_to_write(options: Options, path: &Path) -> Result<(Log, bool), VerbFailure> {
+    let log = options.open(path).map_err(in_log(path))?;
+    let sound = tell_damage(log.recovery_report(), path);
+    Ok((log, sound))
+}
+
+/// Opens a log like [`open_to_write`], for a verb that must not create it: fails if it does not
+/// exist.
+pub(crate) fn open_to_change(options: Options, path: &Path) -> Result<(Log, bool), VerbFailure> {
+    let (log, sound) = open_to_write(options, path)?;
+    if log.recovery_report().segments.is_empty() {
         open_quietly(path, TailShown::Confirmed)?;
     }
-    Ok(log)
+    Ok((log, sound))
 }
 
 /// Prints a note if the log is damaged, and returns whether it is sound.
@@ -141,51 +144,62 @@ pub(crate) fn tell_damage(report: &RecoveryReport, path: &Path) -> bool {
     report.is_sound()
 }
 
-/// Fails if the log, opened for writing, does not exist: the verb must not create it.
-pub(crate) fn check_is_there(log: &Log, path: &Path) -> Result<(), VerbFailure> {
-    if log.recovery_report().segments.is_empty() {
-        open(path, TailShown::Confirmed)?;
+/// Arguments of verbs about one stream.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StreamArgs {
+    /// Directory of the log
+    pub(crate) log: PathBuf,
+    /// Stream: its id, a prefix of its id, or its name
+    pub(crate) stream: String,
+}
+
+impl StreamArgs {
+    /// Opens the log without a lock, and finds the stream.
+    pub(crate) fn open(&self) -> Result<(Reading, StreamInfo), VerbFailure> {
+        let reading = open(&self.log, TailShown::Settled)?;
+        let info = resolve(&reading.view, &self.log, &self.stream)?;
+        Ok((reading, info))
     }
-    Ok(())
 }
 
 /// Finds the stream that `text` names: by its id, its name, or the beginning of its id.
-pub(crate) fn resolve(view: &ReadView, path: &Path, text: &str) -> Result<StreamId, VerbFailure> {
-    view.resolve(text).map_err(in_log(path))
+pub(crate) fn resolve(view: &ReadView, path: &Path, text: &str) -> Result<StreamInfo, VerbFailure> {
+    let id = view.resolve(text).map_err(in_log(path))?;
+    view.info(id).ok_or_else(|| VerbFailure::Said(format!("the view does not show stream {id}")))
 }
 
-/// Treatment of the beginning of an id by a verb that deletes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Prefix {
-    /// Accepted in place of the id.
-    Taken,
-    /// Accepted only after a question on the terminal.
-    Asked,
+/// Arguments of verbs that delete.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PrefixArgs {
+    /// Accept the prefix of an id, without a question
+    #[arg(long)]
+    yes: bool,
 }
 
-/// Finds the stream that `text` names for a verb that deletes.
-pub(crate) fn resolve_to_delete(
-    view: &ReadView,
-    path: &Path,
-    text: &str,
-    prefix: Prefix,
-) -> Result<StreamId, VerbFailure> {
-    let id = resolve(view, path, text)?;
-    let is_exact = text.parse::<StreamId>().is_ok() || view.find(text) == Some(id);
-    if is_exact || prefix == Prefix::Taken {
-        return Ok(id);
+impl PrefixArgs {
+    /// Finds the stream that `text` names. A prefix of its id is accepted only with `--yes`, or
+    /// after a question on the terminal.
+    pub(crate) fn resolve(
+        &self,
+        view: &ReadView,
+        path: &Path,
+        text: &str,
+    ) -> Result<StreamInfo, VerbFailure> {
+        let info = resolve(view, path, text)?;
+        let is_exact = text.parse::<StreamId>().is_ok() || info.name.as_deref() == Some(text);
+        if is_exact || self.yes {
+            return Ok(info);
+        }
+        let name = info.name.as_ref().map(|name| format!(", named {name:?}")).unwrap_or_default();
+        let (id, events) = (info.id, count(info.head.get(), "event"));
+        let meant = format!("{text:?} is a prefix of the id {id}{name}, with {events}");
+        if confirm(&meant) {
+            return Ok(info);
+        }
+        Err(VerbFailure::Said(format!(
+            "{meant}; nothing was done. Give the whole id or the name, or --yes to accept the prefix"
+        )))
     }
-    let info = view.info(id);
-    let name = info.as_ref().and_then(|info| info.name.as_deref());
-    let name = name.map(|name| format!(", named {name:?}")).unwrap_or_default();
-    let events = count(info.map_or(0, |info| info.head.get()), "event");
-    let meant = format!("{text:?} is a prefix of the id {id}{name}, with {events}");
-    if confirm(&meant) {
-        return Ok(id);
-    }
-    Err(VerbFailure::Said(format!(
-        "{meant}; nothing was done. Give the whole id or the name, or --yes to accept the prefix"
-    )))
 }
 
 /// Asks on the terminal. Without a terminal the answer is no.

@@ -4,14 +4,16 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use amberlog::{AppendError, Error, ErrorKind, Log, Options, Overflow, Stream, StreamOptions};
+use amberlog::{
+    AppendError, Error, ErrorKind, Log, Options, Overflow, Stream, StreamId, StreamOptions,
+};
 use regex::bytes::Regex;
 use serde::Serialize;
 
 use crate::flight::Flight;
 use crate::lines::{Content, LineReader};
 use crate::output::{ExitVerdict, Out, Outcome, VerbFailure, close, in_log, note};
-use crate::reading::tell_damage;
+use crate::reading::open_to_write;
 use crate::signals::{Signals, StoppableInput};
 use crate::sources::LINE_BYTES_MAX;
 use crate::units::{count, parse_bytes};
@@ -67,7 +69,7 @@ pub(crate) struct RecordArgs {
 
 #[derive(Debug, Serialize)]
 struct RecordSummary {
-    id: Option<String>,
+    id: Option<StreamId>,
     name: Option<String>,
     ended: &'static str,
     lines: u64,
@@ -102,12 +104,10 @@ impl RecordEnd {
 
 /// Records standard input.
 pub(crate) fn run(args: &RecordArgs, out: &mut Out) -> Outcome {
-    let failed = in_log(&args.log);
     let signals = Signals::watch();
     let signals = signals.map_err(|error| VerbFailure::Input { what: "signals".into(), error })?;
-    let log = options(args).open(&args.log).map_err(&failed)?;
-    let sound = tell_damage(log.recovery_report(), &args.log);
-    let stream = stream(&log, args).map_err(&failed)?;
+    let (log, sound) = open_to_write(options(args), &args.log)?;
+    let stream = stream(&log, args).map_err(in_log(&args.log))?;
     let mut recorder = Recorder {
         args,
         signals: &signals,
@@ -120,9 +120,9 @@ pub(crate) fn run(args: &RecordArgs, out: &mut Out) -> Outcome {
     let input = BufReader::with_capacity(READ_BYTES, StoppableInput::new(&signals));
     let end = recorder.all(input).unwrap_or_else(RecordEnd::Failed);
     let (end, left) = recorder.finish(end);
-    print(&recorder.summary(&end, left), out)?;
+    out.result(&recorder.summary(&end, left), print)?;
     drop(recorder);
-    let closed = close(log).map_err(&failed);
+    let closed = close(log, &args.log);
     match end {
         RecordEnd::Failed(failure) => return Err(failure),
         RecordEnd::Refused(why) => return Err(VerbFailure::Said(why)),
@@ -199,12 +199,12 @@ impl Recorder<'_> {
     ) -> Result<Option<AppendError>, VerbFailure> {
         let try_it = |stream: &mut Stream| stream.append(lines.event()).err();
         let mut refused = try_it(&mut self.stream);
-        if refused.is_some_and(is_full) {
+        if refused.is_some_and(AppendError::is_retryable) {
             // Bytes in flight count until they have landed.
             self.land()?;
             refused = try_it(&mut self.stream);
         }
-        if refused.is_some_and(is_full) && self.args.commit_on.is_none() {
+        if refused.is_some_and(AppendError::is_retryable) && self.args.commit_on.is_none() {
             self.commit()?;
             self.land()?;
             refused = try_it(&mut self.stream);
@@ -219,7 +219,7 @@ impl Recorder<'_> {
     }
 
     fn explain(&self, line: u64, refused: &AppendError) -> String {
-        let or = if is_full(*refused) { ", commit earlier, or use --keep-last" } else { "" };
+        let or = if refused.is_retryable() { ", commit earlier, or use --keep-last" } else { "" };
         let kept = match &self.args.commit_on {
             Some(_) => "committed lines are in the log",
             None => "earlier lines are in the log",
@@ -306,7 +306,7 @@ impl Recorder<'_> {
         // Only an overwriting ring drops events; all others were not committed.
         let not_committed = if self.args.keep_last { left.min(rest) } else { rest };
         RecordSummary {
-            id: self.stream.is_durable().then(|| self.stream.id().to_string()),
+            id: self.stream.is_durable().then(|| self.stream.id()),
             name: self.args.name.clone(),
             ended: end.word(),
             lines: self.lines,
@@ -318,18 +318,11 @@ impl Recorder<'_> {
     }
 }
 
-fn is_full(reason: AppendError) -> bool {
-    matches!(reason, AppendError::RingFull { .. } | AppendError::MemoryFull { .. })
-}
-
 fn lacks_space(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded { .. })
 }
 
 fn print(summary: &RecordSummary, out: &mut Out) -> std::io::Result<()> {
-    if out.is_json() {
-        return out.json(summary);
-    }
     let lines = count(summary.lines, "line");
     let Some(id) = &summary.id else {
         return out.line(format_args!("-  {lines}, nothing committed"));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use amberlog::Position;
 use serde::Serialize;
 
 use crate::output::{ExitVerdict, Out, Outcome, in_log};
@@ -20,7 +21,7 @@ struct RepairSummary {
 #[derive(Debug, Serialize)]
 struct WentOn {
     path: String,
-    first: u64,
+    first: Position,
 }
 
 /// Repairs the log and reports. Returns exit code 1 if the log was damaged: lost events stay lost.
@@ -31,18 +32,14 @@ pub(crate) fn run(log: &Path, out: &mut Out) -> Outcome {
         damages_after: repair.after.damages.len(),
         cleared_bytes: repair.cleared_bytes,
         set_aside: repair.set_aside.iter().map(|file| file.path.display().to_string()).collect(),
-        went_on: repair.went_on.as_ref().map(|new| WentOn {
-            path: new.place.path.display().to_string(),
-            first: new.first.get(),
-        }),
+        went_on: repair
+            .went_on
+            .as_ref()
+            .map(|new| WentOn { path: new.place.path.display().to_string(), first: new.first }),
         changed: !repair.changed_nothing(),
     };
-    if out.is_json() {
-        out.json(&report)?;
-    } else {
-        print(&report, out)?;
-    }
-    Ok(if report.damages_before == 0 { ExitVerdict::Done } else { ExitVerdict::Found })
+    out.result(&report, print)?;
+    Ok(ExitVerdict::of_log(repair.before.is_sound()))
 }
 
 fn print(report: &RepairSummary, out: &mut Out) -> std::io::Result<()> {

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use amberlog::maintenance::{RetainOptions, RetainReport};
+use amberlog::maintenance::{Bound, RetainOptions, RetainReport};
 use amberlog::options::Retention;
+use amberlog::{Seq, StreamId, Timestamp};
 use serde::Serialize;
 
 use crate::output::{ExitVerdict, Out, Outcome, close, in_log, note, waiting};
-use crate::reading::{check_is_there, options, tell_damage};
+use crate::reading::{open_to_change, options};
 use crate::units::{count, parse_age, parse_bytes, parse_label};
 
 const DETAILS: &str = "\
@@ -59,7 +60,7 @@ pub(crate) struct RetainArgs {
 struct RetainSummary {
     dry_run: bool,
     /// Time up to which ages were counted.
-    now: Option<String>,
+    now: Option<Timestamp>,
     streams_trimmed: u64,
     streams_deleted: u64,
     events_dropped: u64,
@@ -69,15 +70,14 @@ struct RetainSummary {
 
 #[derive(Debug, Serialize)]
 struct TrimmedFields {
-    stream: String,
-    seqs: [u64; 2],
-    over: String,
+    stream: StreamId,
+    seqs: [Seq; 2],
+    over: Bound,
 }
 
 /// Runs retention. Returns exit code 1 when streams were left alone because of damage, 2 when some
 /// work could not be done.
 pub(crate) fn run(args: &RetainArgs, out: &mut Out) -> Outcome {
-    let failed = in_log(&args.log);
     let rule = args.rule();
     let options = match args.labels.as_slice() {
         [] => options().retain(rule),
@@ -85,22 +85,14 @@ pub(crate) fn run(args: &RetainArgs, out: &mut Out) -> Outcome {
             .iter()
             .fold(options(), |options, (key, value)| options.retain_label(key, value, rule)),
     };
-    let log = options.open(&args.log).map_err(&failed)?;
-    check_is_there(&log, &args.log)?;
-    let sound = tell_damage(log.recovery_report(), &args.log);
+    let (log, sound) = open_to_change(options, &args.log)?;
     let how = RetainOptions::new();
     let how = if args.trust_clock { how.trust_clock() } else { how };
-    let waiting = waiting("selecting events");
-    let report = log.retain(if args.dry_run { how.dry_run() } else { how }).map_err(&failed)?;
-    waiting.finish_and_clear();
-    close(log).map_err(&failed)?;
+    let how = if args.dry_run { how.dry_run() } else { how };
+    let report = waiting("selecting events", || log.retain(how)).map_err(in_log(&args.log))?;
+    close(log, &args.log)?;
     report.refused.iter().for_each(note);
-    let retained = tell(&report, args.dry_run);
-    if out.is_json() {
-        out.json(&retained)?;
-    } else {
-        print(&retained, out)?;
-    }
+    out.result(&summary(&report, args.dry_run), print)?;
     Ok(ExitVerdict::of_log(sound).max(ExitVerdict::of_refused(&report.refused)))
 }
 
@@ -115,15 +107,15 @@ impl RetainArgs {
     }
 }
 
-fn tell(report: &RetainReport, dry_run: bool) -> RetainSummary {
+fn summary(report: &RetainReport, dry_run: bool) -> RetainSummary {
     let streams = report.trimmed.iter().map(|trimmed| TrimmedFields {
-        stream: trimmed.stream.to_string(),
-        seqs: [trimmed.seqs.start.get(), trimmed.seqs.end.get()],
-        over: trimmed.over.to_string(),
+        stream: trimmed.stream,
+        seqs: [trimmed.seqs.start, trimmed.seqs.end],
+        over: trimmed.over,
     });
     RetainSummary {
         dry_run,
-        now: report.now.map(|now| now.to_string()),
+        now: report.now,
         streams_trimmed: report.streams_trimmed(),
         streams_deleted: report.streams_deleted(),
         events_dropped: report.events_dropped(),
@@ -134,11 +126,11 @@ fn tell(report: &RetainReport, dry_run: bool) -> RetainSummary {
 
 fn print(retained: &RetainSummary, out: &mut Out) -> std::io::Result<()> {
     for TrimmedFields { stream, seqs: [start, end], over } in &retained.streams {
-        let what = match over.as_str() {
-            "idle" => "deleted, idle".to_owned(),
+        let what = match over {
+            Bound::Idle => "deleted, idle".to_owned(),
             over => format!("trimmed to {end}, {over}"),
         };
-        let events = count(end.saturating_sub(*start), "event");
+        let events = count(end.get().saturating_sub(start.get()), "event");
         out.line(format_args!("{stream}  {what}: {events}"))?;
     }
     out.line(format_args!(

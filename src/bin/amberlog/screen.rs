@@ -8,12 +8,12 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// Notation of an escape.
+/// Form of the output: for people or for programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Escapes {
-    /// `\x1b`, `\u{9b}`.
+pub(crate) enum Form {
+    /// Text lines, with escapes like `\x1b` and `\u{9b}`.
     Text,
-    /// `\u001b`, `\u009b`: inside a string of JSON the value stays the same.
+    /// JSON, with escapes like `\u001b` and `\u009b`: inside a string the value stays the same.
     Json,
 }
 
@@ -24,16 +24,20 @@ fn acts(character: char) -> bool {
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn escape(character: char, escapes: Escapes, into: &mut String) {
+/// Appends a character, escaped if a terminal acts on it.
+fn show(character: char, form: Form, into: &mut String) {
+    if !acts(character) {
+        return into.push(character);
+    }
     let code = u32::from(character);
     // Writing to a string does not fail.
-    let _ = match escapes {
-        Escapes::Json => write!(into, "\\u{code:04x}"),
-        Escapes::Text if character == '\n' => write!(into, "\\n"),
-        Escapes::Text if character == '\t' => write!(into, "\\t"),
-        Escapes::Text if character == '\r' => write!(into, "\\r"),
-        Escapes::Text if code < 0x80 => write!(into, "\\x{code:02x}"),
-        Escapes::Text => write!(into, "\\u{{{code:x}}}"),
+    let _ = match form {
+        Form::Json => write!(into, "\\u{code:04x}"),
+        Form::Text if character == '\n' => write!(into, "\\n"),
+        Form::Text if character == '\t' => write!(into, "\\t"),
+        Form::Text if character == '\r' => write!(into, "\\r"),
+        Form::Text if code < 0x80 => write!(into, "\\x{code:02x}"),
+        Form::Text => write!(into, "\\u{{{code:x}}}"),
     };
 }
 
@@ -43,13 +47,7 @@ pub(crate) fn on_one_line(text: &str) -> Cow<'_, str> {
         return text.into();
     }
     let mut shown = String::with_capacity(text.len().saturating_add(16));
-    for character in text.chars() {
-        if acts(character) {
-            escape(character, Escapes::Text, &mut shown);
-        } else {
-            shown.push(character);
-        }
-    }
+    text.chars().for_each(|character| show(character, Form::Text, &mut shown));
     shown.into()
 }
 
@@ -58,15 +56,15 @@ pub(crate) fn on_one_line(text: &str) -> Cow<'_, str> {
 #[derive(Debug)]
 pub(crate) struct Screen<W> {
     to: W,
-    escapes: Escapes,
+    form: Form,
     /// First bytes of a character whose remaining bytes have not arrived yet.
     begun: Vec<u8>,
 }
 
 impl<W: Write> Screen<W> {
     /// Wraps `to`.
-    pub(crate) fn new(to: W, escapes: Escapes) -> Self {
-        Self { to, escapes, begun: Vec::new() }
+    pub(crate) fn new(to: W, form: Form) -> Self {
+        Self { to, form, begun: Vec::new() }
     }
 
     fn show(&mut self, bytes: &[u8]) -> String {
@@ -75,8 +73,7 @@ impl<W: Write> Screen<W> {
             for character in chunk.valid().chars() {
                 match character {
                     '\n' | '\t' => shown.push(character),
-                    character if acts(character) => escape(character, self.escapes, &mut shown),
-                    character => shown.push(character),
+                    character => show(character, self.form, &mut shown),
                 }
             }
             for byte in chunk.invalid() {
@@ -113,8 +110,8 @@ impl<W: Write> Write for Screen<W> {
 mod tests {
     use super::*;
 
-    fn shown(parts: &[&[u8]], escapes: Escapes) -> String {
-        let mut screen = Screen::new(Vec::new(), escapes);
+    fn shown(parts: &[&[u8]], form: Form) -> String {
+        let mut screen = Screen::new(Vec::new(), form);
         parts.iter().for_each(|part| screen.write_all(part).expect("a vector"));
         screen.flush().expect("a vector");
         String::from_utf8(screen.to).expect("UTF-8")
@@ -123,28 +120,28 @@ mod tests {
     #[test]
     fn nothing_acts_and_everything_else_is_as_it_was() {
         let harmless = "a\tb\nGrüße 日本 🙂\n";
-        assert_eq!(shown(&[harmless.as_bytes()], Escapes::Text), harmless);
+        assert_eq!(shown(&[harmless.as_bytes()], Form::Text), harmless);
         let acting = "\u{1b}[31m\u{9b}2J\u{7f}\r\u{202e}\u{2028}";
         assert_eq!(
-            shown(&[acting.as_bytes()], Escapes::Text),
+            shown(&[acting.as_bytes()], Form::Text),
             "\\x1b[31m\\u{9b}2J\\x7f\\r\\u{202e}\\u{2028}"
         );
         assert_eq!(on_one_line(acting), "\\x1b[31m\\u{9b}2J\\x7f\\r\\u{202e}\\u{2028}");
         assert_eq!(on_one_line(harmless), "a\\tb\\nGrüße 日本 🙂\\n");
-        assert_eq!(shown(&["\u{9b}\u{7f}".as_bytes()], Escapes::Json), "\\u009b\\u007f");
-        assert_eq!(shown(&[b"\xff\x9b\xe2\x80"], Escapes::Text), "\\xff\\x9b\\xe2\\x80");
+        assert_eq!(shown(&["\u{9b}\u{7f}".as_bytes()], Form::Json), "\\u009b\\u007f");
+        assert_eq!(shown(&[b"\xff\x9b\xe2\x80"], Form::Text), "\\xff\\x9b\\xe2\\x80");
     }
 
     #[test]
     fn a_character_may_come_in_parts() {
         let text = "Gr\u{fc}\u{df}e \u{202e}\u{1f642}\u{9b}!";
-        let whole = shown(&[text.as_bytes()], Escapes::Text);
+        let whole = shown(&[text.as_bytes()], Form::Text);
         for at in 0..text.len() {
             let (start, rest) = text.as_bytes().split_at(at);
-            assert_eq!(shown(&[start, rest], Escapes::Text), whole, "in two at {at}");
+            assert_eq!(shown(&[start, rest], Form::Text), whole, "in two at {at}");
         }
         let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
-        assert_eq!(shown(&bytes, Escapes::Text), whole);
-        assert_eq!(shown(&[b"\xff", b"a\xe2", b"\x28"], Escapes::Text), "\\xffa\\xe2(");
+        assert_eq!(shown(&bytes, Form::Text), whole);
+        assert_eq!(shown(&[b"\xff", b"a\xe2", b"\x28"], Form::Text), "\\xffa\\xe2(");
     }
 }

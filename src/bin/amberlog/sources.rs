@@ -10,12 +10,10 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::lines::{Content, LineReader};
 use crate::output::VerbFailure;
-use crate::packed::{Packing, unpack};
+use crate::packed::{Packing, READ_BYTES, unpack};
 
 /// Number of bytes at the start of a file that are searched for a NUL, which no text has.
 const SNIFF_BYTES: u64 = 8 << 10;
-/// Size of the read buffer.
-const READ_BYTES: usize = 256 << 10;
 /// Length in bytes of the longest line accepted.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
 

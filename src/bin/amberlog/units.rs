@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-/// Splits a number from the unit after it, one character.
-fn split_unit(text: &str) -> Option<(&str, char)> {
-    let mut number = text.chars();
-    let unit = number.next_back()?;
-    Some((number.as_str(), unit))
+/// Splits a number from the unit after it, which must be one of `units`. Returns the number and the
+/// factor of the unit.
+fn split_unit<'a, T: Copy>(text: &'a str, units: &[(char, T)]) -> Option<(&'a str, T)> {
+    units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(*unit)?, *factor)))
 }
 
 /// Returns a number of streams in words, of which some are deleted: `91 streams, and 83 deleted`.
@@ -25,12 +24,8 @@ pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
 
 /// Parses a number of bytes, with an optional k, M or G for the powers of 1,024.
 pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
-    let (digits, shift) = match split_unit(text) {
-        Some((digits, 'k' | 'K')) => (digits, 10),
-        Some((digits, 'm' | 'M')) => (digits, 20),
-        Some((digits, 'g' | 'G')) => (digits, 30),
-        _ => (text, 0),
-    };
+    let units = [('k', 10), ('K', 10), ('m', 20), ('M', 20), ('g', 30), ('G', 30)];
+    let (digits, shift) = split_unit(text, &units).unwrap_or((text, 0));
     let number: usize = digits
         .parse()
         .map_err(|_| "invalid number of bytes (expected e.g. 4096, 64k, 1M or 2G)".to_owned())?;
@@ -42,17 +37,10 @@ pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
 /// Parses a duration: a number followed by s, m, h, d or w.
 pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
     let wrong = || "invalid duration (expected e.g. 90s, 15m, 12h, 30d or 8w)".to_owned();
-    let (number, unit) = split_unit(text).ok_or_else(wrong)?;
-    let unit = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        'w' => 7 * 86_400,
-        _ => return Err(wrong()),
-    };
+    let units = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400), ('w', 7 * 86_400)];
+    let (number, seconds) = split_unit(text, &units).ok_or_else(wrong)?;
     let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// Formats a number of bytes with a unit.

@@ -1,11 +1,12 @@
 //! `amberlog verify`: reads all of a log, byte by byte and as its users do, and names damage.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use amberlog::verify::{
-    Damage, DamageKind, MissedEvents, RecoveryReport, SegmentReport, TornTail, Unreadable,
-    VerifyReport,
+    Damage, DamageKind, MissedEvents, RecoveryReport, SegmentReport, VerifyReport,
 };
+use amberlog::{Place, Position, Seq, StreamId};
 use serde::Serialize;
 
 use crate::output::{ExitVerdict, Out, Outcome, in_log, waiting};
@@ -22,121 +23,101 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Debug, Serialize)]
-struct VerifySummary {
+struct VerifySummary<'a> {
     sound: bool,
     quick: bool,
     closed_cleanly: bool,
-    position: u64,
-    durable: u64,
-    acknowledged: u64,
+    position: Position,
+    durable: Position,
+    acknowledged: Position,
     streams: u64,
     deleted_streams: u64,
-    segments: Vec<SegmentFacts>,
-    damages: Vec<DamageFacts>,
-    unreadable: Vec<UnreadableFacts>,
-    unread: Vec<UnreadFacts>,
+    segments: &'a [SegmentReport],
+    damages: Vec<DamageFacts<'a>>,
+    unreadable: Vec<BytesFacts<'a>>,
+    unread: Vec<UnreadFacts<'a>>,
     events: Option<u64>,
-    torn_tail: Option<TornFacts>,
+    torn_tail: Option<BytesFacts<'a>>,
     foreign: Vec<String>,
 }
 
-/// Half-open range, as in the library.
 #[derive(Debug, Serialize)]
-struct SpanFields {
-    start: u64,
-    end: u64,
+struct DamageFacts<'a> {
+    kind: DamageKind,
+    #[serde(flatten)]
+    place: &'a Place,
+    positions: &'a Range<Position>,
+    events: Vec<LostEvents<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct SegmentFacts {
-    number: u32,
-    state: &'static str,
-    bytes: u64,
-    positions: SpanFields,
-}
-
-#[derive(Debug, Serialize)]
-struct DamageFacts {
-    kind: &'static str,
-    path: String,
-    segment: Option<u32>,
-    offset: Option<u64>,
-    positions: SpanFields,
-    events: Vec<LostEvents>,
+struct LostEvents<'a> {
+    stream: StreamId,
+    seqs: &'a Range<Seq>,
 }
 
 /// Events that a reader misses.
 #[derive(Debug, Serialize)]
-struct UnreadFacts {
+struct UnreadFacts<'a> {
     way: &'static str,
-    stream: Option<String>,
-    seqs: Option<SpanFields>,
+    stream: Option<StreamId>,
+    seqs: &'a Option<Range<Seq>>,
     error: String,
 }
 
+/// Bytes of a file that are no record.
 #[derive(Debug, Serialize)]
-struct LostEvents {
-    stream: String,
-    seqs: SpanFields,
-}
-
-#[derive(Debug, Serialize)]
-struct UnreadableFacts {
-    path: String,
-    segment: Option<u32>,
-    offset: Option<u64>,
+struct BytesFacts<'a> {
+    #[serde(flatten)]
+    place: &'a Place,
     bytes: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct TornFacts {
-    path: String,
-    segment: Option<u32>,
-    offset: Option<u64>,
-    bytes: u64,
-    commits: u64,
+    /// Number of whole commits in a torn tail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commits: Option<u64>,
 }
 
 /// Verifies the log and reports. Changes nothing.
 pub(crate) fn run(args: &VerifyArgs, out: &mut Out) -> Outcome {
-    let failed = in_log(&args.log);
-    let verified = if args.quick {
-        let mut verified = VerifyReport::default();
-        verified.recovery = amberlog::verify::verify_quick(&args.log).map_err(failed)?;
-        verified
+    let mut verified = VerifyReport::default();
+    if args.quick {
+        let found = amberlog::verify::verify_quick(&args.log);
+        verified.recovery = found.map_err(in_log(&args.log))?;
     } else {
-        let waiting = waiting("reading");
-        let verified = amberlog::verify(&args.log).map_err(failed)?;
-        waiting.finish_and_clear();
-        verified
-    };
-    if out.is_json() {
-        out.json(&report(&verified, args.quick))?;
-    } else {
-        for line in lines(&verified) {
-            out.line(line)?;
-        }
+        let found = waiting("reading", || amberlog::verify(&args.log));
+        verified = found.map_err(in_log(&args.log))?;
     }
-    Ok(if verified.is_sound() { ExitVerdict::Done } else { ExitVerdict::Found })
+    out.result(&report(&verified, args.quick), |_, out| {
+        lines(&verified).into_iter().try_for_each(|line| out.line(line))
+    })?;
+    Ok(ExitVerdict::of_log(verified.is_sound()))
 }
 
-fn report(verified: &VerifyReport, quick: bool) -> VerifySummary {
+fn report(verified: &VerifyReport, quick: bool) -> VerifySummary<'_> {
     let report = &verified.recovery;
+    let unreadable = report.unreadable.iter().map(|sector| BytesFacts {
+        place: &sector.place,
+        bytes: sector.bytes,
+        commits: None,
+    });
     VerifySummary {
         sound: verified.is_sound(),
         quick,
         closed_cleanly: report.closed_cleanly,
-        position: report.position.get(),
-        durable: report.durable.get(),
-        acknowledged: report.acknowledged.get(),
+        position: report.position,
+        durable: report.durable,
+        acknowledged: report.acknowledged,
         streams: living(report),
         deleted_streams: report.deleted_streams,
-        segments: report.segments.iter().map(segment).collect(),
-        damages: report.damages.iter().map(damage).collect(),
-        unreadable: report.unreadable.iter().map(unreadable).collect(),
-        unread: verified.unread.iter().map(unread).collect(),
+        segments: &report.segments,
+        damages: report.damages.iter().map(DamageFacts::from).collect(),
+        unreadable: unreadable.collect(),
+        unread: verified.unread.iter().map(UnreadFacts::from).collect(),
         events: (!quick).then_some(verified.events),
-        torn_tail: report.torn_tail.as_ref().map(torn),
+        torn_tail: report.torn_tail.as_ref().map(|torn| BytesFacts {
+            place: &torn.place,
+            bytes: torn.bytes,
+            commits: Some(torn.commits),
+        }),
         foreign: report.foreign.iter().map(|place| place.path.display().to_string()).collect(),
     }
 }
@@ -146,59 +127,18 @@ fn living(report: &RecoveryReport) -> u64 {
     report.streams.saturating_sub(report.deleted_streams)
 }
 
-fn unread(unread: &MissedEvents) -> UnreadFacts {
-    UnreadFacts {
-        way: unread.way.as_str(),
-        stream: unread.stream.map(|stream| stream.to_string()),
-        seqs: unread.seqs.as_ref().map(span),
-        error: unread.error.to_string(),
+impl<'a> From<&'a MissedEvents> for UnreadFacts<'a> {
+    fn from(missed: &'a MissedEvents) -> Self {
+        let MissedEvents { way, stream, seqs, error, .. } = missed;
+        Self { way: way.as_str(), stream: *stream, seqs, error: error.to_string() }
     }
 }
 
-fn span<T: Into<u64> + Copy>(range: &std::ops::Range<T>) -> SpanFields {
-    SpanFields { start: range.start.into(), end: range.end.into() }
-}
-
-fn segment(segment: &SegmentReport) -> SegmentFacts {
-    SegmentFacts {
-        number: segment.number,
-        state: segment.state.as_str(),
-        bytes: segment.bytes,
-        positions: span(&segment.positions),
-    }
-}
-
-fn damage(damage: &Damage) -> DamageFacts {
-    let events = damage
-        .events
-        .iter()
-        .map(|(stream, seqs)| LostEvents { stream: stream.to_string(), seqs: span(seqs) });
-    DamageFacts {
-        kind: damage.kind.as_str(),
-        path: damage.place.path.display().to_string(),
-        segment: damage.place.segment,
-        offset: damage.place.offset,
-        positions: span(&damage.positions),
-        events: events.collect(),
-    }
-}
-
-fn unreadable(sector: &Unreadable) -> UnreadableFacts {
-    UnreadableFacts {
-        path: sector.place.path.display().to_string(),
-        segment: sector.place.segment,
-        offset: sector.place.offset,
-        bytes: sector.bytes,
-    }
-}
-
-fn torn(torn: &TornTail) -> TornFacts {
-    TornFacts {
-        path: torn.place.path.display().to_string(),
-        segment: torn.place.segment,
-        offset: torn.place.offset,
-        bytes: torn.bytes,
-        commits: torn.commits,
+impl<'a> From<&'a Damage> for DamageFacts<'a> {
+    fn from(damage: &'a Damage) -> Self {
+        let Damage { kind, place, positions, events, .. } = damage;
+        let events = events.iter().map(|(stream, seqs)| LostEvents { stream: *stream, seqs });
+        Self { kind: *kind, place, positions, events: events.collect() }
     }
 }
 
