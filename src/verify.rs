@@ -67,8 +67,7 @@ pub struct MissedEvents {
 }
 
 /// Way of reading a log.
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ReadMethod {
@@ -107,8 +106,7 @@ impl ReadMethod {
 /// The errors of [`verify_quick`]. Damage is not an error: it is in the report.
 pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport> {
     let path = path.as_ref();
-    let report = VerifyReport { recovery: verify_quick(path)?, ..VerifyReport::default() };
-    complete(report, || Ok(ReadView::open_unconfirmed(path)?.0))
+    complete(verify_quick(path)?, || Ok(ReadView::open_unconfirmed(path)?.0))
 }
 
 /// Verifies a log on a simulated disk, like [`verify`].
@@ -119,12 +117,12 @@ pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport> {
 #[cfg(feature = "sim")]
 pub fn verify_on(disk: &crate::disk::SimDisk) -> Result<VerifyReport> {
     let recovery = crate::recovery::verify_quick_on(disk)?;
-    let report = VerifyReport { recovery, ..VerifyReport::default() };
-    complete(report, || Ok(ReadView::open_unconfirmed_on(disk)?.0))
+    complete(recovery, || Ok(ReadView::open_unconfirmed_on(disk)?.0))
 }
 
-/// Completes a report by reading the views that `open` returns.
-fn complete(mut report: VerifyReport, open: impl Fn() -> Result<ReadView>) -> Result<VerifyReport> {
+/// Completes the report on the bytes by reading the views that `open` returns.
+fn complete(recovery: RecoveryReport, open: impl Fn() -> Result<ReadView>) -> Result<VerifyReport> {
+    let mut report = VerifyReport { recovery, ..VerifyReport::default() };
     if broken(Sabotage::VerifyBytesOnly) {
         return Ok(report);
     }
@@ -160,14 +158,14 @@ struct StreamPass {
     /// Sum of the digests of the events, independent of their order.
     digest: u64,
     events: u64,
-    lost: BTreeSet<(u64, u64)>,
+    lost: BTreeSet<(Seq, Seq)>,
 }
 
 impl StreamPass {
     /// Reads until `next` returns `None`, and adds the read errors to `unread`.
     fn read(
-        mut next: impl FnMut(&mut Self) -> Option<Result<Range<u64>>>,
-        unread: &mut Vec<(Range<u64>, Error)>,
+        mut next: impl FnMut(&mut Self) -> Option<Result<Range<Seq>>>,
+        unread: &mut Vec<(Range<Seq>, Error)>,
     ) -> Result<Self> {
         let mut pass = Self::default();
         while let Some(found) = next(&mut pass) {
@@ -180,7 +178,7 @@ impl StreamPass {
     }
 
     /// Adds an event to the digest. Returns the seqs it covers, with the gap before it.
-    fn take(&mut self, event: &EventRef<'_>) -> Range<u64> {
+    fn take(&mut self, event: &EventRef<'_>) -> Range<Seq> {
         let mut hasher = DefaultHasher::new();
         let seq = event.seq().get();
         let place = (seq, event.generation(), event.position().map(Position::get));
@@ -188,24 +186,23 @@ impl StreamPass {
         (place, head, event.dropped_before(), event.payload()).hash(&mut hasher);
         self.digest = self.digest.wrapping_add(hasher.finish());
         self.events = self.events.saturating_add(1);
-        seq.saturating_sub(event.dropped_before())..seq.saturating_add(1)
+        Seq(seq.saturating_sub(event.dropped_before()))..event.seq().next()
     }
 }
 
 /// Reads a stream from both ends. Returns its number of events.
 fn read_stream(view: &ReadView, info: &StreamInfo, unread: &mut Vec<MissedEvents>) -> Result<u64> {
     let id = info.id;
-    let mut add = |way, seqs: Range<u64>, error| {
-        let seqs = Some(Seq(seqs.start)..Seq(seqs.end));
-        unread.push(MissedEvents { way, stream: Some(id), seqs, error });
+    let mut add = |way, seqs, error| {
+        unread.push(MissedEvents { way, stream: Some(id), seqs: Some(seqs), error });
     };
-    let unnoticed = |seqs: &Range<u64>, what| {
-        let seqs = Some(Seq(seqs.start)..Seq(seqs.end));
-        Error::new(ErrorKind::Corrupt { stream: Some(id), seqs }, "verify").because(what)
+    let unnoticed = |seqs: &Range<Seq>, what| {
+        let kind = ErrorKind::Corrupt { stream: Some(id), seqs: Some(seqs.clone()) };
+        Error::new(kind, "verify").because(what)
     };
     let (mut lost, mut lost_back, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     let mut events = view.events(id)?;
-    let mut next = info.start.get();
+    let mut next = info.start;
     let forwards = |pass: &mut StreamPass| {
         let found = events.lend()?.map(|event| pass.take(&event));
         let seqs = match &found {
@@ -238,7 +235,7 @@ fn read_stream(view: &ReadView, info: &StreamInfo, unread: &mut Vec<MissedEvents
         }
     }
     if forth != back {
-        let seqs = info.start.get()..info.head.get();
+        let seqs = info.start..info.head;
         let error =
             unnoticed(&seqs, "reading backwards and reading forwards give different events");
         add(ReadMethod::Backwards, seqs, error);

@@ -7,8 +7,7 @@ use super::{AppendError, OTHER_PROCESS};
 use crate::types::{CodecId, Position, Seq, StreamId, Timestamp};
 
 /// Kinds of failure. Match on these; the text of an error is for people.
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {

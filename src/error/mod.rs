@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub use self::kind::ErrorKind;
 use crate::sabotage::{Sabotage, broken};
+use crate::types::Seq;
 
 /// Result of the crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -128,9 +129,9 @@ impl Error {
     }
 
     /// Returns the seqs that the error reports as lost.
-    pub(crate) fn lost_seqs(&self) -> Option<Range<u64>> {
+    pub(crate) fn lost_seqs(&self) -> Option<Range<Seq>> {
         match self.kind() {
-            ErrorKind::Corrupt { seqs: Some(seqs), .. } => Some(seqs.start.get()..seqs.end.get()),
+            ErrorKind::Corrupt { seqs, .. } => seqs.clone(),
             _ => None,
         }
     }
@@ -224,8 +225,7 @@ impl fmt::Display for Place {
 }
 
 /// Reason for a refused event. The stream is unchanged.
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AppendError {

@@ -25,7 +25,7 @@ pub(super) fn records(segment: u32, scanner: &Scanner, found: &Found) -> Vec<Rec
         let bytes = pinned.as_ref().and_then(|(pin, range)| pin.get(range.clone()));
         let parts = match bytes.filter(|_| !found.is_bad(index)) {
             Some(bytes) => batch_parts(batch, bytes),
-            None => vec![(0, damaged(batch))],
+            None => vec![(0, in_directory(batch))],
         };
         let stream = Some(StreamId::from_bytes(batch.stream));
         records.extend(parts.into_iter().map(|(at, body)| {
@@ -40,10 +40,7 @@ pub(super) fn records(segment: u32, scanner: &Scanner, found: &Found) -> Vec<Rec
 fn batch_parts(batch: &BatchHead, bytes: &[u8]) -> Vec<(u64, RecordBody)> {
     let seq = Seq(batch.first_seq);
     let body = match batch.kind {
-        None => RecordBody::Unreadable { bytes: batch.bytes() },
-        Some(kind @ (BatchKind::Gap | BatchKind::LongGap)) => {
-            RecordBody::Gap { seq, dropped: kind.seqs(batch.count) }
-        }
+        None | Some(BatchKind::Gap | BatchKind::LongGap) => in_directory(batch),
         Some(BatchKind::Events) => return events(batch, bytes),
         Some(BatchKind::Fork) => {
             let (base, base_generation) = decode_fork(bytes).unwrap_or_default();
@@ -58,8 +55,9 @@ fn batch_parts(batch: &BatchHead, bytes: &[u8]) -> Vec<(u64, RecordBody)> {
     vec![(0, body)]
 }
 
-/// Returns the content of a damaged batch, as far as the commit's directory states it.
-fn damaged(batch: &BatchHead) -> RecordBody {
+/// Returns the content of a batch, as far as the commit's directory states it: all of a gap, less
+/// of a damaged batch.
+fn in_directory(batch: &BatchHead) -> RecordBody {
     let (bytes, seq) = (batch.bytes(), Seq(batch.first_seq));
     match batch.kind {
         Some(kind) if kind.is_gap() => RecordBody::Gap { seq, dropped: kind.seqs(batch.count) },

@@ -294,7 +294,7 @@ impl<'a, W: Write> Exporter<'a, W> {
             match event {
                 Ok(event) => self.event(at, stretch, &event)?,
                 Err(error) => match error.lost_seqs().filter(|_| self.skips) {
-                    Some(lost) => self.lose(at, lost, Some(error))?,
+                    Some(lost) => self.lose(at, lost.start.get()..lost.end.get(), Some(error))?,
                     None => return Err(error),
                 },
             }

@@ -50,12 +50,9 @@ impl Formatter for EscapingFormatter {
 
 /// Returns whether a text, which must be JSON, is portable.
 pub(super) fn is_portable(json: &str) -> bool {
-    !json.contains(is_awkward) && numbers(json).all(is_double) && is_checked(json)
-}
-
-fn is_checked(json: &str) -> bool {
     let mut from = serde_json::Deserializer::from_str(json);
-    Checked { depth_left: DEPTH_MAX }.deserialize(&mut from).is_ok()
+    let mut is_checked = || Checked { depth_left: DEPTH_MAX }.deserialize(&mut from).is_ok();
+    !json.contains(is_awkward) && numbers(json).all(is_double) && is_checked()
 }
 
 /// Iterates over the numbers of a text that is JSON.

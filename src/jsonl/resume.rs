@@ -64,7 +64,7 @@ impl ExistingStream {
     /// Returns whether the stream continues after this place, in this or a later generation.
     pub(super) fn is_past(&self, generation: u32, next: u64) -> bool {
         let info = &self.history.info;
-        generation < info.generation || (generation == info.generation && next < info.head.get())
+        (generation, next) < (info.generation, info.head.get())
     }
 
     /// Returns whether the stream ends exactly here.
@@ -90,7 +90,7 @@ impl ExistingStream {
             let Some((_, events)) = &mut self.events else { return Ok(false) };
             while let Some(event) = events.lend() {
                 match event {
-                    Err(error) if error.lost_seqs().is_some_and(|lost| lost.end <= seq) => {}
+                    Err(error) if error.lost_seqs().is_some_and(|lost| lost.end.get() <= seq) => {}
                     // Events that no stream shows may be compacted.
                     Err(error) => return if is_shown { Err(error) } else { Ok(false) },
                     Ok(event) if event.seq().get() < seq && is_placeholder(&event) => {}

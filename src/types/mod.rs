@@ -225,16 +225,14 @@ impl Position {
 }
 
 /// The program's classification of an event: 16 bits that the engine stores and never interprets.
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(transparent))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct EventKind(pub u16);
 
 /// Encoding of a payload: stored with each event, checked by typed reads.
 ///
 /// 0 means raw bytes; 1 to 127 are reserved for this crate; 128 to 255 are for programs.
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(transparent))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct CodecId(pub u8);
 
