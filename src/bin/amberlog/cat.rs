@@ -58,23 +58,6 @@ struct EventFields<'a> {
     payload: EncodedBytes<'a>,
 }
 
-impl<'a> EventFields<'a> {
-    fn new(event: &'a Event, reading: &Reading) -> Self {
-        let dropped = event.dropped_before();
-        Self {
-            seq: event.seq(),
-            generation: Some(event.generation()).filter(|generation| *generation > 0),
-            position: event.position(),
-            kind: event.kind(),
-            codec: event.codec(),
-            time_us: event.time().as_micros(),
-            dropped_before: (dropped > 0).then_some(dropped),
-            unconfirmed: !reading.confirms(event),
-            payload: EncodedBytes::new(event.payload(), event.codec()),
-        }
-    }
-}
-
 /// Prints the events of a stream.
 pub(crate) fn run(args: &CatArgs, out: &mut Out) -> Outcome {
     let (reading, info) = args.of.open()?;
@@ -122,10 +105,21 @@ fn print(
     event: &Event,
     out: &mut Out,
 ) -> std::io::Result<()> {
+    let dropped = event.dropped_before();
     if out.is_json() {
-        return out.json(&EventFields::new(event, reading));
+        return out.json(&EventFields {
+            seq: event.seq(),
+            generation: Some(event.generation()).filter(|generation| *generation > 0),
+            position: event.position(),
+            kind: event.kind(),
+            codec: event.codec(),
+            time_us: event.time().as_micros(),
+            dropped_before: (dropped > 0).then_some(dropped),
+            unconfirmed: !reading.confirms(event),
+            payload: EncodedBytes::new(event.payload(), event.codec()),
+        });
     }
-    tell_gap(event.dropped_before(), event.seq());
+    tell_gap(dropped, event.seq());
     out.raw(event.payload())?;
     // Only the event that ends the stream may lack its newline: other programs have a kind 1 of
     // their own.

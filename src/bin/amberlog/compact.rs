@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use amberlog::Position;
-use amberlog::maintenance::{CompactOptions, Holder, HolderKind};
+use amberlog::maintenance::{CompactOptions, HolderKind};
 use serde::Serialize;
 
 use crate::output::{ExitVerdict, Out, Outcome, close, in_log, note, waiting};
@@ -63,16 +63,6 @@ struct HolderFields {
     links: Option<u64>,
 }
 
-impl From<&Holder> for HolderFields {
-    fn from(holder: &Holder) -> Self {
-        let links = match holder.kind {
-            HolderKind::HardLinks(links) => Some(links),
-            _ => None,
-        };
-        Self { path: holder.path.display().to_string(), kind: holder.kind.as_str(), links }
-    }
-}
-
 #[derive(Debug, Serialize)]
 struct RunFields {
     segments: Vec<u32>,
@@ -108,13 +98,21 @@ pub(crate) fn run(args: &CompactArgs, out: &mut Out) -> Outcome {
         commits_dropped: run.commits_dropped,
         events_dropped: run.events_dropped,
     });
+    let held = report.held.iter().map(|held| HolderFields {
+        path: held.path.display().to_string(),
+        kind: held.kind.as_str(),
+        links: match held.kind {
+            HolderKind::HardLinks(links) => Some(links),
+            _ => None,
+        },
+    });
     let compacted = CompactSummary {
         dry_run: args.dry_run,
         freed_bytes: report.freed_bytes(),
         written_bytes: report.written_bytes(),
         runs: runs.collect(),
         refused: report.refused.iter().map(ToString::to_string).collect(),
-        held: report.held.iter().map(HolderFields::from).collect(),
+        held: held.collect(),
     };
     out.result(&compacted, print)?;
     let gone = if report.held.is_empty() { ExitVerdict::Done } else { ExitVerdict::Incomplete };

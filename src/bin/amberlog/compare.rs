@@ -109,10 +109,8 @@ pub(crate) fn compare<R: BufRead>(
             None => return differs(Difference::Unreadable, format!("event {seq} is missing")),
         };
         if event.seq().get() != seq {
-            return differs(
-                Difference::Changed,
-                format!("the stream has a gap before event {seq}"),
-            );
+            let why = format!("the stream has a gap before event {seq}");
+            return differs(Difference::Changed, why);
         }
         if event.kind() == lines.kind() && event.payload() == lines.bytes() {
             continue;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use amberlog::verify::{Record, RecordBody, RecordDump};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::output::{ExitVerdict, Out, Outcome, in_log, note};
@@ -53,7 +53,8 @@ pub(crate) fn run(args: &DumpArgs, out: &mut Out) -> Outcome {
 
 /// Renders a record on one line: its place, its kind, and all other fields.
 fn text(record: &Record) -> std::io::Result<String> {
-    let Words(words) = serde_json::from_str(&serde_json::to_string(record)?)?;
+    let json = serde_json::to_string(record)?;
+    let words = serde_json::Deserializer::from_str(&json).deserialize_map(Words::default())?;
     let kind = words.iter().find(|(word, _)| word == "record").and_then(|(_, kind)| kind.as_str());
     let indent = match record.body {
         RecordBody::Segment { .. } | RecordBody::NoHeader { .. } | RecordBody::Dropped { .. } => "",
@@ -75,28 +76,22 @@ fn text(record: &Record) -> std::io::Result<String> {
     Ok(line)
 }
 
-/// Fields of an object, in their order.
+/// Collector of the fields of an object, in their order.
+#[derive(Default)]
 struct Words(Vec<(String, Value)>);
 
-impl<'de> Deserialize<'de> for Words {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Words;
+impl<'de> Visitor<'de> for Words {
+    type Value = Vec<(String, Value)>;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Words, A::Error> {
-                let mut words = Vec::new();
-                while let Some(word) = map.next_entry()? {
-                    words.push(word);
-                }
-                Ok(Words(words))
-            }
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        while let Some(word) = map.next_entry()? {
+            self.0.push(word);
         }
-        deserializer.deserialize_map(Fields)
+        Ok(self.0)
     }
 }
 

@@ -80,13 +80,18 @@ impl ExportSummary {
     fn of_export(path: &Path, exported: &Exported, report: Option<&RecoveryReport>) -> Self {
         let unconfirmed = report.filter(|report| report.acknowledged < report.position);
         let seqs = |lost: &LostSeqs| lost.seqs.end.get().saturating_sub(lost.seqs.start.get());
+        let lost_seqs = exported.lost.iter().map(|lost| LostFields {
+            stream: lost.stream,
+            seqs: [lost.seqs.start, lost.seqs.end],
+            why: lost.error.to_string(),
+        });
         Self {
             file: path.display().to_string(),
             streams: exported.streams.saturating_sub(exported.deleted_streams),
             deleted_streams: exported.deleted_streams,
             events: exported.events,
             lost: exported.lost.iter().map(seqs).sum(),
-            lost_seqs: exported.lost.iter().map(LostFields::from).collect(),
+            lost_seqs: lost_seqs.collect(),
             unconfirmed: unconfirmed
                 .map(|report| [report.acknowledged.get().saturating_add(1), report.position.get()]),
             damages: report.map(|report| report.damages.len() as u64),
@@ -131,19 +136,19 @@ pub(crate) fn run(args: &ExportArgs, out: &mut Out) -> Outcome {
         report = verified.map_err(in_log(&args.log))?;
         options = options.skip_damaged(&report);
     }
-    let verdict = |exported: &Exported| {
-        exported.lost.iter().for_each(|lost| note(&lost.error));
-        ExitVerdict::of_log(report.is_sound() && exported.lost.is_empty())
+    let exported = match &args.output {
+        Some(path) => to_file(args, path, &view, &options)?,
+        None => {
+            let exported = view.export_jsonl_with(&options, out.writer());
+            exported.map_err(|error| of_output(args, error))?
+        }
     };
-    let Some(path) = &args.output else {
-        let exported = view.export_jsonl_with(&options, out.writer());
-        return Ok(verdict(&exported.map_err(|error| of_output(args, error))?));
-    };
-    let exported = to_file(args, path, &view, &options)?;
-    let verdict = verdict(&exported);
-    let report = args.skip_damaged.then_some(&report);
-    out.result(&ExportSummary::of_export(path, &exported, report), print)?;
-    Ok(verdict)
+    exported.lost.iter().for_each(|lost| note(&lost.error));
+    if let Some(path) = &args.output {
+        let found = args.skip_damaged.then_some(&report);
+        out.result(&ExportSummary::of_export(path, &exported, found), print)?;
+    }
+    Ok(ExitVerdict::of_log(report.is_sound() && exported.lost.is_empty()))
 }
 
 /// Writes the export to a temporary file in the same directory, and renames it once it is whole and
@@ -256,16 +261,6 @@ fn print(summary: &ExportSummary, out: &mut Out) -> io::Result<()> {
         line += &format!(", positions {first} to {last} unconfirmed");
     }
     out.line(line)
-}
-
-impl From<&LostSeqs> for LostFields {
-    fn from(lost: &LostSeqs) -> Self {
-        Self {
-            stream: lost.stream,
-            seqs: [lost.seqs.start, lost.seqs.end],
-            why: lost.error.to_string(),
-        }
-    }
 }
 
 /// Converts an error of an export to standard output. A reader that closed the output is not a

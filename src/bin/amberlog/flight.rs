@@ -41,18 +41,14 @@ impl Flight {
     }
 
     /// Waits for the oldest commit. Returns false if none is in flight.
-    pub(crate) fn land_one(&mut self) -> Result<bool, Crash> {
+    fn land_one(&mut self) -> Result<bool, Crash> {
         let Some((owner, bytes, ticket)) = self.tickets.pop_front() else {
             return Ok(false);
         };
         self.bytes = self.bytes.saturating_sub(bytes);
-        match ticket.wait() {
-            Ok(commit) => {
-                self.count(&commit);
-                Ok(true)
-            }
-            Err(error) => Err(Crash { owner, error }),
-        }
+        let commit = ticket.wait().map_err(|error| Crash { owner, error })?;
+        self.count(&commit);
+        Ok(true)
     }
 
     /// Counts a commit that succeeded.

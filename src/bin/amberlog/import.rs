@@ -167,12 +167,6 @@ enum Stop {
     Log(Crash),
 }
 
-impl From<Crash> for Stop {
-    fn from(crash: Crash) -> Self {
-        Self::Log(crash)
-    }
-}
-
 /// Imports the files into the log, and reports the outcome for each.
 pub(crate) fn run(args: &ImportArgs, out: &mut Out) -> Outcome {
     if args.jsonl {
@@ -214,14 +208,12 @@ impl<'a> Import<'a> {
             buffered_lines: 0,
             buffered_bytes: 0,
         };
-        for (path, why) in &sources.left_out {
+        let skipped = sources.left_out.iter().map(|(path, why)| (path, FileStatus::Skipped, *why));
+        let failed = sources.failed.iter();
+        let failed = failed.map(|(path, why)| (path, FileStatus::Failed, why.as_str()));
+        for (path, status, why) in skipped.chain(failed) {
             let mut report = FileReport::new(path, None);
-            report.set(FileStatus::Skipped, *why);
-            import.push(report);
-        }
-        for (path, why) in &sources.failed {
-            let mut report = FileReport::new(path, None);
-            report.set(FileStatus::Failed, why);
+            report.set(status, why);
             import.push(report);
         }
         import
@@ -345,8 +337,7 @@ impl<'a> Import<'a> {
             let options = StreamOptions::new().name(name);
             self.log.create_stream_with(&options).map_err(of_log)?
         } else {
-            let why = "no lines, so no stream";
-            report.set(FileStatus::Empty, why);
+            report.set(FileStatus::Empty, "no lines, so no stream");
             return Ok(());
         };
         report.id = Some(stream.id());
@@ -403,7 +394,7 @@ impl<'a> Import<'a> {
         let mut refused = stream.append(lines.event()).err();
         if refused.is_some_and(AppendError::is_retryable) {
             self.commit(stream)?;
-            self.flight.land()?;
+            self.flight.land().map_err(Stop::Log)?;
             refused = stream.append(lines.event()).err();
         }
         if let Some(refused) = refused {
@@ -418,7 +409,8 @@ impl<'a> Import<'a> {
     fn commit(&mut self, stream: &mut Stream) -> Result<(), Stop> {
         // The next report is that of this file.
         let owner = self.reports.len();
-        self.flight.launch(owner, self.buffered_bytes, stream.commit())?;
+        let launched = self.flight.launch(owner, self.buffered_bytes, stream.commit());
+        launched.map_err(Stop::Log)?;
         (self.buffered_lines, self.buffered_bytes) = (0, 0);
         Ok(())
     }

@@ -110,6 +110,8 @@ fn of_log(log: &Path, reading: &Reading, out: &mut Out) -> Outcome {
         *count = count.saturating_add(1);
     }
     let streams = view.streams();
+    // Includes events that a ring dropped.
+    let shown = |info: &StreamInfo| info.head.get().saturating_sub(info.start.get());
     let (id, created) = identity(log)?;
     let facts = LogInfo {
         path: log.display().to_string(),
@@ -117,7 +119,7 @@ fn of_log(log: &Path, reading: &Reading, out: &mut Out) -> Outcome {
         created,
         streams: streams.len() as u64,
         deleted_streams: report.deleted_streams,
-        events: streams.iter().map(shown_events).sum(),
+        events: streams.iter().map(shown).sum(),
         position: view.position(),
         durable_position: view.durable_position(),
         segments: report.segments.len() as u64,
@@ -132,11 +134,6 @@ fn of_log(log: &Path, reading: &Reading, out: &mut Out) -> Outcome {
     };
     out.result(&facts, print_log)?;
     Ok(ExitVerdict::of_log(report.is_sound()))
-}
-
-/// Returns the number of events that a stream shows, including those dropped by a ring.
-fn shown_events(info: &StreamInfo) -> u64 {
-    info.head.get().saturating_sub(info.start.get())
 }
 
 /// Lists work that a writer does on its own and has not done. Failures of a live writer are known

@@ -48,9 +48,8 @@ impl FromStr for SeenBytes {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let mut parts = text.split(':');
-        let mut part = || parts.next().ok_or(());
-        let (lines, bytes, crc) = (part()?, part()?, part()?);
+        let parts: Vec<&str> = text.split(':').collect();
+        let [lines, bytes, crc] = parts[..] else { return Err(()) };
         Ok(Self {
             lines: lines.parse().map_err(drop)?,
             bytes: bytes.parse().map_err(drop)?,

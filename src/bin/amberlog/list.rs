@@ -85,12 +85,12 @@ pub(crate) struct ListArgs {
 }
 
 /// Parses the order of a list.
-fn parse_order(text: &str) -> Result<Order, String> {
+fn parse_order(text: &str) -> Result<Order, &'static str> {
     match (text, text.strip_prefix("label:")) {
         ("created", _) => Ok(Order::Created),
         ("committed", _) => Ok(Order::Committed),
         (_, Some(key)) if !key.is_empty() => Ok(Order::Label(key.to_owned())),
-        _ => Err("invalid order (expected created, committed or label:KEY)".to_owned()),
+        _ => Err("invalid order (expected created, committed or label:KEY)"),
     }
 }
 
@@ -140,9 +140,8 @@ fn state_word(state: StreamState) -> &'static str {
 /// Lists streams of the log.
 pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Outcome {
     let reading = open(&args.log, TailShown::Settled)?;
-    let mut query = query(args, &reading.view)?;
     let page_max = args.limit.map_or(PAGE_STREAMS, |limit| limit as usize);
-    query = query.limit(page_max);
+    let mut query = query(args, &reading.view)?.limit(page_max);
     loop {
         let page = reading.view.list(&query).map_err(in_log(&args.log))?;
         print(&page, &reading, out)?;

@@ -77,7 +77,10 @@ impl From<io::Error> for VerbFailure {
 impl Display for VerbFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Log { path, error } if names(error, path) => error.fmt(f),
+            // The text of the error names the path.
+            Self::Log { path, error } if error.place().is_some_and(|at| at.path == *path) => {
+                error.fmt(f)
+            }
             Self::Log { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Input { what, error } => write!(f, "{what}: {error}"),
             Self::Output(error) => write!(f, "standard output: {error}"),
@@ -86,37 +89,32 @@ impl Display for VerbFailure {
     }
 }
 
-/// Returns whether the text of the error names this path.
-fn names(error: &Error, path: &Path) -> bool {
-    error.place().is_some_and(|place| place.path == path)
-}
-
 impl VerbFailure {
     fn hint(&self) -> Option<String> {
         let Self::Log { path, error } = self else {
             return None;
         };
         let log = path.display();
-        match error.kind() {
+        Some(match error.kind() {
             ErrorKind::UnknownName(_)
             | ErrorKind::AmbiguousPrefix(_)
-            | ErrorKind::UnknownStream(_) => Some(format!("`amberlog ls {log}` lists them")),
-            ErrorKind::NoLog => Some("check the path".into()),
-            ErrorKind::Locked { .. } => Some(
-                "ls, cat, info, data, export, backup, verify and dump work beside a writer".into(),
-            ),
-            ErrorKind::NotEmpty => Some("a backup needs a new or empty directory".into()),
-            ErrorKind::Archived(id) => {
-                Some(format!("`amberlog unarchive {log} {id}` makes it active again"))
+            | ErrorKind::UnknownStream(_) => format!("`amberlog ls {log}` lists them"),
+            ErrorKind::NoLog => "check the path".into(),
+            ErrorKind::Locked { .. } => {
+                "ls, cat, info, data, export, backup, verify and dump work beside a writer".into()
             }
-            ErrorKind::StreamExists(_) => Some(
+            ErrorKind::NotEmpty => "a backup needs a new or empty directory".into(),
+            ErrorKind::Archived(id) => {
+                format!("`amberlog unarchive {log} {id}` makes it active again")
+            }
+            ErrorKind::StreamExists(_) => {
                 "an export needs a log that has none of its streams; --resume finishes an \
-                     interrupted import"
-                    .into(),
-            ),
-            ErrorKind::Corrupt { .. } => Some(format!("`amberlog verify {log}` reports details")),
-            _ => None,
-        }
+                 interrupted import"
+                    .into()
+            }
+            ErrorKind::Corrupt { .. } => format!("`amberlog verify {log}` reports details"),
+            _ => return None,
+        })
     }
 }
 
@@ -153,9 +151,6 @@ pub(crate) fn complain(failure: &VerbFailure) {
 
 /// Creates a progress bar, visible on terminals only.
 pub(crate) fn progress(length: u64, template: &str) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
     let bar = ProgressBar::new(length);
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),

@@ -75,13 +75,11 @@ pub(crate) fn open_quietly(path: &Path, tail: TailShown) -> Result<Reading, Verb
 ///
 /// When `path` is a file.
 pub(crate) fn refuse_file(path: &Path) -> Result<(), VerbFailure> {
-    match path.is_file() {
-        true => Err(VerbFailure::Said(format!(
-            "{}: is an archive file; use ls, cat, export or verify",
-            path.display()
-        ))),
-        false => Ok(()),
+    if path.is_file() {
+        let why = "is an archive file; use ls, cat, export or verify";
+        return Err(VerbFailure::Said(format!("{}: {why}", path.display())));
     }
+    Ok(())
 }
 
 /// Reports on standard error the commits after the last acknowledged one, and what happens to them

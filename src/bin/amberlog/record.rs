@@ -248,28 +248,26 @@ impl Recorder<'_> {
     fn recover(&mut self, mut error: Error) -> Result<(), VerbFailure> {
         // Later commits of the stream fail with it.
         while self.flight.land().is_err() {}
-        let mut is_told = false;
-        loop {
-            if !lacks_space(&error) {
-                return Err(in_log(&self.args.log)(error));
-            }
-            if !is_told {
-                let waiting = count(self.stream.buffered(), "line");
-                note(format_args!("{error}. {waiting} read but not committed; waiting for space"));
-            }
-            is_told = true;
+        if lacks_space(&error) {
+            let waiting = count(self.stream.buffered(), "line");
+            note(format_args!("{error}. {waiting} read but not committed; waiting for space"));
+        }
+        while lacks_space(&error) {
             let signal = self.signals.wait(RETRY);
-            match (self.stream.commit().wait(), signal) {
-                (Ok(commit), _) => {
+            error = match self.stream.commit().wait() {
+                Ok(commit) => {
                     self.flight.count(&commit);
                     (self.since_commit, self.bytes_since_commit) = (0, 0);
                     note("there is space again; everything read up to now is committed");
                     return Ok(());
                 }
-                (Err(again), None) => error = again,
-                (Err(again), Some(_)) => return Err(in_log(&self.args.log)(again)),
+                Err(again) => again,
+            };
+            if signal.is_some() {
+                break;
             }
         }
+        Err(in_log(&self.args.log)(error))
     }
 
     /// Commits the rest if the policy says so, and waits for all commits. Returns the reason for

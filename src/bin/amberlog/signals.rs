@@ -31,11 +31,8 @@ impl Signals {
         let asked = Arc::new(AtomicUsize::new(0));
         let again = Arc::new(AtomicBool::new(false));
         for (signal, number) in [(SIGINT, SIGINT as usize), (SIGTERM, SIGTERM as usize)] {
-            flag::register_conditional_shutdown(
-                signal,
-                signal.saturating_add(128),
-                Arc::clone(&again),
-            )?;
+            let code = signal.saturating_add(128);
+            flag::register_conditional_shutdown(signal, code, Arc::clone(&again))?;
             flag::register(signal, Arc::clone(&again))?;
             flag::register_usize(signal, Arc::clone(&asked), number)?;
             low_level::pipe::register(signal, tells.try_clone()?)?;

@@ -180,15 +180,13 @@ pub(crate) fn open(
     from.by_ref().take(SNIFF_BYTES).read_to_end(&mut head)?;
     let name = Packing::name_inside(path);
     let is_jsonl = name.extension().is_some_and(|extension| extension == "jsonl");
-    match Packing::seems(&head) {
-        Packing::Gzip => {
-            return Ok(Err("compressed by gzip; rename it to end in .gz to import it"));
-        }
-        Packing::Zstd => {
-            return Ok(Err("compressed by zstd; rename it to end in .zst to import it"));
-        }
-        Packing::Plain if head.contains(&0) && !is_jsonl => return Ok(Err("not a text file")),
-        Packing::Plain => {}
+    let why = match Packing::seems(&head) {
+        Packing::Gzip => Some("compressed by gzip; rename it to end in .gz to import it"),
+        Packing::Zstd => Some("compressed by zstd; rename it to end in .zst to import it"),
+        Packing::Plain => (head.contains(&0) && !is_jsonl).then_some("not a text file"),
+    };
+    if let Some(why) = why {
+        return Ok(Err(why));
     }
     let content = if is_jsonl { Content::Json } else { Content::Text };
     let bytes = BufReader::with_capacity(READ_BYTES, Cursor::new(head).chain(from));

@@ -15,32 +15,29 @@ pub(crate) fn streams_text(streams: u64, deleted: u64) -> String {
 }
 
 /// Parses a label: `KEY=VALUE`.
-pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_label(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err("invalid label (expected KEY=VALUE, e.g. user=7)".to_owned()),
+        None => Err("invalid label (expected KEY=VALUE, e.g. user=7)"),
     }
 }
 
 /// Parses a number of bytes, with an optional k, M or G for the powers of 1,024.
-pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<usize, &'static str> {
+    let wrong = "invalid number of bytes (expected e.g. 4096, 64k, 1M or 2G)";
     let units = [('k', 10), ('K', 10), ('m', 20), ('M', 20), ('g', 30), ('G', 30)];
     let (digits, shift) = split_unit(text, &units).unwrap_or((text, 0));
-    let number: usize = digits
-        .parse()
-        .map_err(|_| "invalid number of bytes (expected e.g. 4096, 64k, 1M or 2G)".to_owned())?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "invalid number of bytes (too large for this machine)".to_owned())
+    let number: usize = digits.parse().map_err(|_| wrong)?;
+    number.checked_mul(1 << shift).ok_or("invalid number of bytes (too large for this machine)")
 }
 
 /// Parses a duration: a number followed by s, m, h, d or w.
-pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
-    let wrong = || "invalid duration (expected e.g. 90s, 15m, 12h, 30d or 8w)".to_owned();
+pub(crate) fn parse_age(text: &str) -> Result<Duration, &'static str> {
+    let wrong = "invalid duration (expected e.g. 90s, 15m, 12h, 30d or 8w)";
     let units = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400), ('w', 7 * 86_400)];
-    let (number, seconds) = split_unit(text, &units).ok_or_else(wrong)?;
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+    let (number, seconds) = split_unit(text, &units).ok_or(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong)?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or(wrong)
 }
 
 /// Formats a number of bytes with a unit.

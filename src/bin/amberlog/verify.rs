@@ -3,9 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use amberlog::verify::{
-    Damage, DamageKind, MissedEvents, RecoveryReport, SegmentReport, VerifyReport,
-};
+use amberlog::verify::{DamageKind, RecoveryReport, SegmentReport, VerifyReport};
 use amberlog::{Place, Position, Seq, StreamId};
 use serde::Serialize;
 
@@ -52,7 +50,7 @@ struct DamageFacts<'a> {
 
 #[derive(Debug, Serialize)]
 struct LostEvents<'a> {
-    stream: StreamId,
+    stream: &'a StreamId,
     seqs: &'a Range<Seq>,
 }
 
@@ -61,7 +59,7 @@ struct LostEvents<'a> {
 struct UnreadFacts<'a> {
     way: &'static str,
     stream: Option<StreamId>,
-    seqs: &'a Option<Range<Seq>>,
+    seqs: Option<&'a Range<Seq>>,
     error: String,
 }
 
@@ -94,6 +92,18 @@ pub(crate) fn run(args: &VerifyArgs, out: &mut Out) -> Outcome {
 
 fn report(verified: &VerifyReport, quick: bool) -> VerifySummary<'_> {
     let report = &verified.recovery;
+    let damages = report.damages.iter().map(|damage| DamageFacts {
+        kind: damage.kind,
+        place: &damage.place,
+        positions: &damage.positions,
+        events: damage.events.iter().map(|(stream, seqs)| LostEvents { stream, seqs }).collect(),
+    });
+    let unread = verified.unread.iter().map(|missed| UnreadFacts {
+        way: missed.way.as_str(),
+        stream: missed.stream,
+        seqs: missed.seqs.as_ref(),
+        error: missed.error.to_string(),
+    });
     let unreadable = report.unreadable.iter().map(|sector| BytesFacts {
         place: &sector.place,
         bytes: sector.bytes,
@@ -109,9 +119,9 @@ fn report(verified: &VerifyReport, quick: bool) -> VerifySummary<'_> {
         streams: living(report),
         deleted_streams: report.deleted_streams,
         segments: &report.segments,
-        damages: report.damages.iter().map(DamageFacts::from).collect(),
+        damages: damages.collect(),
         unreadable: unreadable.collect(),
-        unread: verified.unread.iter().map(UnreadFacts::from).collect(),
+        unread: unread.collect(),
         events: (!quick).then_some(verified.events),
         torn_tail: report.torn_tail.as_ref().map(|torn| BytesFacts {
             place: &torn.place,
@@ -125,21 +135,6 @@ fn report(verified: &VerifyReport, quick: bool) -> VerifySummary<'_> {
 /// Returns the number of streams that are not deleted.
 fn living(report: &RecoveryReport) -> u64 {
     report.streams.saturating_sub(report.deleted_streams)
-}
-
-impl<'a> From<&'a MissedEvents> for UnreadFacts<'a> {
-    fn from(missed: &'a MissedEvents) -> Self {
-        let MissedEvents { way, stream, seqs, error, .. } = missed;
-        Self { way: way.as_str(), stream: *stream, seqs, error: error.to_string() }
-    }
-}
-
-impl<'a> From<&'a Damage> for DamageFacts<'a> {
-    fn from(damage: &'a Damage) -> Self {
-        let Damage { kind, place, positions, events, .. } = damage;
-        let events = events.iter().map(|(stream, seqs)| LostEvents { stream: *stream, seqs });
-        Self { kind: *kind, place, positions, events: events.collect() }
-    }
 }
 
 /// Returns the lines of the text report.
