@@ -83,7 +83,7 @@ pub enum ReadMethod {
 }
 
 impl ReadMethod {
-    /// Returns the name used in text and in JSON.
+    /// Returns the name, for messages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
