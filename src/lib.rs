@@ -63,7 +63,7 @@ pub mod stats {
 /// Simulated disk, and the functions that work on one instead of a directory.
 #[cfg(feature = "sim")]
 pub mod sim {
-    pub use crate::disk::{Fault, SimDisk};
+    pub use crate::disk::{Defect, Fault, SimDisk};
     pub use crate::maintenance::backup::backup_on;
     pub use crate::recovery::{repair_on, verify_quick_on};
     #[doc(no_inline)]

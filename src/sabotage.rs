@@ -3,6 +3,14 @@
 //! Without `--cfg amberlog_sabotage`, or the `cfg` of a model checker, sabotage does not exist:
 //! [`broken`] is a constant, and the compiler removes it. With it, a test breaks the engine on its
 //! own thread only, so that tests in parallel do not disturb each other.
+//!
+//! A breakage that amounts to a disk that lies is not listed here: it is a defect of the simulated
+//! disk (`disk::sim::defect`), and the engine's lines do not mention it. A disk cannot play what is
+//! left. It sees names and bytes, but not what they mean (salts, checksums, positions, liveness,
+//! expectations), nor memory, threads and clocks. It cannot prevent the engine from stopping after
+//! an error that the disk has to report (`GoOnAfterFailedSync`). And it cannot single out one of
+//! several like calls: the sync before a roll (`RollUnsynced`) is like any other, and the cut of a
+//! torn tail (`LeaveTornTail`) like that of a clean close.
 
 /// Way to break the engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,14 +20,6 @@
     allow(unreachable_pub, dead_code, reason = "only tests can name it")
 )]
 pub enum Sabotage {
-    /// Acknowledges a commit without a sync.
-    SkipSync,
-    /// Leaves a new segment's name not durable.
-    SkipDirSync,
-    /// Trusts a name after a later sync, although a failed sync of its directory has lost it.
-    BelieveDirSync,
-    /// Leaves a new segment's header and zeros not durable.
-    SkipHeaderSync,
     /// Uses the same salt for every segment.
     SkipSalt,
     /// Accepts a commit's directory without its marker.
@@ -40,10 +40,6 @@ pub enum Sabotage {
     LeaveTornTail,
     /// Trusts bytes above the watermark without rewriting them.
     TrustPageCache,
-    /// Writes to a file that was truncated at a clean close before its new length is synced.
-    SkipReserveSync,
-    /// Uses a spare file without making sure that it is durable.
-    AdoptUnsynced,
     /// Begins the next segment before the previous one is synced.
     RollUnsynced,
     /// Seals a segment before the next one holds anything durable.
@@ -99,8 +95,6 @@ pub enum Sabotage {
     SkipConflict,
     /// Does not notice a missing segment.
     SkipContinuity,
-    /// Treats a read error as the end of the data.
-    ReadErrorIsEnd,
     /// Recognizes only one of the errors that mean "no space".
     OnlyFullIsFull,
     /// Creates a segment at its usual size or not at all.
@@ -121,16 +115,10 @@ pub enum Sabotage {
     CloseNothing,
     /// Removes the names of compacted segments that read views still show.
     ForgetReadViews,
-    /// Grants the lock to every opener.
-    ShareLock,
     /// Takes the file now at a name for the one that was opened.
     BelieveNames,
-    /// Locks only the lock file, and no segment.
-    LockNameOnly,
     /// Removes a file by its name, regardless of its header.
     RemoveUnread,
-    /// Takes a short write for a complete one.
-    StopAtShortWrite,
     /// Hides uncommitted forks from the compactor.
     ForgetForks,
     /// Hides what forks and rewinds share from the compactor.
@@ -139,8 +127,6 @@ pub enum Sabotage {
     RemoveEarly,
     /// Rewrites wholly dead segments like all others, into a file that needs space.
     RewriteDead,
-    /// Removes wholly dead segments before the name of their replacement is durable.
-    GoneUnsynced,
     /// Compacts by records that are not synced or not acknowledged.
     CompactUnproven,
     /// Exempts the current segment from a purge.
@@ -155,8 +141,6 @@ pub enum Sabotage {
     RetainApart,
     /// Verifies only the bytes of a log.
     VerifyBytesOnly,
-    /// Leaves an archive file unsynced.
-    ArchiveUnsynced,
     /// Keeps a gap only if its first seq is live.
     CompactGaps,
     /// Limits a gap to 2^32 - 1 seqs.
@@ -167,8 +151,6 @@ pub enum Sabotage {
     ImportApart,
     /// Continues an import after a failed commit.
     ImportGoOn,
-    /// Leaves the files of a backup unsynced.
-    BackupUnsynced,
     /// Rewrites the end of the log at opening, although it is certain.
     RewriteOnOpen,
     /// Commits the buffered events of a dropped stream.

@@ -7,8 +7,11 @@
 mod attack;
 mod script;
 
+use amberlog::sim::SimDisk;
 use attack::{Attack, decode};
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| script::run(input, decode, |seed, ops| Attack::script(
-    seed, 2, ops
+    SimDisk::new(seed),
+    2,
+    ops
 )));

@@ -55,10 +55,7 @@ pub(crate) fn lock(disk: &dyn Disk, path: &str) -> io::Result<Lock> {
             },
             file => file?,
         };
-        let guard = match broken(Sabotage::ShareLock) {
-            true => Some(LockGuard::new(())),
-            false => Arc::clone(&file).lock()?,
-        };
+        let guard = Arc::clone(&file).lock()?;
         let identity = file.identity();
         if disk.identity_at(path)? != Some(identity) && !broken(Sabotage::BelieveNames) {
             continue;
@@ -70,14 +67,6 @@ pub(crate) fn lock(disk: &dyn Disk, path: &str) -> io::Result<Lock> {
         return Ok(Lock::Held(HeldLock { _guard, identity }));
     }
     Err(io::Error::other("the lock file was replaced on every attempt to lock it"))
-}
-
-/// Locks an open segment. Returns `None` if another holder has it.
-pub(crate) fn lock_file(file: &Arc<dyn DiskFile>) -> io::Result<Option<LockGuard>> {
-    if broken(Sabotage::ShareLock) || broken(Sabotage::LockNameOnly) {
-        return Ok(Some(LockGuard::new(())));
-    }
-    Arc::clone(file).lock()
 }
 
 fn text(file: &dyn DiskFile) -> io::Result<String> {

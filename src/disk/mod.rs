@@ -27,15 +27,14 @@ use std::time::Duration;
 
 pub(crate) use around::{Unread, is_out_of_files, read_around};
 pub(crate) use clock::EventClock;
-pub(crate) use lock::{HeldLock, Lock, LockGuard, lock, lock_file};
+pub(crate) use lock::{HeldLock, Lock, LockGuard, lock};
 pub(crate) use pinned::{Pin, Pinned};
 pub(crate) use process::{process_id, watch_forks};
 pub(crate) use real::RealDisk;
 pub(crate) use result::IoResultExt;
 #[cfg(feature = "sim")]
-pub use sim::{Fault, SimDisk};
+pub use sim::{Defect, Fault, SimDisk};
 
-use crate::sabotage::{Sabotage, broken};
 use crate::types::Timestamp;
 
 /// Size of the pieces in which bytes are copied or zeroed.
@@ -187,7 +186,6 @@ pub(crate) fn write_all_at(
     while !slices.is_empty() {
         match file.write_at(slices, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(_) if broken(Sabotage::StopAtShortWrite) => return Ok(()),
             Ok(done) => {
                 IoSlice::advance_slices(&mut slices, done);
                 offset += done as u64;

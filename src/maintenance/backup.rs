@@ -17,7 +17,6 @@ use crate::disk::{
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::{COMMITS_AT, Ending, TailRecord};
 use crate::recovery::{self, SegmentState, Standing};
-use crate::sabotage::{Sabotage, broken};
 use crate::segment::{
     DIR, LOCK, Segment, UNFINISHED_COPY, has_salt, parse_name, parse_path, path, place_of,
 };
@@ -315,7 +314,7 @@ impl Copies<'_> {
             return copy(file, self.to, path, self.is_over);
         }
         // The writer that sealed the segment may have died before it synced the file.
-        sync(&*shared)?;
+        shared.sync_data()?;
         Ok(Over { shared_bytes: bytes, ..Over::default() })
     }
 
@@ -383,7 +382,7 @@ fn copy(
             result => {
                 let unreadable_bytes = result?;
                 over.set_len(bytes)?;
-                sync(&*over)?;
+                over.sync_data()?;
                 return Ok(Over { shared_bytes: 0, copied_bytes: bytes, unreadable_bytes });
             }
         }
@@ -405,7 +404,7 @@ fn copy_to(
         TailRecord { position: position + 1, durable: position, vouched, ending: Ending::Clean }
             .encode(salt);
     write_all_at(&*over, &mut [IoSlice::new(&tail_record)], end)?;
-    sync(&*over)?;
+    over.sync_data()?;
     Ok(Over { shared_bytes: 0, copied_bytes: end + tail_record.len() as u64, unreadable_bytes })
 }
 
@@ -430,8 +429,4 @@ fn copy_front(
         unreadable_bytes += copy_around(file, piece, over, start)?;
     }
     Ok(unreadable_bytes)
-}
-
-fn sync(file: &dyn DiskFile) -> io::Result<()> {
-    if broken(Sabotage::BackupUnsynced) { Ok(()) } else { file.sync_data() }
 }

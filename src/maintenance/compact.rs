@@ -446,9 +446,7 @@ impl Compactor<'_> {
         }
         // Old files go only after the new file's name is durable. The next opening sweeps any left
         // over.
-        if !(new.is_gone() && broken(Sabotage::GoneUnsynced)) {
-            disk.sync_dir(DIR).map_err(failed)?;
-        }
+        disk.sync_dir(DIR).map_err(failed)?;
         remove().map_err(failed)
     }
 

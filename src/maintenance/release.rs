@@ -40,7 +40,7 @@ impl Nameless {
     /// Lets go of all files: after a failed sync of their directory a power cut may bring any of
     /// the names back, and each must name a whole file (F46).
     pub(super) fn let_go(&mut self) {
-        if !broken(Sabotage::BelieveDirSync) && !broken(Sabotage::ShortenEarly) {
+        if !broken(Sabotage::ShortenEarly) {
             self.files.clear();
         }
     }

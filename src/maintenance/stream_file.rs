@@ -19,7 +19,6 @@ use crate::format::{
     gap_batches, put_frame_head,
 };
 use crate::reader::Event;
-use crate::sabotage::{Sabotage, broken};
 use crate::segment::{UNFINISHED, create_anew, place_of, replace_copy, salt};
 use crate::types::{Position, Seq, StreamId, Timestamp};
 
@@ -279,9 +278,8 @@ impl<'a> Archive<'a> {
         self.segment.header.covers = Some(covers);
         self.segment.finish();
         let file = self.write()?;
-        let sync = || if broken(Sabotage::ArchiveUnsynced) { Ok(()) } else { file.sync_data() };
         write_all_at(&*file, &mut [IoSlice::new(&self.segment.header.encode())], 0)
-            .and_then(|()| sync())
+            .and_then(|()| file.sync_data())
             .at("archive", || place_of(self.path))?;
         let first = self.first_position.unwrap_or(1);
         Ok(Position(first)..Position(covers.last + 1))

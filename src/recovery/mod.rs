@@ -33,12 +33,11 @@ pub use report::{
 use self::access::{Access, LoadDepth};
 use self::load::{Loaded, load, load_alone};
 use crate::catalog::{Catalog, CommitIds, ReadView, Watermark};
-use crate::disk::{Disk, DiskFile, HeldLock, IoResultExt, LockGuard, RealDisk, lock_file};
+use crate::disk::{Disk, DiskFile, HeldLock, IoResultExt, LockGuard, RealDisk};
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::format::SegmentHeader;
 use crate::format::{Ending, Lsn};
 use crate::options::{Options, ReadOptions, Reads};
-use crate::sabotage::{Sabotage, broken};
 use crate::segment::{
     DIR, FilePool, LOCK, OPEN_SEGMENTS_FEW, Segment, Spare, place, place_of, segment_bytes,
 };
@@ -209,7 +208,7 @@ fn claim(loaded: &Loaded) -> Result<Option<Claims>> {
         let number = segment.number();
         let Some(file) = there(segment.file_to_write(files))? else { return Ok(None) };
         segment.hold(Arc::clone(&file));
-        let Some(lock) = lock_file(&file).at("lock", || place(number, 0))? else {
+        let Some(lock) = Arc::clone(&file).lock().at("lock", || place(number, 0))? else {
             return Err(busy(number));
         };
         last = Some((file, lock));
@@ -284,9 +283,7 @@ pub(crate) fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Option<Ope
     }
     repair::sweep(disk, &loaded.unfinished, extra)?;
     repair::sweep_superseded(&files, &loaded.catalog, &loaded.superseded)?;
-    if let Some(spare) = &spare
-        && !broken(Sabotage::AdoptUnsynced)
-    {
+    if let Some(spare) = &spare {
         // Its writer may have stopped before the spare or its name was durable.
         let synced = spare.file.sync_data().and_then(|()| spare.publish_again(disk));
         synced.at("open", || place(wanted, 0))?;

@@ -128,10 +128,6 @@ fn make_again(files: &FilePool, segment: &Segment) -> io::Result<()> {
     let disk = &**files.disk();
     let path = segment.path();
     let found = files.open_path(&path)?;
-    if broken(Sabotage::BelieveDirSync) {
-        found.sync_data()?;
-        return disk.sync_dir(DIR);
-    }
     let unfinished = unfinished_path(&segment.header);
     let copy = disk.create(&unfinished)?;
     let made = || {

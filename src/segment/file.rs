@@ -16,7 +16,6 @@ use crate::error::{Error, Place, Result};
 use crate::failures::Failures;
 use crate::format::{Lsn, SegmentHeader};
 use crate::index::{ActiveIndex, BatchRef, NONE, StreamBatches, pack};
-use crate::sabotage::{Sabotage, broken};
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicU64;
 use crate::types::{StreamId, range_len};
@@ -307,13 +306,7 @@ impl Segment {
             *buffer = vec![0; bytes];
         }
         let path = || self.path();
-        let read = match pool.read(&*file, path, &mut buffer[..bytes], range.start) {
-            Err(_) if broken(Sabotage::ReadErrorIsEnd) => {
-                buffer.fill(0);
-                Ok((bytes, None))
-            }
-            read => read,
-        };
+        let read = pool.read(&*file, path, &mut buffer[..bytes], range.start);
         let (read, unread) = read.at("read", || self.place(range.start))?;
         let end = range.start.saturating_add(read as u64);
         if end < range.end {

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use super::file::Segment;
 use super::files::{DIR, path, remove_made, unfinished_path};
 use super::pool::FilePool;
-use crate::disk::{
-    Disk, DiskFile, LockGuard, lock_file, read_at_most, write_all_at, write_zeros_at,
-};
+use crate::disk::{Disk, DiskFile, LockGuard, read_at_most, write_all_at, write_zeros_at};
 use crate::error::{Result, is_full};
 use crate::format::{COMMITS_AT, SegmentHeader, commit_header, decode_header, is_zero};
 use crate::options::Options;
@@ -92,16 +90,14 @@ impl Spare {
         let unfinished = unfinished_path(&header);
         let file = disk.create(&unfinished)?;
         let fill = || {
-            let lock = lock_file(&file)?;
+            let lock = Arc::clone(&file).lock()?;
             match zero {
                 Zero::Written => write_zeros_at(&*file, 0, reserved_bytes)?,
                 Zero::Gently(between) => write_zeros_gently(&*file, reserved_bytes, between)?,
                 Zero::Unwritten => file.set_len(reserved_bytes)?,
             }
             write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0)?;
-            if !broken(Sabotage::SkipHeaderSync) {
-                file.sync_data()?;
-            }
+            file.sync_data()?;
             Ok(lock)
         };
         match fill() {
@@ -148,25 +144,22 @@ impl Spare {
 
     /// Locks a spare that was found on disk. Returns `false` if another writer holds the lock.
     pub(crate) fn claim(&mut self) -> io::Result<bool> {
-        self.lock = lock_file(&self.file)?;
+        self.lock = Arc::clone(&self.file).lock()?;
         Ok(self.lock.is_some())
     }
 
     /// Gives a prepared file its name, durably. An existing file of that name is an error.
     pub(crate) fn publish(&self, disk: &dyn Disk) -> io::Result<()> {
         disk.rename(&unfinished_path(&self.header), &path(self.header.number))?;
-        if broken(Sabotage::SkipDirSync) { Ok(()) } else { disk.sync_dir(DIR) }
+        disk.sync_dir(DIR)
     }
 
     /// Renames a spare of an earlier process again. The sync that made its name durable may have
     /// failed in a process that died before it removed the file; a later sync proves nothing then
     /// (F46).
     pub(crate) fn publish_again(&self, disk: &dyn Disk) -> io::Result<()> {
-        if !broken(Sabotage::BelieveDirSync) {
-            disk.rename(&path(self.header.number), &unfinished_path(&self.header))?;
-            return self.publish(disk);
-        }
-        disk.sync_dir(DIR)
+        disk.rename(&path(self.header.number), &unfinished_path(&self.header))?;
+        self.publish(disk)
     }
 
     /// Removes the file. The next opening removes one that remains.
@@ -188,7 +181,7 @@ fn remove_unused(disk: &dyn Disk, log_id: [u8; 16], number: u32) -> io::Result<(
     let is_own = decode_header(head).is_ok_and(|(found, _)| {
         found.log_id == log_id && found.number == number && found.covers.is_none()
     });
-    let is_unused = is_own && is_zero(first) && lock_file(&file)?.is_some();
+    let is_unused = is_own && is_zero(first) && file.lock()?.is_some();
     if is_unused || broken(Sabotage::RemoveUnread) {
         disk.remove(&path(number))
     } else {

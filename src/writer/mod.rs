@@ -283,9 +283,6 @@ impl Writer {
             return Ok(());
         }
         active.unsynced = false;
-        if broken(Sabotage::SkipSync) {
-            return Ok(());
-        }
         if let Err(error) = active.file.sync_data() {
             let error = active.segment.io_error("sync", active.offset, error);
             if !broken(Sabotage::GoOnAfterFailedSync) {

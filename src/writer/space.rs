@@ -100,19 +100,16 @@ impl Active {
 /// one lost (F46).
 fn make_segments_dir(disk: &dyn Disk) -> io::Result<()> {
     use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotFound, ResourceBusy};
-    if !broken(Sabotage::BelieveDirSync) {
-        match disk.remove_dir(DIR) {
-            // `ResourceBusy`: a file system is mounted there.
+    match disk.remove_dir(DIR) {
+        // `ResourceBusy`: a file system is mounted there.
+        Err(error)
+            if ![NotFound, DirectoryNotEmpty, AlreadyExists, ResourceBusy]
+                .contains(&error.kind()) =>
+        {
             Err(error)
-                if ![NotFound, DirectoryNotEmpty, AlreadyExists, ResourceBusy]
-                    .contains(&error.kind()) =>
-            {
-                return Err(error);
-            }
-            _ => {}
         }
+        _ => disk.create_dir(DIR),
     }
-    disk.create_dir(DIR)
 }
 
 impl Writer {
@@ -143,9 +140,6 @@ impl Writer {
             file.set_len(reserved).map_err(failed)?;
             active.is_reserved = true;
             let zeroed = active.zero_ahead(bytes, kept);
-            if broken(Sabotage::SkipReserveSync) {
-                return zeroed;
-            }
             let synced = file.sync_data().map_err(failed);
             return synced.inspect_err(|error| self.poisoned = Some(error.clone())).and(zeroed);
         }
@@ -262,7 +256,7 @@ impl Writer {
             return refused(ErrorKind::NotThisLog, DIR);
         }
         disk.sync_dir("").map_err(failed("")).inspect_err(|error| {
-            if !broken(Sabotage::BelieveDirSync) && disk.remove_dir(DIR).is_err() {
+            if disk.remove_dir(DIR).is_err() {
                 // It cannot be created again, and its content could vanish with its name.
                 self.poisoned = Some(error.clone());
             }

@@ -12,6 +12,7 @@
 
 mod attack;
 mod controls;
+mod lies;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -66,12 +67,12 @@ fn script(number: u64) -> Vec<Op> {
 }
 
 fn attack(number: u64, cuts: u64) -> Result<Stats, String> {
-    Attack::script(number, cuts, &script(number))
+    Attack::script(SimDisk::new(number), cuts, &script(number))
 }
 
 /// Runs one script and says what happens: before each operation, the number of the disk's next call.
 fn replay(number: u64) {
-    let mut attack = Attack::new(number, CUTS).expect("opens");
+    let mut attack = Attack::new(SimDisk::new(number), CUTS).expect("opens");
     for (at, op) in script(number).into_iter().enumerate() {
         println!("{at:4} call {:5} {op:?}", attack.calls());
         let step = attack.step(op);
@@ -107,8 +108,8 @@ fn p3_p4_p5_p6_whatever_the_disk_does() {
 fn p3_p4_p6_every_way_of_every_power_cut() {
     let most = 16 * effort();
     for (what, script) in short::scripts() {
-        let (stats, all, calls) =
-            short::every_crash(&script, most).unwrap_or_else(|found| panic!("{what}: {found}"));
+        let (stats, all, calls) = short::every_crash(&SimDisk::new, &script, most)
+            .unwrap_or_else(|found| panic!("{what}: {found}"));
         tell(&format!("{what}: {all} of {calls} calls in every way"), &stats);
     }
 }
@@ -118,7 +119,7 @@ fn p3_p4_p6_every_way_of_every_power_cut() {
 fn p3_p6_killed_at_every_call_and_then_the_power_fails() {
     let mut total = Stats::default();
     for (what, script) in short::scripts() {
-        let stats = short::every_kill(&script, sparsely(), seeds(), ways());
+        let stats = short::every_kill(&SimDisk::new, &script, sparsely(), seeds(), ways());
         total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
     }
     tell("every kill", &total);
@@ -129,7 +130,13 @@ fn p3_p6_killed_at_every_call_and_then_the_power_fails() {
 fn p6_f25_every_recovery_is_killed_at_every_call() {
     let mut total = Stats::default();
     for (what, script) in short::scripts() {
-        let stats = short::every_recovery(&script, sparsely(), effort().min(3), ways().min(8) / 2);
+        let stats = short::every_recovery(
+            &SimDisk::new,
+            &script,
+            sparsely(),
+            effort().min(3),
+            ways().min(8) / 2,
+        );
         total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
     }
     tell("every recovery", &total);
@@ -140,9 +147,9 @@ fn p6_f25_every_recovery_is_killed_at_every_call() {
 fn p5_every_call_goes_wrong_in_every_way() {
     let mut total = Stats::default();
     for (what, script) in short::scripts() {
-        let stats = short::every_fault(&script, sparsely(), seeds(), ways());
+        let stats = short::every_fault(&SimDisk::new, &script, sparsely(), seeds(), ways());
         total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
-        let stats = short::every_double_fault(&script, sparsely(), ways());
+        let stats = short::every_double_fault(&SimDisk::new, &script, sparsely(), ways());
         total.add(stats.unwrap_or_else(|found| panic!("{what}: {found}")));
     }
     tell("every fault", &total);
@@ -160,7 +167,7 @@ fn p3_p8_any_script_as_a_property() {
     let scripts = proptest::collection::vec(proptest::array::uniform3(any::<u8>()), 1..120);
     proptest!(config, |(bytes in scripts)| {
         let ops = decode(&bytes.concat());
-        if let Err(what) = Attack::script(1, 2, &ops) {
+        if let Err(what) = Attack::script(SimDisk::new(1), 2, &ops) {
             return Err(TestCaseError::fail(format!("{what}, in {ops:?}")));
         }
     });

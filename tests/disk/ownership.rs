@@ -5,7 +5,7 @@
 #![cfg(feature = "sim")]
 
 use amberlog::maintenance::CompactOptions;
-use amberlog::sim::SimDisk;
+use amberlog::sim::{Defect, SimDisk};
 use amberlog::{Durability, Error, ErrorKind, Log, Options, Stream, StreamId};
 
 const COMMITS: usize = 24;
@@ -64,9 +64,8 @@ fn read(disk: &SimDisk, id: StreamId) -> usize {
 }
 
 /// One writer, a hand after `at` commits, and another writer that takes its chance as soon as it can.
-fn two_writers(hand: Hand, at: usize) {
+fn two_writers(world: &SimDisk, hand: Hand, at: usize) {
     let what = format!("{hand:?} after {at} commits");
-    let world = SimDisk::new(1);
     let dir = world.dir("log");
     let log = options().open_on(&dir).expect("opens");
     let mut stream = log.create_stream().expect("a stream");
@@ -127,7 +126,7 @@ fn two_writers(hand: Hand, at: usize) {
 fn p3_f41_a_writer_that_lost_its_log_says_so_before_it_acknowledges_more() {
     for at in 1..COMMITS {
         for hand in HANDS {
-            two_writers(hand, at);
+            two_writers(&SimDisk::new(1), hand, at);
         }
     }
 }
@@ -184,7 +183,15 @@ fn p1_f41_a_directory_that_vanished_before_the_first_commit_is_told() {
     assert!(world.files().is_empty());
 }
 
-/// F40: writers that believe names, or lock nothing but the lock file, are noticed.
+/// F40: where segments can be locked twice, the lock file alone does not keep a second writer out.
+#[test]
+fn control_segments_that_are_locked_twice_are_noticed() {
+    let world = SimDisk::new(1);
+    world.set_defect(Defect::SharedLocks("*.seg"));
+    std::panic::catch_unwind(|| two_writers(&world, Hand::RemovesLock, 5)).expect_err("unnoticed");
+}
+
+/// F40: writers that believe names are noticed.
 #[cfg(amberlog_sabotage)]
 #[test]
 fn control_writers_that_believe_names_are_noticed() {
@@ -193,11 +200,10 @@ fn control_writers_that_believe_names_are_noticed() {
         (Sabotage::BelieveNames, Hand::RemovesAll),
         (Sabotage::BelieveNames, Hand::RemovesLastSegment),
         (Sabotage::BelieveNames, Hand::RemovesLock),
-        (Sabotage::LockNameOnly, Hand::RemovesLock),
     ] {
         let broken = std::panic::catch_unwind(|| {
             let _broken = sabotage(what);
-            two_writers(hand, 5);
+            two_writers(&SimDisk::new(1), hand, 5);
         });
         assert!(broken.is_err(), "{what:?}, {hand:?}: nobody noticed");
     }

@@ -9,7 +9,7 @@ use super::files;
 const INVARIANTS: u32 = 51;
 
 /// Returns errors of the table of invariants: missing lines, and tests and breakages that do not exist.
-fn untrue(page: &str, tests: &[(String, String)], source: &str, sabotage: &str) -> Vec<String> {
+fn untrue(page: &str, tests: &[(String, String)], source: &str, known: &[&str]) -> Vec<String> {
     let mut wrong = Vec::new();
     let rows: Vec<Vec<&str>> =
         page.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
@@ -25,18 +25,18 @@ fn untrue(page: &str, tests: &[(String, String)], source: &str, sabotage: &str) 
             }
         }
         for word in row[4].split(|letter: char| !letter.is_alphanumeric()) {
-            if word.starts_with(char::is_uppercase) && !sabotage.contains(&format!("    {word},")) {
+            if word.starts_with(char::is_uppercase) && !known.contains(&word) {
                 wrong.push(format!("{name} names the breakage {word}"));
             }
         }
     }
-    for breakage in breakages(sabotage) {
+    for breakage in known {
         let is_it = |row: &&Vec<&str>| row.len() == 5 && row[1].contains(&format!("`{breakage}`"));
         let of_invariants = |row: &&Vec<&str>| {
             row.len() == 6
                 && row[4]
                     .split(|letter: char| !letter.is_alphanumeric())
-                    .any(|word| word == breakage)
+                    .any(|word| word == *breakage)
         };
         match rows.iter().find(is_it) {
             None if rows.iter().any(|row| of_invariants(&row)) => {}
@@ -71,17 +71,19 @@ fn is_there(named: &str, tests: &[(String, String)], source: &str) -> bool {
     }
 }
 
-/// The ways to break the engine, as `src/sabotage.rs` lists them.
-fn breakages(sabotage: &str) -> Vec<&str> {
-    let variant =
-        |line| -> Option<&str> { str::strip_suffix(str::strip_prefix(line, "    ")?, ",") };
+/// The ways to break the engine or the disk, as `src/sabotage.rs` and `src/disk/sim/defect.rs` list them.
+fn breakages(source: &str) -> Vec<&str> {
+    let variant = |line| -> Option<&str> {
+        let variant = str::strip_suffix(str::strip_prefix(line, "    ")?, ",")?;
+        Some(variant.trim_end_matches("(&'static str)"))
+    };
     let is_name = |name: &&str| {
         name.starts_with(char::is_uppercase) && name.chars().all(char::is_alphanumeric)
     };
-    sabotage.lines().filter_map(variant).filter(is_name).collect()
+    source.lines().filter_map(variant).filter(is_name).collect()
 }
 
-/// Breakages that the engine does not know, or that no test turns on.
+/// Breakages that the engine or the disk does not know, or that no test turns on.
 fn idle<'a>(sabotage: &'a str, sources: &str) -> Vec<&'a str> {
     let uses = |text: &str| sources.matches(text).count();
     let is_idle = |name: &&str| {
@@ -91,6 +93,15 @@ fn idle<'a>(sabotage: &'a str, sources: &str) -> Vec<&'a str> {
         asked == 0 || named <= asked
     };
     breakages(sabotage).into_iter().filter(is_idle).collect()
+}
+
+/// Defects that the simulated disk does not have, or that no test gives it.
+fn idle_defects<'a>(defects: &'a str, disk: &str, tests: &str) -> Vec<&'a str> {
+    let is_idle = |name: &&str| {
+        let named = format!("Defect::{name}");
+        !disk.contains(&named) || !tests.contains(&named)
+    };
+    breakages(defects).into_iter().filter(is_idle).collect()
 }
 
 /// The files that a page names between backticks and that are not there.
@@ -129,26 +140,33 @@ fn f40_the_page_about_tests_says_what_is() {
         })
         .collect();
     let source: String = files("src").iter().map(|path| read(path)).collect();
-    let (page, sabotage) =
-        (read(&root.join("docs/testing.md")), read(&root.join("src/sabotage.rs")));
-    assert_eq!(untrue(&page, &tests, &source, &sabotage), Vec::<String>::new());
+    let [page, sabotage, defects] =
+        ["docs/testing.md", "src/sabotage.rs", "src/disk/sim/defect.rs"]
+            .map(|name| read(&root.join(name)));
+    let known = [breakages(&sabotage), breakages(&defects)].concat();
+    let untrue = |page: &str, known: &[&str]| untrue(page, &tests, &source, known);
+    assert_eq!(untrue(&page, &known), Vec::<String>::new());
     let mut all: String = files("src")
         .iter()
         .filter(|path| !path.ends_with("sabotage.rs"))
         .map(|path| read(path))
         .collect();
+    let disk = all.clone();
     tests.iter().for_each(|(_, text)| all += text);
     assert_eq!(idle(&sabotage, &all), Vec::<&str>::new());
-    // Control: a breakage that no test turns on is noticed.
+    let given: String = tests.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(idle_defects(&defects, &disk, &given), Vec::<&str>::new());
+    // Control: a breakage that no test turns on is noticed, and a defect that no disk has.
     assert_eq!(idle("    Idle,", "broken(Sabotage::Idle)"), ["Idle"]);
     assert_eq!(idle("    Idle,", "sabotage(Sabotage::Idle)"), ["Idle"]);
+    assert_eq!(idle_defects("    Idle,", "Defect::Idle", ""), ["Idle"]);
+    assert_eq!(idle_defects("    Idle(&'static str),", "", "Defect::Idle"), ["Idle"]);
     // Control: a page that lies is noticed.
     let lies = page.replace("crashes::p3_p4_p6_every_way", "crashes::no_way");
-    assert!(!untrue(&lies, &tests, &source, &sabotage).is_empty());
-    assert!(!untrue(&page.replace("| F17 |", "| F |"), &tests, &source, &sabotage).is_empty());
-    assert!(!untrue(&page.replace("SkipSalt", "SkipSoup"), &tests, &source, &sabotage).is_empty());
-    let more = sabotage.replace("    SkipSync,", "    SkipSync,\n    SkipAll,");
-    assert!(!untrue(&page, &tests, &source, &more).is_empty());
+    assert!(!untrue(&lies, &known).is_empty());
+    assert!(!untrue(&page.replace("| F17 |", "| F |"), &known).is_empty());
+    assert!(!untrue(&page.replace("SkipSalt", "SkipSoup"), &known).is_empty());
+    assert!(!untrue(&page, &[&known[..], &["SkipAll"]].concat()).is_empty());
     let lies = page.replace("control_memory_that_is_not_counted", "control_nothing");
-    assert!(!untrue(&lies, &tests, &source, &sabotage).is_empty());
+    assert!(!untrue(&lies, &known).is_empty());
 }

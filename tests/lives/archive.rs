@@ -4,7 +4,7 @@
 #![cfg(feature = "sim")]
 
 use crate::support::verified::checked;
-use amberlog::sim::{Fault, SimDisk};
+use amberlog::sim::{Defect, Fault, SimDisk};
 use amberlog::{ErrorKind, Log, Overflow, Position, ReadView, Stream, StreamId, StreamOptions};
 
 /// Seq, position, generation, what was dropped before, payload.
@@ -141,8 +141,11 @@ fn p13_where_an_archive_lies_is_known_before_anything_is_there() {
 
 #[test]
 fn f25_f30_an_archive_is_whole_or_not_there_wherever_the_machine_stops() {
-    let disk = SimDisk::new(2);
-    let log = Log::options().segment_bytes_first(16 << 10).open_on(&disk).expect("opens");
+    stopped_anywhere(&SimDisk::new(2));
+}
+
+fn stopped_anywhere(disk: &SimDisk) {
+    let log = Log::options().segment_bytes_first(16 << 10).open_on(disk).expect("opens");
     let id = streams(&log)[1];
     let path = id.archive_path().to_string_lossy().into_owned();
     log.close().expect("closes");
@@ -177,10 +180,10 @@ fn f25_f30_an_archive_is_whole_or_not_there_wherever_the_machine_stops() {
 }
 
 /// A file that was said to be written and is not synced is noticed.
-#[cfg(amberlog_sabotage)]
 #[test]
 fn control_an_archive_that_is_not_synced_is_noticed() {
-    let _broken = amberlog::sabotage(amberlog::Sabotage::ArchiveUnsynced);
-    std::panic::catch_unwind(f25_f30_an_archive_is_whole_or_not_there_wherever_the_machine_stops)
+    let disk = SimDisk::new(2);
+    disk.set_defect(Defect::UnsyncedBytes("archive/*"));
+    std::panic::catch_unwind(|| stopped_anywhere(&disk))
         .expect_err("a file was said to be there that a power cut takes away, unnoticed");
 }

@@ -14,7 +14,7 @@ use crate::support::verified::{checked, checked_on};
 use crate::support::waiting::wait_until;
 use amberlog::maintenance::backup;
 use amberlog::maintenance::{BackupReport, CompactOptions};
-use amberlog::sim::{Fault, SimDisk, backup_on};
+use amberlog::sim::{Defect, Fault, SimDisk, backup_on};
 use amberlog::{Durability, ErrorKind, Log, Options, ReadView, StreamId, StreamOptions};
 
 /// Payloads by stream.
@@ -97,8 +97,11 @@ fn p6_p7_a_backup_is_the_log_as_it_stood_at_one_position() {
 
 #[test]
 fn p3_f30_what_a_backup_returned_survives_every_power_cut() {
-    let disk = SimDisk::new(7);
-    let log = options().open_on(&disk).expect("opens");
+    survives_every_power_cut(&SimDisk::new(7));
+}
+
+fn survives_every_power_cut(disk: &SimDisk) {
+    let log = options().open_on(disk).expect("opens");
     fill(&log, 90);
     let report = log.backup("b").expect("backed up");
     let expected = content(&log.read_view());
@@ -314,10 +317,10 @@ fn is_private(dir: &Path) {
 }
 
 /// Without the sync of its files a backup does not survive.
-#[cfg(amberlog_sabotage)]
 #[test]
 fn control_a_backup_that_is_not_synced_is_noticed() {
-    let _broken = amberlog::sabotage(amberlog::Sabotage::BackupUnsynced);
-    let noticed = std::panic::catch_unwind(p3_f30_what_a_backup_returned_survives_every_power_cut);
-    noticed.expect_err("a backup that was not synced was whole after every power cut");
+    let disk = SimDisk::new(7);
+    disk.set_defect(Defect::UnsyncedBytes("b/*"));
+    std::panic::catch_unwind(|| survives_every_power_cut(&disk))
+        .expect_err("a backup that was not synced was whole after every power cut");
 }

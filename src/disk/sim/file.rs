@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cut::random;
 use super::world::injected;
-use super::{Fault, SimDisk};
+use super::{Defect, Fault, SimDisk};
 use crate::disk::{DiskFile, Identity, LockGuard, Pin, Pinned};
 use crate::sync::rest;
 
@@ -40,7 +40,13 @@ impl DiskFile for SimFile {
         let most = match world.call()? {
             Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
             Some(Fault::Short) => bytes.len().div_ceil(2),
-            Some(Fault::Io | Fault::LostSync | Fault::DoneAndFailed) => return Err(injected()),
+            Some(Fault::Io | Fault::LostSync | Fault::DoneAndFailed) => {
+                if world.defect != Some(Defect::ZerosForErrors) {
+                    return Err(injected());
+                }
+                bytes.fill(0);
+                return Ok(bytes.len());
+            }
             _ => bytes.len(),
         };
         let length = world.file(self.id)?.cache.len();
@@ -58,6 +64,7 @@ impl DiskFile for SimFile {
         let fault = world.call()?;
         world.writes += 1;
         let mut bytes = slices.iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
+        let all = bytes.len();
         match fault {
             Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
             Some(Fault::Short) => bytes.truncate(bytes.len().div_ceil(2)),
@@ -78,6 +85,7 @@ impl DiskFile for SimFile {
         match fault {
             Some(Fault::Io | Fault::LostSync | Fault::DoneAndFailed) => Err(injected()),
             _ if written == 0 && !bytes.is_empty() => Err(world.no_space.into()),
+            _ if world.defect == Some(Defect::ShortWrites) => Ok(all),
             _ => Ok(written),
         }
     }
@@ -105,21 +113,17 @@ impl DiskFile for SimFile {
         // Drawn only if needed, so that the other effects of a seed do not change.
         let forgets = fault == Some(Fault::LostSync);
         let mut chance = if forgets { random(&mut world.random) | 1 } else { 1 };
-        let file = world.file_mut(self.id)?;
         match fault {
             Some(Fault::LostSync) => {
-                file.forget(&mut chance);
+                world.file_mut(self.id)?.forget(&mut chance);
                 Err(injected())
             }
             Some(Fault::Io) => Err(injected()),
             Some(Fault::DoneAndFailed) => {
-                file.sync();
+                world.sync(self.id)?;
                 Err(injected())
             }
-            _ => {
-                file.sync();
-                Ok(())
-            }
+            _ => world.sync(self.id),
         }
     }
 
@@ -147,6 +151,12 @@ impl DiskFile for SimFile {
         let mut world = self.disk.world();
         world.plain_call()?;
         let is_free = world.locked.insert(self.id);
+        if let Some(Defect::SharedLocks(pattern)) = world.defect
+            && !is_free
+            && world.is_named_like(self.id, pattern)
+        {
+            return Ok(Some(LockGuard::new(())));
+        }
         let lock = || SimLock { disk: self.disk.clone(), id: self.id };
         Ok(is_free.then(|| LockGuard::new(lock())))
     }

@@ -6,6 +6,7 @@
 //! from one seed. The disk keeps no promise that `docs/format.md` does not assume.
 
 mod cut;
+mod defect;
 mod fault;
 mod file;
 mod hazards;
@@ -24,6 +25,8 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 
 use self::cut::{Choice, random};
+pub use self::defect::Defect;
+use self::defect::has_pattern;
 pub use self::fault::Fault;
 pub(super) use self::file::SimFile;
 use self::world::{Time, World, injected};
@@ -178,6 +181,11 @@ impl SimDisk {
         self.world().faults.insert(call, fault);
     }
 
+    /// Gives the disk a defect, from now on. Copies of it have the same one.
+    pub fn set_defect(&self, defect: Defect) {
+        self.world().defect = Some(defect);
+    }
+
     /// Removes all faults that have not happened yet. A stopped machine remains stopped.
     pub fn forget_faults(&self) {
         self.world().faults.clear();
@@ -257,6 +265,7 @@ impl SimDisk {
     pub fn after_kill(&self) -> Self {
         let mut world = self.world().clone();
         world.restart();
+        world.lose_names(|_| true);
         self.with(world)
     }
 
@@ -475,7 +484,12 @@ impl Disk for SimDisk {
         if world.names.get(&path) != Some(&None) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let inside = |name: &str| is_inside(name, &path);
+        let omitted = match world.defect {
+            Some(Defect::UnsyncedNames(pattern)) => Some(pattern),
+            _ => None,
+        };
+        let is_omitted = |name: &str| omitted.is_some_and(|omitted| has_pattern(name, omitted));
+        let inside = |name: &str| is_inside(name, &path) && !is_omitted(name);
         match fault {
             Some(Fault::LostSync) => world.forget_names(inside),
             Some(Fault::Io) => {}

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::defect::{Defect, has_pattern};
 use super::world::World;
 
 /// Removes names whose directory does not exist.
@@ -54,8 +55,9 @@ impl World {
 
     /// Makes changed names durable, except for those that an earlier failed sync has forgotten.
     pub(super) fn sync_names(&mut self, which: impl Fn(&str) -> bool) {
+        let is_synced = |name: &String| which(name) && !self.lost_names.contains(name);
         let (now, later) =
-            std::mem::take(&mut self.unsynced_names).into_iter().partition(|name| which(name));
+            std::mem::take(&mut self.unsynced_names).into_iter().partition(is_synced);
         self.unsynced_names = later;
         let now: std::collections::BTreeSet<String> = now;
         for name in now {
@@ -68,7 +70,16 @@ impl World {
 
     /// Fails a sync of a directory: marks its names clean without writing them.
     pub(super) fn forget_names(&mut self, which: impl Fn(&str) -> bool) {
+        self.lose_names(&which);
         self.unsynced_names.retain(|name| !which(name));
+    }
+
+    /// Loses unsynced names for good, if the disk has that defect.
+    pub(super) fn lose_names(&mut self, which: impl Fn(&str) -> bool) {
+        if let Some(Defect::LostNames(pattern)) = self.defect {
+            let lost = |name: &&String| which(name) && has_pattern(name, pattern);
+            self.lost_names.extend(self.unsynced_names.iter().filter(lost).cloned());
+        }
     }
 
     /// Makes the names equal in the cache and on the platter.
@@ -76,6 +87,7 @@ impl World {
         self.names.clone_from(&names);
         self.durable_names = names;
         self.unsynced_names.clear();
+        self.lost_names.clear();
     }
 
     /// Number of names of a file.

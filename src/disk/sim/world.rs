@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Fault;
 use super::cut::random;
+use super::defect::{Defect, has_pattern};
 use super::hazards::Hazards;
 use super::names::keep_reachable;
 use crate::sync::thread;
@@ -32,6 +33,7 @@ pub(super) struct World {
     pub(super) callers: BTreeSet<String>,
     pub(super) faults: BTreeMap<u64, Fault>,
     pub(super) faults_fired: u64,
+    pub(super) defect: Option<Defect>,
     pub(super) stopped: bool,
     pub(super) threads: bool,
     /// Simulated clocks; `None` uses the system's.
@@ -55,6 +57,8 @@ pub(super) struct World {
     /// differs from the durable one was lost by a failed sync, and differs until it is changed
     /// again.
     pub(super) unsynced_names: BTreeSet<String>,
+    /// Names that no sync makes durable, because of a defect.
+    pub(super) lost_names: BTreeSet<String>,
     /// Current paths of the directories that open logs hold; `None` once removed.
     pub(super) roots: Vec<Option<String>>,
     /// Ids of locked files.
@@ -84,6 +88,8 @@ pub(super) struct File {
     pub(super) forgotten: BTreeSet<usize>,
     /// Sectors that occupy space.
     allocated: BTreeSet<usize>,
+    /// True if the file was extended since the last sync.
+    is_extended: bool,
 }
 
 impl World {
@@ -97,6 +103,7 @@ impl World {
             callers: BTreeSet::new(),
             faults: BTreeMap::new(),
             faults_fired: 0,
+            defect: None,
             stopped: false,
             threads: false,
             time: None,
@@ -110,6 +117,7 @@ impl World {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             unsynced_names: BTreeSet::new(),
+            lost_names: BTreeSet::new(),
             roots: Vec::new(),
             locked: BTreeSet::new(),
             hazards: Hazards::default(),
@@ -150,6 +158,27 @@ impl World {
                 Arc::make_mut(file).evict();
             }
         }
+    }
+
+    /// Returns true if the file has a name of this pattern.
+    pub(super) fn is_named_like(&self, id: u64, pattern: &str) -> bool {
+        self.names.iter().any(|(name, file)| *file == Some(id) && has_pattern(name, pattern))
+    }
+
+    /// Syncs a file, unless the disk has a defect that prevents it.
+    pub(super) fn sync(&mut self, id: u64) -> io::Result<()> {
+        let defect = self.defect;
+        let is_named = matches!(defect, Some(Defect::UnsyncedBytes(pattern)) if self.is_named_like(id, pattern));
+        let file = self.file_mut(id)?;
+        let is_extended = std::mem::take(&mut file.is_extended);
+        let is_omitted = match defect {
+            Some(Defect::UnsyncedLength) => is_extended,
+            _ => is_named,
+        };
+        if !is_omitted {
+            file.sync();
+        }
+        Ok(())
     }
 
     /// Counts a call and returns its fault.
@@ -312,6 +341,7 @@ impl File {
         let old = self.cache.len();
         Arc::make_mut(&mut self.cache).resize(new, 0);
         self.lengths.push(new);
+        self.is_extended = new > old;
         if new < old {
             self.allocated.retain(|sector| sector * SECTOR < new);
             for sector in new / SECTOR..old.div_ceil(SECTOR) {

@@ -128,9 +128,9 @@ impl Attack {
     /// # Errors
     ///
     /// A finding, as from every function here.
-    pub fn new(seed: u64, cuts: u64) -> Result<Self, String> {
+    pub fn new(disk: SimDisk, cuts: u64) -> Result<Self, String> {
         let mut attack = Self {
-            disk: SimDisk::new(seed),
+            disk,
             log: None,
             oracle: Oracle::default(),
             handles: Vec::new(),
@@ -154,8 +154,8 @@ impl Attack {
     }
 
     /// Runs a script on an empty disk, ends with a power cut, and says what it amounted to.
-    pub fn script(seed: u64, cuts: u64, ops: &[Op]) -> Result<Stats, String> {
-        let mut attack = Self::new(seed, cuts)?;
+    pub fn script(disk: SimDisk, cuts: u64, ops: &[Op]) -> Result<Stats, String> {
+        let mut attack = Self::new(disk, cuts)?;
         for (at, op) in ops.iter().enumerate() {
             attack.step(*op).map_err(|what| format!("operation {at}, {op:?}: {what}"))?;
         }

@@ -2,11 +2,14 @@
 //! something goes wrong.
 
 use amberlog::Durability;
-use amberlog::sim::Fault;
+use amberlog::sim::{Fault, SimDisk};
 
 use super::ops::{Op, Then};
 use super::run::{Attack, Stats};
 use super::script::RingKind;
+
+/// Makes the disk of each attack from its seed.
+pub type Disks<'a> = &'a dyn Fn(u64) -> SimDisk;
 
 const DISK: Durability = Durability::Disk;
 const SMALL: u8 = 3;
@@ -204,24 +207,32 @@ fn group() -> Vec<Op> {
 }
 
 /// Number of calls that a script makes when nothing goes wrong.
-fn calls(script: &[Op]) -> Result<u64, String> {
-    let mut attack = Attack::new(1, 1)?;
+fn calls(disks: Disks<'_>, script: &[Op]) -> Result<u64, String> {
+    let mut attack = Attack::new(disks(1), 1)?;
     attack.until_stopped(script)?;
     Ok(attack.calls())
 }
 
 /// Those calls, or each `step`th of them; where they begin depends on the script, so that like ones are met at others.
-fn some_calls(script: &[Op], step: u64) -> Result<impl Iterator<Item = u64> + use<>, String> {
-    Ok((script.len() as u64 % step..calls(script)?).step_by(step as usize))
+fn some_calls(
+    disks: Disks<'_>,
+    script: &[Op],
+    step: u64,
+) -> Result<impl Iterator<Item = u64> + use<>, String> {
+    Ok((script.len() as u64 % step..calls(disks, script)?).step_by(step as usize))
 }
 
 /// Stops the machine at every call of a script, and looks at every way in which that leaves the disk, if
 /// there are at most so many; at so many of them otherwise. Returns also at how many calls it was all.
-pub fn every_crash(script: &[Op], most: u64) -> Result<(Stats, u64, u64), String> {
+pub fn every_crash(
+    disks: Disks<'_>,
+    script: &[Op],
+    most: u64,
+) -> Result<(Stats, u64, u64), String> {
     let (mut total, mut all) = (Stats::default(), 0);
-    let calls = calls(script)?;
+    let calls = calls(disks, script)?;
     for call in 0..calls {
-        let mut attack = Attack::new(1, 1)?;
+        let mut attack = Attack::new(disks(1), 1)?;
         attack.fail(call, Fault::Crash);
         attack.until_stopped(script).map_err(|what| format!("call {call}: {what}"))?;
         all += u64::from(attack.every_cut(most).map_err(|what| format!("call {call}: {what}"))?);
@@ -231,10 +242,16 @@ pub fn every_crash(script: &[Op], most: u64) -> Result<(Stats, u64, u64), String
 }
 
 /// Stops the machine at every `step`th call of a script, and kills the recovery from that at every call of its own.
-pub fn every_recovery(script: &[Op], step: u64, ways: u64, most: u64) -> Result<Stats, String> {
+pub fn every_recovery(
+    disks: Disks<'_>,
+    script: &[Op],
+    step: u64,
+    ways: u64,
+    most: u64,
+) -> Result<Stats, String> {
     let mut total = Stats::default();
-    for call in some_calls(script, step)? {
-        let mut attack = Attack::new(call, 1)?;
+    for call in some_calls(disks, script, step)? {
+        let mut attack = Attack::new(disks(call), 1)?;
         attack.fail(call, Fault::Crash);
         attack.until_stopped(script).map_err(|what| format!("call {call}: {what}"))?;
         attack.every_recovery(ways, most).map_err(|what| format!("call {call}: {what}"))?;
@@ -246,7 +263,13 @@ pub fn every_recovery(script: &[Op], step: u64, ways: u64, most: u64) -> Result<
 /// Kills the process at every `step`th call of a script; what it left, nothing of it synced, is gone on with, over
 /// the next rolls, and the power fails on the way: also once the first commit behind a roll was acknowledged. Each so
 /// often with other chances.
-pub fn every_kill(script: &[Op], step: u64, seeds: u64, most: u64) -> Result<Stats, String> {
+pub fn every_kill(
+    disks: Disks<'_>,
+    script: &[Op],
+    step: u64,
+    seeds: u64,
+    most: u64,
+) -> Result<Stats, String> {
     let mut total = Stats::default();
     let os = Durability::Os;
     let first = [
@@ -256,9 +279,9 @@ pub fn every_kill(script: &[Op], step: u64, seeds: u64, most: u64) -> Result<Sta
     ];
     let rest = [append(0, LARGE), commit(0, DISK, Then::Wait)].repeat(3);
     for (call, seed) in
-        some_calls(script, step)?.flat_map(|call| (0..seeds).map(move |n| (call, n)))
+        some_calls(disks, script, step)?.flat_map(|call| (0..seeds).map(move |n| (call, n)))
     {
-        let mut attack = Attack::new(call * seeds + seed, 1)?;
+        let mut attack = Attack::new(disks(call * seeds + seed), 1)?;
         attack.fail(call, Fault::Crash);
         let mut after_kill = || {
             attack.until_stopped(script)?;
@@ -309,7 +332,13 @@ fn begun(attack: &Attack) -> usize {
 /// Lets every `step`th call of a script go wrong, goes on with commits as far as the log lets it, once with the same
 /// handles, once with others, whose commits have the size of those that failed; after each of them the power
 /// fails in every way there is, or in so many.
-pub fn every_fault(script: &[Op], step: u64, seeds: u64, most: u64) -> Result<Stats, String> {
+pub fn every_fault(
+    disks: Disks<'_>,
+    script: &[Op],
+    step: u64,
+    seeds: u64,
+    most: u64,
+) -> Result<Stats, String> {
     const FAULTS: [Fault; 6] = [
         Fault::Io,
         Fault::DoneAndFailed,
@@ -321,10 +350,10 @@ pub fn every_fault(script: &[Op], step: u64, seeds: u64, most: u64) -> Result<St
     let mut total = Stats::default();
     let more = [append(0, SECTOR_OR_SO), commit(0, DISK, Then::Wait), Op::Look].repeat(2);
     let others = [vec![Op::Drop { handle: 0 }; 8], more.clone()].concat();
-    for call in some_calls(script, step)? {
+    for call in some_calls(disks, script, step)? {
         for (fault, seed) in FAULTS.iter().flat_map(|fault| (0..seeds).map(move |n| (*fault, n))) {
             let rest = if seed % 2 == 0 { &others } else { &more };
-            let mut attack = Attack::new(call * seeds + seed, 1)?;
+            let mut attack = Attack::new(disks(call * seeds + seed), 1)?;
             attack.fail(call, fault);
             with_fault(&mut attack, script, rest, most).map_err(|what| {
                 format!("{fault:?} at call {call}, seed {}: {what}", call * seeds + seed)
@@ -337,13 +366,18 @@ pub fn every_fault(script: &[Op], step: u64, seeds: u64, most: u64) -> Result<St
 
 /// A write fails though it was done, and so does what was to make it harmless; the process is killed, and what it
 /// left is opened. Then the power fails in every way, or in so many.
-pub fn every_double_fault(script: &[Op], step: u64, most: u64) -> Result<Stats, String> {
+pub fn every_double_fault(
+    disks: Disks<'_>,
+    script: &[Op],
+    step: u64,
+    most: u64,
+) -> Result<Stats, String> {
     let mut total = Stats::default();
-    let ways = some_calls(script, step)?
+    let ways = some_calls(disks, script, step)?
         .flat_map(|call| (1..4).map(move |behind| (call, behind)))
         .flat_map(|one| [Fault::LostSync, Fault::Io].map(|fault| (one, fault)));
     for ((call, behind), fault) in ways {
-        let mut attack = Attack::new(call, 1)?;
+        let mut attack = Attack::new(disks(call), 1)?;
         attack.fail(call, Fault::DoneAndFailed);
         attack.fail(call + behind, fault);
         let mut run = || {
