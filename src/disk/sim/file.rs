@@ -1,42 +1,72 @@
 //! Open files of a simulated disk, and their locks.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cut::random;
-use super::world::injected;
-use super::{Defect, Fault, SimDisk};
+use super::chance::random;
+use super::defect::Defect;
+use super::fault::Fault;
+use super::hazards::PAGE;
+use super::world::{SharedWorld, World, injected};
 use crate::disk::{DiskFile, Identity, LockGuard, Pin, Pinned};
 use crate::sync::rest;
 
 struct SimLock {
-    disk: SimDisk,
+    disk: SharedWorld,
     id: u64,
 }
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.disk.world().locked.remove(&self.id);
+        self.disk.lock().locked.remove(&self.id);
     }
 }
 
 /// Open file.
 #[derive(Debug)]
 pub(crate) struct SimFile {
-    pub(super) disk: SimDisk,
-    pub(super) id: u64,
+    disk: SharedWorld,
+    id: u64,
+}
+
+impl SimFile {
+    /// Returns a new handle of a file.
+    pub(super) fn open(disk: &SharedWorld, world: &mut World, id: u64) -> Self {
+        *world.handles.entry(id).or_default() += 1;
+        Self { disk: Arc::clone(disk), id }
+    }
+
+    /// Checks a mapped read of these bytes.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a real process would receive a signal: a page of the range is unreadable, or the
+    /// file has become shorter.
+    pub(crate) fn check_mapped(&self, range: Range<usize>) {
+        let world = self.disk.lock();
+        let bytes = world.files.get(&self.id).map_or(0, |file| file.cache.len());
+        let pages = range.start / PAGE..range.end.div_ceil(PAGE).max(range.start / PAGE);
+        let is_bad = world.hazards.bad(self.id).iter().any(|page| pages.contains(page));
+        let is_cut = !range.is_empty() && pages.end > bytes.div_ceil(PAGE);
+        drop(world);
+        assert!(
+            !is_bad && !is_cut,
+            "SIGBUS: a mapped read of bytes {range:?} of a file of {bytes}"
+        );
+    }
 }
 
 impl DiskFile for SimFile {
     fn len(&self) -> io::Result<u64> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.lock();
         world.plain_call()?;
         Ok(world.file(self.id)?.cache.len() as u64)
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.lock();
         let most = match world.call()? {
             Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
             Some(Fault::Short) => bytes.len().div_ceil(2),
@@ -60,7 +90,7 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.lock();
         let fault = world.call()?;
         world.writes += 1;
         let mut bytes = slices.iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
@@ -91,7 +121,7 @@ impl DiskFile for SimFile {
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.lock();
         world.plain_call()?;
         if bytes > world.file(self.id)?.cache.len() as u64 {
             world.check_length(bytes)?;
@@ -102,11 +132,11 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.lock();
         while world.held {
             drop(world);
             rest(Duration::from_millis(1));
-            world = self.disk.world();
+            world = self.disk.lock();
         }
         let fault = world.call()?;
         world.syncs += 1;
@@ -128,11 +158,11 @@ impl DiskFile for SimFile {
     }
 
     fn map(&self) -> io::Result<Pin> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.lock();
         world.plain_call()?;
         let hazards = world.hazards.note_map();
         let bytes = Arc::clone(&world.file(self.id)?.cache);
-        let file = Box::new(self.disk.opened(&mut world, self.id));
+        let file = Box::new(Self::open(&self.disk, &mut world, self.id));
         Ok(Arc::new(Pinned::Simulated { bytes, file, hazards }))
     }
 
@@ -140,36 +170,36 @@ impl DiskFile for SimFile {
         Identity { device: 0, inode: self.id }
     }
 
-    /// Not counted as a call, like [`Disk::identity_at`].
+    /// Not counted as a call, like `Disk::identity_at`.
     fn links(&self) -> io::Result<u64> {
-        let world = self.disk.world();
+        let world = self.disk.lock();
         world.check_running()?;
-        Ok(world.links(self.id))
+        Ok(world.names.links(self.id))
     }
 
     fn lock(self: Arc<Self>) -> io::Result<Option<LockGuard>> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.lock();
         world.plain_call()?;
         let is_free = world.locked.insert(self.id);
         if let Some(Defect::SharedLocks(pattern)) = world.defect
             && !is_free
-            && world.is_named_like(self.id, pattern)
+            && world.names.has_like(self.id, pattern)
         {
             return Ok(Some(LockGuard::new(())));
         }
-        let lock = || SimLock { disk: self.disk.clone(), id: self.id };
+        let lock = || SimLock { disk: Arc::clone(&self.disk), id: self.id };
         Ok(is_free.then(|| LockGuard::new(lock())))
     }
 
     fn is_forsaken(&self) -> bool {
-        let world = self.disk.world();
-        world.links(self.id) == 0 && world.handles.get(&self.id) == Some(&1)
+        let world = self.disk.lock();
+        world.names.links(self.id) == 0 && world.handles.get(&self.id) == Some(&1)
     }
 }
 
 impl Drop for SimFile {
     fn drop(&mut self) {
-        if let Some(handles) = self.disk.world().handles.get_mut(&self.id) {
+        if let Some(handles) = self.disk.lock().handles.get_mut(&self.id) {
             *handles -= 1;
         }
     }

@@ -1,14 +1,32 @@
 //! Names on a simulated disk: those that the running system sees, those that survive a power cut,
 //! and those that a failed sync of their directory has lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::defect::{Defect, has_pattern};
-use super::world::World;
+use super::defect::has_pattern;
+
+/// File ids by name; a directory has none.
+pub(super) type Entries = BTreeMap<String, Option<u64>>;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct SimNames {
+    /// Names as the running system sees them.
+    pub(super) current: Entries,
+    /// Names that survive a power cut.
+    pub(super) durable: Entries,
+    /// Names changed since a sync of their directory last wrote or forgot them. Any other name that
+    /// differs from the durable one was lost by a failed sync, and differs until it is changed
+    /// again.
+    unsynced: BTreeSet<String>,
+    /// Names that no sync makes durable, because of a defect.
+    lost: BTreeSet<String>,
+    /// Current paths of the directories that open logs hold; `None` once removed.
+    pub(super) held: Vec<Option<String>>,
+}
 
 /// Removes names whose directory does not exist.
-pub(super) fn keep_reachable(names: &mut BTreeMap<String, Option<u64>>) {
+pub(super) fn keep_reachable(names: &mut Entries) {
     let known = names.clone();
     let is_dir = |dir: &str| known.get(dir) == Some(&None);
     names.retain(|name, _| match name.rsplit_once('/') {
@@ -17,87 +35,123 @@ pub(super) fn keep_reachable(names: &mut BTreeMap<String, Option<u64>>) {
     });
 }
 
+/// Returns true if a name is that of a direct entry of this directory.
+pub(super) fn is_inside(name: &str, dir: &str) -> bool {
+    let (above, last) = name.rsplit_once('/').unwrap_or(("", name));
+    above == dir && !last.is_empty()
+}
+
 fn is_at_or_below(name: &str, dir: &str) -> bool {
     name.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-impl World {
+impl SimNames {
     /// Assigns a name to a file or to a directory (`Some(None)`), or removes it; not durable yet.
-    pub(super) fn set_name(&mut self, name: &str, file: Option<Option<u64>>) {
+    pub(super) fn set(&mut self, name: &str, file: Option<Option<u64>>) {
         match file {
-            Some(file) => self.names.insert(name.to_owned(), file),
-            None => self.names.remove(name),
+            Some(file) => self.current.insert(name.to_owned(), file),
+            None => self.current.remove(name),
         };
-        self.unsynced_names.insert(name.to_owned());
+        self.unsynced.insert(name.to_owned());
     }
 
-    /// Sets a name like [`World::set_name`], durably.
+    /// Sets a name like [`SimNames::set`], durably.
     pub(super) fn set_durably(&mut self, name: &str, file: Option<Option<u64>>) {
-        self.set_name(name, file);
-        self.sync_names(|other| other == name);
+        self.set(name, file);
+        self.sync(|other| other == name);
+    }
+
+    /// Returns the id of the file with this name; `Some(None)` is a directory.
+    pub(super) fn get(&self, name: &str) -> Option<Option<u64>> {
+        self.current.get(name).copied()
+    }
+
+    /// Returns the names of the direct entries of a directory.
+    pub(super) fn inside(&self, dir: &str) -> impl Iterator<Item = &String> {
+        self.current.keys().filter(move |name| is_inside(name, dir))
     }
 
     /// Fails unless the directory of this path exists.
     pub(super) fn check_parent(&self, path: &str) -> io::Result<()> {
         let (dir, _) = path.rsplit_once('/').unwrap_or_default();
-        match self.names.get(dir) {
+        match self.get(dir) {
             Some(None) => Ok(()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
     pub(super) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let file = *self.names.get(from).ok_or(io::ErrorKind::NotFound)?;
-        self.set_name(from, None);
-        self.set_name(to, Some(file));
+        let file = self.get(from).ok_or(io::ErrorKind::NotFound)?;
+        self.set(from, None);
+        self.set(to, Some(file));
         Ok(())
     }
 
     /// Makes changed names durable, except for those that an earlier failed sync has forgotten.
-    pub(super) fn sync_names(&mut self, which: impl Fn(&str) -> bool) {
-        let is_synced = |name: &String| which(name) && !self.lost_names.contains(name);
-        let (now, later) =
-            std::mem::take(&mut self.unsynced_names).into_iter().partition(is_synced);
-        self.unsynced_names = later;
-        let now: std::collections::BTreeSet<String> = now;
+    pub(super) fn sync(&mut self, which: impl Fn(&str) -> bool) {
+        let is_synced = |name: &String| which(name) && !self.lost.contains(name);
+        let (now, later): (BTreeSet<String>, _) =
+            std::mem::take(&mut self.unsynced).into_iter().partition(is_synced);
+        self.unsynced = later;
         for name in now {
-            match self.names.get(&name) {
-                Some(file) => self.durable_names.insert(name, *file),
-                None => self.durable_names.remove(&name),
+            match self.current.get(&name) {
+                Some(file) => self.durable.insert(name, *file),
+                None => self.durable.remove(&name),
             };
         }
     }
 
     /// Fails a sync of a directory: marks its names clean without writing them.
-    pub(super) fn forget_names(&mut self, which: impl Fn(&str) -> bool) {
-        self.lose_names(&which);
-        self.unsynced_names.retain(|name| !which(name));
+    pub(super) fn forget(&mut self, which: impl Fn(&str) -> bool) {
+        self.unsynced.retain(|name| !which(name));
     }
 
-    /// Loses unsynced names for good, if the disk has that defect.
-    pub(super) fn lose_names(&mut self, which: impl Fn(&str) -> bool) {
-        if let Some(Defect::LostNames(pattern)) = self.defect {
-            let lost = |name: &&String| which(name) && has_pattern(name, pattern);
-            self.lost_names.extend(self.unsynced_names.iter().filter(lost).cloned());
+    /// Loses unsynced names of this pattern for good.
+    pub(super) fn lose(&mut self, pattern: &str, which: impl Fn(&str) -> bool) {
+        let lost = |name: &&String| which(name) && has_pattern(name, pattern);
+        self.lost.extend(self.unsynced.iter().filter(lost).cloned());
+    }
+
+    /// Returns the names that a failed sync has forgotten.
+    pub(super) fn forgotten(&self) -> BTreeSet<String> {
+        let is_forgotten = |name: &&String| {
+            !self.unsynced.contains(*name) && self.current.get(*name) != self.durable.get(*name)
+        };
+        self.current.keys().chain(self.durable.keys()).filter(is_forgotten).cloned().collect()
+    }
+
+    /// Makes the running system see these names as the platter holds them.
+    pub(super) fn evict(&mut self, names: BTreeSet<String>) {
+        for name in names {
+            match self.durable.get(&name) {
+                Some(file) => self.current.insert(name, *file),
+                None => self.current.remove(&name),
+            };
         }
+        keep_reachable(&mut self.current);
     }
 
     /// Makes the names equal in the cache and on the platter.
-    pub(super) fn settle_names(&mut self, names: BTreeMap<String, Option<u64>>) {
-        self.names.clone_from(&names);
-        self.durable_names = names;
-        self.unsynced_names.clear();
-        self.lost_names.clear();
+    pub(super) fn settle(&mut self, names: Entries) {
+        self.current.clone_from(&names);
+        self.durable = names;
+        self.unsynced.clear();
+        self.lost.clear();
     }
 
     /// Number of names of a file.
     pub(super) fn links(&self, id: u64) -> u64 {
-        self.names.values().filter(|file| **file == Some(id)).count() as u64
+        self.current.values().filter(|file| **file == Some(id)).count() as u64
+    }
+
+    /// Returns true if the file has a name of this pattern.
+    pub(super) fn has_like(&self, id: u64, pattern: &str) -> bool {
+        self.current.iter().any(|(name, file)| *file == Some(id) && has_pattern(name, pattern))
     }
 
     pub(super) fn move_dir(&mut self, from: &str, to: &str) {
         let below: Vec<(String, Option<u64>)> = self
-            .names
+            .current
             .iter()
             .filter(|(name, _)| is_at_or_below(name, from))
             .map(|(name, file)| (name.clone(), *file))
@@ -106,20 +160,19 @@ impl World {
             self.set_durably(&name, None);
             self.set_durably(&format!("{to}{}", &name[from.len()..]), Some(file));
         }
-        for held in self.roots.iter_mut().flatten().filter(|held| is_at_or_below(held, from)) {
+        for held in self.held.iter_mut().flatten().filter(|held| is_at_or_below(held, from)) {
             *held = format!("{to}{}", &held[from.len()..]);
         }
     }
 
     pub(super) fn remove_all(&mut self, dir: &str) {
         let below: Vec<String> =
-            self.names.keys().filter(|name| is_at_or_below(name, dir)).cloned().collect();
+            self.current.keys().filter(|name| is_at_or_below(name, dir)).cloned().collect();
         for name in below {
             self.set_durably(&name, None);
         }
-        for held in &mut self.roots {
+        for held in &mut self.held {
             held.take_if(|held| is_at_or_below(held, dir));
         }
-        self.free_unnamed();
     }
 }

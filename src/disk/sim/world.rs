@@ -1,25 +1,25 @@
-//! State of a simulated disk: names and files, as the running system sees them and as the platter
-//! holds them, and the injected faults.
+//! State of a simulated disk: names and files, and the injected faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Fault;
-use super::cut::random;
-use super::defect::{Defect, has_pattern};
+use super::bytes::{File, SECTOR, Sector};
+use super::chance::random;
+use super::defect::Defect;
+use super::fault::Fault;
 use super::hazards::Hazards;
-use super::names::keep_reachable;
-use crate::sync::thread;
+use super::names::SimNames;
+use crate::sync::{Mutex, thread};
 use crate::types::Timestamp;
 
-pub(super) const SECTOR: usize = 512;
 /// Maximum number of sectors lost in power cuts that are kept, to show up where nothing has been
 /// written yet.
 const STALE_SECTORS_MAX: usize = 64;
 
-pub(super) type Sector = [u8; SECTOR];
+/// State that all handles of a disk share.
+pub(super) type SharedWorld = Arc<Mutex<World>>;
 
 #[derive(Clone, Debug)]
 pub(super) struct World {
@@ -49,18 +49,7 @@ pub(super) struct World {
     pub(super) next_file: u64,
     /// Number of open handles by file id.
     pub(super) handles: BTreeMap<u64, usize>,
-    /// Names as the running system sees them; a directory has no file id.
-    pub(super) names: BTreeMap<String, Option<u64>>,
-    /// Names that survive a power cut.
-    pub(super) durable_names: BTreeMap<String, Option<u64>>,
-    /// Names changed since a sync of their directory last wrote or forgot them. Any other name that
-    /// differs from the durable one was lost by a failed sync, and differs until it is changed
-    /// again.
-    pub(super) unsynced_names: BTreeSet<String>,
-    /// Names that no sync makes durable, because of a defect.
-    pub(super) lost_names: BTreeSet<String>,
-    /// Current paths of the directories that open logs hold; `None` once removed.
-    pub(super) roots: Vec<Option<String>>,
+    pub(super) names: SimNames,
     /// Ids of locked files.
     pub(super) locked: BTreeSet<u64>,
     pub(super) hazards: Hazards,
@@ -73,23 +62,6 @@ pub(super) struct World {
 pub(super) struct Time {
     pub(super) now: Timestamp,
     pub(super) uptime: Duration,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct File {
-    pub(super) cache: Arc<Vec<u8>>,
-    /// Shares its memory with the cache while both are equal.
-    pub(super) platter: Arc<Vec<u8>>,
-    /// Versions of each sector written since the last sync, oldest first.
-    pub(super) dirty: BTreeMap<usize, Vec<Sector>>,
-    /// Lengths of the file since the last sync.
-    pub(super) lengths: Vec<usize>,
-    /// Sectors that a failed sync forgot: clean in the cache, but never written.
-    pub(super) forgotten: BTreeSet<usize>,
-    /// Sectors that occupy space.
-    allocated: BTreeSet<usize>,
-    /// True if the file was extended since the last sync.
-    is_extended: bool,
 }
 
 impl World {
@@ -114,11 +86,7 @@ impl World {
             files: BTreeMap::new(),
             next_file: 1,
             handles: BTreeMap::new(),
-            names: BTreeMap::new(),
-            durable_names: BTreeMap::new(),
-            unsynced_names: BTreeSet::new(),
-            lost_names: BTreeSet::new(),
-            roots: Vec::new(),
+            names: SimNames::default(),
             locked: BTreeSet::new(),
             hazards: Hazards::default(),
             stale: Vec::new(),
@@ -138,20 +106,9 @@ impl World {
     /// failed sync forgot.
     pub(super) fn restart(&mut self) {
         self.reset();
-        let is_lost = |name: &&String| {
-            !self.unsynced_names.contains(*name)
-                && self.names.get(*name) != self.durable_names.get(*name)
-        };
-        let all = self.names.keys().chain(self.durable_names.keys());
-        let lost: BTreeSet<String> = all.filter(is_lost).cloned().collect();
-        if !lost.is_empty() && random(&mut self.random).is_multiple_of(2) {
-            for name in lost {
-                match self.durable_names.get(&name) {
-                    Some(file) => self.names.insert(name, *file),
-                    None => self.names.remove(&name),
-                };
-            }
-            keep_reachable(&mut self.names);
+        let forgotten = self.names.forgotten();
+        if !forgotten.is_empty() && random(&mut self.random).is_multiple_of(2) {
+            self.names.evict(forgotten);
         }
         for file in self.files.values_mut().filter(|file| !file.forgotten.is_empty()) {
             if random(&mut self.random).is_multiple_of(2) {
@@ -160,15 +117,10 @@ impl World {
         }
     }
 
-    /// Returns true if the file has a name of this pattern.
-    pub(super) fn is_named_like(&self, id: u64, pattern: &str) -> bool {
-        self.names.iter().any(|(name, file)| *file == Some(id) && has_pattern(name, pattern))
-    }
-
     /// Syncs a file, unless the disk has a defect that prevents it.
     pub(super) fn sync(&mut self, id: u64) -> io::Result<()> {
         let defect = self.defect;
-        let is_named = matches!(defect, Some(Defect::UnsyncedBytes(pattern)) if self.is_named_like(id, pattern));
+        let is_named = matches!(defect, Some(Defect::UnsyncedBytes(pattern)) if self.names.has_like(id, pattern));
         let file = self.file_mut(id)?;
         let is_extended = std::mem::take(&mut file.is_extended);
         let is_omitted = match defect {
@@ -179,6 +131,34 @@ impl World {
             file.sync();
         }
         Ok(())
+    }
+
+    /// Fails a sync of a directory, or ends a process: the names are not written, and with a defect
+    /// never will be.
+    pub(super) fn lose_names(&mut self, which: impl Fn(&str) -> bool) {
+        if let Some(Defect::LostNames(pattern)) = self.defect {
+            self.names.lose(pattern, which);
+        }
+    }
+
+    /// Returns the pattern of the names that syncs of directories leave out.
+    pub(super) fn omitted_names(&self) -> Option<&'static str> {
+        match self.defect {
+            Some(Defect::UnsyncedNames(pattern)) => Some(pattern),
+            _ => None,
+        }
+    }
+
+    /// Shortens the file that is due before this call.
+    fn shrink_at(&mut self, call: u64) {
+        let Some((name, bytes)) = self.hazards.shrinks.remove(&call) else { return };
+        let Some(Some(id)) = self.names.get(&name) else { return };
+        if let Ok(file) = self.file_mut(id)
+            && file.cache.len() as u64 > bytes
+        {
+            file.set_len(bytes as usize);
+            file.sync();
+        }
     }
 
     /// Counts a call and returns its fault.
@@ -256,7 +236,7 @@ impl World {
         let id = self.next_file;
         self.next_file += 1;
         self.files.insert(id, Arc::default());
-        self.set_name(path, Some(Some(id)));
+        self.names.set(path, Some(Some(id)));
         id
     }
 
@@ -271,7 +251,7 @@ impl World {
 
     /// Frees the space of files without a name. Their bytes stay on the platter.
     pub(super) fn free_unnamed(&mut self) {
-        let named: BTreeSet<u64> = self.names.values().flatten().copied().collect();
+        let named: BTreeSet<u64> = self.names.current.values().flatten().copied().collect();
         let gone: Vec<u64> = self.files.keys().filter(|id| !named.contains(id)).copied().collect();
         for id in gone {
             if let Some(file) = self.files.get_mut(&id) {
@@ -290,129 +270,4 @@ impl World {
 
 pub(super) fn injected() -> io::Error {
     io::Error::other("injected failure")
-}
-
-/// Returns the content of a sector, padded with zeros beyond the end of the file.
-pub(super) fn sector_of(bytes: &[u8], sector: usize) -> Sector {
-    let mut held = [0; SECTOR];
-    let at = sector * SECTOR;
-    if let Some(bytes) = bytes.get(at..bytes.len().min(at + SECTOR)) {
-        held[..bytes.len()].copy_from_slice(bytes);
-    }
-    held
-}
-
-impl File {
-    /// Returns true if a power cut could change the file, or leave it in more than one way.
-    pub(super) fn is_unsettled(&self) -> bool {
-        !self.dirty.is_empty() || !self.lengths.is_empty() || !self.forgotten.is_empty()
-    }
-
-    /// Writes into the cache while free sectors last, and returns the number of bytes written. A
-    /// unit that does not fit is not written at all, not even over sectors that exist.
-    pub(super) fn write(&mut self, bytes: &[u8], at: usize, mut room: usize, unit: usize) -> usize {
-        let mut end = at + bytes.len();
-        let mut from = at;
-        while from < end {
-            let to = end.min((from / unit + 1) * unit);
-            let new = |sector: &usize| !self.allocated.contains(sector);
-            let new: Vec<usize> = (from / SECTOR..to.div_ceil(SECTOR)).filter(new).collect();
-            if new.len() > room {
-                end = from;
-                break;
-            }
-            room -= new.len();
-            self.allocated.extend(new);
-            from = to;
-        }
-        let cache = Arc::make_mut(&mut self.cache);
-        if cache.len() < end {
-            cache.resize(end, 0);
-            self.lengths.push(end);
-        }
-        cache[at..end].copy_from_slice(&bytes[..end - at]);
-        for sector in at / SECTOR..end.div_ceil(SECTOR) {
-            self.touch(sector);
-        }
-        end - at
-    }
-
-    pub(super) fn set_len(&mut self, new: usize) {
-        let old = self.cache.len();
-        Arc::make_mut(&mut self.cache).resize(new, 0);
-        self.lengths.push(new);
-        self.is_extended = new > old;
-        if new < old {
-            self.allocated.retain(|sector| sector * SECTOR < new);
-            for sector in new / SECTOR..old.div_ceil(SECTOR) {
-                self.touch(sector);
-            }
-        }
-    }
-
-    fn touch(&mut self, sector: usize) {
-        let now = sector_of(&self.cache, sector);
-        self.dirty.entry(sector).or_default().push(now);
-        self.forgotten.remove(&sector);
-    }
-
-    /// Writes the dirty sectors to the platter; what a failed sync forgot remains forgotten.
-    pub(super) fn sync(&mut self) {
-        let length = self.cache.len();
-        let platter = Arc::make_mut(&mut self.platter);
-        platter.resize(length, 0);
-        for (sector, versions) in std::mem::take(&mut self.dirty) {
-            let at = sector * SECTOR;
-            let end = length.min(at + SECTOR);
-            if at < end
-                && let Some(last) = versions.last()
-            {
-                platter[at..end].copy_from_slice(&last[..end - at]);
-            }
-        }
-        self.lengths.clear();
-    }
-
-    /// Fails a sync: marks the pages clean without writing them; the cache still shows them.
-    pub(super) fn forget(&mut self, chance: &mut u64) {
-        let end_of_file = self.cache.len();
-        for (sector, versions) in std::mem::take(&mut self.dirty) {
-            if sector * SECTOR >= end_of_file {
-                // The truncation of a file is not a page, and is not forgotten.
-                self.dirty.insert(sector, versions);
-                continue;
-            }
-            // The system may have written back some of it before, in the background.
-            let at = sector * SECTOR;
-            let end = self.platter.len().min(at + SECTOR);
-            let way = random(chance) as usize % (versions.len() + 1);
-            if at < end
-                && let Some(written) = versions.get(way)
-            {
-                Arc::make_mut(&mut self.platter)[at..end].copy_from_slice(&written[..end - at]);
-            }
-            self.forgotten.insert(sector);
-        }
-    }
-
-    /// Drops the clean pages of the cache; the next read finds what the platter holds.
-    fn evict(&mut self) {
-        for sector in std::mem::take(&mut self.forgotten) {
-            let at = sector * SECTOR;
-            let end = self.cache.len().min(at + SECTOR);
-            if at < end {
-                let held = sector_of(&self.platter, sector);
-                Arc::make_mut(&mut self.cache)[at..end].copy_from_slice(&held[..end - at]);
-            }
-        }
-    }
-
-    /// Restarts the machine with these bytes on the platter.
-    pub(super) fn come_back_as(&mut self, left: Vec<u8>) {
-        self.cache = Arc::new(left);
-        self.platter = Arc::clone(&self.cache);
-        self.dirty.clear();
-        self.lengths.clear();
-        self.forgotten.clear();
-    }
 }
