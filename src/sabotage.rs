@@ -38,8 +38,6 @@ pub enum Sabotage {
     SkipScrub,
     /// Leaves a torn tail in place at opening.
     LeaveTornTail,
-    /// Trusts bytes above the watermark without rewriting them.
-    TrustPageCache,
     /// Begins the next segment before the previous one is synced.
     RollUnsynced,
     /// Seals a segment before the next one holds anything durable.
@@ -115,8 +113,6 @@ pub enum Sabotage {
     CloseNothing,
     /// Removes the names of compacted segments that read views still show.
     ForgetReadViews,
-    /// Takes the file now at a name for the one that was opened.
-    BelieveNames,
     /// Removes a file by its name, regardless of its header.
     RemoveUnread,
     /// Hides uncommitted forks from the compactor.

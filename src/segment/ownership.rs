@@ -12,7 +12,6 @@ use super::files::{LOCK, path, place_of};
 use super::set::SegmentSet;
 use crate::disk::{Disk, DiskFile, HeldLock, Identity, IoResultExt, process_id};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sabotage::{Sabotage, broken};
 
 /// Files that a writer holds, shared with the threads that work for it.
 #[derive(Debug, Default)]
@@ -39,9 +38,6 @@ impl Ownership {
     /// Fails if another file has the name of the lock, or of the active segment at `path`.
     pub(crate) fn check(&self, disk: &dyn Disk, path: &str, active: &dyn DiskFile) -> Result<()> {
         self.check_not_lost()?;
-        if broken(Sabotage::BelieveNames) {
-            return Ok(());
-        }
         if found_at(disk, path)? != Some(active.identity()) {
             return Err(self.lose(ErrorKind::DirectoryLost, path));
         }
@@ -69,7 +65,7 @@ impl Ownership {
     /// has no name, as after `rm -r`.
     pub(crate) fn check_file(&self, path: &str, active: &dyn DiskFile) -> Result<()> {
         self.check_not_lost()?;
-        if !active.has_name().at("write", || place_of(path))? && !broken(Sabotage::BelieveNames) {
+        if !active.has_name().at("write", || place_of(path))? {
             return Err(self.lose(ErrorKind::DirectoryLost, path));
         }
         Ok(())

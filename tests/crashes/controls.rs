@@ -25,7 +25,6 @@ const ALL: &[Sabotage] = &[
     Sabotage::GoOnAfterFailedSync,
     Sabotage::SkipScrub,
     Sabotage::LeaveTornTail,
-    Sabotage::TrustPageCache,
     Sabotage::RollUnsynced,
     Sabotage::SealEarly,
     Sabotage::TrustTailRecord,

@@ -23,13 +23,14 @@ fn fault(disks: short::Disks<'_>, script: &[Op]) -> Result<(), String> {
 }
 
 /// The defects, each with the attack and the script that find it.
-const LIES: [(Defect, Finds, &str); 7] = [
+const LIES: [(Defect, Finds, &str); 8] = [
     (Defect::UnsyncedBytes("*.seg"), crash, "a first commit"),
     // The headers and zeros of new segments.
     (Defect::UnsyncedBytes("*.seg.new"), crash, "a first commit"),
     (Defect::UnsyncedNames("*.seg"), crash, "a first commit"),
     (Defect::UnsyncedLength, crash, "a life after a clean close that was written back"),
     (Defect::LostNames("*.seg"), kill, "a segment made ready"),
+    (Defect::SkippedRewrites, fault, "a life after a kill"),
     (Defect::ZerosForErrors, fault, "a life after a kill"),
     (Defect::ShortWrites, fault, "a first commit"),
 ];

@@ -459,12 +459,16 @@ fn f11_interrupted_and_short_calls_are_nobodys_business() {
 /// F40: a disk that keeps a failure to itself, or a sync, is noticed.
 #[test]
 fn control_a_disk_that_lies_about_failures_is_noticed() {
-    for defect in [Defect::ZerosForErrors, Defect::UnsyncedBytes("*.seg")] {
+    for (defect, fault) in [
+        (Defect::ZerosForErrors, Fault::Io),
+        (Defect::UnsyncedBytes("*.seg"), Fault::Io),
+        (Defect::SkippedRewrites, Fault::LostSync),
+    ] {
         let notices = |call| {
             let disk = SimDisk::new(call);
             disk.set_defect(defect);
-            disk.fail_at(call, Fault::Io);
-            std::panic::catch_unwind(|| survive_on(&disk, Fault::Io)).is_err()
+            disk.fail_at(call, fault);
+            std::panic::catch_unwind(|| survive_on(&disk, fault)).is_err()
         };
         let noticed = (0..calls_of_script()).find(|call| notices(*call));
         println!("{defect:?}: noticed at call {noticed:?}");
@@ -479,7 +483,6 @@ fn control_an_engine_that_mistreats_failures_is_noticed() {
     use amberlog::{Sabotage, sabotage};
     for (what, faults) in [
         (Sabotage::GoOnAfterFailedSync, &[Fault::LostSync][..]),
-        (Sabotage::TrustPageCache, &[Fault::LostSync]),
         (Sabotage::LoseFailedEvents, &[Fault::Full]),
         (Sabotage::OnlyFullIsFull, &[Fault::OverQuota]),
         (Sabotage::OnlyFullIsFull, &[Fault::FileTooLarge]),

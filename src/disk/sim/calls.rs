@@ -76,12 +76,13 @@ impl Disk for SimDisk {
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut world = self.world();
         world.making_call()?;
-        let path = self.at(&world, path)?;
-        world.names.check_parent(&path)?;
-        if world.names.get(&path).is_some() {
+        let full = self.at(&world, path)?;
+        world.names.check_parent(&full)?;
+        if world.names.get(&full).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let id = world.new_file(&path);
+        let id = world.new_file(&full);
+        self.note_known(&mut world, path);
         Ok(Arc::new(SimFile::open(&self.world, &mut world, id)))
     }
 
@@ -89,7 +90,10 @@ impl Disk for SimDisk {
         let mut world = self.world();
         world.plain_call()?;
         match world.names.get(&self.at(&world, path)?) {
-            Some(Some(id)) => Ok(Arc::new(SimFile::open(&self.world, &mut world, id))),
+            Some(Some(id)) => {
+                self.note_known(&mut world, path);
+                Ok(Arc::new(SimFile::open(&self.world, &mut world, id)))
+            }
             Some(None) => Err(io::ErrorKind::InvalidInput.into()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
@@ -103,6 +107,9 @@ impl Disk for SimDisk {
     fn identity_at(&self, path: &str) -> io::Result<Option<Identity>> {
         let world = self.world();
         world.check_running()?;
+        if let Some(inode) = self.known(&world, path) {
+            return Ok(Some(Identity { device: 0, inode }));
+        }
         let Ok(path) = self.at(&world, path) else { return Ok(None) };
         // A directory has no inode here; no file has inode 0.
         let found = world.names.get(&path).map(|file| file.unwrap_or(0));
@@ -112,18 +119,17 @@ impl Disk for SimDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.world();
         world.plain_call()?;
-        let (from, to) = (self.at(&world, from)?, self.at(&world, to)?);
-        if world.names.get(&to).is_some() {
+        let new = self.at(&world, to)?;
+        if world.names.get(&new).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        world.names.rename(&from, &to)
+        self.renamed(&mut world, from, to)
     }
 
     fn replace(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.world();
         world.plain_call()?;
-        let (from, to) = (self.at(&world, from)?, self.at(&world, to)?);
-        world.names.rename(&from, &to)?;
+        self.renamed(&mut world, from, to)?;
         world.free_unnamed();
         Ok(())
     }
@@ -155,12 +161,13 @@ impl Disk for SimDisk {
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut world = self.world();
         world.plain_call()?;
-        let path = self.at(&world, path)?;
-        match world.names.get(&path) {
-            Some(Some(_)) => world.names.set(&path, None),
+        let full = self.at(&world, path)?;
+        match world.names.get(&full) {
+            Some(Some(_)) => world.names.set(&full, None),
             Some(None) => return Err(io::ErrorKind::IsADirectory.into()),
             None => return Err(io::ErrorKind::NotFound.into()),
         }
+        self.note_known(&mut world, path);
         world.free_unnamed();
         Ok(())
     }

@@ -18,6 +18,11 @@ pub enum Defect {
     /// A name of this pattern that a failed sync or a killed process left unsynced never becomes
     /// durable, even if it is given again.
     LostNames(&'static str),
+    /// A write of the bytes that the cache holds already is not done.
+    SkippedRewrites,
+    /// Another program's changes to names are not seen: each name leads an open log to the file
+    /// that it last had for this log, and every file seems to have a name.
+    StaleNames,
     /// A read that fails returns zeros.
     ZerosForErrors,
     /// A write of a part reports that everything was written.

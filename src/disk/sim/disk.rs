@@ -66,6 +66,7 @@ impl SimDisk {
         };
         // Handles of the other world are not open in this one.
         world.names.held.clear();
+        world.names.known.clear();
         Self { world: Arc::new(Mutex::new(world)), root }
     }
 
@@ -298,6 +299,35 @@ impl SimDisk {
             }
         }
         hash.finish()
+    }
+
+    /// Renames a file, for the log that holds this directory.
+    pub(super) fn renamed(&self, world: &mut World, from: &str, to: &str) -> io::Result<()> {
+        let (old, new) = (self.at(world, from)?, self.at(world, to)?);
+        world.names.rename(&old, &new)?;
+        self.note_known(world, from);
+        self.note_known(world, to);
+        Ok(())
+    }
+
+    /// Makes the log that holds this directory remember where a name of it leads, if the disk has
+    /// that defect.
+    pub(super) fn note_known(&self, world: &mut World, path: &str) {
+        if let (Root::Held(held), Some(Defect::StaleNames)) = (&self.root, world.defect)
+            && let Ok(full) = self.at(world, path)
+        {
+            let key = (*held, path.to_owned());
+            match world.names.get(&full).flatten() {
+                Some(id) => world.names.known.insert(key, id),
+                None => world.names.known.remove(&key),
+            };
+        }
+    }
+
+    /// Returns the file that this log remembers at a path.
+    pub(super) fn known(&self, world: &World, path: &str) -> Option<u64> {
+        let Root::Held(held) = self.root else { return None };
+        world.names.known.get(&(held, path.to_owned())).copied()
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {

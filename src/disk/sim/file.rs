@@ -109,9 +109,7 @@ impl DiskFile for SimFile {
         world.check_length(offset + bytes.len() as u64)?;
         let end = offset as usize + bytes.len();
         world.hazards.write(self.id, offset as usize..end)?;
-        let room = world.room();
-        let unit = world.unit;
-        let written = world.file_mut(self.id)?.write(&bytes, offset as usize, room, unit);
+        let written = world.write(self.id, &bytes, offset as usize)?;
         match fault {
             Some(Fault::Io | Fault::LostSync | Fault::DoneAndFailed) => Err(injected()),
             _ if written == 0 && !bytes.is_empty() => Err(world.no_space.into()),
@@ -174,7 +172,8 @@ impl DiskFile for SimFile {
     fn links(&self) -> io::Result<u64> {
         let world = self.disk.lock();
         world.check_running()?;
-        Ok(world.names.links(self.id))
+        let links = world.names.links(self.id);
+        Ok(if world.defect == Some(Defect::StaleNames) { links.max(1) } else { links })
     }
 
     fn lock(self: Arc<Self>) -> io::Result<Option<LockGuard>> {

@@ -23,6 +23,8 @@ pub(super) struct SimNames {
     lost: BTreeSet<String>,
     /// Current paths of the directories that open logs hold; `None` once removed.
     pub(super) held: Vec<Option<String>>,
+    /// Files that open logs know by name: the index of a log's directory, and a path in it.
+    pub(super) known: BTreeMap<(usize, String), u64>,
 }
 
 /// Removes names whose directory does not exist.
