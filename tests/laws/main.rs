@@ -4,6 +4,7 @@
 //! for only from the sync room, so that models see it; no unchecked arithmetic where anything is read; imports point down the ladder, and the writer's side and the reader's never import each other; no long files, no
 //! long functions, no leftovers. Each law is also shown bad source, to see it object.
 
+mod circles;
 mod english;
 
 use std::fs;
