@@ -135,10 +135,6 @@ pub(crate) trait DiskFile: Send + Sync + Debug {
     fn identity(&self) -> Identity;
     /// Number of names of the file, in any directory.
     fn links(&self) -> io::Result<u64>;
-    /// Returns true if the file has a name.
-    fn has_name(&self) -> io::Result<bool> {
-        Ok(self.links()? > 0)
-    }
     /// Locks the file until the guard is dropped. Returns `None` if it is locked already, here or
     /// in another process.
     fn lock(self: Arc<Self>) -> io::Result<Option<LockGuard>>;

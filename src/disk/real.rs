@@ -110,10 +110,6 @@ fn not_plain() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a plain file")
 }
 
-fn identity_of(found: &fs::Metadata) -> Identity {
-    Identity { device: found.dev(), inode: found.ino() }
-}
-
 impl Disk for RealDisk {
     fn create_root(&self) -> io::Result<()> {
         self.root.make(self.dir_mode)
@@ -257,7 +253,8 @@ struct RealFile {
 
 impl RealFile {
     fn new(file: File, found: &fs::Metadata) -> Self {
-        Self { file, identity: identity_of(found), bytes_max: AtomicU64::new(0) }
+        let identity = Identity { device: found.dev(), inode: found.ino() };
+        Self { file, identity, bytes_max: AtomicU64::new(0) }
     }
 
     /// Fails if a write or an extension up to `bytes` would make the kernel send `SIGXFSZ`, which

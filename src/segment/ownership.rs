@@ -65,7 +65,7 @@ impl Ownership {
     /// has no name, as after `rm -r`.
     pub(crate) fn check_file(&self, path: &str, active: &dyn DiskFile) -> Result<()> {
         self.check_not_lost()?;
-        if !active.has_name().at("write", || place_of(path))? {
+        if active.links().at("write", || place_of(path))? == 0 {
             return Err(self.lose(ErrorKind::DirectoryLost, path));
         }
         Ok(())

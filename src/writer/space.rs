@@ -121,9 +121,7 @@ impl Writer {
             self.establish()?;
             return self.roll_to(1, bytes, kept);
         };
-        let segment = Arc::clone(&active.segment);
-        let file = Arc::clone(&active.file);
-        let reserved = segment.header.reserved_bytes;
+        let reserved = active.segment.header.reserved_bytes;
         if active.offset + bytes + tail_record::BYTES as u64 > reserved {
             // Without commits it is the first group here; an earlier group that was to be the first
             // failed.
@@ -134,14 +132,8 @@ impl Writer {
             };
         }
         if !active.is_reserved {
-            // A clean close truncated this file. From now on a short file means damage, so its
-            // length must be durable before the clean tail record is overwritten.
-            let failed = |error| segment.io_error("reserve", reserved, error);
-            file.set_len(reserved).map_err(failed)?;
-            active.is_reserved = true;
-            let zeroed = active.zero_ahead(bytes, kept);
-            let synced = file.sync_data().map_err(failed);
-            return synced.inspect_err(|error| self.poisoned = Some(error.clone())).and(zeroed);
+            // A clean close truncated this file. From now on a short file means damage.
+            return self.extend(reserved, bytes, kept);
         }
         active.zero_ahead(bytes, kept)
     }
@@ -170,17 +162,23 @@ impl Writer {
     /// Extends the active file beyond the size in its header, as far as these commits need.
     fn make_fit(&mut self, bytes: u64, kept: u64) -> Result<()> {
         let Some(active) = &mut self.active else { return Ok(()) };
-        let segment = Arc::clone(&active.segment);
-        let file = Arc::clone(&active.file);
         let end = active.offset + bytes + tail_record::BYTES as u64 + kept;
-        let failed = |error| segment.io_error("reserve", end, error);
-        let length = file.len().map_err(failed)?.max(segment.header.reserved_bytes);
-        file.set_len(end.max(length)).map_err(failed)?;
-        active.is_reserved = true;
+        let failed = |error| active.segment.io_error("reserve", end, error);
+        let length = active.file.len().map_err(failed)?.max(active.segment.header.reserved_bytes);
         active.zeroed.to = active.zeroed.to.min(length);
+        self.extend(end.max(length), bytes, kept)
+    }
+
+    /// Gives the active file this length. The length must be durable before a clean tail record is
+    /// overwritten.
+    fn extend(&mut self, length: u64, bytes: u64, kept: u64) -> Result<()> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let segment = Arc::clone(&active.segment);
+        let failed = |error| segment.io_error("reserve", length, error);
+        active.file.set_len(length).map_err(failed)?;
+        active.is_reserved = true;
         let zeroed = active.zero_ahead(bytes, kept);
-        // The length must be durable before a clean tail record is overwritten.
-        let synced = file.sync_data().map_err(failed);
+        let synced = active.file.sync_data().map_err(failed);
         synced.inspect_err(|error| self.poisoned = Some(error.clone())).and(zeroed)
     }
 
