@@ -16,7 +16,8 @@ const CHUNK_EVENTS: usize = 256;
 ///
 /// # Errors
 ///
-/// The errors of `work`, and [`ErrorKind::Closed`] when the runtime shuts down before `work` is done.
+/// The errors of `work`, and [`ErrorKind::Closed`] when the runtime shuts down before `work` is
+/// done.
 ///
 /// # Panics
 ///

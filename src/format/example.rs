@@ -51,6 +51,7 @@ fn commit() -> Vec<u8> {
         count,
         kind,
         generation: 0,
+        order: 0,
         bytes: bytes.len() as u64,
         crc: batch_crc(&[bytes]),
     };
@@ -312,8 +313,9 @@ fn the_worked_example_reads_back() {
     let head = CommitHead::decode(bytes, SALT).expect("a commit");
     assert_eq!((head.position, head.acked, head.durable), (1, 0, 0));
     let end = head.length as usize;
-    let marker = &bytes[end - marker::BYTES..end];
-    let directory = head.directory(bytes, marker, SALT).expect("a directory");
+    assert!(head.is_closed_by(&bytes[end - marker::BYTES..end], SALT));
+    let directory = head.directory(bytes).expect("a directory");
+    assert!(directory.is_whole());
     let batch = |kind| {
         let found = directory.find(&STREAM, kind).expect("in the directory");
         let body = &bytes[found.start as usize..found.end as usize];

@@ -116,9 +116,11 @@ fn record(bytes: &[u8], salt: u32) {
     let Some(whole) = bytes.get(..length as usize) else { return };
     let head_bytes = head.head_bytes();
     let marker_at = whole.len() - marker::BYTES;
-    let Some(directory) = head.directory(whole, &whole[marker_at..], salt) else { return };
+    let Some(directory) = head.directory(whole) else { return };
+    if !head.is_closed_by(&whole[marker_at..], salt) || !directory.is_whole() {
+        return;
+    }
     let batches: Vec<BatchHead> = directory.iter().collect();
-    assert_eq!(batches.len(), directory.len());
     assert_eq!(batches.len(), head.batches as usize);
     let mut end = head_bytes;
     for batch in &batches {
@@ -171,6 +173,7 @@ fn plan(batch: &BatchHead) -> Option<PlannedBatch> {
         count: batch.count,
         kind: batch.kind?,
         generation: batch.generation,
+        order: batch.order,
         bytes: batch.end - batch.start,
         crc: batch.crc,
     })
@@ -530,6 +533,7 @@ fn planned(stream: u8, first_seq: u64, count: u32, kind: BatchKind, body: &[u8])
         count,
         kind,
         generation: 0,
+        order: u32::from(!stream),
         bytes: body.len() as u64,
         crc: batch_crc(&[body]),
     }

@@ -21,11 +21,12 @@ mod gone;
 mod kind;
 mod lsn;
 mod segment;
+mod tail;
 
 pub(crate) use attributes::{Attribute, AttributeError, Attributes, put_attribute};
 pub(crate) use commit::{
-    BatchHead, Class, CommitDate, CommitHead, CommitPlan, Ending, PlannedBatch, TailRecord,
-    classify, decode_tail_record, encode_commit, padding_is_zero, record_at,
+    BatchHead, Class, CommitDate, CommitHead, CommitPlan, PlannedBatch, classify, encode_commit,
+    padding_is_zero, record_at,
 };
 pub(crate) use frame::{FrameHead, Frames, frame_crc, frame_head, put_frame_head};
 pub(crate) use gone::Gone;
@@ -36,6 +37,7 @@ pub(crate) use segment::{
     decode_trailer, decode_twin, encode_footer, footer_bytes, footer_entry, footer_is_valid,
     header_of_trailer, seems_segment,
 };
+pub(crate) use tail::{Ending, TailRecord, decode_tail_record};
 
 /// Newest format version, and so far the only one.
 pub(crate) const VERSION: u16 = 1;
@@ -115,10 +117,14 @@ pub(crate) mod batch_header {
         END = COUNT.end, 4;
         KIND = END.end, 1;
         GENERATION = KIND.end, 3;
-        CRC = GENERATION.end, 4;
+        FLAGS = GENERATION.end, 1;
+        ORDER = FLAGS.end, 3;
+        CRC = ORDER.end, 4;
+        HEAD_CRC = CRC.end, 4;
     }
-    pub(crate) const BYTES: usize = CRC.end;
-    const _: () = assert!(BYTES == 40 && BYTES.is_multiple_of(8));
+    pub(crate) const BYTES: usize = HEAD_CRC.end;
+    pub(crate) const ORDER_MAX: u32 = (1 << 24) - 1;
+    const _: () = assert!(BYTES == 48 && BYTES.is_multiple_of(8));
 }
 
 /// Head of one event's frame; the payload follows, unpadded.

@@ -227,5 +227,6 @@ fn plan(batch: &BatchHead, kind: BatchKind) -> PlannedBatch {
         bytes: batch.end - batch.start,
         crc: batch.crc,
         generation: batch.generation,
+        order: batch.order,
     }
 }

@@ -221,6 +221,7 @@ impl<'a> Archive<'a> {
                 count: *count,
                 kind: *kind,
                 generation: now.generation,
+                order: 0,
                 bytes: bytes.len() as u64,
                 crc: batch_crc(&[bytes]),
             })

@@ -274,36 +274,36 @@ impl BatchLoader {
         end: u64,
     ) -> Result<(u64, BatchHead)> {
         let (files, segment) = source;
-        let damaged = || segment.error("read", at.offset);
         let commit = self.commit_head(source, at.offset, end)?;
         if self.usual != commit.length.min(READ_AHEAD_BYTES_MAX) {
             self.usual = commit.length.min(READ_AHEAD_BYTES_MAX);
             segment.usual_bytes.store(self.usual, Ordering::Relaxed);
         }
-        let close = at.offset.checked_add(commit.length).ok_or_else(damaged)?;
+        let close = at.offset.saturating_add(commit.length);
         let marker_at = close.saturating_sub(marker::BYTES as u64)..close;
-        let mut marker = [0; marker::BYTES];
         let mut near = at.offset..close;
+        let mut is_closed = None;
         if commit.length > READ_AHEAD_BYTES_MAX {
             // The marker of a long commit is far from its head: read it separately.
             let far = segment.read(files, marker_at.clone(), 0, end)?;
-            marker.copy_from_slice(far.get(marker_at).ok_or_else(damaged)?);
+            let found = far.get(marker_at.clone()).unwrap_or_default();
+            is_closed = Some(commit.is_closed_by(found, segment.header.salt));
             near.end = at.offset.saturating_add(commit.head_bytes());
-        } else {
-            let window = self.window(source, near.clone(), end)?;
-            marker.copy_from_slice(window.get(marker_at).ok_or_else(damaged)?);
         }
         let window = self.window(source, near.clone(), end)?;
+        let is_closed = is_closed.unwrap_or_else(|| {
+            let found = window.get(marker_at).unwrap_or_default();
+            commit.is_closed_by(found, segment.header.salt)
+        });
         let bytes = window.get(near.clone()).unwrap_or_default();
-        let unproven = || segment.damaged("read", at.offset, window.unread(&near));
-        let directory =
-            commit.directory(bytes, &marker, segment.header.salt).ok_or_else(unproven)?;
-        let head = directory.find(owner.stream.as_bytes(), at.kind).ok_or_else(damaged)?;
+        let directory = commit.directory(bytes).filter(|_| is_closed);
+        let head = directory.and_then(|directory| directory.find(owner.stream.as_bytes(), at.kind));
+        let head = head.ok_or_else(|| segment.damaged("read", at.offset, window.unread(&near)))?;
         let same = head.first_seq == at.first_seq && head.count == at.count;
         if same && head.generation == owner.generation {
             Ok((commit.position, head))
         } else {
-            Err(damaged())
+            Err(segment.error("read", at.offset))
         }
     }
 

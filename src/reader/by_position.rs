@@ -12,17 +12,18 @@ use crate::segment::Segment;
 use crate::segment::scan::{Found, Scanner, SearchTarget, Step};
 use crate::types::{Seq, StreamId};
 
-/// Iterator over all events of a log in commit order, and by stream id within a commit. Includes
-/// events of deleted streams and events that were trimmed or rewound, until a compaction drops
-/// them. Returns damage as an error at its place and continues after it.
+/// Iterator over all events of a log in commit order. Within a commit, the streams come in the
+/// order in which the program gave them ([`crate::Log::commit_all`]). Includes events of deleted
+/// streams and events that were trimmed or rewound, until a compaction drops them. Returns damage
+/// as an error at its place and continues after it.
 #[derive(Debug)]
 pub struct AllEvents {
     view: ReadView,
     /// Position of the next commit.
     next: u64,
     at: Option<SegmentScan>,
-    /// The current commit, and the index of its next batch.
-    commit: Option<(Found, usize)>,
+    /// The current commit, and the indexes of its batches that are left.
+    commit: Option<(Found, std::vec::IntoIter<usize>)>,
     /// The current batch, and the seq of its next event.
     batch: Option<(Batch, u64)>,
 }
@@ -100,15 +101,12 @@ impl AllEvents {
                     }
                     at.offset = record_at(found.end());
                     self.next = found.head.position.saturating_add(1);
-                    if found.batches.is_empty() {
-                        // The directory of the commit is damaged, so its streams are unknown.
-                        let error = at.segment.error("read", found.offset);
-                        self.at = Some(at);
-                        return Err(error);
-                    }
+                    // Streams in damaged entries of the directory are unknown.
+                    let lost = (!found.is_listed).then(|| at.segment.error("read", found.offset));
                     self.at = Some(at);
-                    self.commit = Some((found, 0));
-                    return Ok(true);
+                    let order = found.in_order().into_iter();
+                    self.commit = Some((found, order));
+                    return lost.map_or(Ok(true), Err);
                 }
                 Step::Commit(found) if found.head.position < self.next => {
                     at.offset = record_at(found.end());
@@ -169,12 +167,11 @@ impl AllEvents {
 
     /// Moves to the next batch of events of the commit. Returns `Ok(false)` after the last one.
     fn next_batch(&mut self) -> Result<bool> {
-        let (Some((found, index)), Some(at)) = (&mut self.commit, &self.at) else {
+        let (Some((found, left)), Some(at)) = (&mut self.commit, &self.at) else {
             return Ok(false);
         };
-        while let Some(head) = found.batches.get(*index) {
-            let this = *index;
-            *index = this.saturating_add(1);
+        for this in left {
+            let Some(head) = found.batches.get(this) else { break };
             let bad = found.is_bad(this);
             let stream = StreamId::from_bytes(head.stream);
             match (head.kind, at.scanner.pinned(head.range_in(found.offset))) {

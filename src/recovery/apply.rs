@@ -171,6 +171,7 @@ mod tests {
             first_seq,
             count,
             kind: Some(kind),
+            order: 0,
             generation: 0,
             start: 0,
             end: 0,

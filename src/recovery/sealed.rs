@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::report::DamageKind;
 use crate::error::Result;
-use crate::format::{BatchKind, COMMITS_AT, FooterEntry};
+use crate::format::{BatchHead, BatchKind, COMMITS_AT, FooterEntry};
 use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Segment};
 use crate::types::{Seq, StreamId, through};
@@ -93,7 +93,7 @@ impl Losses {
                 kind: DamageKind::Commit,
                 offset: found.offset,
                 positions: through(position, position),
-                events: if found.batches.is_empty() { events(listed) } else { lost_events(found) },
+                events: [unlisted(found, listed), lost_events(found)].concat(),
             });
         }
         self.next = position.saturating_add(1);
@@ -134,6 +134,17 @@ impl Losses {
 fn events(listed: &[FooterEntry]) -> LostEvents {
     let events = listed.iter().filter(|entry| entry.kind == BatchKind::Events);
     events.map(|entry| span(entry.stream, entry.first_seq, entry.count)).collect()
+}
+
+/// Returns the events that the footer lists and the damaged directory of their commit does not.
+fn unlisted(found: &Found, listed: &[FooterEntry]) -> LostEvents {
+    let is_found = |entry: &FooterEntry| {
+        let is_of =
+            |batch: &BatchHead| batch.stream == entry.stream && batch.kind == Some(entry.kind);
+        found.batches.iter().any(is_of)
+    };
+    let missing: Vec<_> = listed.iter().filter(|entry| !is_found(entry)).copied().collect();
+    events(&missing)
 }
 
 /// Returns the events of a commit's damaged batches.

@@ -30,6 +30,8 @@ pub(crate) struct Found {
     pub(crate) batches: Vec<BatchHead>,
     /// Indexes of the damaged batches, ascending.
     pub(crate) bad: Vec<usize>,
+    /// True if the whole directory is: no other batch is missing.
+    pub(crate) is_listed: bool,
     /// True if directory, marker and padding are whole.
     pub(crate) closed: bool,
     /// Changes to streams other than their events.
@@ -49,6 +51,7 @@ impl Found {
             head,
             batches: Vec::new(),
             bad: Vec::new(),
+            is_listed: false,
             closed: false,
             changes: Vec::new(),
             id: None,
@@ -57,11 +60,15 @@ impl Found {
         }
     }
 
-    /// Checks everything after the header; `bytes` is the whole commit. Ignores a directory that
-    /// the marker does not prove.
+    /// Checks everything after the header; `bytes` is the whole commit. A commit without its marker
+    /// has no batches; otherwise it has those whose directory entries are whole.
     fn verify(&mut self, bytes: &[u8], salt: u32) {
         let Some(marker_at) = bytes.len().checked_sub(marker::BYTES) else { return };
-        let Some(directory) = self.head.directory(bytes, &bytes[marker_at..], salt) else { return };
+        let Some(directory) = self.head.directory(bytes) else { return };
+        if !self.head.is_closed_by(&bytes[marker_at..], salt) {
+            return;
+        }
+        self.is_listed = directory.is_whole();
         self.batches.reserve_exact(directory.len());
         self.batches.extend(directory.iter());
         let mut last = self.head.head_bytes() as usize;
@@ -78,7 +85,8 @@ impl Found {
                 Err(AttributeError::Malformed) => self.bad.push(index),
             }
         }
-        self.closed = bytes.get(last..marker_at).is_some_and(padding_is_zero);
+        let padding = bytes.get(last..marker_at);
+        self.closed = self.is_listed && padding.is_some_and(padding_is_zero);
         self.reject_overlaps();
     }
 
@@ -107,6 +115,14 @@ impl Found {
             };
             (batches, changes.next_if(is_own).map(|(_, change)| change))
         })
+    }
+
+    /// Returns the indexes of the batches, with the streams in the order in which the program gave
+    /// them.
+    pub(crate) fn in_order(&self) -> Vec<usize> {
+        let mut indexes: Vec<usize> = (0..self.batches.len()).collect();
+        indexes.sort_by_key(|at| self.batches.get(*at).map(|batch| batch.order));
+        indexes
     }
 
     /// Returns true if the batch with this index is damaged.

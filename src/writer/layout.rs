@@ -186,13 +186,14 @@ impl Layout {
         self.order.extend(0..parts.len());
         self.order.sort_unstable_by_key(|index| parts[*index].stream);
         self.batches.clear();
-        for (nth, part) in self.order.iter().map(|index| &parts[*index]).enumerate() {
+        for (nth, (index, part)) in self.order.iter().map(|at| (*at, &parts[*at])).enumerate() {
             let batch = |kind, first_seq, count, bytes: usize, crc| PlannedBatch {
                 stream: *part.stream.as_bytes(),
                 first_seq,
                 count,
                 kind,
                 generation: part.generation(),
+                order: u32::try_from(index).unwrap_or(u32::MAX),
                 bytes: bytes as u64,
                 crc,
             };

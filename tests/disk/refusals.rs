@@ -504,8 +504,8 @@ fn change_times(dir: &Path, number: u32) -> usize {
     let word =
         |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4"));
     let salt = word(&bytes, 72);
-    let checked = |parts: &[&[u8]]| {
-        let mut hasher = crc32fast::Hasher::new_with_initial(salt);
+    let checked = |seed: u32, parts: &[&[u8]]| {
+        let mut hasher = crc32fast::Hasher::new_with_initial(seed);
         parts.iter().for_each(|part| hasher.update(part));
         hasher.finalize().to_le_bytes()
     };
@@ -520,10 +520,14 @@ fn change_times(dir: &Path, number: u32) -> usize {
         let (at, end) = (offset as usize, (offset + length) as usize);
         let years = [3000, 1971, 0, 2400, 1999][position.get() as usize % 5];
         bytes[at + 16..at + 24].copy_from_slice(&(years * 31_556_952_000_000_u64).to_le_bytes());
-        let header = checked(&[&bytes[at..at + 36]]);
+        let header = checked(salt, &[&bytes[at..at + 36]]);
         bytes[at + 36..at + 40].copy_from_slice(&header);
-        let batches = at + 40..at + 40 + 40 * word(&bytes, at + 32) as usize;
-        let marker = checked(&[&header, &bytes[batches], &(length as u32).to_le_bytes()]);
+        let batches = at + 40..at + 40 + 48 * word(&bytes, at + 32) as usize;
+        for batch in bytes[batches].chunks_exact_mut(48) {
+            let crc = checked(u32::from_le_bytes(header), &[&batch[..44]]);
+            batch[44..].copy_from_slice(&crc);
+        }
+        let marker = checked(salt, &[&header, &(length as u32).to_le_bytes()]);
         bytes[end - 4..end].copy_from_slice(&marker);
         changed += 1;
     }

@@ -1,6 +1,7 @@
 //! What a stream goes through: volatile, durable, read, reopened, opened again.
 
 use crate::support::verified::checked;
+use amberlog::maintenance::CompactOptions;
 use amberlog::{
     CommitOptions, Durability, ErrorKind, EventKind, Log, NewEvent, Overflow, Position, ReadView,
     Stream, StreamId, StreamOptions, StreamState,
@@ -104,6 +105,45 @@ fn p4_several_streams_commit_at_once() {
     }
     let all = view.all_events(Position::START).expect("in range");
     assert_eq!(all.filter(Result::is_ok).count(), (0..20).sum::<usize>());
+}
+
+/// P7: by position, a commit shows its streams in the order in which the caller gave them: when it is fresh, reopened,
+/// sealed, and rewritten by a compaction.
+#[test]
+fn p7_a_commit_keeps_the_order_of_its_streams() {
+    let dir = dir();
+    let options = Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10);
+    let open = || options.clone().open(dir.path()).expect("opens");
+    let log = open();
+    let mut streams: Vec<_> = (0..9).map(|_| log.create_stream().expect("a stream")).collect();
+    // The order of ids is that of creation.
+    streams.reverse();
+    streams.swap(2, 6);
+    let order: Vec<_> = streams.iter().map(Stream::id).collect();
+    let mut dead = log.create_stream().expect("a stream");
+    for round in 0..40_u64 {
+        streams.iter_mut().for_each(|stream| fill(stream, round, round + 1));
+        dead.append([7; 3_000]).expect("room");
+        let all = streams.iter_mut().chain([&mut dead]);
+        log.commit_all(all).wait().expect("committed");
+    }
+    let shows = |log: &Log, last: &[StreamId]| {
+        let view = log.read_view();
+        let all = view.all_events(Position::START).expect("in range");
+        let ids: Vec<_> = all.map(|event| event.expect("readable").stream()).collect();
+        let expected: Vec<_> = order.iter().chain(last).copied().collect();
+        assert!(ids.chunks(expected.len()).all(|commit| commit == expected), "{ids:?}");
+    };
+    shows(&log, &[dead.id()]);
+    dead.delete().wait().expect("deleted");
+    log.close().expect("closes");
+    let log = open();
+    shows(&log, &[dead.id()]);
+    let report = log.compact(CompactOptions::new().purge()).expect("compacted");
+    assert!(report.freed_bytes() > 100_000, "{report:?}");
+    shows(&log, &[]);
+    drop(log);
+    shows(&open(), &[]);
 }
 
 #[test]
@@ -332,7 +372,7 @@ fn p6_reading_on_verifies_what_a_look_up_had_verified_before() {
     let path = dir.path().join("segments/0000000001.seg");
     let mut bytes = std::fs::read(&path).expect("readable");
     // Behind the segment's header, those of the commit and its batch, nine frames and the head of the tenth.
-    let at = 4096 + 80 + 9 * 15 + 14;
+    let at = 4096 + 88 + 9 * 15 + 14;
     assert_eq!(bytes[at], b'9');
     bytes[at] ^= 1;
     let file = std::fs::OpenOptions::new().write(true).open(&path).expect("writable");

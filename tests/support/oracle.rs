@@ -48,10 +48,16 @@ struct Commit {
     bytes: Range<usize>,
     position: u64,
     durable: u64,
-    /// End of the directory.
-    directory_end: usize,
-    /// Batches of events: their bytes, and what they hold.
-    batches: Vec<(Range<usize>, StreamId, Range<u64>)>,
+    /// Batches of events.
+    batches: Vec<Batch>,
+}
+
+struct Batch {
+    /// Its header, with the end of the batch before it, where its bytes start.
+    head: [Range<usize>; 2],
+    bytes: Range<usize>,
+    stream: StreamId,
+    seqs: Range<u64>,
 }
 
 /// Cost of a damage.
@@ -185,14 +191,13 @@ impl Sample {
     fn note(&mut self, record: &Record) {
         let (segment, start) = (record.segment, record.offset as usize);
         match record.body {
-            RecordBody::Commit { bytes, position, durable, batches, .. } => {
+            RecordBody::Commit { bytes, position, durable, .. } => {
                 self.segments = self.segments.max(segment);
                 self.commits.push(Commit {
                     segment,
                     bytes: start..start + bytes as usize,
                     position: position.get(),
                     durable: durable.get(),
-                    directory_end: start + 40 + 40 * batches as usize,
                     batches: Vec::new(),
                 });
             }
@@ -201,7 +206,16 @@ impl Sample {
                 let stream = record.stream.expect("of a stream");
                 let seqs = seq.get()..seq.get() + u64::from(count);
                 let commit = self.commits.last_mut().expect("behind its commit");
-                commit.batches.push((range, stream, seqs));
+                let file = &self.files[&segment_path(segment)];
+                let at = commit.bytes.start + 40;
+                // Kind 3: events. A stream has one batch of them in a commit.
+                let is_own = |header: &&[u8]| header[..16] == *stream.as_bytes() && header[32] == 3;
+                let nth = file[at..].chunks(48).position(|header| is_own(&header));
+                let header = at + 48 * nth.expect("in the directory");
+                // Bytes 28 to 31 of a header: the end of its batch.
+                let before = if header == at { header..header } else { header - 20..header - 16 };
+                let head = [header..header + 48, before];
+                commit.batches.push(Batch { head, bytes: range, stream, seqs });
             }
             RecordBody::TailRecord { durable, .. } => {
                 self.tail_record = (segment, start..start + 40, durable.get());
@@ -260,12 +274,13 @@ impl Sample {
             }
             let gone = cost.torn.is_some()
                 || !there
-                || !same(segment, bytes.start..commit.directory_end)
+                || !same(segment, bytes.start..bytes.start + 40)
                 || !same(segment, bytes.end - 8..bytes.end);
-            for (range, stream, seqs) in &commit.batches {
-                if gone || !same(segment, range.clone()) {
-                    let lost = seqs.clone().map(|seq| (*stream, seq));
-                    if cost.torn.is_none() && (!gone || footed(segment)) {
+            for batch in &commit.batches {
+                let [header, before] = batch.head.clone().map(|range| same(segment, range));
+                if gone || !header || !before || !same(segment, batch.bytes.clone()) {
+                    let lost = batch.seqs.clone().map(|seq| (batch.stream, seq));
+                    if cost.torn.is_none() && (!gone && header || footed(segment)) {
                         cost.listed.extend(lost.clone());
                     }
                     cost.lost.extend(lost);
