@@ -12,6 +12,8 @@
 //! header of a torn commit can still be trusted, and it records the positions that were
 //! acknowledged before it.
 
+use std::cmp::Ordering;
+
 use super::kind::{BatchKind, has_seqs};
 use super::{
     COMMIT_BYTES_MAX, POSITION_MAX, SECTOR_BYTES, align_up, batch_header as batch, checksum,
@@ -246,7 +248,71 @@ impl CommitHead {
     pub(crate) fn directory<'a>(&self, head: &'a [u8]) -> Option<Directory<'a>> {
         let bytes = head.get(head::BYTES..self.head_bytes() as usize)?;
         let (entries, _) = bytes.as_chunks();
-        Some(Directory { entries, header_crc: self.crc, length: self.length })
+        Some(Directory { entries, head: *self })
+    }
+
+    /// Returns the range of a directory entry in a segment where this commit starts at `commit_at`.
+    pub(crate) fn entry_range(commit_at: u64, index: usize) -> std::ops::Range<u64> {
+        let start = commit_at.saturating_add(directory_end(index) as u64);
+        start..start.saturating_add(batch::BYTES as u64)
+    }
+
+    /// Returns the batch of this stream and kind, by a binary search in the directory, of which
+    /// `entry` returns an entry by its index. Verifies the batch's own entry, and no other. Returns
+    /// `None` if that entry is damaged, or another one leads the search astray.
+    pub(crate) fn search<E>(
+        &self,
+        stream: &[u8; 16],
+        kind: BatchKind,
+        mut entry: impl FnMut(usize) -> Result<DirectoryEntry, E>,
+    ) -> Result<Option<BatchHead>, E> {
+        let (mut low, mut high) = (0, self.batches as usize);
+        while low < high {
+            let middle = low.midpoint(high);
+            let found = entry(middle)?;
+            match compare(&found, stream, kind) {
+                Ordering::Less => low = middle.saturating_add(1),
+                Ordering::Greater => high = middle,
+                Ordering::Equal => {
+                    let before = middle.checked_sub(1).map(entry).transpose()?;
+                    return Ok(self.batch(&found, before.as_ref()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Decodes the header of a batch, unless it is damaged.
+    ///
+    /// The entry before it says where the batch starts. Damage there shows in the checksum of the
+    /// batch's bytes.
+    fn batch(&self, entry: &DirectoryEntry, before: Option<&DirectoryEntry>) -> Option<BatchHead> {
+        let end_of = |entry: &DirectoryEntry| u64::from(take_u32(entry, &batch::END));
+        let (head_bytes, end) = (self.head_bytes(), end_of(entry));
+        let bytes_max = self.length.saturating_sub(marker::BYTES as u64);
+        let first_seq = take_u64(entry, &batch::FIRST_SEQ);
+        let count = take_u32(entry, &batch::COUNT);
+        let is_valid = self.proves(entry)
+            && (head_bytes..=bytes_max).contains(&end)
+            && has_seqs(entry[batch::KIND.start], first_seq, count);
+        is_valid.then(|| BatchHead {
+            stream: take(entry, &batch::STREAM),
+            first_seq,
+            count,
+            kind: BatchKind::from_byte(entry[batch::KIND.start])
+                .filter(|_| entry[batch::FLAGS.start] == 0),
+            generation: take_u24(entry, &batch::GENERATION),
+            order: take_u24(entry, &batch::ORDER),
+            start: before.map_or(head_bytes, end_of).clamp(head_bytes, end),
+            end,
+            crc: take_u32(entry, &batch::CRC),
+        })
+    }
+
+    /// Reports whether an entry of the directory has the checksum that this header seeds.
+    fn proves(&self, entry: &DirectoryEntry) -> bool {
+        step();
+        take_u32(entry, &batch::HEAD_CRC) == checksum(self.crc, &[&entry[..batch::HEAD_CRC.start]])
     }
 
     /// Returns the number of bytes of header and directory.
@@ -255,12 +321,14 @@ impl CommitHead {
     }
 }
 
+/// Entry of a directory: the header of a batch.
+pub(crate) type DirectoryEntry = [u8; batch::BYTES];
+
 /// Directory of a commit: its batches. An entry that damage has changed is not returned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Directory<'a> {
-    entries: &'a [[u8; batch::BYTES]],
-    header_crc: u32,
-    length: u64,
+    entries: &'a [DirectoryEntry],
+    head: CommitHead,
 }
 
 /// One batch of a commit. `start` and `end` are offsets from the start of the commit, in bytes.
@@ -299,31 +367,9 @@ impl<'a> Directory<'a> {
     }
 
     /// Returns a batch, unless its entry is damaged.
-    ///
-    /// The entry before it says where the batch starts. Damage there shows in the checksum of the
-    /// batch's bytes.
     pub(crate) fn get(self, index: usize) -> Option<BatchHead> {
-        let entry = self.entries.get(index).filter(|entry| self.proves(entry))?;
-        let end_of = |entry: &[u8; batch::BYTES]| u64::from(take_u32(entry, &batch::END));
-        let (head_bytes, end) = (directory_end(self.len()) as u64, end_of(entry));
-        let bytes_max = self.length.saturating_sub(marker::BYTES as u64);
-        let first_seq = take_u64(entry, &batch::FIRST_SEQ);
-        let count = take_u32(entry, &batch::COUNT);
-        let is_valid = (head_bytes..=bytes_max).contains(&end)
-            && has_seqs(entry[batch::KIND.start], first_seq, count);
         let before = index.checked_sub(1).and_then(|before| self.entries.get(before));
-        is_valid.then(|| BatchHead {
-            stream: take(entry, &batch::STREAM),
-            first_seq,
-            count,
-            kind: BatchKind::from_byte(entry[batch::KIND.start])
-                .filter(|_| entry[batch::FLAGS.start] == 0),
-            generation: take_u24(entry, &batch::GENERATION),
-            order: take_u24(entry, &batch::ORDER),
-            start: before.map_or(head_bytes, end_of).clamp(head_bytes, end),
-            end,
-            crc: take_u32(entry, &batch::CRC),
-        })
+        self.head.batch(self.entries.get(index)?, before)
     }
 
     /// Returns the batches whose entries are whole.
@@ -331,40 +377,34 @@ impl<'a> Directory<'a> {
         (0..self.len()).filter_map(move |index| self.get(index))
     }
 
-    /// Returns the batch of this stream and kind. Verifies its entry, and no other.
+    /// Returns the batch of this stream and kind, whatever other entries are damaged.
     pub(crate) fn find(self, stream: &[u8; 16], kind: BatchKind) -> Option<BatchHead> {
-        let wanted = (&stream[..], kind as u8);
-        let compare = |entry: &[u8; batch::BYTES]| {
-            step();
-            (&entry[batch::STREAM], entry[batch::KIND.start]).cmp(&wanted)
-        };
-        let found = self.entries.binary_search_by(compare).ok();
-        found.and_then(|index| self.get(index)).or_else(|| {
-            // A damaged entry has led the search astray.
-            let is_found =
-                |entry: &[u8; batch::BYTES]| compare(entry).is_eq() && self.proves(entry);
-            self.get(self.entries.iter().position(is_found)?)
+        let entry = |index: usize| self.entries.get(index).copied().ok_or(());
+        let found = self.head.search(stream, kind, entry).ok().flatten();
+        found.or_else(|| {
+            let mut entries = self.entries.iter().enumerate();
+            let is_own = |entry: &DirectoryEntry| compare(entry, stream, kind).is_eq();
+            entries.find_map(|(index, entry)| is_own(entry).then(|| self.get(index))?)
         })
-    }
-
-    /// Reports whether an entry has the checksum that the commit header seeds.
-    fn proves(self, entry: &[u8; batch::BYTES]) -> bool {
-        step();
-        take_u32(entry, &batch::HEAD_CRC)
-            == checksum(self.header_crc, &[&entry[..batch::HEAD_CRC.start]])
     }
 
     /// Reports whether all entries are whole, and the batches are contiguous and fill the commit.
     pub(crate) fn is_whole(self) -> bool {
-        let mut at = directory_end(self.len()) as u64;
+        let mut at = self.head.head_bytes();
         for index in 0..self.len() {
             let Some(batch) = self.get(index).filter(|batch| batch.start == at) else {
                 return false;
             };
             at = batch.end;
         }
-        align_up(at).checked_add(marker::BYTES as u64) == Some(self.length)
+        align_up(at).checked_add(marker::BYTES as u64) == Some(self.head.length)
     }
+}
+
+/// Compares an entry with the batch of this stream and kind, by the order of the directory.
+fn compare(entry: &DirectoryEntry, stream: &[u8; 16], kind: BatchKind) -> Ordering {
+    step();
+    (&entry[batch::STREAM], entry[batch::KIND.start]).cmp(&(&stream[..], kind as u8))
 }
 
 fn take_u24(bytes: &[u8], field: &std::ops::Range<usize>) -> u32 {

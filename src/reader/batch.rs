@@ -273,38 +273,42 @@ impl BatchLoader {
         at: &BatchRef,
         end: u64,
     ) -> Result<(u64, BatchHead)> {
-        let (files, segment) = source;
+        let segment = source.1;
         let commit = self.commit_head(source, at.offset, end)?;
         if self.usual != commit.length.min(READ_AHEAD_BYTES_MAX) {
             self.usual = commit.length.min(READ_AHEAD_BYTES_MAX);
             segment.usual_bytes.store(self.usual, Ordering::Relaxed);
         }
-        let close = at.offset.saturating_add(commit.length);
-        let marker_at = close.saturating_sub(marker::BYTES as u64)..close;
-        let mut near = at.offset..close;
-        let mut is_closed = None;
-        if commit.length > READ_AHEAD_BYTES_MAX {
-            // The marker of a long commit is far from its head: read it separately.
-            let far = segment.read(files, marker_at.clone(), 0, end)?;
-            let found = far.get(marker_at.clone()).unwrap_or_default();
-            is_closed = Some(commit.is_closed_by(found, segment.header.salt));
-            near.end = at.offset.saturating_add(commit.head_bytes());
-        }
-        let window = self.window(source, near.clone(), end)?;
-        let is_closed = is_closed.unwrap_or_else(|| {
-            let found = window.get(marker_at).unwrap_or_default();
-            commit.is_closed_by(found, segment.header.salt)
-        });
-        let bytes = window.get(near.clone()).unwrap_or_default();
-        let directory = commit.directory(bytes).filter(|_| is_closed);
-        let head = directory.and_then(|directory| directory.find(owner.stream.as_bytes(), at.kind));
-        let head = head.ok_or_else(|| segment.damaged("read", at.offset, window.unread(&near)))?;
+        let head = match commit.length > READ_AHEAD_BYTES_MAX {
+            true => long_head(source, &commit, owner, at, end)?,
+            false => self.short_head(source, &commit, owner, at, end)?,
+        };
         let same = head.first_seq == at.first_seq && head.count == at.count;
         if same && head.generation == owner.generation {
             Ok((commit.position, head))
         } else {
             Err(segment.error("read", at.offset))
         }
+    }
+
+    /// Reads a commit as a whole, and returns the head of the batch.
+    fn short_head(
+        &mut self,
+        source: SegmentSource<'_>,
+        commit: &CommitHead,
+        owner: Owner,
+        at: &BatchRef,
+        end: u64,
+    ) -> Result<BatchHead> {
+        let segment = source.1;
+        let range = at.offset..at.offset.saturating_add(commit.length);
+        let window = self.window(source, range.clone(), end)?;
+        let bytes = window.get(range.clone()).unwrap_or_default();
+        let marker = bytes.get(bytes.len().saturating_sub(marker::BYTES)..).unwrap_or_default();
+        let is_closed = commit.is_closed_by(marker, segment.header.salt);
+        let directory = commit.directory(bytes).filter(|_| is_closed);
+        let head = directory.and_then(|all| all.find(owner.stream.as_bytes(), at.kind));
+        head.ok_or_else(|| segment.damaged("read", at.offset, window.unread(&range)))
     }
 
     /// Returns a window that contains `range`, reading it unless the last window does.
@@ -348,6 +352,41 @@ impl BatchLoader {
             None => Err(segment.error("read", 0)),
         }
     }
+}
+
+/// Returns the head of a batch of a long commit. Reads the marker, and the directory entries that
+/// the search looks at: a directory of very many streams takes longer to read than to search.
+fn long_head(
+    (files, segment): SegmentSource<'_>,
+    commit: &CommitHead,
+    owner: Owner,
+    at: &BatchRef,
+    end: u64,
+) -> Result<BatchHead> {
+    let damaged =
+        |range: &_, window: &Window| segment.damaged("read", at.offset, window.unread(range));
+    let close = at.offset.saturating_add(commit.length);
+    let marker_at = close.saturating_sub(marker::BYTES as u64)..close;
+    let marker = segment.read(files, marker_at.clone(), 0, end)?;
+    let bytes = marker.get(marker_at.clone()).unwrap_or_default();
+    if !commit.is_closed_by(bytes, segment.header.salt) {
+        return Err(damaged(&marker_at, &marker));
+    }
+    let stream = owner.stream.as_bytes();
+    let found = commit.search(stream, at.kind, |index| {
+        let range = CommitHead::entry_range(at.offset, index);
+        let window = segment.read(files, range.clone(), 0, end)?;
+        let entry = window.get(range.clone()).and_then(|bytes| bytes.try_into().ok());
+        entry.ok_or_else(|| damaged(&range, &window))
+    })?;
+    if let Some(head) = found {
+        return Ok(head);
+    }
+    let range = at.offset..at.offset.saturating_add(commit.head_bytes());
+    let window = segment.read(files, range.clone(), 0, end)?;
+    let directory = window.get(range.clone()).and_then(|bytes| commit.directory(bytes));
+    let head = directory.and_then(|all| all.find(stream, at.kind));
+    head.ok_or_else(|| damaged(&range, &window))
 }
 
 impl std::fmt::Debug for Batch {

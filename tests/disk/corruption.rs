@@ -16,6 +16,7 @@ use std::thread;
 use crate::support::verified::checked;
 use crate::support::waiting::wait_until;
 use crate::support::{Rng, env_or, read_dir, write_dir};
+use amberlog::maintenance::CompactOptions;
 use amberlog::verify::{RecoveryReport, SegmentReport, SegmentState};
 use amberlog::{
     CommitOptions, Durability, Error, ErrorKind, Event, Log, Options, Position, ReadView, Stream,
@@ -471,4 +472,64 @@ fn f33_what_is_not_the_logs_is_left_alone() {
             assert_eq!(after.get(name), Some(bytes), "{}", name.display());
         }
     });
+}
+
+/// P6: of a commit of very many streams, longer than a reader reads at once, a damaged entry of the directory hides its
+/// own stream, and a damaged marker all of them; in a sealed segment as in one that is not.
+#[test]
+fn p6_a_damaged_entry_of_a_long_directory_hides_its_own_stream() {
+    const STREAMS: usize = 4_000;
+    for sealed in [false, true] {
+        let dir = dir();
+        let options = Log::options().segment_bytes_first(1 << 20).segment_bytes_max(1 << 20);
+        let log = options.open(dir.path()).expect("opens");
+        let mut streams: Vec<_> = (0..STREAMS).map(|_| log.create_stream().expect("one")).collect();
+        for (n, stream) in streams.iter_mut().enumerate() {
+            stream.append(format!("event {n}")).expect("room");
+        }
+        log.commit_all(&mut streams).wait().expect("committed");
+        if sealed {
+            log.compact(CompactOptions::new().purge()).expect("ends the segment");
+        }
+        let ids: Vec<_> = streams.iter().map(Stream::id).collect();
+        drop(streams);
+        log.close().expect("closes");
+        let path = dir.path().join("segments/0000000001.seg");
+        let whole = std::fs::read(&path).expect("readable");
+        let length = u32::from_le_bytes(whole[4100..4104].try_into().expect("four")) as usize;
+        assert!(length > 256 << 10, "a long commit");
+        let hit = |at: usize, hidden: &[usize]| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            std::fs::write(&path, bytes).expect("written");
+            let (view, _) = ReadView::open(dir.path()).expect("opens");
+            let is_asked = |n: &usize| {
+                n.is_multiple_of(97) || hidden.first().is_none_or(|at| at.abs_diff(*n) < 4)
+            };
+            for (n, id) in ids.iter().enumerate().filter(|(n, _)| is_asked(n)) {
+                let read = view.events(*id).and_then(|mut events| {
+                    let both = [events.next(), view.events(*id)?.next_back()];
+                    both.into_iter().flatten().collect::<Result<Vec<_>, _>>()
+                });
+                let expected = format!("event {n}");
+                let is_whole = |events: &Vec<Event>| {
+                    events.len() == 2
+                        && events.iter().all(|event| event.payload() == expected.as_bytes())
+                };
+                assert_eq!(read.is_ok_and(|events| is_whole(&events)), !hidden.contains(&n), "{n}");
+            }
+            let all = view.all_events(Position::START).expect("readable");
+            let (shown, errors): (Vec<_>, Vec<_>) = all.partition(Result::is_ok);
+            assert_eq!(shown.len(), STREAMS - hidden.len());
+            let found = amberlog::verify::verify_quick(dir.path()).expect("a log");
+            assert!(!errors.is_empty() && !found.is_sound());
+        };
+        for nth in [0, 1_999, 3_999] {
+            // The seq, and the end, where the bytes of the next batch start.
+            let entry = 4096 + 40 + 48 * nth;
+            hit(entry + 16, &[nth]);
+            hit(entry + 28, &(nth..STREAMS.min(nth + 2)).collect::<Vec<_>>());
+        }
+        hit(4096 + length - 8, &(0..STREAMS).collect::<Vec<_>>());
+    }
 }

@@ -277,7 +277,7 @@ fn reads_first_event(log: &Log, id: StreamId) {
 /// A reader verifies the header of the batch that it wants, and not those of all streams of the commit.
 #[test]
 fn each_stream_of_a_commit_of_very_many() {
-    grows_in_proportion("reads of each stream of a commit", 500, |n| {
+    grows_in_proportion("reads of each stream of a commit", 1_500, |n| {
         let log = Log::options().open_on(&SimDisk::new(19)).expect("opens");
         let mut streams = streams(&log, n);
         append_to_all(&mut streams);
