@@ -275,11 +275,14 @@ impl BatchLoader {
     ) -> Result<(u64, BatchHead)> {
         let segment = source.1;
         let commit = self.commit_head(source, at.offset, end)?;
-        if self.usual != commit.length.min(READ_AHEAD_BYTES_MAX) {
-            self.usual = commit.length.min(READ_AHEAD_BYTES_MAX);
-            segment.usual_bytes.store(self.usual, Ordering::Relaxed);
+        let is_long = commit.length > READ_AHEAD_BYTES_MAX;
+        // Of a long commit, only what is asked for is read.
+        let usual = if is_long { 0 } else { commit.length };
+        if self.usual != usual {
+            self.usual = usual;
+            segment.usual_bytes.store(usual, Ordering::Relaxed);
         }
-        let head = match commit.length > READ_AHEAD_BYTES_MAX {
+        let head = match is_long {
             true => long_head(source, &commit, owner, at, end)?,
             false => self.short_head(source, &commit, owner, at, end)?,
         };
