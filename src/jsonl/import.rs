@@ -229,7 +229,11 @@ impl<'a> Importer<'a> {
             Some(_) => return Stream::open(self.engine, line.id, &options),
             None => {}
         }
-        let mut stream = Stream::of_id(self.engine, line.id, &options)?;
+        let stream = Stream::of_id(self.engine, line.id, &options, "import");
+        let mut stream = stream.map_err(|error| match error.kind() {
+            ErrorKind::Deleted(id) => Error::new(ErrorKind::StreamExists(*id), "import"),
+            _ => error,
+        })?;
         if let Some(fork) = &line.shares {
             stream.share(fork.id, fork.generation, fork.seq);
         }

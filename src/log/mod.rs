@@ -235,14 +235,17 @@ impl Log {
         self.create_stream_with(&StreamOptions::new())
     }
 
-    /// Creates a stream that has a name or differs from the log's defaults.
+    /// Creates a stream that has a name, an id of the host's choice ([`StreamOptions::id`]), or
+    /// limits that differ from the log's defaults.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NameTaken`] when a stream that is not deleted has the name, committed or not;
-    /// [`ErrorKind::InvalidName`]; [`ErrorKind::NameIsAnId`]; [`ErrorKind::NameReserved`];
-    /// [`ErrorKind::InvalidOption`]; [`ErrorKind::Refused`] when the log's memory has no room for
-    /// the name ([`crate::AppendError::MemoryFull`]); [`ErrorKind::Closed`].
+    /// [`ErrorKind::StreamExists`] when a stream has the id, committed or not, and
+    /// [`ErrorKind::Deleted`] when one had it; [`ErrorKind::NameTaken`] when a stream that is not
+    /// deleted has the name, committed or not; [`ErrorKind::InvalidName`];
+    /// [`ErrorKind::NameIsAnId`]; [`ErrorKind::NameReserved`]; [`ErrorKind::InvalidOption`];
+    /// [`ErrorKind::Refused`] when the log's memory has no room for the name
+    /// ([`crate::AppendError::MemoryFull`]); [`ErrorKind::Closed`].
     pub fn create_stream_with(&self, options: &StreamOptions) -> Result<Stream> {
         self.0.check_open("create stream")?;
         Stream::create(self.0.clone(), options)
@@ -260,7 +263,7 @@ impl Log {
     }
 
     /// Opens a durable stream like [`Log::open_stream`], with ring options of its own. The options
-    /// must not name the stream.
+    /// must give the stream neither a name nor an id.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ use self::reads::OPEN_SEGMENTS_MAX;
 pub use self::reads::{ReadOptions, Reads};
 pub use self::retention::Retention;
 pub(crate) use self::retention::Retentions;
-use crate::types::{CommitId, Durability, Seq};
+use crate::types::{CommitId, Durability, Seq, StreamId};
 
 /// Policy for a ring at its bound (P10).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -253,6 +253,7 @@ setters! { Options:
 /// Options of one stream, in place of the log's defaults.
 #[derive(Clone, Debug, Default)]
 pub struct StreamOptions {
+    pub(crate) id: Option<StreamId>,
     pub(crate) name: Option<String>,
     pub(crate) overflow: Option<Overflow>,
     pub(crate) ring_bytes_max: Option<usize>,
@@ -275,6 +276,12 @@ impl StreamOptions {
 }
 
 setters! { StreamOptions:
+    /// Sets the id of a stream to be created, for a host that has ids of its own. By default the
+    /// log makes an id from its clock. The id of a committed stream cannot be used again, not even
+    /// after the stream was deleted. Any id is valid except sixteen zero bytes. Lists in the order
+    /// of creation sort by id, and filter by the time in it: use UUIDs of version 7.
+    fn id(id: StreamId);
+
     /// Sets the policy for the ring at its bound.
     fn overflow(overflow: Overflow);
 

@@ -70,20 +70,56 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn create(core: Handle, options: &StreamOptions) -> Result<Self> {
-        let limits = limits(&core, options, "create stream")?;
-        let id = StreamId::new_at(core.clock.now(&*core.disk));
-        core.volatile.add(id);
-        let mut stream = Self::with(core, id, limits);
+        let mut stream = match options.id {
+            Some(id) => Self::of_id(&core, id, options, "create stream")?,
+            None => {
+                let limits = limits(&core, options, "create stream")?;
+                let id = StreamId::new_at(core.clock.now(&*core.disk));
+                core.volatile.add(id);
+                Self::with(core, id, limits)
+            }
+        };
         if let Some(name) = &options.name {
             stream.rename(name)?;
         }
         Ok(stream)
     }
 
+    /// Creates a volatile stream with this id. Fails if the log has or had a stream with it,
+    /// committed or not.
+    pub(crate) fn of_id(
+        core: &Handle,
+        id: StreamId,
+        options: &StreamOptions,
+        operation: &'static str,
+    ) -> Result<Self> {
+        let limits = limits(core, options, operation)?;
+        if id.as_bytes() == &[0; 16] {
+            let what = "the stream id of sixteen zero bytes is reserved";
+            return Err(Error::new(ErrorKind::InvalidOption(what), operation));
+        }
+        // Reserved before the look: a stream that stops being volatile is in the catalog.
+        if !core.volatile.add(id) {
+            return Err(Error::new(ErrorKind::StreamExists(id), operation));
+        }
+        if let Some(root) = core.catalog.root(id) {
+            core.volatile.remove(id);
+            let version = core.catalog.version(root);
+            let is_deleted = version.is_some_and(|it| it.state == StreamState::Deleted);
+            let exists = ErrorKind::StreamExists(id);
+            let kind = if is_deleted { ErrorKind::Deleted(id) } else { exists };
+            return Err(Error::new(kind, operation));
+        }
+        Ok(Self::with(core.clone(), id, limits))
+    }
+
     pub(crate) fn open(core: &Handle, id: StreamId, options: &StreamOptions) -> Result<Self> {
+        let refused = |what| Err(Error::new(ErrorKind::InvalidOption(what), "open stream"));
         if options.name.is_some() {
-            let what = "a stream cannot be named when it is opened; use `rename`";
-            return Err(Error::new(ErrorKind::InvalidOption(what), "open stream"));
+            return refused("a stream cannot be named when it is opened; use `rename`");
+        }
+        if options.id.is_some() {
+            return refused("a stream that is opened has its id");
         }
         let limits = limits(core, options, "open stream")?;
         // Checked before the view is taken: a stream that stops being volatile is in the view.

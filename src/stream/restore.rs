@@ -6,28 +6,13 @@ use super::{Stream, limits};
 use crate::change::{Fork, Rewind};
 use crate::commit::{Pending, Ticket};
 use crate::engine::Handle;
-use crate::error::{AppendError, Error, ErrorKind, Result};
+use crate::error::{AppendError, Result};
 use crate::format::FrameHead;
 use crate::options::{CommitOptions, StreamOptions};
 use crate::sabotage::{Sabotage, broken};
 use crate::types::{Seq, StreamId, StreamState};
 
 impl Stream {
-    /// Creates a volatile stream with this id.
-    ///
-    /// Fails if the log has or had a stream with it, committed or not.
-    pub(crate) fn of_id(core: &Handle, id: StreamId, options: &StreamOptions) -> Result<Self> {
-        let limits = limits(core, options, "import")?;
-        let is_new = core.volatile.add(id);
-        if core.catalog.root(id).is_some() || !is_new {
-            if is_new {
-                core.volatile.remove(id);
-            }
-            return Err(Error::new(ErrorKind::StreamExists(id), "import"));
-        }
-        Ok(Self::with(core.clone(), id, limits))
-    }
-
     /// Returns a handle of a deleted stream, which only answers questions.
     pub(crate) fn gone(core: &Handle, id: StreamId, options: &StreamOptions) -> Result<Self> {
         let mut stream = Self::with(core.clone(), id, limits(core, options, "import")?);

@@ -4,9 +4,10 @@
 //! read view saw it goes on seeing (P1, P2, P12).
 
 use crate::support::verified::checked;
+use amberlog::maintenance::CompactOptions;
 use amberlog::{
-    Durability, ErrorKind, Log, Options, Order, Page, Query, ReadView, Stream, StreamId,
-    StreamState, Timestamp,
+    CommitOptions, Durability, ErrorKind, Log, Options, Order, Page, Query, ReadView, Stream,
+    StreamId, StreamOptions, StreamState, Timestamp,
 };
 
 fn options() -> Options {
@@ -20,6 +21,75 @@ fn commit(stream: &mut Stream) {
 
 fn ids(page: &Page) -> Vec<StreamId> {
     page.streams.iter().map(|info| info.id).collect()
+}
+
+/// An id of the host's choice belongs to one stream for good: volatile, committed or deleted, here and after reopening.
+#[test]
+fn p1_p8_an_id_that_the_host_chooses_belongs_to_one_stream() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let id = StreamId::from_bytes(*b"thread 000000001");
+    let of = |id| StreamOptions::new().id(id);
+    let refused = |log: &Log, kind: ErrorKind| {
+        let error = log.create_stream_with(&of(id)).expect_err("it has one");
+        assert_eq!(*error.kind(), kind);
+        let mut parent = log.create_stream().expect("a stream");
+        parent.append("shared").expect("room");
+        let error = parent.fork_with(1_u64, &of(id)).expect_err("it has one");
+        assert_eq!(*error.kind(), kind);
+    };
+    let log = options().open(dir.path().join("log")).expect("opens");
+    let zero = log.create_stream_with(&of(StreamId::from_bytes([0; 16]))).expect_err("reserved");
+    assert!(matches!(zero.kind(), ErrorKind::InvalidOption(_)), "{zero}");
+    let stream = log.create_stream_with(&of(id)).expect("free");
+    assert_eq!((stream.id(), stream.info().created), (id, None));
+    refused(&log, ErrorKind::StreamExists(id));
+    assert!(!log.path().exists(), "P1: nothing is on disk");
+    drop(stream);
+    let mut stream = log.create_stream_with(&of(id)).expect("free again: it was never committed");
+    stream.append("first").expect("room");
+    commit(&mut stream);
+    refused(&log, ErrorKind::StreamExists(id));
+    drop(stream);
+    refused(&log, ErrorKind::StreamExists(id));
+    let error = log.open_stream_with(id, &of(id)).expect_err("it has its id");
+    assert!(matches!(error.kind(), ErrorKind::InvalidOption(_)), "{error}");
+    let child = StreamId::from_bytes([7; 16]);
+    let mut fork = log.open_stream(id).expect("durable").fork_with(1_u64, &of(child)).expect("new");
+    commit(&mut fork);
+    log.close().expect("closes");
+    let log = options().open(dir.path().join("log")).expect("opens");
+    refused(&log, ErrorKind::StreamExists(id));
+    assert_eq!(log.read_view().info(child).expect("known").parent, Some((id, 1.into())));
+    log.open_stream(id).expect("durable").delete().wait().expect("deleted");
+    refused(&log, ErrorKind::Deleted(id));
+    log.close().expect("closes");
+    let log = options().open(dir.path().join("log")).expect("opens");
+    log.compact(CompactOptions::new().purge()).expect("compacted");
+    refused(&log, ErrorKind::Deleted(id));
+    log.close().expect("closes");
+    let log = options().open(dir.path().join("log")).expect("opens");
+    refused(&log, ErrorKind::Deleted(id));
+}
+
+/// P8: two processes, or a process and the log that it left, cannot make one stream twice: who commits second is told.
+#[test]
+fn p8_an_id_that_another_commit_took_meanwhile_is_a_conflict() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path().join("log")).expect("opens");
+    let id = StreamId::from_bytes([9; 16]);
+    let create = || log.create_stream_with(&StreamOptions::new().id(id)).expect("free");
+    let mut first = create();
+    first.append("first").expect("room");
+    let ticket = first.commit_with(CommitOptions::new().later());
+    drop(first);
+    let mut second = create();
+    second.append("second").expect("room");
+    let error = second.commit().wait().expect_err("the first one is there");
+    assert!(matches!(error.kind(), ErrorKind::Conflict { .. }), "{error}");
+    ticket.wait().expect("committed");
+    let events = log.read_view().events(id).expect("known");
+    let payloads: Vec<_> = events.map(|event| event.expect("whole").payload().to_vec()).collect();
+    assert_eq!(payloads, [b"first"]);
 }
 
 #[test]
