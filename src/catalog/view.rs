@@ -34,7 +34,8 @@ pub struct ReadView {
     files: Option<Arc<FilePool>>,
 }
 
-/// Description of a stream in a read view.
+/// Description of a stream: in a read view, as a handle sees it ([`crate::Stream::info`]), or in a
+/// list that includes volatile streams ([`crate::Query::volatile`]).
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

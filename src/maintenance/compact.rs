@@ -77,16 +77,19 @@ impl CompactOptions {
     /// segment that commits go to, begins a new one, and compacts all earlier ones as with
     /// [`CompactOptions::dead_percent_min`] 0.
     ///
-    /// When [`crate::Log::compact`] returns, no segment that it could compact holds an event of a
-    /// deleted stream that no fork shows, or of a commit that never happened.
+    /// The unit is the part of one stream in one commit: it stays as a whole while any stream shows
+    /// one of its events. When [`crate::Log::compact`] returns, no segment that it could compact
+    /// holds such a part without an event that is shown, or a commit that never happened.
     /// [`CompactReport::held`] names the files that may still hold such bytes, and
     /// [`CompactReport::refused`] the segments that were left alone.
     ///
-    /// It cannot reach
+    /// It cannot reach, and the report does not name,
     ///
-    /// - events that a trim or a rewind removed from the middle of a commit: they go with the
-    ///   stream's last event in that commit;
-    /// - former names, labels and data of streams that are not deleted;
+    /// - events that were removed, by a trim, a rewind or a delete, and share a commit with events
+    ///   of the same stream that the stream or a fork still shows. A host that may have to remove
+    ///   an event commits it apart;
+    /// - former names, labels and data of a stream that is not deleted, and those of a deleted one
+    ///   while a fork shows any of its events;
     /// - copies: backups that share no name with the log, exports, and files that a reader in
     ///   another process has open;
     /// - blocks that the file system has freed and not reused.

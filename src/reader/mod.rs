@@ -48,14 +48,15 @@ impl ReadView {
     /// [`Position::START`] starts with the first commit.
     ///
     /// **This also returns events of deleted streams, and events that were trimmed or rewound,
-    /// until a compaction drops them.** The same seq of a stream can therefore appear once for each
+    /// until a compaction drops them**, which keeps them while their stream or a fork shows other
+    /// events of their commit. The same seq of a stream can therefore appear once for each
     /// generation. To read only what streams show now, use [`ReadView::events`] for each stream.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::PositionOutOfRange`] if `from` is more than one after the last commit.
-    pub fn all_events(&self, from: Position) -> Result<AllEvents> {
-        let last = self.position();
+    pub fn all_events(&self, from: impl Into<Position>) -> Result<AllEvents> {
+        let (from, last) = (from.into(), self.position());
         if from.get() > last.get().saturating_add(1) {
             return Err(Error::new(ErrorKind::PositionOutOfRange { asked: from, last }, "read"));
         }

@@ -80,7 +80,8 @@ impl Stream {
     }
 
     /// Sets a label, with the next commit. A stream has at most 64; a key has 1 to 128 bytes, a
-    /// value 1 to 1,024.
+    /// value 1 to 1,024. If two handles set the same label, the later commit wins: a conflict (P8)
+    /// concerns events only.
     ///
     /// # Errors
     ///
@@ -124,7 +125,8 @@ impl Stream {
     }
 
     /// Sets the stream's data, with the next commit: up to 64 KiB of bytes that only the host
-    /// interprets, in place of earlier data. Empty data removes it.
+    /// interprets, in place of earlier data. Empty data removes it. If two handles set the data, the
+    /// later commit wins: a conflict (P8) concerns events only.
     ///
     /// # Errors
     ///

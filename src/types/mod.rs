@@ -217,11 +217,25 @@ impl Seq {
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
+
+    /// Returns the seq this number of events earlier, or 0. So
+    /// `stream.rewind(stream.head().saturating_sub(1))` drops the last event.
+    #[must_use]
+    pub const fn saturating_sub(self, events: u64) -> Self {
+        Self(self.0.saturating_sub(events))
+    }
 }
 
 impl Position {
     /// Position before the first commit.
     pub const START: Self = Self(0);
+
+    /// Returns the position after this one. No commit has the position [`u64::MAX`], for which this
+    /// returns the same position.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
 }
 
 /// The program's classification of an event: 16 bits that the engine stores and never interprets.

@@ -100,7 +100,8 @@ impl Writer {
             }
             if self.group_ids.contains(&id) {
                 let stream = pending.parts().first().map(|part| part.stream);
-                return stream.and_then(|stream| refused(ErrorKind::CommitInFlight(stream)));
+                let refused = refused(ErrorKind::CommitInFlight(stream?))?;
+                return Some(refused.because("it has the same commit id"));
             }
         }
         for part in pending.checked_parts() {

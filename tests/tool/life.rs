@@ -378,7 +378,7 @@ fn p6_p12_what_a_killed_writer_left_is_told_and_kept_by_the_next_one() {
     fs::write(&segment, bytes).expect("written");
     let ran = copy.run(&["ls", "LOG"]).ends_with(0);
     assert_eq!(ran.text(), "");
-    assert!(ran.err.contains("not shown; a writer may be committing them now"), "{}", ran.err);
+    assert!(ran.err.contains("not shown; a writer may be committing it now"), "{}", ran.err);
     let salvaged = copy.run(&["export", "LOG", "--skip-damaged"]).ends_with(0);
     assert!(salvaged.text().contains("\"text\":\"once\""), "{salvaged:?}");
     assert!(salvaged.text().contains("{\"unconfirmed\":"), "{salvaged:?}");

@@ -492,7 +492,7 @@ fn retain_says_what_would_go_and_then_lets_it_go() {
 
     let trace = ["retain", "LOG", "--max-idle", "0s", "--label", "kind=trace"];
     let text = bench.run(&trace).ends_with(0).text();
-    assert!(text.contains("deleted, idle: 1 event"), "{text}");
+    assert!(text.contains("deleted, over the idle bound: 1 event"), "{text}");
     assert_eq!(bench.run(&["ls", "LOG"]).ends_with(0).text().lines().count(), 1);
 }
 

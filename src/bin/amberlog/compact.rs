@@ -17,9 +17,9 @@ full disk. Then partly dead ones are rewritten.
 Deleted bytes may remain in the segment that receives commits, even with --dead
 0, and in segments that are less than --dead percent dead. --purge removes them
 from both: it ends the segment that receives commits and compacts all others.
-Events that a trim or a rewind removed from the middle of a commit stay until
-the stream's other events in that commit go, and former names, labels and data
-stay until the stream is deleted.
+Removed events that share a commit with events of their stream that are still
+shown, by the stream or a fork, stay until those go too. Former names, labels
+and data stay until the stream is deleted and no fork shows its events.
 
 --purge lists the files that still hold purged bytes: files in use by read
 views, files with other hard links (backups), files kept by a repair, and

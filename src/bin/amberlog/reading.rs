@@ -99,10 +99,12 @@ fn tell_tail(report: &RecoveryReport, is_shown: bool) {
         ),
     };
     let shown = if is_shown { "shown as unconfirmed" } else { "not shown" };
-    let next = if report.needs_repair {
-        "`amberlog repair` keeps the whole ones; until then the log cannot be written"
-    } else {
-        "a writer may be committing them now; otherwise the next opening for writing keeps them"
+    let (it, whole) = if first == last { ("it", "it") } else { ("them", "the complete ones") };
+    let next = match report.needs_repair {
+        true => format!("`amberlog repair` keeps {whole}; until then the log cannot be written"),
+        false => format!(
+            "a writer may be committing {it} now; otherwise the next opening for writing keeps {whole}"
+        ),
     };
     note(format_args!("{what}; {shown}; {next}"));
 }

@@ -47,8 +47,8 @@ pub(crate) struct RetainArgs {
     /// Include archived streams
     #[arg(long)]
     archived: bool,
-    /// Trust the system's clock, however far it is from the log's last commit. A clock that is far
-    /// ahead is trusted without this option, because the run was requested explicitly
+    /// Trust a clock that is far behind the log's last commit, too. A clock that is far ahead is
+    /// always trusted here
     #[arg(long)]
     trust_clock: bool,
     /// Only report what would be dropped
@@ -127,15 +127,15 @@ fn summary(report: &RetainReport, dry_run: bool) -> RetainSummary {
 fn print(retained: &RetainSummary, out: &mut Out) -> std::io::Result<()> {
     for TrimmedFields { stream, seqs: [start, end], over } in &retained.streams {
         let what = match over {
-            Bound::Idle => "deleted, idle".to_owned(),
-            over => format!("trimmed to {end}, {over}"),
+            Bound::Idle => "deleted, over the idle bound".to_owned(),
+            over => format!("trimmed to {end}, over the {over} bound"),
         };
         let events = count(end.get().saturating_sub(start.get()), "event");
         out.line(format_args!("{stream}  {what}: {events}"))?;
     }
     out.line(format_args!(
         "{}{} trimmed, {} deleted, {} dropped",
-        if retained.dry_run { "would be: " } else { "" },
+        if retained.dry_run { "dry run: " } else { "" },
         count(retained.streams_trimmed, "stream"),
         retained.streams_deleted,
         count(retained.events_dropped, "event")

@@ -1,5 +1,6 @@
 //! `amberlog verify`: reads all of a log, byte by byte and as its users do, and names damage.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -153,11 +154,22 @@ fn verify_lines(report: &RecoveryReport) -> Vec<String> {
         let positions = &damage.positions;
         let mut line = format!("damaged: {} in {}", damage.kind.as_str(), damage.place);
         if !positions.is_empty() {
-            line += &format!(", positions {}..{}", positions.start, positions.end);
+            let last = positions.end.get().saturating_sub(1);
+            line += &match positions.start.get() == last {
+                true => format!(", position {last}"),
+                false => format!(", positions {} to {last}", positions.start),
+            };
         }
         lines.push(line);
         for (stream, seqs) in &damage.events {
-            lines.push(format!("  lost: stream {stream}, events {}..{}", seqs.start, seqs.end));
+            let last = seqs.end.get().saturating_sub(1);
+            lines.push(match seqs.start.get().cmp(&last) {
+                _ if seqs.is_empty() => {
+                    format!("  lost: stream {stream}, its name, labels, data or state")
+                }
+                Ordering::Equal => format!("  lost: stream {stream}, event {last}"),
+                _ => format!("  lost: stream {stream}, events {} to {last}", seqs.start),
+            });
         }
     }
     for sector in &report.unreadable {

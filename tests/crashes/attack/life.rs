@@ -115,7 +115,7 @@ impl Attack {
     }
 
     /// Whether the stream still has the first `shared` events that this handle saw: another one may have rewound
-    /// it. `None`: the last of them was dropped by a ring, and such events cannot be told apart.
+    /// it. `None`: the last of them was dropped by a ring or trimmed, and such events cannot be told apart.
     fn is_kept(&self, at: usize, shared: usize) -> Option<bool> {
         let handle = &self.handles[at];
         let now = self.oracle.now();
@@ -123,7 +123,7 @@ impl Attack {
         let (Some(content), Some(last)) = (content, shared.checked_sub(1)) else {
             return Some(true);
         };
-        let seen = handle.view[last].as_ref()?;
+        let seen = handle.view[last].as_ref().filter(|_| content.start <= last as u64)?;
         Some(content.slots.get(last).is_some_and(|slot| slot.as_ref() == Some(seen)))
     }
 
