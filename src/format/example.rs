@@ -266,7 +266,8 @@ fn p15_the_kinds_of_batches_and_the_codecs_have_the_numbers_that_the_page_gives_
         CodecId::RAW.0.to_string(),
         CodecId::BINCODE.0.to_string(),
         CodecId::JSON.0.to_string(),
-        format!("{} to {}", CodecId::JSON.0 + 1, CodecId::FIRST_OF_PROGRAM.0 - 1),
+        CodecId::POSTCARD.0.to_string(),
+        format!("{} to {}", CodecId::POSTCARD.0 + 1, CodecId::FIRST_OF_PROGRAM.0 - 1),
         format!("{} to 255", CodecId::FIRST_OF_PROGRAM.0),
     ];
     assert_eq!(codecs, is);

@@ -12,7 +12,7 @@ use crate::commit::{Pending, Ticket};
 use crate::engine::Handle;
 use crate::error::{AppendError, Error, ErrorKind, Result};
 use crate::format::FrameHead;
-use crate::options::{CommitOptions, Expect, StreamOptions};
+use crate::options::{CommitOptions, Expect, Overflow, StreamOptions};
 use crate::sabotage::{Sabotage, broken};
 use crate::stream::Stream;
 use crate::types::{CodecId, EventKind, Seq, StreamId, StreamState, Timestamp};
@@ -224,6 +224,8 @@ impl<'a> Importer<'a> {
     fn handle(&self, line: &StreamLine, existing: Option<&ExistingStream>) -> Result<Stream> {
         let options = StreamOptions::new().ring_bytes_max(self.engine.options.memory_bytes_max);
         let options = options.event_bytes_max(self.engine.options.memory_bytes_max);
+        // An import loses nothing, whatever the log's own rings do.
+        let options = options.overflow(Overflow::Reject);
         match existing.map(ExistingStream::state) {
             Some(StreamState::Deleted) => return Stream::gone(self.engine, line.id, &options),
             Some(_) => return Stream::open(self.engine, line.id, &options),

@@ -256,8 +256,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownStream`]; [`ErrorKind::Deleted`]; [`ErrorKind::NotMaterialized`] when the
-    /// stream has only a volatile handle elsewhere in this process; [`ErrorKind::Closed`].
+    /// [`ErrorKind::UnknownStream`]; [`ErrorKind::Deleted`]; [`ErrorKind::NotMaterialized`] when
+    /// the stream has only a volatile handle elsewhere in this process; [`ErrorKind::Closed`].
     pub fn open_stream(&self, id: StreamId) -> Result<Stream> {
         self.open_stream_with(id, &StreamOptions::new())
     }

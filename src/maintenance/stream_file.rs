@@ -127,6 +127,9 @@ struct Archive<'a> {
 /// Commit under construction.
 #[derive(Default)]
 struct Commit {
+    /// Position in the log.
+    origin: u64,
+    /// Position in the file: the same, unless an earlier commit has a later one.
     position: u64,
     time: Timestamp,
     first_seq: u64,
@@ -163,14 +166,16 @@ impl<'a> Archive<'a> {
     }
 
     fn take(&mut self, event: &Event) -> Result<()> {
-        let position = event.position().map_or(0, Position::get);
-        let is_other = position != self.now.position || event.generation() != self.now.generation;
+        let origin = event.position().map_or(0, Position::get);
+        let is_other = origin != self.now.origin || event.generation() != self.now.generation;
         if is_other && self.now.count > 0 {
             self.commit()?;
         }
         let now = &mut self.now;
         if now.count == 0 {
-            now.position = position;
+            now.origin = origin;
+            // A base that was imported after its fork has later positions than the fork.
+            now.position = origin.max(self.last_position.saturating_add(1));
             now.generation = event.generation();
             now.first_seq = event.seq().get();
             now.dropped = event.dropped_before();
@@ -266,7 +271,7 @@ impl<'a> Archive<'a> {
         if self.said.is_some() || self.head < head || self.generation < generation {
             // The change that ended the stream there was committed after its events.
             self.now = Commit {
-                position,
+                position: position.max(self.last_position.saturating_add(1)),
                 first_seq: head,
                 dropped: head - self.head,
                 generation,

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::event::{BatchContext, EventRef, FrameAt};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
     BatchHead, COMMITS_AT, CommitHead, Frames, batch_crc, commit_header, frame_head, marker,
 };
@@ -286,6 +286,10 @@ impl BatchLoader {
             true => long_head(source, &commit, owner, at, end)?,
             false => self.short_head(source, &commit, owner, at, end)?,
         };
+        if !commit.is_known || head.kind.is_none() {
+            let error = Error::new(ErrorKind::UnsupportedFeature, "read");
+            return Err(error.at(segment.place(at.offset)));
+        }
         let same = head.first_seq == at.first_seq && head.count == at.count;
         if same && head.generation == owner.generation {
             Ok((commit.position, head))

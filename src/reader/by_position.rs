@@ -101,6 +101,10 @@ impl AllEvents {
                     }
                     at.offset = record_at(found.end());
                     self.next = found.head.position.saturating_add(1);
+                    if found.unknown {
+                        let error = Error::new(ErrorKind::UnsupportedFeature, "read");
+                        return Err(error.at(at.segment.place(found.offset)));
+                    }
                     // Streams in damaged entries of the directory are unknown.
                     let lost = (!found.is_listed).then(|| at.segment.error("read", found.offset));
                     self.at = Some(at);

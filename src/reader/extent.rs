@@ -49,15 +49,21 @@ impl Extent {
     /// Returns the extent that contains a seq of the piece.
     pub(super) fn find(view: &ReadView, piece: &Piece, seq: u64) -> Self {
         let floor = Walker::seek(view, piece.branch, seq);
-        let (from, after) = match floor {
+        let (from, mut after) = match floor {
             Some((at, batch)) if batch.end_seq() > seq => return Self::of(at, batch, piece),
             Some((at, batch)) => (batch.end_seq(), at.next_seqs(view)),
             None => (0, Walker::first(view, piece.branch)),
         };
+        // A damaged index may hold batches in any order.
+        while let Some((at, batch)) = after.take_if(|(_, batch)| batch.first_seq <= seq) {
+            if batch.end_seq() > seq {
+                return Self::of(at, batch, piece);
+            }
+            after = at.next_seqs(view);
+        }
         let place = after.as_ref().map(|(at, batch)| at.here.segment.error("read", batch.offset));
         let to = after.map_or(u64::MAX, |(_, batch)| batch.first_seq);
-        // A damaged index may hold batches in any order.
-        let (from, to) = (from.min(seq), to.max(seq.saturating_add(1)));
+        let from = from.min(seq);
         let seqs = from.max(piece.seqs.start)..to.min(piece.seqs.end);
         Self { seqs, content: Content::Lost(place) }
     }

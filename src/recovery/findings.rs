@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::discover::Candidate;
+use super::ids::LostId;
 use super::replay::DamagedRange;
 use super::report::{Damage, DamageKind, RecoveryReport, SegmentReport, SegmentState};
 use super::sealed::LostEvents;
@@ -58,6 +59,18 @@ impl Findings {
         self.file(FoundFile::of(candidate), 0..0, state);
         let is_gone = candidate.is_gone();
         self.superseded.extend(header.map(|header| (OldFile { header, is_gone }, by)));
+    }
+
+    /// Records a commit whose id is lost, unless its damage is known.
+    pub(super) fn lost_id(&mut self, lost: &LostId) {
+        let place = place(lost.number, lost.offset);
+        let is_known = |damage: &Damage| {
+            let same = |position: Position| damage.positions.contains(&position);
+            damage.place == place || same(Position(lost.positions.start))
+        };
+        if !self.report.damages.iter().any(is_known) {
+            self.damage(DamageKind::Commit, lost.number, lost.offset, lost.positions.clone());
+        }
     }
 
     /// Records a file that may have held the commits of these positions.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::apply::{self, Changes, Run};
-use super::ids::LatestIds;
+use super::ids::{LatestIds, LostId};
 use crate::catalog::{Catalog, CommitIds, StreamRoots};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, Lsn};
@@ -123,10 +123,14 @@ impl Fold {
         Ok((changes, history))
     }
 
-    /// Reads the ids that are known by offset only, and returns the catalog with all its streams.
-    pub(super) fn finish(mut self, files: &Arc<FilePool>) -> Result<(Catalog, CommitIds)> {
-        let ids = self.with_id.read(files)?;
+    /// Reads the ids that are known by offset only, and returns the catalog with all its streams,
+    /// the ids, and those that are lost.
+    pub(super) fn finish(
+        mut self,
+        files: &Arc<FilePool>,
+    ) -> Result<(Catalog, CommitIds, Vec<LostId>)> {
+        let (ids, lost) = self.with_id.read(files)?;
         self.catalog.adopt(self.roots);
-        Ok((self.catalog, ids))
+        Ok((self.catalog, ids, lost))
     }
 }

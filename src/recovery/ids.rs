@@ -4,13 +4,14 @@
 //! the end, only the offsets among the latest ids are read.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::CommitIds;
 use crate::error::Result;
 use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Segment};
-use crate::types::CommitId;
+use crate::types::{CommitId, through};
 
 /// Latest commits that have an id.
 pub(super) struct LatestIds {
@@ -52,9 +53,10 @@ impl LatestIds {
         }
     }
 
-    /// Reads the ids that are known by offset only, and returns all.
-    pub(super) fn read(&self, files: &Arc<FilePool>) -> Result<CommitIds> {
-        let mut ids = CommitIds::new(self.ids_max);
+    /// Reads the ids that are known by offset only, and returns all, with the commits whose id
+    /// cannot be read.
+    pub(super) fn read(&self, files: &Arc<FilePool>) -> Result<(CommitIds, Vec<LostId>)> {
+        let (mut ids, mut lost) = (CommitIds::new(self.ids_max), Vec::new());
         let mut reading: Option<(&Arc<Segment>, Scanner)> = None;
         for commit in &self.latest {
             let (segment, offset) = match commit {
@@ -68,14 +70,29 @@ impl LatestIds {
                 Some(open) if Arc::ptr_eq(open.0, segment) => open,
                 other => other.insert((segment, scanner(files, segment)?)),
             };
-            if let Step::Commit(found) = scanner.step(*offset)?
-                && let Some(id) = found.id
-            {
-                ids.note(id, found.head.position);
+            let found = match scanner.step(*offset)? {
+                Step::Commit(found) => Some(found),
+                _ => None,
+            };
+            let position = found.as_ref().map(|found| found.head.position);
+            match (found.and_then(|found| found.id), position) {
+                (Some(id), Some(position)) => ids.note(id, position),
+                _ => {
+                    let positions = position.map_or(0..0, |position| through(position, position));
+                    lost.push(LostId { number: segment.number(), offset: *offset, positions });
+                }
             }
         }
-        Ok(ids)
+        Ok((ids, lost))
     }
+}
+
+/// Commit of a sealed segment whose id cannot be read.
+pub(super) struct LostId {
+    pub(super) number: u32,
+    pub(super) offset: u64,
+    /// Its position; empty if that cannot be read either.
+    pub(super) positions: Range<u64>,
 }
 
 fn scanner(files: &Arc<FilePool>, segment: &Arc<Segment>) -> Result<Scanner> {

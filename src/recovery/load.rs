@@ -450,7 +450,10 @@ impl Loader {
 
     /// Classifies the files after the last segment and completes the report.
     fn finish(mut self, found: Discovered, last: u32, behind: Vec<Candidate>) -> Result<Loaded> {
-        let (catalog, ids) = self.fold.finish(&self.files)?;
+        let (catalog, ids, lost_ids) = self.fold.finish(&self.files)?;
+        for lost in lost_ids {
+            self.findings.lost_id(&lost);
+        }
         let (mut spares, mut damaged_spares) = (Vec::new(), Vec::new());
         let none = || self.prefix.until(None);
         for candidate in behind {

@@ -132,8 +132,9 @@ impl Losses {
 }
 
 fn events(listed: &[FooterEntry]) -> LostEvents {
-    let events = listed.iter().filter(|entry| entry.kind == BatchKind::Events);
-    events.map(|entry| span(entry.stream, entry.first_seq, entry.count)).collect()
+    let lost =
+        |entry: &FooterEntry| lost_batch(entry.kind, entry.stream, entry.first_seq, entry.count);
+    listed.iter().filter_map(lost).collect()
 }
 
 /// Returns the events that the footer lists and the damaged directory of their commit does not.
@@ -150,15 +151,26 @@ fn unlisted(found: &Found, listed: &[FooterEntry]) -> LostEvents {
 /// Returns the events of a commit's damaged batches.
 pub(super) fn lost_events(found: &Found) -> LostEvents {
     let bad = found.bad.iter().filter_map(|index| found.batches.get(*index));
-    bad.filter_map(|batch| match batch.kind? {
-        BatchKind::Events => Some(span(batch.stream, batch.first_seq, batch.count)),
+    let lost =
+        |batch: &BatchHead| lost_batch(batch.kind?, batch.stream, batch.first_seq, batch.count);
+    bad.filter_map(lost).collect()
+}
+
+/// Returns the events that are lost with a batch.
+fn lost_batch(
+    kind: BatchKind,
+    stream: [u8; 16],
+    first_seq: u64,
+    count: u32,
+) -> Option<(StreamId, Range<Seq>)> {
+    match kind {
+        BatchKind::Events => Some(span(stream, first_seq, count)),
         // Without the fork batch, the events shared with the base stream cannot be found.
-        BatchKind::Fork => Some((StreamId::from_bytes(batch.stream), Seq(0)..Seq(batch.first_seq))),
+        BatchKind::Fork => Some((StreamId::from_bytes(stream), Seq(0)..Seq(first_seq))),
         // Attributes of the stream are lost, but no event.
-        BatchKind::Catalog => Some(span(batch.stream, batch.first_seq, 0)),
+        BatchKind::Catalog => Some(span(stream, first_seq, 0)),
         _ => None,
-    })
-    .collect()
+    }
 }
 
 fn span(stream: [u8; 16], first_seq: u64, count: u32) -> (StreamId, Range<Seq>) {

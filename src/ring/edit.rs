@@ -30,6 +30,11 @@ impl Ring {
         self.buffer.bytes.len()
     }
 
+    /// Replaces the policy at the ring's bound, and returns the former one.
+    pub(crate) fn set_overflow(&mut self, overflow: Overflow) -> Overflow {
+        std::mem::replace(&mut self.limits.overflow, overflow)
+    }
+
     /// Opens the ring to events or closes it.
     pub(crate) fn set_admission(&mut self, admission: Admission) {
         let bound = &mut self.limits.event_bytes_max;

@@ -7,7 +7,7 @@ use crate::catalog::{ForkGuard, Lineage};
 use crate::change::{Fork, Rewind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FrameHead, GENERATION_MAX};
-use crate::options::StreamOptions;
+use crate::options::{Overflow, StreamOptions};
 use crate::sabotage::{Sabotage, broken};
 use crate::types::{Seq, StreamId, StreamState};
 
@@ -63,6 +63,8 @@ impl Stream {
             change.start = (start > 0).then_some(start);
         });
         child.next = end;
+        // A fork that cannot hold all events is refused, whatever its ring does later.
+        let overflow = child.ring.set_overflow(Overflow::Reject);
         for mut batch in volatile {
             let dropped = batch.dropped();
             let dropped = dropped.min(seq.saturating_sub(batch.first_seq() - dropped));
@@ -84,6 +86,7 @@ impl Stream {
                 child.next += 1;
             }
         }
+        child.ring.set_overflow(overflow);
         // A trailing gap: no event follows it yet.
         let dropped = seq.saturating_sub(child.next);
         child.ring.skip(dropped);

@@ -125,8 +125,8 @@ impl Stream {
     }
 
     /// Sets the stream's data, with the next commit: up to 64 KiB of bytes that only the host
-    /// interprets, in place of earlier data. Empty data removes it. If two handles set the data, the
-    /// later commit wins: a conflict (P8) concerns events only.
+    /// interprets, in place of earlier data. Empty data removes it. If two handles set the data,
+    /// the later commit wins: a conflict (P8) concerns events only.
     ///
     /// # Errors
     ///

@@ -444,7 +444,10 @@ impl Drop for Stream {
         if broken(Sabotage::CommitUnasked) {
             drop(self.commit());
         }
-        self.core.volatile.remove(self.id);
+        // A stream that was deleted while it was volatile has left its id to others.
+        if self.root.is_none() && self.state != StreamState::Deleted {
+            self.core.volatile.remove(self.id);
+        }
     }
 }
 

@@ -533,3 +533,29 @@ fn p6_a_damaged_entry_of_a_long_directory_hides_its_own_stream() {
         hit(4096 + length - 8, &(0..STREAMS).collect::<Vec<_>>());
     }
 }
+
+/// P6: an id that a damaged commit had is not forgotten in silence: a retry would be made a second time.
+#[test]
+fn p6_an_opening_tells_that_a_commit_id_is_lost() {
+    let dir = dir();
+    let log = options().open(dir.path()).expect("opens");
+    let mut stream = log.create_stream().expect("a stream");
+    for n in 0..40_u128 {
+        stream.append([7; 500]).expect("room");
+        let options = CommitOptions::new().id(amberlog::CommitId::from(n));
+        stream.commit_with(options).wait().expect("committed");
+    }
+    drop(stream);
+    log.close().expect("closes");
+    let path = dir.path().join("segments/0000000001.seg");
+    let whole = std::fs::read(&path).expect("readable");
+    let length = u32::from_le_bytes(whole[4100..4104].try_into().expect("four")) as usize;
+    // The header of the first commit, and its marker.
+    for at in [4096 + 20, 4096 + length - 1] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).expect("written");
+        let log = options().open(dir.path()).expect("opens");
+        assert!(!log.recovery_report().is_sound(), "byte {at}");
+    }
+}

@@ -6,6 +6,7 @@ mod dir_syncs;
 mod directory;
 mod dropping;
 mod faults;
+mod features;
 mod full;
 mod golden;
 mod media;

@@ -16,7 +16,8 @@ use crate::support::verified::checked;
 use crate::support::waiting::wait_until;
 use crate::support::{read_dir, segment};
 use amberlog::{
-    AppendError, CommitOptions, Durability, ErrorKind, Log, Position, Stream, StreamOptions, Ticket,
+    AppendError, CommitOptions, Durability, ErrorKind, Log, Overflow, Position, Stream,
+    StreamOptions, Ticket,
 };
 use tempfile::TempDir;
 
@@ -461,4 +462,20 @@ fn handles_of_a_closed_log_say_so() {
     assert_eq!(stream.buffered(), 2, "the events are with the handle, until it goes");
     let again = Log::open(dir.path()).expect("the lock is free, whoever still has a handle");
     assert_eq!(numbers(again.read_view().events(id).expect("known")), upto(2));
+}
+
+/// P9: a fork has all events up to its seq, or is refused: also by a ring that drops events when it is full.
+#[test]
+fn p9_a_fork_that_does_not_fit_an_overwriting_ring_is_refused() {
+    let dir = dir();
+    let log = Log::open(dir.path().join("log")).expect("opens");
+    let mut parent = log.create_stream().expect("a stream");
+    fill(&mut parent, 0, 20);
+    let small = StreamOptions::new().ring_bytes_max(64).overflow(Overflow::OverwriteOldest);
+    let error = parent.fork_with(20_u64, &small).expect_err("it does not fit");
+    assert!(matches!(error.kind(), ErrorKind::Refused(AppendError::RingFull { .. })), "{error}");
+    let mut fork = parent.fork_with(3_u64, &small).expect("it fits");
+    assert_eq!(numbers(fork.events().expect("open")), [0, 1, 2]);
+    fill(&mut fork, 3, 30);
+    assert!(numbers(fork.events().expect("open")).len() < 10, "it drops events from now on");
 }

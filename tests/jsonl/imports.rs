@@ -10,7 +10,7 @@ use std::io::Cursor;
 use crate::support::{Rng, env_or};
 use amberlog::jsonl::{ImportOptions, Imported};
 use amberlog::sim::{Fault, SimDisk};
-use amberlog::{ErrorKind, Log, Options, Overflow, Stream, StreamOptions, StreamState};
+use amberlog::{ErrorKind, Log, Options, Overflow, Stream, StreamId, StreamOptions, StreamState};
 
 fn options() -> Options {
     Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10)
@@ -250,4 +250,56 @@ fn what_is_not_a_beginning_of_the_lines_is_refused_and_left_alone() {
         }
     }
     assert!(tried >= 10, "{tried}");
+}
+
+/// An import commits before a ring is full, whatever the log's rings do when they are.
+#[test]
+fn p6_an_import_into_a_log_of_flight_recorders_loses_nothing() {
+    let source = open(&SimDisk::new(1));
+    let mut stream = source.create_stream().expect("a stream");
+    for n in 0..2_000 {
+        stream.append(format!("event {n} {}", "x".repeat(200))).expect("room");
+    }
+    commit(&mut stream);
+    let text = export(&source);
+    for memory in [40 << 10, 300 << 10, 9 << 20] {
+        let options = options().overflow(Overflow::OverwriteOldest).memory_bytes_max(memory);
+        let log = options.open_on(&SimDisk::new(2)).expect("opens");
+        let imported = import(&log, &text).expect("imported");
+        assert_eq!((imported.events, export(&log) == text), (2_000, true), "{memory} bytes");
+    }
+}
+
+/// Ids do not tell which stream came first. The fork's own events are imported before those that it shares.
+#[test]
+fn p6_the_archive_file_of_a_fork_whose_id_comes_first_is_whole() {
+    let of = |id| StreamOptions::new().id(StreamId::from_bytes([id; 16]));
+    let source = open(&SimDisk::new(1));
+    let mut base = source.create_stream_with(&of(9)).expect("a stream");
+    for event in ["one", "two"] {
+        base.append(event).expect("room");
+    }
+    commit(&mut base);
+    let mut fork = base.fork_with(2_u64, &of(1)).expect("a fork");
+    fork.append("three").expect("room");
+    commit(&mut fork);
+    let log = open(&SimDisk::new(2));
+    import(&log, &export(&source)).expect("imported");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let on_disk = Log::open(dir.path().join("log")).expect("opens");
+    on_disk.import_jsonl(Cursor::new(export(&log))).expect("imported");
+    let report = on_disk.write_archive(fork.id()).expect("written");
+    let file = on_disk.path().join(&report.path);
+    assert_eq!((report.seqs.end.get(), report.positions.start < report.positions.end), (3, true));
+    let found = amberlog::verify::verify(&file).expect("readable");
+    assert!(found.is_sound(), "{found:?}");
+    let (view, _) = amberlog::ReadView::open(&file).expect("readable");
+    let payload =
+        |event: amberlog::Result<amberlog::Event>| event.expect("whole").payload().to_vec();
+    let by_stream: Vec<_> = view.events(fork.id()).expect("known").map(payload).collect();
+    let by_position: Vec<_> = view.all_events(0).expect("in range").map(payload).collect();
+    assert_eq!(
+        (by_stream, by_position.len()),
+        (vec![b"one".to_vec(), b"two".to_vec(), b"three".to_vec()], 3)
+    );
 }

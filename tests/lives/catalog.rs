@@ -71,6 +71,23 @@ fn p1_p8_an_id_that_the_host_chooses_belongs_to_one_stream() {
     refused(&log, ErrorKind::Deleted(id));
 }
 
+/// A handle of a deleted volatile stream has left the id to the next one.
+#[test]
+fn p9_a_dropped_handle_does_not_forget_another_stream_of_its_id() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = options().open(dir.path().join("log")).expect("opens");
+    let id = StreamId::from_bytes([9; 16]);
+    let create = || log.create_stream_with(&StreamOptions::new().id(id));
+    let mut first = create().expect("free");
+    first.delete().wait().expect("it was volatile");
+    let _second = create().expect("free again");
+    drop(first);
+    let error = log.open_stream(id).expect_err("volatile");
+    assert!(matches!(error.kind(), ErrorKind::NotMaterialized { .. }), "{error}");
+    assert_eq!(*create().expect_err("it has one").kind(), ErrorKind::StreamExists(id));
+    assert_eq!(log.list(&Query::new().volatile()).expect("listed").streams.len(), 1);
+}
+
 /// P8: two processes, or a process and the log that it left, cannot make one stream twice: who commits second is told.
 #[test]
 fn p8_an_id_that_another_commit_took_meanwhile_is_a_conflict() {

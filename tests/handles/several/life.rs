@@ -351,9 +351,7 @@ impl Life {
             Err(error) => {
                 return match error.kind() {
                     ErrorKind::Conflict { .. } if kept != Some(true) => Ok(()),
-                    ErrorKind::Refused(AppendError::RingFull { .. })
-                        if matches!(ring, RingKind::Small | RingKind::Growing) =>
-                    {
+                    ErrorKind::Refused(AppendError::RingFull { .. }) if ring != RingKind::Usual => {
                         Ok(())
                     }
                     _ => Err(format!("forking at {seq}: {error}")),
@@ -366,7 +364,7 @@ impl Life {
         let mut child =
             Hand { view, generation, base, buffered, ..Hand::new(stream, number, ring) };
         child.mark = child.buffered.len() as u64;
-        child.note_dropped(if ring == RingKind::Overwriting { usize::MAX } else { 0 })?;
+        child.note_dropped(0)?;
         one_gap(&mut child.buffered);
         self.make_room(Some(child.id));
         self.hands.push(child);
