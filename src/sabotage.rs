@@ -22,8 +22,8 @@
 pub enum Sabotage {
     /// Uses the same salt for every segment.
     SkipSalt,
-    /// Accepts a commit's directory without its marker.
-    SkipMarker,
+    /// Accepts the entries of a commit's directory regardless of their checksums.
+    SkipDirectory,
     /// Accepts the bytes of a batch regardless of their checksum.
     SkipChecksum,
     /// Acknowledges a commit when it is written, before the sync has returned.

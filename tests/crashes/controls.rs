@@ -17,7 +17,7 @@ const SCRIPTS: u64 = 600;
 
 const ALL: &[Sabotage] = &[
     Sabotage::SkipSalt,
-    Sabotage::SkipMarker,
+    Sabotage::SkipDirectory,
     Sabotage::SkipChecksum,
     Sabotage::AckEarly,
     Sabotage::ShowEarly,
