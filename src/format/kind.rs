@@ -4,7 +4,7 @@ use super::SEQ_MAX;
 use crate::sabotage::{Sabotage, broken};
 
 /// Kind of a batch. Zero is reserved.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub(crate) enum BatchKind {
     /// Attributes of the stream.

@@ -83,7 +83,7 @@ impl CompactOptions {
     /// [`CompactReport::held`] names the files that may still hold such bytes, and
     /// [`CompactReport::refused`] the segments that were left alone.
     ///
-    /// It cannot reach, and the report does not name,
+    /// A purge leaves these bytes in place, and the report does not name them:
     ///
     /// - events that were removed, by a trim, a rewind or a delete, and share a commit with events
     ///   of the same stream that the stream or a fork still shows. A host that may have to remove

@@ -14,8 +14,8 @@ use crate::types::{Seq, StreamId};
 
 /// Iterator over all events of a log in commit order. Within a commit, the streams come in the
 /// order in which the program gave them ([`crate::Log::commit_all`]). Includes events of deleted
-/// streams and events that were trimmed or rewound, until a compaction drops them. Returns damage
-/// as an error at its place and continues after it.
+/// streams and events that were trimmed or rewound, until a compaction drops them. The iterator
+/// returns damage as an error at its place, and goes on with the next readable event.
 #[derive(Debug)]
 pub struct AllEvents {
     view: ReadView,

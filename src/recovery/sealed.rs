@@ -3,6 +3,7 @@
 //! The footer records where each commit starts and which events it holds. Each commit is therefore
 //! checked at its known offset without a search, and the events of a lost commit can be named.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -131,21 +132,17 @@ impl Losses {
     }
 }
 
-fn events(listed: &[FooterEntry]) -> LostEvents {
+fn events<'a>(listed: impl IntoIterator<Item = &'a FooterEntry>) -> LostEvents {
     let lost =
         |entry: &FooterEntry| lost_batch(entry.kind, entry.stream, entry.first_seq, entry.count);
-    listed.iter().filter_map(lost).collect()
+    listed.into_iter().filter_map(lost).collect()
 }
 
 /// Returns the events that the footer lists and the damaged directory of their commit does not.
 fn unlisted(found: &Found, listed: &[FooterEntry]) -> LostEvents {
-    let is_found = |entry: &FooterEntry| {
-        let is_of =
-            |batch: &BatchHead| batch.stream == entry.stream && batch.kind == Some(entry.kind);
-        found.batches.iter().any(is_of)
-    };
-    let missing: Vec<_> = listed.iter().filter(|entry| !is_found(entry)).copied().collect();
-    events(&missing)
+    let known: HashSet<_> = found.batches.iter().map(|batch| (batch.stream, batch.kind)).collect();
+    let is_missing = |entry: &&FooterEntry| !known.contains(&(entry.stream, Some(entry.kind)));
+    events(listed.iter().filter(is_missing))
 }
 
 /// Returns the events of a commit's damaged batches.

@@ -88,7 +88,7 @@ fn p9_a_dropped_handle_does_not_forget_another_stream_of_its_id() {
     assert_eq!(log.list(&Query::new().volatile()).expect("listed").streams.len(), 1);
 }
 
-/// P8: two processes, or a process and the log that it left, cannot make one stream twice: who commits second is told.
+/// P8: two handles cannot create one stream: the second commit is a conflict.
 #[test]
 fn p8_an_id_that_another_commit_took_meanwhile_is_a_conflict() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -210,8 +210,8 @@ impl SimDisk {
 
     /// Sets the wall clock of this machine. It stands still from now on, except for
     /// [`SimDisk::pass_time`], and can be set to jump in both directions. Without this call the
-    /// time is the system's. A log that is already open continues to date events by the clock that
-    /// it was opened with; everything else follows at once.
+    /// time is the system's. A log that is already open continues to date events by its own clock;
+    /// commits and maintenance read the new time at once.
     pub fn set_clock(&self, now: Timestamp) {
         let mut world = self.world();
         let uptime = world.time.map_or_else(uptime, |time| time.uptime);
