@@ -50,13 +50,18 @@ pub(crate) struct Change {
     pub(crate) start: Option<u64>,
     /// Stream and seq that this stream was forked from.
     pub(crate) parent: Option<(StreamId, u64)>,
+    /// True if this is all there is to say of the stream: it supersedes everything said before.
+    /// Only a compaction makes such a change.
+    pub(crate) is_summary: bool,
 }
 
 impl Change {
     /// Returns the attributes of the metadata that this changes, in the order of a catalog batch.
     fn attributes(&self) -> impl Iterator<Item = Attribute<'_>> {
         // A new field does not compile until it is listed here, in `and` and in `Meta::after`.
-        let Self { fork: _, rewind: _, name, labels, data, state, start, parent } = self;
+        let Self { fork: _, rewind: _, name, labels, data, state, start, parent, is_summary } =
+            self;
+        let summary = is_summary.then_some(Attribute::Summary);
         let labels = labels.iter().map(|(key, value)| {
             let value = value.as_deref();
             Attribute::Label { key, value }
@@ -66,7 +71,10 @@ impl Change {
             Attribute::Parent { stream, seq: *seq }
         });
         let name = name.iter().map(|name| Attribute::Name(name));
-        name.chain(labels)
+        summary
+            .into_iter()
+            .chain(name)
+            .chain(labels)
             .chain(data.iter().map(|data| Attribute::Data(data)))
             .chain(state.map(Attribute::State))
             .chain(start.map(Attribute::Start))
@@ -98,7 +106,7 @@ impl Change {
             Attribute::Label { key, value } => key.len().saturating_add(value.map_or(0, str::len)),
             Attribute::Data(data) => data_bytes(data),
             Attribute::State(_) | Attribute::Start(_) => 0,
-            Attribute::Parent { .. } | Attribute::Optional => 0,
+            Attribute::Parent { .. } | Attribute::Summary | Attribute::Optional => 0,
         };
         let nodes = label_nodes_bytes(self.labels.len());
         self.attributes().map(value_bytes).chain([nodes]).sum()
@@ -128,13 +136,24 @@ impl Change {
             Attribute::Parent { stream, seq } => {
                 self.parent = Some((StreamId::from_bytes(stream), seq));
             }
+            Attribute::Summary => self.is_summary = true,
             Attribute::Optional => {}
         }
     }
 
     /// Merges a later change into this one.
     pub(crate) fn and(self, later: Self) -> Self {
-        let Self { fork, rewind, name, labels: later_labels, data, state, start, parent } = later;
+        let Self {
+            fork,
+            rewind,
+            name,
+            labels: later_labels,
+            data,
+            state,
+            start,
+            parent,
+            is_summary,
+        } = later;
         let mut labels = self.labels;
         labels.extend(later_labels);
         let rewind = match (self.rewind, rewind) {
@@ -150,6 +169,7 @@ impl Change {
             state: state.or(self.state),
             start: start.or(self.start),
             parent: parent.or(self.parent),
+            is_summary: self.is_summary || is_summary,
         }
     }
 }
@@ -180,6 +200,7 @@ mod tests {
             state: Some(StreamState::Archived),
             start: Some(8),
             parent: Some((base, 9)),
+            is_summary: true,
         }
     }
 

@@ -119,6 +119,10 @@ pub enum Sabotage {
     ForgetForks,
     /// Hides what forks and rewinds share from the compactor.
     ForgetShared,
+    /// Merges the catalog batches of a stream from the last to the first.
+    MergeBackwards,
+    /// Compacts a rewind although events before it are still shown.
+    DropRewinds,
     /// Removes compacted segments before their replacement is durable.
     RemoveEarly,
     /// Rewrites wholly dead segments like all others, into a file that needs space.

@@ -158,6 +158,12 @@ impl Branch {
         (first != NONE).then_some(first)
     }
 
+    /// Returns the stream and the generation of the branch that it starts from, if any.
+    pub(super) fn base_name(&self) -> Option<(StreamId, u32)> {
+        let base = self.origin.as_ref()?.base.as_ref()?;
+        Some((base.stream, base.generation))
+    }
+
     /// Returns the first seq of the branch's own.
     pub(crate) fn start(&self) -> u64 {
         self.origin.as_ref().map_or(0, |origin| origin.start)

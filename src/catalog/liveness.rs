@@ -3,13 +3,13 @@
 //! A batch is live while a stream that is not deleted, or a fork that is not committed yet, shows
 //! it or shares it. Read views do not count: they keep their files open. In doubt, a batch is live.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use super::{Branch, Catalog, Version};
 use crate::change::Fork;
-use crate::format::{BatchKind, Lsn};
+use crate::format::{BatchKind, FooterEntry, Lsn};
 use crate::index::ArenaId;
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
@@ -33,6 +33,22 @@ pub(crate) struct BatchCandidate<'a> {
     pub(crate) count: u32,
     /// Position of its commit; `None` as above.
     pub(crate) position: Option<u64>,
+}
+
+impl<'a> BatchCandidate<'a> {
+    /// Returns the batch that a footer lists.
+    pub(crate) fn listed(segment: &'a Segment, entry: &FooterEntry) -> Self {
+        Self {
+            segment,
+            offset: entry.offset,
+            stream: StreamId::from_bytes(entry.stream),
+            kind: entry.kind,
+            generation: None,
+            first_seq: entry.first_seq,
+            count: entry.count,
+            position: None,
+        }
+    }
 }
 
 /// Function that tells whether a batch is live.
@@ -82,9 +98,22 @@ struct StreamLiveness {
     anchor: Option<Lsn>,
     /// Live seqs with their generations, sorted and disjoint.
     seqs: Vec<(u32, Range<u64>)>,
+    /// Generation of the branch that the stream is in.
+    generation: u32,
+    /// Earlier generations that forks name as their base.
+    bases: HashSet<u32>,
 }
 
 impl StreamLiveness {
+    /// Tells whether the branch of this generation is needed: it is the stream's own, it holds
+    /// live seqs, or a fork names it. Nothing is shown of the others, and the next branch that is
+    /// needed takes their place.
+    fn needs(&self, generation: u32) -> bool {
+        generation >= self.generation
+            || self.bases.contains(&generation)
+            || self.has(Some(generation), 0..u64::MAX) && !broken(Sabotage::DropRewinds)
+    }
+
     /// Tells whether a seq of this range is live, in this generation or in any.
     fn has(&self, generation: Option<u32>, range: Range<u64>) -> bool {
         let of = |of: u32| {
@@ -141,8 +170,12 @@ impl Catalog {
                 let live = liveness.streams.entry(first.stream).or_default();
                 live.is_partial = true;
                 live.is_rewound = tip != root;
+                live.generation = self.branch(tip).map_or(u32::MAX, Branch::generation);
                 live.is_needed |= deleted.is_none();
                 live.anchor = deleted.or(measured.map(|version| version.from));
+            }
+            if let Some((base, generation)) = first.base_name() {
+                liveness.streams.entry(base).or_default().bases.insert(generation);
             }
             let is_alone = tip == root && self.base(first).is_none() && start == 0;
             if deleted.is_none() && !is_alone {
@@ -157,6 +190,8 @@ impl Catalog {
             if let Some(tip) = self.branch_of(fork.base, fork.base_generation) {
                 views.push((tip, 0..fork.seq));
             }
+            let base = liveness.streams.entry(fork.base).or_default();
+            base.bases.insert(fork.base_generation);
         }
         forks.forget_gone();
         forks.is_asked = false;
@@ -223,9 +258,8 @@ impl Liveness {
                 // The log remembers the commit id, even if the stream is gone.
                 true
             }
-            BatchKind::Catalog | BatchKind::Fork | BatchKind::Rewind | BatchKind::CommitId => {
-                live.is_needed
-            }
+            BatchKind::Rewind => live.is_needed && live.needs(batch.count),
+            BatchKind::Catalog | BatchKind::Fork | BatchKind::CommitId => live.is_needed,
         }
     }
 }

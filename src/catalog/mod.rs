@@ -513,8 +513,10 @@ impl Catalog {
                 Arc::new(KeptMeta::new(meta, &self.meta_bytes))
             }
         };
-        let (state, start) =
-            older.as_ref().map_or((StreamState::Active, 0), |older| (older.state, older.start));
+        let (state, start, summary) =
+            older.as_ref().map_or((StreamState::Active, 0, Lsn::default()), |older| {
+                (older.state, older.start, older.summary)
+            });
         let after = match state {
             StreamState::Deleted => state,
             _ => change.state.unwrap_or(state),
@@ -526,6 +528,7 @@ impl Catalog {
             state: after,
             start: start.max(change.start.unwrap_or(0)),
             meta,
+            summary: if change.is_summary { place } else { summary },
             older,
             depth,
         };

@@ -30,8 +30,18 @@ impl Meta {
     /// Returns the metadata after a change of it.
     pub(crate) fn after(&self, change: &Change) -> Self {
         // The place of events and the lifecycle are not metadata of this kind.
-        let Change { fork: _, rewind: _, name, labels, data, state: _, start: _, parent } = change;
-        let mut meta = self.clone();
+        let Change {
+            fork: _,
+            rewind: _,
+            name,
+            labels,
+            data,
+            state: _,
+            start: _,
+            parent,
+            is_summary,
+        } = change;
+        let mut meta = if *is_summary { Self::default() } else { self.clone() };
         if let Some(name) = name {
             meta.name = Some(name.clone()).filter(|name| !name.is_empty());
         }
@@ -117,6 +127,8 @@ pub(crate) struct Version {
     /// First seq that is not trimmed.
     pub(crate) start: u64,
     pub(crate) meta: Arc<KeptMeta>,
+    /// Start of the commit with the stream's last summary, which supersedes everything before.
+    pub(crate) summary: Lsn,
     pub(super) older: Option<Arc<Self>>,
     pub(super) depth: Depth,
 }

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::orders::Orders;
 use super::{Branch, Catalog, SPAN_LAST, SPAN_PLACE, Version, Watermark};
+use crate::change::Change;
 use crate::error::Result;
 use crate::format::Lsn;
 use crate::index::{ArenaId, BatchRef, NONE, StreamBatches};
@@ -312,6 +313,35 @@ impl View<'_> {
     /// [`Baseline::said`](super::Baseline).
     pub(crate) fn said(&self) -> Lsn {
         self.version.as_ref().map_or(Lsn::default(), |version| version.from)
+    }
+
+    /// Returns the start of the commit with the stream's last summary; the default if there is none.
+    pub(crate) fn summarized(&self) -> Lsn {
+        self.version.as_ref().map_or(Lsn::default(), |version| version.summary)
+    }
+
+    /// Returns all metadata of the stream as one change.
+    pub(crate) fn summary(&self) -> Change {
+        let Some(version) = &self.version else {
+            return Change { is_summary: true, ..Change::default() };
+        };
+        let meta = &version.meta;
+        Change {
+            fork: None,
+            rewind: None,
+            name: meta.name.clone(),
+            labels: meta
+                .labels
+                .clone()
+                .into_iter()
+                .map(|(key, value)| (key, Some(value)))
+                .collect(),
+            data: meta.data.clone(),
+            state: Some(version.state).filter(|state| *state != StreamState::Active),
+            start: Some(version.start).filter(|start| *start > 0),
+            parent: meta.parent,
+            is_summary: true,
+        }
     }
 
     /// Returns the value of a label.

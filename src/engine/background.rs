@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Place, Result};
 use crate::failures::BackgroundTask;
 use crate::maintenance::{
     self, ArchiveReport, CarryOut, CompactOptions, CompactReport, Compactor, Directive, Nameless,
-    RetainOptions, RetainReport, Retainer, Steps, Throttle,
+    RetainOptions, RetainReport, Retainer, Steps, Throttle, count_dead,
 };
 use crate::options::{CommitOptions, Compaction, Expect};
 use crate::reader::Vouched;
@@ -28,6 +28,9 @@ use crate::types::{StreamId, Timestamp};
 
 /// Number of retention runs within the shortest retention age.
 const LOOKS_PER_AGE: u32 = 16;
+
+/// Minimum offset of the end of a segment that a compaction ends because most of it is dead.
+const ENDED_BYTES_MIN: u64 = 64 << 10;
 
 /// Progress of background maintenance.
 #[derive(Debug)]
@@ -72,7 +75,7 @@ impl Engine {
         let now = visible();
         if now != progress.visible {
             progress.visible = now;
-            let report = self.compact(CompactOptions::new());
+            let report = self.compact(CompactOptions::new().in_background());
             self.failures.note_all(BackgroundTask::Compact, report.map(|report| report.refused));
         }
     }
@@ -171,12 +174,19 @@ impl Engine {
         }
         let last = || self.catalog.watermark().end.segment();
         let before = last();
-        if options.is_purge() && !options.is_dry_run() && !broken(Sabotage::PurgeSealed) {
-            self.prove_by(CommitOptions { proof: true, rolls: true, ..CommitOptions::new() })?;
+        let roll =
+            || self.prove_by(CommitOptions { proof: true, rolls: true, ..CommitOptions::new() });
+        let mut report = CompactReport::default();
+        if options.is_purge() {
+            if !options.is_dry_run() && !broken(Sabotage::PurgeSealed) {
+                roll()?;
+            }
+        } else if self.is_mostly_dead(&options) {
+            // A full disk has no room for the next segment, and space to give back all the same.
+            report.refused.extend(roll().err());
         }
         // Commits made before this call are in segments before this one.
         let end = last().min(before.saturating_add(1));
-        let mut report = CompactReport::default();
         let mut steps = Steps::All;
         while steps != Steps::Done {
             let proven = Cell::new(false);
@@ -210,6 +220,18 @@ impl Engine {
             true => Err(self.not_open("compact")),
             false => Ok(report),
         }
+    }
+
+    /// Tells whether a compaction with these options ends the segment that commits go to.
+    fn is_mostly_dead(&self, options: &CompactOptions) -> bool {
+        let view = self.scan_view();
+        let active = view.segments.iter().next_back();
+        let active = active.filter(|segment| view.end_in(segment) >= ENDED_BYTES_MIN);
+        active.filter(|segment| segment.seal_state().is_none()).is_some_and(|segment| {
+            let live = self.catalog.liveness();
+            let (dead, all) = count_dead(segment, &view, &|batch| live.is_live(batch));
+            options.ends_segment(dead, all)
+        })
     }
 
     pub(super) fn compact_segments(

@@ -18,6 +18,8 @@ pub(crate) enum Attribute<'a> {
     Start(u64),
     /// Origin of a fork: the parent stream and the seq at which it was forked.
     Parent { stream: [u8; 16], seq: u64 },
+    /// Supersedes everything that earlier commits record of the stream's metadata.
+    Summary,
     /// Attribute of a newer version that this one may skip.
     Optional,
 }
@@ -55,7 +57,7 @@ impl<'a> Iterator for Attributes<'a> {
         if tag & layout::TAG_OPTIONAL != 0 {
             return Some(Ok(Attribute::Optional));
         }
-        if !(layout::TAG_NAME..=layout::TAG_PARENT).contains(&tag) {
+        if !(layout::TAG_NAME..=layout::TAG_SUMMARY).contains(&tag) {
             return Some(Err(AttributeError::Unknown));
         }
         Some(decode(tag, value).ok_or(AttributeError::Malformed))
@@ -85,6 +87,7 @@ fn decode(tag: u16, value: &[u8]) -> Option<Attribute<'_>> {
             stream: take(value, &parent::STREAM),
             seq: seq(take_u64(value, &parent::SEQ))?,
         },
+        layout::TAG_SUMMARY if value.is_empty() => Attribute::Summary,
         _ => return None,
     })
 }
@@ -131,6 +134,7 @@ pub(crate) fn put_attribute(attribute: &Attribute<'_>, bytes: &mut Vec<u8>) {
             bytes.extend_from_slice(&seq.to_le_bytes());
             layout::TAG_PARENT
         }
+        Attribute::Summary => layout::TAG_SUMMARY,
         Attribute::Optional => layout::TAG_OPTIONAL,
     };
     let length = bytes.len().saturating_sub(value) as u32;
@@ -156,6 +160,7 @@ mod tests {
             Attribute::State(StreamState::Deleted),
             Attribute::Start(1 << 40),
             Attribute::Parent { stream: [3; 16], seq: 9 },
+            Attribute::Summary,
             Attribute::Optional,
         ];
         let mut row = Vec::new();
@@ -184,6 +189,7 @@ mod tests {
             (layout::TAG_START, b"\0\0\0\0\0\0\0\x80"),
             (layout::TAG_PARENT, b"a stream's id...\0\0\0\0\0\0\0\x80"),
             (layout::TAG_PARENT, b"too short"),
+            (layout::TAG_SUMMARY, b"\0"),
         ] {
             let mut bytes = Vec::new();
             put_attribute(&Attribute::Data(value), &mut bytes);

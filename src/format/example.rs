@@ -235,6 +235,7 @@ fn p15_every_constant_of_the_page_has_the_value_that_the_code_has() {
         ("attribute::TAG_STATE", number(attribute::TAG_STATE.into())),
         ("attribute::TAG_START", number(attribute::TAG_START.into())),
         ("attribute::TAG_PARENT", number(attribute::TAG_PARENT.into())),
+        ("attribute::TAG_SUMMARY", number(attribute::TAG_SUMMARY.into())),
         ("attribute::TAG_OPTIONAL", format!("0x{:04X}", attribute::TAG_OPTIONAL)),
         ("tail_record::MAGIC", text(&tail_record::MAGIC)),
         ("tail_record::FLAG_CLEAN", number(tail_record::FLAG_CLEAN.into())),

@@ -233,6 +233,7 @@ pub(crate) mod attribute {
     pub(crate) const TAG_STATE: u16 = 4;
     pub(crate) const TAG_START: u16 = 5;
     pub(crate) const TAG_PARENT: u16 = 6;
+    pub(crate) const TAG_SUMMARY: u16 = 7;
     pub(crate) const TAG_OPTIONAL: u16 = 0x8000;
     const _: () = assert!(BYTES == 8);
 }

@@ -96,6 +96,7 @@ fn attributes(bytes: &[u8]) -> Vec<(u64, RecordBody)> {
         Ok(Attribute::Parent { stream, seq }) => {
             RecordBody::Parent { parent: StreamId::from_bytes(stream), seq: Seq(seq) }
         }
+        Ok(Attribute::Summary) => RecordBody::Summary,
         Ok(Attribute::Optional) => RecordBody::Optional,
         // The attributes after it cannot be told apart either.
         Err(_) => RecordBody::Unreadable { bytes: bytes.len() as u64 },

@@ -86,6 +86,9 @@ pub enum RecordBody {
     Fork { seq: Seq, base: StreamId, base_generation: u32 },
     /// The stream's events from this one on were dropped, and this generation starts.
     Rewind { seq: Seq, generation: u32 },
+    /// What follows in this batch is all that is known of the stream's metadata: it supersedes
+    /// everything before. Written by compactions.
+    Summary,
     /// An attribute of a newer version, which older ones may ignore.
     Optional,
     /// Id that the program gave the commit.

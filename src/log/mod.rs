@@ -461,10 +461,13 @@ impl Log {
         self.0.write_archive(stream)
     }
 
-    /// Gives back the space of dead batches: drops wholly dead segments, then rewrites mostly dead
-    /// ones. Dropping writes nothing and works on a full disk.
+    /// Gives back the space of dead batches: of events that no stream shows, of names, labels, data
+    /// and states that later ones replaced, and of rewinds that no longer divide any events. Drops
+    /// wholly dead segments, then rewrites mostly dead ones. Dropping writes nothing and works on a
+    /// full disk.
     ///
-    /// Deleted bytes stay in the segment that receives commits, in any segment that is not sealed
+    /// If most of the segment that receives commits is dead, ends it first. Otherwise deleted bytes
+    /// stay in it, in any segment that is not sealed
     /// yet, and in segments below [`CompactOptions::dead_percent_min`]. [`CompactOptions::purge`]
     /// removes them from there too, and lists in [`CompactReport::held`] the files that still hold
     /// some: segments in use by read views or shared with backups, and archive files.

@@ -1,9 +1,10 @@
 //! Compaction: gives back the space of dead batches.
 //!
 //! It reads sealed segments that are mostly dead and writes their live batches to one sparse
-//! segment. That segment atomically takes the name of the last of them; then the others are
+//! segment, with one batch of metadata for each stream. That segment atomically takes the name of the last of them; then the others are
 //! removed. Older read views keep the replaced files under names of their own until the last reader
-//! drops them. Compaction leaves alone the segment that commits go to.
+//! drops them. Compaction leaves alone the segment that commits go to; an explicit one ends that
+//! segment first if it is mostly dead.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::held::{Holder, HolderKind};
+use super::merged::MergedBatches;
 use super::release::Nameless;
 use super::rewrite::{Rewrite, Tally};
 use super::throttle::Throttle;
@@ -19,7 +21,7 @@ use crate::catalog::{BatchCandidate, LivenessTest, ReadView};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failures::Failures;
-use crate::format::COMMITS_AT;
+use crate::format::{BatchKind, COMMITS_AT, FooterEntry};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{
     DIR, Segment, SegmentSet, kept_path, open_own, path, place, remove_made, unfinished_path,
@@ -38,11 +40,12 @@ pub struct CompactOptions {
     dry_run: bool,
     dead_percent_min: u32,
     purge: bool,
+    in_background: bool,
 }
 
 impl Default for CompactOptions {
     fn default() -> Self {
-        Self { dry_run: false, dead_percent_min: 50, purge: false }
+        Self { dry_run: false, dead_percent_min: 50, purge: false, in_background: false }
     }
 }
 
@@ -88,8 +91,8 @@ impl CompactOptions {
     /// - events that were removed, by a trim, a rewind or a delete, and share a commit with events
     ///   of the same stream that the stream or a fork still shows. A host that may have to remove
     ///   an event commits it apart;
-    /// - former names, labels and data of a stream that is not deleted, and those of a deleted one
-    ///   while a fork shows any of its events;
+    /// - names, labels and data of a deleted stream while a fork shows any of its events;
+    /// - the keys of labels that were removed, while earlier metadata of the stream stays;
     /// - copies: backups that share no name with the log, exports, and files that a reader in
     ///   another process has open;
     /// - blocks that the file system has freed and not reused.
@@ -104,6 +107,18 @@ impl CompactOptions {
 
     pub(crate) fn is_purge(&self) -> bool {
         self.purge
+    }
+
+    /// Leaves alone the segment that commits go to, whatever part of it is dead.
+    pub(crate) fn in_background(mut self) -> Self {
+        self.in_background = true;
+        self
+    }
+
+    /// Tells whether to end the segment that commits go to if so many of its batches are dead.
+    pub(crate) fn ends_segment(&self, dead: u64, all: u64) -> bool {
+        let is_explicit = !self.in_background && !self.dry_run;
+        is_explicit && dead > 0 && dead * 100 >= all * u64::from(self.dead_percent_min)
     }
 }
 
@@ -343,10 +358,12 @@ impl Compactor<'_> {
         let all = segment.seal_state().map_or(0, |sealed| sealed.footer_at - COMMITS_AT);
         let mut left = Left { bytes: all, is_all: true };
         let files = self.view.files()?;
-        if self.listed(segment)?.any(|is_wanted| !is_wanted)
+        let merged = MergedBatches::of(std::slice::from_ref(segment), self.view, self.is_live)?;
+        let has_dead = self.listed(segment)?.any(|(_, is_live)| !is_live);
+        if (has_dead || !merged.is_empty())
             && let Some(mut measure) = Rewrite::new(files, (segment, segment), self.is_over)
         {
-            measure.take(segment, self.is_live)?;
+            measure.take(segment, self.is_live, &merged)?;
             left = Left { bytes: measure.commit_bytes(), is_all: !measure.has_dropped() };
         }
         self.measured.borrow_mut().insert(segment.number(), left);
@@ -358,22 +375,17 @@ impl Compactor<'_> {
         Ok(self.left_of(segment)?.bytes)
     }
 
-    /// Tells for each batch of a segment whether it is live according to the footer. A yes is
+    /// Returns the batches of a segment, and whether each is live according to the footer. A yes is
     /// certain; a no is certain only after the batch's commit was read.
-    pub(super) fn listed(&self, segment: &Arc<Segment>) -> Result<impl Iterator<Item = bool>> {
+    pub(super) fn listed<'s>(
+        &'s self,
+        segment: &'s Arc<Segment>,
+    ) -> Result<impl Iterator<Item = (BatchCandidate<'s>, bool)>> {
         let footer = segment.footer(self.view.files()?)?;
         let entries = (0..footer.len()).filter_map(move |at| footer.entry(at));
         Ok(entries.map(move |entry| {
-            (self.is_live)(&BatchCandidate {
-                segment,
-                offset: entry.offset,
-                stream: StreamId::from_bytes(entry.stream),
-                kind: entry.kind,
-                generation: None,
-                first_seq: entry.first_seq,
-                count: entry.count,
-                position: None,
-            })
+            let batch = BatchCandidate::listed(segment, &entry);
+            (batch, (self.is_live)(&batch))
         }))
     }
 
@@ -398,9 +410,10 @@ impl Compactor<'_> {
             let removed = made.map(|(path, file)| remove_made(disk, path, &**file));
             drop(removed);
         };
-        let made = run
-            .iter()
-            .try_for_each(|segment| rewrite.take(segment, self.is_live))
+        let made = MergedBatches::of(run, self.view, self.is_live)
+            .and_then(|merged| {
+                run.iter().try_for_each(|segment| rewrite.take(segment, self.is_live, &merged))
+            })
             .and_then(|()| rewrite.finish());
         let (sparse, tally) = made.inspect_err(|_| give_up())?;
         let done = CompactedRun::of(run, &tally);
@@ -497,6 +510,35 @@ impl Compactor<'_> {
         self.held.set(held + 1);
         Ok(())
     }
+}
+
+/// Returns the number of dead batches in the segment that commits go to, by its index alone, and
+/// that of all batches.
+pub(crate) fn count_dead(
+    segment: &Segment,
+    view: &ReadView,
+    is_live: LivenessTest<'_>,
+) -> (u64, u64) {
+    let entries = segment.footer_entries();
+    let mut dead = 0;
+    for share in entries.chunk_by(|entry, next| entry.stream == next.stream) {
+        let is_catalog = |entry: &FooterEntry| entry.kind == BatchKind::Catalog;
+        let newest = share.iter().rposition(is_catalog);
+        let stream = StreamId::from_bytes(share[0].stream);
+        let is_rewound =
+            view.view(stream).is_some_and(|view_of| view.catalog.root(stream) != Some(view_of.tip));
+        let mut generation = None;
+        for (at, entry) in share.iter().enumerate() {
+            if matches!(entry.kind, BatchKind::Fork | BatchKind::Rewind) {
+                generation = Some(entry.count);
+            }
+            let batch = BatchCandidate { generation, ..BatchCandidate::listed(segment, entry) };
+            let is_known = generation.is_some() || !is_rewound;
+            let is_superseded = is_catalog(entry) && Some(at) != newest;
+            dead += u64::from(is_superseded || is_known && !is_live(&batch));
+        }
+    }
+    (dead, entries.len() as u64)
 }
 
 /// Returns whether a segment starts at the position after another.

@@ -8,10 +8,12 @@
 use std::sync::Arc;
 
 use super::compact::{CompactReport, CompactedRun, Compactor, follows};
+use super::merged::{MergedBatches, superseded_in};
 use super::release::Nameless;
 use super::rewrite::Rewrite;
+use crate::catalog::BatchCandidate;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::COMMITS_AT;
+use crate::format::{BatchKind, COMMITS_AT};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{Segment, place, remove_made};
 
@@ -71,7 +73,16 @@ impl Compactor<'_> {
         if segment.is_gone() || broken(Sabotage::RewriteDead) {
             return Ok(segment.is_gone());
         }
-        if segment.seal_state().is_none() || self.listed(segment)?.any(|is_wanted| is_wanted) {
+        if segment.seal_state().is_none() {
+            return Ok(false);
+        }
+        let superseded = superseded_in(std::slice::from_ref(segment), self.view, self.is_live)?;
+        let is_kept = |(batch, is_live): (BatchCandidate<'_>, bool)| {
+            let is_superseded =
+                batch.kind == BatchKind::Catalog && superseded.contains_key(&batch.stream);
+            is_live && !is_superseded
+        };
+        if self.listed(segment)?.any(is_kept) {
             return Ok(false);
         }
         Ok(self.kept_bytes(segment)? == 0)
@@ -92,11 +103,12 @@ impl Compactor<'_> {
         else {
             return Err(last.error("compact", COMMITS_AT));
         };
+        let merged = MergedBatches::of(run, self.view, self.is_live)?;
         for segment in run {
             if !self.options.is_dry_run() && !crate::recovery::is_whole(segment, files)? {
                 return Err(segment.error("compact", COMMITS_AT));
             }
-            tally.take(segment, self.is_live)?;
+            tally.take(segment, self.is_live, &merged)?;
         }
         if tally.commit_bytes() > 0 {
             return Err(last.error("compact", COMMITS_AT));

@@ -8,6 +8,7 @@ pub(crate) mod backup;
 mod compact;
 mod dead;
 mod held;
+mod merged;
 mod release;
 mod retain;
 mod rewrite;
@@ -25,7 +26,7 @@ pub use crate::failures::{BackgroundError, BackgroundTask};
 
 pub(crate) use background::Background;
 pub(crate) use backup::backup_open;
-pub(crate) use compact::{Compactor, Steps};
+pub(crate) use compact::{Compactor, Steps, count_dead};
 pub(crate) use held::holders;
 pub(crate) use release::Nameless;
 pub(crate) use retain::{CarryOut, Directive, Retainer};

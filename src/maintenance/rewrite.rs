@@ -7,12 +7,15 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::merged::{Encoded, MergedBatches, Remainder};
 use super::sparse::SparseBuilder;
 use super::throttle::Throttle;
 use crate::catalog::{BatchCandidate, LivenessTest};
 use crate::disk::{Disk, DiskFile, write_all_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchHead, BatchKind, COMMITS_AT, Covers, PlannedBatch, SegmentHeader};
+use crate::format::{
+    BatchHead, BatchKind, COMMITS_AT, Covers, Lsn, PlannedBatch, SegmentHeader, batch_crc,
+};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Moved, Sealed, Segment, place, remove_made, salt, unfinished_path};
@@ -28,6 +31,9 @@ pub(crate) struct Tally {
     pub(crate) batches_dropped: u64,
     pub(crate) events_dropped: u64,
 }
+
+/// Batch that stays, its kind, and the attributes that replace its own, if any.
+type Kept<'a> = (BatchHead, BatchKind, Option<&'a Encoded>);
 
 /// Segment under construction; without a file it is only measured.
 pub(crate) struct Rewrite<'a> {
@@ -88,9 +94,15 @@ impl<'a> Rewrite<'a> {
         Ok((path, file))
     }
 
-    /// Copies the live batches of a sealed segment. Fails if anything in it is not as it was
-    /// written, or if writing fails.
-    pub(crate) fn take(&mut self, segment: &Arc<Segment>, is_live: LivenessTest<'_>) -> Result<()> {
+    /// Copies the live batches of a sealed segment, with `merged` in place of the catalog batches
+    /// that it stands for. Fails if anything in the segment is not as it was written, or if writing
+    /// fails.
+    pub(super) fn take(
+        &mut self,
+        segment: &Arc<Segment>,
+        is_live: LivenessTest<'_>,
+        merged: &MergedBatches,
+    ) -> Result<()> {
         let Some(sealed) = segment.seal_state() else {
             return Err(segment.error("compact", COMMITS_AT));
         };
@@ -112,7 +124,7 @@ impl<'a> Rewrite<'a> {
             }
             match scanner.step(offset)? {
                 Step::Commit(found) if found.is_sound() && !found.unknown => {
-                    self.take_commit(segment, &scanner, &found, is_live)?;
+                    self.take_commit(segment, &scanner, &found, (is_live, merged))?;
                 }
                 _ => return Err(segment.error("compact", offset)),
             }
@@ -125,8 +137,9 @@ impl<'a> Rewrite<'a> {
         segment: &Segment,
         scanner: &Scanner,
         found: &Found,
-        is_live: LivenessTest<'_>,
+        (is_live, merged): (LivenessTest<'_>, &MergedBatches),
     ) -> Result<()> {
+        let place = Lsn::new(segment.number(), found.offset);
         let asked = |batch: &BatchHead, kind| BatchCandidate {
             segment,
             offset: found.offset,
@@ -137,26 +150,39 @@ impl<'a> Rewrite<'a> {
             count: batch.count,
             position: Some(found.head.position),
         };
-        let mut kept: Vec<(BatchHead, BatchKind)> = Vec::with_capacity(found.batches.len());
+        let mut kept: Vec<Kept<'_>> = Vec::with_capacity(found.batches.len());
         for batch in &found.batches {
             let Some(kind) = batch.kind else { return Err(segment.error("compact", found.offset)) };
-            if is_live(&asked(batch, kind)) {
-                kept.push((*batch, kind));
-                continue;
+            let remainder = match is_live(&asked(batch, kind)) {
+                true if kind == BatchKind::Catalog => {
+                    merged.remainder(StreamId::from_bytes(batch.stream), place)
+                }
+                true => Remainder::Unchanged,
+                false => Remainder::Nothing,
+            };
+            if !matches!(remainder, Remainder::Unchanged) {
+                self.tally.batches_dropped += 1;
             }
-            self.tally.batches_dropped += 1;
-            if kind == BatchKind::Events {
-                self.tally.events_dropped += u64::from(batch.count);
+            match remainder {
+                Remainder::Unchanged => kept.push((*batch, kind, None)),
+                Remainder::Replaced(other) => kept.push((*batch, kind, Some(other))),
+                Remainder::Nothing if kind == BatchKind::Events => {
+                    self.tally.events_dropped += u64::from(batch.count);
+                }
+                Remainder::Nothing => {}
             }
         }
         if kept.is_empty() {
             self.tally.commits_dropped += 1;
             return Ok(());
         }
-        let planned: Vec<PlannedBatch> =
-            kept.iter().map(|(batch, kind)| plan(batch, *kind)).collect();
+        let planned: Vec<PlannedBatch> = kept.iter().map(plan).collect();
         let put = |buffer: &mut Vec<u8>| {
-            kept.iter().try_for_each(|(batch, _)| {
+            kept.iter().try_for_each(|(batch, _, other)| {
+                if let Some((bytes, _)) = other {
+                    buffer.extend_from_slice(bytes);
+                    return Some(());
+                }
                 let range = found.offset + batch.start..found.offset + batch.end;
                 let (pin, range) = scanner.pinned(range)?;
                 buffer.extend_from_slice(pin.get(range)?);
@@ -218,14 +244,18 @@ impl<'a> Rewrite<'a> {
     }
 }
 
-fn plan(batch: &BatchHead, kind: BatchKind) -> PlannedBatch {
+fn plan((batch, kind, other): &Kept<'_>) -> PlannedBatch {
+    let (bytes, count, crc) = match other {
+        None => (batch.bytes(), batch.count, batch.crc),
+        Some((bytes, count)) => (bytes.len() as u64, *count, batch_crc(&[bytes])),
+    };
     PlannedBatch {
         stream: batch.stream,
         first_seq: batch.first_seq,
-        count: batch.count,
-        kind,
-        bytes: batch.end - batch.start,
-        crc: batch.crc,
+        count,
+        kind: *kind,
+        bytes,
+        crc,
         generation: batch.generation,
         order: batch.order,
     }

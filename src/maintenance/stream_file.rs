@@ -72,7 +72,8 @@ fn write(
     let events = view.events(stream)?;
     let unknown = || Error::new(ErrorKind::UnknownStream(stream), "archive");
     let info = view.info(stream).ok_or_else(unknown)?;
-    let mut archive = Archive::new((disk, path), view, &info);
+    let summary = view.view(stream).ok_or_else(unknown)?.summary();
+    let mut archive = Archive::new((disk, path), view, &info, &summary);
     let made = (|| {
         for event in events {
             if is_over() {
@@ -118,7 +119,7 @@ struct Archive<'a> {
     first_position: Option<u64>,
     last_position: u64,
     /// Attributes of the stream, until the first commit takes them along.
-    said: Option<(Vec<u8>, u32)>,
+    summary: Option<(Vec<u8>, u32)>,
     head: u64,
     generation: u32,
     now: Commit,
@@ -140,7 +141,12 @@ struct Commit {
 }
 
 impl<'a> Archive<'a> {
-    fn new((disk, path): (&'a dyn Disk, &'a str), view: &ReadView, info: &StreamInfo) -> Self {
+    fn new(
+        (disk, path): (&'a dyn Disk, &'a str),
+        view: &ReadView,
+        info: &StreamInfo,
+        summary: &Change,
+    ) -> Self {
         let header = SegmentHeader {
             log_id: view.catalog.log_id().unwrap_or_default(),
             number: 1,
@@ -158,7 +164,7 @@ impl<'a> Archive<'a> {
             pace: Throttle::new(&view.catalog, disk),
             first_position: None,
             last_position: 0,
-            said: Some(said(info).encode()),
+            summary: Some(summary.encode()),
             head: info.start.get(),
             generation: 0,
             now: Commit::default(),
@@ -198,7 +204,7 @@ impl<'a> Archive<'a> {
     /// Appends the gathered commit.
     fn commit(&mut self) -> Result<()> {
         let now = std::mem::take(&mut self.now);
-        let (said, attributes) = self.said.take().unwrap_or_default();
+        let (summary, attributes) = self.summary.take().unwrap_or_default();
         let gap_seq = now.first_seq - now.dropped.min(now.first_seq);
         let [(_, long_seq, long), (_, short_seq, short)] = gap_batches(gap_seq, now.dropped);
         // Gives each event the generation that it has in the log, as if the stream had been rewound
@@ -206,7 +212,7 @@ impl<'a> Archive<'a> {
         let is_later = now.generation != self.generation;
         self.generation = now.generation;
         let batches = [
-            (attributes > 0).then_some((BatchKind::Catalog, gap_seq, attributes, &said[..])),
+            (attributes > 0).then_some((BatchKind::Catalog, gap_seq, attributes, &summary[..])),
             (short > 0).then_some((BatchKind::Gap, short_seq, short, &[][..])),
             (now.count > 0).then_some((
                 BatchKind::Events,
@@ -268,7 +274,7 @@ impl<'a> Archive<'a> {
         }
         let head = info.head.get();
         let generation = info.generation;
-        if self.said.is_some() || self.head < head || self.generation < generation {
+        if self.summary.is_some() || self.head < head || self.generation < generation {
             // The change that ended the stream there was committed after its events.
             self.now = Commit {
                 position: position.max(self.last_position.saturating_add(1)),
@@ -289,20 +295,5 @@ impl<'a> Archive<'a> {
             .at("archive", || place_of(self.path))?;
         let first = self.first_position.unwrap_or(1);
         Ok(Position(first)..Position(covers.last + 1))
-    }
-}
-
-/// Returns all attributes of the stream as one change.
-fn said(info: &StreamInfo) -> Change {
-    let label =
-        |(key, value): (&String, &String)| (key.as_str().into(), Some(value.as_str().into()));
-    Change {
-        name: info.name.as_deref().map(Into::into),
-        labels: info.labels.iter().map(label).collect(),
-        data: info.data.clone(),
-        state: Some(info.state),
-        start: Some(info.start.get()).filter(|start| *start > 0),
-        parent: info.parent.map(|(id, seq)| (id, seq.get())),
-        ..Change::default()
     }
 }

@@ -46,7 +46,9 @@ impl Segment {
         Ok(())
     }
 
-    fn footer_entries(&self) -> Vec<FooterEntry> {
+    /// Returns the entries of a segment that is not sealed, as its footer will list them; none of a
+    /// sealed one.
+    pub(crate) fn footer_entries(&self) -> Vec<FooterEntry> {
         let Some(chain) = self.active.load_full() else {
             return Vec::new();
         };

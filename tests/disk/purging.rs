@@ -514,3 +514,33 @@ fn p5_a_purge_gives_back_a_quota_that_the_active_segment_uses_up() {
         log.compact(CompactOptions::new().purge()).expect("purged");
     }
 }
+
+/// Names, labels and data that others replaced are gone too, from the segment that receives commits as well.
+#[test]
+fn p7_a_purge_removes_what_a_living_stream_was_called() {
+    let disk = SimDisk::new(12);
+    let log = options().open_on(&disk).expect("opens");
+    let layout = write(&log, 40);
+    let mut other = log.open_stream(*layout.kept.keys().next().expect("one")).expect("known");
+    let mut secret = log.open_stream(layout.secret).expect("known");
+    for turn in 0..3 {
+        other.append([turn; 4_000]).expect("room");
+        other.commit().wait().expect("committed");
+        secret.set_data(format!("launch-code {turn}").as_bytes()).expect("fits");
+        secret.rename(&format!("launch-code no. {turn}")).expect("free");
+        secret.commit().wait().expect("committed");
+    }
+    secret.rename("harmless").expect("free");
+    secret.set_data(b"").expect("fits");
+    secret.remove_label("launch-code").expect("there");
+    secret.rewind(0_u64).expect("there");
+    secret.commit().wait().expect("committed");
+    let report = purge(&log).expect("purged");
+    assert!(report.refused.is_empty(), "{report:?}");
+    assert_eq!(hits(&disk), 0);
+    let name = log.read_view().info(layout.secret).expect("known").name;
+    log.close().expect("closes");
+    let again = ReadView::open_on(&disk).expect("opens").0.info(layout.secret).expect("known");
+    assert_eq!((again.name.as_deref(), name.as_deref()), (Some("harmless"), Some("harmless")));
+    assert_eq!((again.labels.len(), again.data), (0, None));
+}

@@ -23,9 +23,9 @@ fn options() -> Options {
 }
 
 /// Contents of a read view by stream: its metadata, and its events forwards, by seq.
-type Shown = BTreeMap<StreamId, (StreamInfo, Vec<(u64, u64, u8, usize)>)>;
+pub(crate) type Shown = BTreeMap<StreamId, (StreamInfo, Vec<(u64, u64, u8, usize)>)>;
 
-fn shown(view: &ReadView) -> Shown {
+pub(crate) fn shown(view: &ReadView) -> Shown {
     let mut all = Shown::new();
     for mut info in view.streams() {
         let events = || view.events(info.id).expect("known");
@@ -83,7 +83,7 @@ impl Play {
     }
 
     fn turn(&mut self) {
-        let (roll, pick) = (self.rng.below(40), self.rng.next());
+        let (roll, pick) = (self.rng.below(46), self.rng.next());
         let Some(at) = (pick as usize).checked_rem(self.streams.len()) else {
             return self.streams.push(self.log.create_stream().expect("a stream"));
         };
@@ -114,6 +114,12 @@ impl Play {
                 gone.delete().wait().expect("deleted");
             }
             13 => drop(self.streams[at].set_label("turn", &pick.to_string())),
+            14 => drop(self.streams[at].set_data(&vec![pick as u8; pick as usize % 3_000])),
+            15 => drop(self.streams[at].remove_label("turn")),
+            16 => drop(self.streams[at].rename(&format!("name {pick}"))),
+            17 => drop(self.streams[at].clear_name()),
+            18 => drop(self.streams[at].set_label(&format!("label {}", pick % 20), "set")),
+            19 => drop(self.streams[at].remove_label(&format!("label {}", pick % 20))),
             _ => {
                 for n in 0..1 + pick % 4 {
                     let _ = self.streams[at].append(vec![pick as u8; 100 + (n * 97) as usize]);
@@ -161,7 +167,7 @@ impl Play {
     }
 }
 
-fn same_when_opened_again(disk: &SimDisk, before: &Shown) {
+pub(crate) fn same_when_opened_again(disk: &SimDisk, before: &Shown) {
     let found = amberlog::sim::verify_quick_on(disk).expect("a log");
     assert_eq!(found.damages, []);
     let (view, _) = ReadView::open_on(disk).expect("opens");

@@ -11,6 +11,7 @@ mod gaps;
 mod life;
 mod quota;
 mod retain;
+mod superseded;
 #[path = "../support/mod.rs"]
 mod support;
 mod times;

@@ -1,4 +1,4 @@
-//! `amberlog compact`: gives back the space of deleted, trimmed and rewound events.
+//! `amberlog compact`: gives back the space of dead events and superseded metadata.
 
 use std::path::PathBuf;
 
@@ -14,12 +14,16 @@ const DETAILS: &str = "\
 Wholly dead segments are dropped first, which writes nothing and so works on a
 full disk. Then partly dead ones are rewritten.
 
-Deleted bytes may remain in the segment that receives commits, even with --dead
-0, and in segments that are less than --dead percent dead. --purge removes them
-from both: it ends the segment that receives commits and compacts all others.
-Removed events that share a commit with events of their stream that are still
-shown, by the stream or a fork, stay until those go too. Former names, labels
-and data stay until the stream is deleted and no fork shows its events.
+Former names, labels, data and states, and rewinds that no longer divide any
+events, count as dead too. If at least --dead percent of the segment that
+receives commits is dead, that segment is ended first.
+
+Deleted bytes may remain in the segment that receives commits and in segments
+that are less than --dead percent dead. --purge removes them from both: it ends
+the segment that receives commits and compacts all others. Removed events that
+share a commit with events of their stream that are still shown, by the stream
+or a fork, stay until those go too. Names, labels and data of a deleted stream
+stay while a fork shows any of its events.
 
 --purge lists the files that still hold purged bytes: files in use by read
 views, files with other hard links (backups), files kept by a repair, and
