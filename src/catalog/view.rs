@@ -315,7 +315,7 @@ impl View<'_> {
         self.version.as_ref().map_or(Lsn::default(), |version| version.from)
     }
 
-    /// Returns the start of the commit with the stream's last summary; the default if there is none.
+    /// Returns the start of the commit with the stream's last summary; the default if it has none.
     pub(crate) fn summarized(&self) -> Lsn {
         self.version.as_ref().map_or(Lsn::default(), |version| version.summary)
     }

@@ -86,8 +86,8 @@ pub enum RecordBody {
     Fork { seq: Seq, base: StreamId, base_generation: u32 },
     /// The stream's events from this one on were dropped, and this generation starts.
     Rewind { seq: Seq, generation: u32 },
-    /// What follows in this batch is all that is known of the stream's metadata: it supersedes
-    /// everything before. Written by compactions.
+    /// The batch holds all metadata of the stream, and supersedes everything before it. Compactions
+    /// write it.
     Summary,
     /// An attribute of a newer version, which older ones may ignore.
     Optional,

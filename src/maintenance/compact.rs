@@ -1,10 +1,10 @@
 //! Compaction: gives back the space of dead batches.
 //!
 //! It reads sealed segments that are mostly dead and writes their live batches to one sparse
-//! segment, with one batch of metadata for each stream. That segment atomically takes the name of the last of them; then the others are
-//! removed. Older read views keep the replaced files under names of their own until the last reader
-//! drops them. Compaction leaves alone the segment that commits go to; an explicit one ends that
-//! segment first if it is mostly dead.
+//! segment, with one batch of metadata for each stream. That segment atomically takes the name of
+//! the last of them; then the others are removed. Older read views keep the replaced files under
+//! names of their own until the last reader drops them. Compaction leaves alone the segment that
+//! commits go to; an explicit one ends that segment first if it is mostly dead.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -115,7 +115,7 @@ impl CompactOptions {
         self
     }
 
-    /// Tells whether to end the segment that commits go to if so many of its batches are dead.
+    /// Tells whether to end the segment that commits go to, of whose batches `dead` are dead.
     pub(crate) fn ends_segment(&self, dead: u64, all: u64) -> bool {
         let is_explicit = !self.in_background && !self.dry_run;
         is_explicit && dead > 0 && dead * 100 >= all * u64::from(self.dead_percent_min)

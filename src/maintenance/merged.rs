@@ -1,9 +1,9 @@
 //! Merged catalog batches: of everything that a run of segments records of a stream's metadata, one
 //! batch stays, in the commit of the last one.
 //!
-//! The batch holds only the attributes that the stream still has. Later batches, in the run or after
-//! it, supersede the others. The stream's last batch of all becomes a summary, if that takes no more
-//! bytes, and then supersedes those in earlier segments too.
+//! The batch holds only the attributes that the stream still has. Later batches, in the run or
+//! after it, supersede the others. The stream's last batch of all becomes a summary, if that takes
+//! no more bytes, and then supersedes those in earlier segments too.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ pub(super) type Encoded = (Vec<u8>, u32);
 
 /// Streams of a run whose catalog batches become fewer or shorter.
 #[derive(Default)]
-pub(super) struct MergedBatches(HashMap<StreamId, Merged>);
+pub(super) struct MergedBatches(HashMap<StreamId, MergedBatch>);
 
 /// Remainder of the catalog batches of one stream.
-struct Merged {
+struct MergedBatch {
     /// Start of the commit that keeps the batch.
     at: Lsn,
     /// Its attributes; `None` if nothing is left.
@@ -41,7 +41,7 @@ pub(super) enum Remainder<'a> {
 
 /// Catalog batches of one stream in a run, read so far.
 #[derive(Default)]
-struct Fold {
+struct BatchFold {
     change: Change,
     last: Lsn,
     batches: u32,
@@ -50,7 +50,7 @@ struct Fold {
     has_unknown: bool,
 }
 
-impl Fold {
+impl BatchFold {
     fn take(&mut self, at: Lsn, bytes: &[u8]) -> Option<()> {
         let mut later = Change::default();
         for attribute in Attributes(bytes) {
@@ -74,8 +74,8 @@ impl Fold {
 
     /// Returns the remainder, or `None` if the batches stay as they are; `end` is the number of the
     /// run's last segment, `is_first` tells that nothing precedes the run.
-    fn finish(self, stream: &View<'_>, end: u32, is_first: bool) -> Option<Merged> {
-        let none = Merged { at: self.last, batch: None };
+    fn finish(self, stream: &View<'_>, end: u32, is_first: bool) -> Option<MergedBatch> {
+        let none = MergedBatch { at: self.last, batch: None };
         // The deletion stays in its own commit, on which liveness relies.
         if self.has_unknown || stream.state() == StreamState::Deleted {
             return None;
@@ -93,7 +93,7 @@ impl Fold {
             }
         }
         let is_smaller = self.batches > 1 || left.0.len() < self.bytes;
-        is_smaller.then(|| Merged { batch: Some(left).filter(|left| left.1 > 0), ..none })
+        is_smaller.then(|| MergedBatch { batch: Some(left).filter(|left| left.1 > 0), ..none })
     }
 }
 
@@ -158,7 +158,7 @@ impl MergedBatches {
     ) -> Result<Self> {
         let superseded = superseded_in(run, view, is_live)?;
         let commits: BTreeSet<Lsn> = superseded.values().flatten().copied().collect();
-        let mut folds: HashMap<StreamId, Fold> = HashMap::new();
+        let mut folds: HashMap<StreamId, BatchFold> = HashMap::new();
         for segment in run.iter().filter(|_| !commits.is_empty()) {
             let Some(sealed) = segment.seal_state() else { continue };
             let files = Arc::clone(view.files()?);
