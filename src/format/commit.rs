@@ -102,12 +102,10 @@ pub(crate) fn encode_commit(plan: &CommitPlan<'_>, out: &mut Vec<u8>) -> ([u8; T
         end = end.saturating_add(planned.bytes);
         put_batch_header(at, planned, end, header_crc);
     }
-    let crc = marker_crc(plan.salt, header_crc, length as u32);
-
     let mut tail = [0; TAIL_BYTES];
     let marker = &mut tail[TAIL_BYTES - marker::BYTES..];
     put(marker, &marker::LENGTH, &(length as u32).to_le_bytes());
-    put(marker, &marker::CRC, &crc.to_le_bytes());
+    put(marker, &marker::INVERSE, &(!header_crc).to_le_bytes());
     (tail, length.saturating_sub(end) as usize)
 }
 
@@ -130,10 +128,6 @@ fn put_batch_header(at: &mut [u8], planned: &PlannedBatch, end: u64, header_crc:
 /// Returns the distance from `mark` to `position`, clamped to 32 bits.
 fn lag(position: u64, mark: u64) -> [u8; 4] {
     u32::try_from(position.saturating_sub(mark)).unwrap_or(u32::MAX).to_le_bytes()
-}
-
-fn marker_crc(salt: u32, header_crc: u32, length: u32) -> u32 {
-    checksum(salt, &[&header_crc.to_le_bytes(), &length.to_le_bytes()])
 }
 
 /// Returns the first offset at or after `offset` where a record may start: aligned, with its head
@@ -236,10 +230,10 @@ impl CommitHead {
     }
 
     /// Reports whether these last bytes of the commit are its marker.
-    pub(crate) fn is_closed_by(&self, marker: &[u8], salt: u32) -> bool {
+    pub(crate) fn is_closed_by(&self, marker: &[u8]) -> bool {
         marker.len() == marker::BYTES
             && u64::from(take_u32(marker, &marker::LENGTH)) == self.length
-            && take_u32(marker, &marker::CRC) == marker_crc(salt, self.crc, self.length as u32)
+            && take_u32(marker, &marker::INVERSE) == !self.crc
     }
 
     /// Returns the directory, of which nothing is verified yet. `head` holds the bytes of header
@@ -457,7 +451,7 @@ mod tests {
         let Some(head) = CommitHead::decode(bytes, SALT) else { return false };
         let marker_at = head.length as usize - marker::BYTES;
         let directory = head.directory(bytes).expect("all there");
-        if !head.is_closed_by(&bytes[marker_at..], SALT) || !directory.is_whole() {
+        if !head.is_closed_by(&bytes[marker_at..]) || !directory.is_whole() {
             return false;
         }
         let last = directory.get(directory.len() - 1).expect("not empty").end as usize;

@@ -315,7 +315,7 @@ fn the_worked_example_reads_back() {
     let head = CommitHead::decode(bytes, SALT).expect("a commit");
     assert_eq!((head.position, head.acked, head.durable), (1, 0, 0));
     let end = head.length as usize;
-    assert!(head.is_closed_by(&bytes[end - marker::BYTES..end], SALT));
+    assert!(head.is_closed_by(&bytes[end - marker::BYTES..end]));
     let directory = head.directory(bytes).expect("a directory");
     assert!(directory.is_whole());
     let batch = |kind| {

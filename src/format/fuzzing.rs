@@ -44,22 +44,22 @@ fn write_crc(bytes: &mut [u8], field: &std::ops::Range<usize>, salt: u32) {
     put(bytes, field, &crc.to_le_bytes());
 }
 
-/// Makes the checksums of header, directory and marker of a commit agree, as far as `bytes` hold
-/// them.
+/// Makes the checksums of a commit's header, directory and marker agree, as far as `bytes` hold it.
 fn fix_commit_checksums(bytes: &mut [u8], salt: u32) {
     let Class::Commit { length } = classify(bytes) else { return };
     let Some(head) = bytes.get_mut(..commit_header::BYTES) else { return };
-    let crc = checksum(salt, &[&head[..commit_header::CRC.start]]);
-    put(head, &commit_header::CRC, &crc.to_le_bytes());
+    write_crc(head, &commit_header::CRC, salt);
+    let crc = take_u32(head, &commit_header::CRC);
     let head_bytes = commit_header::BYTES
         + take_u32(head, &commit_header::BATCHES) as usize * batch_header::BYTES;
     let Some(whole) = bytes.get_mut(..length as usize) else { return };
     let at = whole.len() - marker::BYTES;
-    let Some(directory) = whole.get(commit_header::BYTES..head_bytes) else { return };
-    let length = (length as u32).to_le_bytes();
-    let crc = checksum(salt, &[&crc.to_le_bytes(), directory, &length]);
-    put(&mut whole[at..], &marker::LENGTH, &length);
-    put(&mut whole[at..], &marker::CRC, &crc.to_le_bytes());
+    put(&mut whole[at..], &marker::LENGTH, &(length as u32).to_le_bytes());
+    put(&mut whole[at..], &marker::INVERSE, &(!crc).to_le_bytes());
+    let Some(directory) = whole.get_mut(commit_header::BYTES..head_bytes) else { return };
+    for entry in directory.chunks_exact_mut(batch_header::BYTES) {
+        write_crc(entry, &batch_header::HEAD_CRC, crc);
+    }
 }
 
 fn frames(bytes: &[u8]) {
@@ -117,7 +117,7 @@ fn record(bytes: &[u8], salt: u32) {
     let head_bytes = head.head_bytes();
     let marker_at = whole.len() - marker::BYTES;
     let Some(directory) = head.directory(whole) else { return };
-    if !head.is_closed_by(&whole[marker_at..], salt) || !directory.is_whole() {
+    if !head.is_closed_by(&whole[marker_at..]) || !directory.is_whole() {
         return;
     }
     let batches: Vec<BatchHead> = directory.iter().collect();

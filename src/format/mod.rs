@@ -144,9 +144,9 @@ pub(crate) mod frame_header {
 pub(crate) mod marker {
     layout! {
         LENGTH = 0, 4;
-        CRC = LENGTH.end, 4;
+        INVERSE = LENGTH.end, 4;
     }
-    pub(crate) const BYTES: usize = CRC.end;
+    pub(crate) const BYTES: usize = INVERSE.end;
     const _: () = assert!(BYTES == 8);
 }
 

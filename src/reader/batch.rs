@@ -312,7 +312,7 @@ impl BatchLoader {
         let window = self.window(source, range.clone(), end)?;
         let bytes = window.get(range.clone()).unwrap_or_default();
         let marker = bytes.get(bytes.len().saturating_sub(marker::BYTES)..).unwrap_or_default();
-        let is_closed = commit.is_closed_by(marker, segment.header.salt);
+        let is_closed = commit.is_closed_by(marker);
         let directory = commit.directory(bytes).filter(|_| is_closed);
         let head = directory.and_then(|all| all.find(owner.stream.as_bytes(), at.kind));
         head.ok_or_else(|| segment.damaged("read", at.offset, window.unread(&range)))
@@ -376,7 +376,7 @@ fn long_head(
     let marker_at = close.saturating_sub(marker::BYTES as u64)..close;
     let marker = segment.read(files, marker_at.clone(), 0, end)?;
     let bytes = marker.get(marker_at.clone()).unwrap_or_default();
-    if !commit.is_closed_by(bytes, segment.header.salt) {
+    if !commit.is_closed_by(bytes) {
         return Err(damaged(&marker_at, &marker));
     }
     let stream = owner.stream.as_bytes();

@@ -65,7 +65,7 @@ impl Found {
     fn verify(&mut self, bytes: &[u8], salt: u32) {
         let Some(marker_at) = bytes.len().checked_sub(marker::BYTES) else { return };
         let Some(directory) = self.head.directory(bytes) else { return };
-        if !self.head.is_closed_by(&bytes[marker_at..], salt) {
+        if !self.head.is_closed_by(&bytes[marker_at..]) {
             return;
         }
         self.is_listed = directory.is_whole();

@@ -31,8 +31,7 @@ fn forge(dir: &Path, nth: usize, edit: impl Fn(&mut [u8])) {
     commit[36..40].copy_from_slice(&header.to_le_bytes());
     let entry = checked(header, &[&commit[40..84]]);
     commit[84..88].copy_from_slice(&entry.to_le_bytes());
-    let marker = checked(salt, &[&header.to_le_bytes(), &(length as u32).to_le_bytes()]);
-    commit[length - 4..].copy_from_slice(&marker.to_le_bytes());
+    commit[length - 4..].copy_from_slice(&(!header).to_le_bytes());
     fs::write(&path, bytes).expect("written");
 }
 

@@ -527,8 +527,7 @@ fn change_times(dir: &Path, number: u32) -> usize {
             let crc = checked(u32::from_le_bytes(header), &[&batch[..44]]);
             batch[44..].copy_from_slice(&crc);
         }
-        let marker = checked(salt, &[&header, &(length as u32).to_le_bytes()]);
-        bytes[end - 4..end].copy_from_slice(&marker);
+        bytes[end - 4..end].copy_from_slice(&header.map(|byte| !byte));
         changed += 1;
     }
     for at in [0, 2048] {
