@@ -191,6 +191,8 @@ fn random(case: &Case) {
             take(events.lend().expect("there").expect("sound").payload());
         }
     };
+    let last_position = case.view.position().get();
+    let starts: Vec<u64> = (0..LOOK_UPS).map(|_| 1 + dice() as u64 % last_position).collect();
     let turns = vec![
         Turn::new("floor: checksum of a commit", || {
             for at in &pieces {
@@ -200,6 +202,12 @@ fn random(case: &Case) {
         Turn::new("one event", || look_up(&mut wanted.iter().copied())),
         Turn::new("one event, of the first 4 MiB", || {
             look_up(&mut wanted.iter().map(|(id, seq)| (*id, seq % first)));
+        }),
+        Turn::new("first event from any position", || {
+            for from in &starts {
+                let mut all = case.view.all_events(*from).expect("in range");
+                take(all.lend().expect("there").expect("sound").payload());
+            }
         }),
     ];
     race(&format!("one, {}", case.name), 9, (LOOK_UPS as f64 / 1e6, "M/s"), turns);

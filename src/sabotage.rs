@@ -79,6 +79,8 @@ pub enum Sabotage {
     BelieveClock,
     /// Repeats a commit regardless of its id.
     ForgetCommitIds,
+    /// Starts at a place of the position index without looking at the commit there.
+    TrustPlaces,
     /// Ignores rewinds.
     ForgetRewinds,
     /// Does not find what a fork shares.

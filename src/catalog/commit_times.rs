@@ -28,7 +28,7 @@ impl ReadView {
         let segment = self.segments.get(place.segment());
         let found = segment.and_then(|segment| Some((segment, segment.offset_of(place)?)));
         let Some((segment, offset)) = found else { return true };
-        segment.times.decide(offset, window).unwrap_or_else(|| {
+        segment.commits.decide(offset, window).unwrap_or_else(|| {
             self.time_at(segment, offset).is_none_or(|time| window.contains(time))
         })
     }

@@ -76,11 +76,24 @@ impl Catalog {
         self.branch(at).map_or(0, Branch::start)
     }
 
-    fn base_link(&self, at: ArenaId) -> Option<AncestorLink> {
+    pub(super) fn base_link(&self, at: ArenaId) -> Option<AncestorLink> {
         let branch = self.branch(at)?;
         match branch.base_link()?.get() {
             Some(link) => *link,
             None => self.find_base_link(at),
+        }
+    }
+
+    /// Finds the base link of the branch that a rewind has begun after `before`, so that no reader
+    /// has to find the links of many rewinds at once. Leaves this to the readers while the base of
+    /// a fork is unknown: an import may add it later.
+    pub(super) fn link_rewound(&self, at: ArenaId, before: ArenaId) {
+        let is_linked =
+            |branch: &Branch| branch.base_link().is_none_or(|link| link.get().is_some());
+        let Some(before) = self.branch(before) else { return };
+        let base = || self.base(before).and_then(|base| self.branch(base));
+        if is_linked(before) || base().is_some_and(is_linked) {
+            let _ = self.base_link(at);
         }
     }
 

@@ -27,6 +27,7 @@ mod shown;
 mod versions;
 mod view;
 mod view_horizon;
+mod watermark;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -51,6 +52,7 @@ use self::versions::Depth;
 pub(crate) use self::versions::{KeptMeta, Meta, Version};
 pub use self::view::{ReadView, StreamInfo};
 pub(crate) use self::view::{SpanBatches, View};
+pub(crate) use self::watermark::Watermark;
 use crate::change::Change;
 use crate::error::{Error, ErrorKind};
 use crate::format::Lsn;
@@ -64,8 +66,6 @@ use crate::types::{StreamId, StreamState};
 /// there.
 const SPAN_PLACE: usize = 0;
 const SPAN_LAST: usize = 1;
-/// Number of recent watermarks that the published watermark keeps.
-const WATERMARK_SLOTS: usize = 64;
 
 /// Index of all streams of a log.
 pub(crate) struct Catalog {
@@ -95,7 +95,7 @@ pub(crate) struct Catalog {
     listing: orders::Listing,
     /// File pool that reads the segments, unless a read view has its own.
     files: OnceLock<Arc<FilePool>>,
-    published: PublishedWatermark<WATERMARK_SLOTS>,
+    published: watermark::PublishedWatermark,
 }
 
 /// State of a stream that the expectations of a commit are checked against.
@@ -161,59 +161,6 @@ impl StreamRoots {
     }
 }
 
-/// Part of the log that readers may see. The writer moves it after a sync, and only forward.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Watermark {
-    /// Last commit that was acknowledged at the durability it asked for.
-    pub(crate) visible: u64,
-    /// Last commit that was synced.
-    pub(crate) durable: u64,
-    /// End of the last visible commit.
-    pub(crate) end: Lsn,
-}
-
-/// Ring of recent watermarks, which lets readers load one whole without a lock.
-///
-/// A reader retries only when the writer goes around the ring during its load.
-struct PublishedWatermark<const SLOTS: usize> {
-    slots: [[AtomicU64; 3]; SLOTS],
-    current: AtomicU64,
-}
-
-impl<const SLOTS: usize> PublishedWatermark<SLOTS> {
-    fn new() -> Self {
-        let word = |_| AtomicU64::new(0);
-        let slots = std::array::from_fn(|_| std::array::from_fn(word));
-        Self { slots, current: AtomicU64::new(0) }
-    }
-
-    /// Returns the slot of the `at`-th stored watermark.
-    fn slot(&self, at: u64) -> &[AtomicU64; 3] {
-        &self.slots[(at as usize).checked_rem(SLOTS).unwrap_or(0)]
-    }
-
-    fn load(&self) -> Watermark {
-        loop {
-            let at = self.current.load(Ordering::Acquire);
-            let slot = self.slot(at);
-            let [visible, durable, end] = [0, 1, 2].map(|word| slot[word].load(Ordering::Acquire));
-            let stored = self.current.load(Ordering::Acquire).saturating_sub(at);
-            if stored < const { SLOTS as u64 - 1 } || broken(Sabotage::LookOnce) {
-                return Watermark { visible, durable, end: Lsn(end) };
-            }
-        }
-    }
-
-    fn store(&self, mark: Watermark) {
-        let at = self.current.load(Ordering::Relaxed).saturating_add(1);
-        let slot = self.slot(at);
-        slot[0].store(mark.visible, Ordering::Release);
-        slot[1].store(mark.durable, Ordering::Release);
-        slot[2].store(mark.end.0, Ordering::Release);
-        self.current.store(at, Ordering::Release);
-    }
-}
-
 impl Catalog {
     pub(crate) fn new() -> Self {
         Self {
@@ -233,7 +180,7 @@ impl Catalog {
             listing: orders::Listing::default(),
             files: OnceLock::new(),
             meta_bytes: Arc::new(AtomicUsize::new(0)),
-            published: PublishedWatermark::new(),
+            published: watermark::PublishedWatermark::new(),
         }
     }
 
@@ -443,9 +390,13 @@ impl Catalog {
         for (id, root) in roots.streams {
             self.streams.insert(self.hasher.hash_one(id), root);
         }
-        for (root, first) in self.branches.iter() {
-            if !first.is_plain() {
-                self.find_names(first.stream, root);
+        for (at, branch) in self.branches.iter() {
+            if !branch.is_plain() {
+                self.find_names(branch.stream, at);
+            }
+            // In the order of branches, so that each takes few steps.
+            if !branch.is_first() {
+                let _ = self.base_link(at);
             }
         }
     }
@@ -476,7 +427,11 @@ impl Catalog {
         };
         let before = (self.branch(tip)?, self.link_to(tip));
         let after = Branch::rewound(share.stream, before, rewind, share.generation, place);
-        Some((root, self.branches.push(after)?))
+        let after = self.branches.push(after)?;
+        if !self.is_opening.load(Ordering::Relaxed) {
+            self.link_rewound(after, tip);
+        }
+        Some((root, after))
     }
 
     /// Returns the number of branches: one for each stream, fork and rewind.

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::{Catalog, PublishedWatermark, ReadView, Share, Watermark};
+use super::watermark::PublishedWatermark;
+use super::{Catalog, ReadView, Share, Watermark};
 use crate::format::Lsn;
 use crate::index::NONE;
 use crate::sabotage::Sabotage;

@@ -169,7 +169,7 @@ type Fields = &'static [(&'static str, Range<usize>)];
 
 /// Returns every record of the format: the name in its table's mark, its length in bytes, its
 /// fields.
-fn layouts() -> [(&'static str, usize, Fields); 13] {
+fn layouts() -> [(&'static str, usize, Fields); 14] {
     [
         ("header", header::BYTES, header::FIELDS),
         ("commit_header", commit_header::BYTES, commit_header::FIELDS),
@@ -183,6 +183,7 @@ fn layouts() -> [(&'static str, usize, Fields); 13] {
         ("tail record", tail_record::BYTES, tail_record::FIELDS),
         ("footer", footer::BYTES, footer::FIELDS),
         ("footer_entry_layout", footer_entry_layout::BYTES, footer_entry_layout::FIELDS),
+        ("commit_place_layout", commit_place_layout::BYTES, commit_place_layout::FIELDS),
         ("trailer", trailer::BYTES, trailer::FIELDS),
     ]
 }
@@ -242,6 +243,7 @@ fn p15_every_constant_of_the_page_has_the_value_that_the_code_has() {
         ("tail_record::FLAG_SETTLED", number(tail_record::FLAG_SETTLED.into())),
         ("footer::MAGIC", text(&footer::MAGIC)),
         ("footer_entry_layout::KIND_SHIFT", number(footer_entry_layout::KIND_SHIFT.into())),
+        ("commit_place_layout::BLOCK_BYTES", number(commit_place_layout::BLOCK_BYTES)),
         ("trailer::MAGIC", text(&trailer::MAGIC)),
     ]
     .map(|(name, value)| (name.to_owned(), value))

@@ -33,9 +33,9 @@ pub(crate) use gone::Gone;
 pub(crate) use kind::{BatchKind, gap_batches, index_order};
 pub(crate) use lsn::Lsn;
 pub(crate) use segment::{
-    Covers, FooterEntry, HeaderError, SegmentHeader, SegmentTimes, Trailer, decode_header,
-    decode_trailer, decode_twin, encode_footer, footer_bytes, footer_entry, footer_is_valid,
-    header_of_trailer, seems_segment,
+    CommitPlace, Covers, FooterEntry, HeaderError, SegmentHeader, SegmentTimes, Trailer,
+    commit_place, commit_places, decode_header, decode_trailer, decode_twin, encode_footer,
+    footer_bytes, footer_entry, footer_is_valid, header_of_trailer, place_block, seems_segment,
 };
 pub(crate) use tail::{Ending, TailRecord, decode_tail_record};
 
@@ -169,15 +169,15 @@ pub(crate) mod tail_record {
     const _: () = assert!(BYTES == 40 && super::commit_header::BYTES == BYTES);
 }
 
-/// Head of a sealed segment's index footer; the entries follow.
+/// Head of a sealed segment's index footer; the entries follow, then the places of commits.
 pub(crate) mod footer {
     pub(crate) const MAGIC: [u8; 3] = *b"AMF";
     layout! {
         MAGIC_AT = 0, 3;
         FLAGS = MAGIC_AT.end, 1;
         ENTRIES = FLAGS.end, 4;
-        UNUSED = ENTRIES.end, 4;
-        CRC = UNUSED.end, 4;
+        PLACES = ENTRIES.end, 4;
+        CRC = PLACES.end, 4;
     }
     pub(crate) const BYTES: usize = CRC.end;
     const _: () = assert!(BYTES == 16);
@@ -194,6 +194,20 @@ pub(crate) mod footer_entry_layout {
     pub(crate) const BYTES: usize = PLACE.end;
     pub(crate) const KIND_SHIFT: u32 = 29;
     const _: () = assert!(BYTES == 32);
+}
+
+/// Place of a commit in the footer: one for the first commit that starts in each block of a
+/// segment.
+pub(crate) mod commit_place_layout {
+    /// Length of a block: the distance that a reader steps over from a place, header by header. A
+    /// place of 12 bytes for each block is less than a thousandth of a segment.
+    pub(crate) const BLOCK_BYTES: u64 = 32 << 10;
+    layout! {
+        POSITION = 0, 8;
+        PLACE = POSITION.end, 4;
+    }
+    pub(crate) const BYTES: usize = PLACE.end;
+    const _: () = assert!(BYTES == 12 && BLOCK_BYTES.is_power_of_two());
 }
 
 /// Trailer: the last bytes of a sealed segment.

@@ -6,16 +6,18 @@ use std::sync::OnceLock;
 
 use super::{BatchCursor, BatchRef};
 use crate::disk::Pin;
-use crate::format::{FooterEntry, footer_entry, footer_is_valid};
+use crate::format::{CommitPlace, FooterEntry, commit_place, footer_entry, footer_is_valid};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::StreamId;
 use crate::work::step;
 
-/// Entries of a verified footer. Empty by default.
+/// Entries and places of a verified footer. Empty by default.
 #[derive(Default)]
 pub(crate) struct FooterIndex {
     pin: Pin,
     entries: Range<usize>,
+    /// Places of commits, which follow the entries.
+    places: Range<usize>,
     /// One bit per entry, set once its batch was verified.
     sound: OnceLock<Box<[AtomicU64]>>,
 }
@@ -24,10 +26,12 @@ impl FooterIndex {
     /// Verifies the footer at these bytes of `pin`.
     pub(crate) fn open(pin: Pin, footer: Range<usize>, salt: u32) -> Option<Self> {
         let bytes = pin.get(footer.clone())?;
-        let entries = footer_is_valid(bytes, salt)?;
-        let start = footer.end.checked_sub(entries.len())?;
+        let (entries, places) = footer_is_valid(bytes, salt)?;
+        let middle = footer.end.checked_sub(places.len())?;
+        let start = middle.checked_sub(entries.len())?;
         u32::try_from(entries.len()).ok()?;
-        Some(Self { pin, entries: start..footer.end, sound: OnceLock::new() })
+        let places = middle..footer.end;
+        Some(Self { pin, entries: start..middle, places, sound: OnceLock::new() })
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -37,6 +41,12 @@ impl FooterIndex {
     pub(crate) fn entry(&self, index: u32) -> Option<FooterEntry> {
         step();
         footer_entry(self.pin.get(self.entries.clone())?, index as usize)
+    }
+
+    /// Returns the places of commits, in their order.
+    pub(crate) fn places(&self) -> impl Iterator<Item = CommitPlace> {
+        let places = self.pin.get(self.places.clone()).unwrap_or_default();
+        (0..).map_while(move |index| commit_place(places, index))
     }
 
     /// Prefetches these bytes of the segment, if it is mapped.

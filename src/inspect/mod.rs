@@ -100,10 +100,11 @@ impl DumpedSegment {
 
     /// Reads the index of the sealed segment.
     fn footer(&self, sealed: &Sealed) -> Result<RecordBody> {
-        let times = self.segment.times.get();
+        let times = self.segment.commits.times();
         match self.segment.footer(&self.files) {
             Ok(footer) => Ok(RecordBody::Footer {
                 entries: footer.len(),
+                places: footer.places().count() as u32,
                 last_position: Position(sealed.last_position),
                 times: Timestamp::from_micros(times.earliest)
                     ..=Timestamp::from_micros(times.latest),

@@ -98,6 +98,8 @@ pub enum RecordBody {
     /// The index of a sealed segment.
     Footer {
         entries: u32,
+        /// Number of places of commits in it, one for each block.
+        places: u32,
         last_position: Position,
         /// From the earliest time of a commit to the latest.
         times: RangeInclusive<Timestamp>,

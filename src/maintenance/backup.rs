@@ -182,7 +182,7 @@ impl PlannedFile {
     }
 
     fn end(segment: &Segment, view: &ReadView) -> Self {
-        let vouched = Timestamp::from_micros(segment.times.get().vouched_last);
+        let vouched = Timestamp::from_micros(segment.commits.times().vouched_last);
         let how = How::Ended(view.mark.end.offset(), vouched);
         Self { path: path(segment.number()), salt: Some(segment.header.salt), how }
     }

@@ -7,8 +7,9 @@ use std::io;
 use super::throttle::Throttle;
 use crate::disk::DiskFile;
 use crate::format::{
-    COMMITS_AT, CommitDate, CommitPlan, Covers, FooterEntry, PlannedBatch, SegmentHeader,
-    SegmentTimes, Trailer, encode_commit, encode_footer, footer_bytes, index_order, record_at,
+    COMMITS_AT, CommitDate, CommitPlace, CommitPlan, Covers, FooterEntry, PlannedBatch,
+    SegmentHeader, SegmentTimes, Trailer, encode_commit, encode_footer, footer_bytes, index_order,
+    place_block, record_at,
 };
 
 /// Builder of a sparse segment.
@@ -21,6 +22,8 @@ pub(super) struct SparseBuilder {
     end: u64,
     commits: u64,
     entries: Vec<FooterEntry>,
+    /// Place of the first commit of each block.
+    places: Vec<CommitPlace>,
     times: SegmentTimes,
 }
 
@@ -33,6 +36,7 @@ impl SparseBuilder {
             end: COMMITS_AT,
             commits: 0,
             entries: Vec::new(),
+            places: Vec::new(),
             times: SegmentTimes::default(),
         }
     }
@@ -59,6 +63,10 @@ impl SparseBuilder {
         self.times.note(date, self.commits);
         self.commits += 1;
         let offset = self.pad();
+        let is_same = |last: &CommitPlace| place_block(last.offset) == place_block(offset);
+        if !self.places.last().is_some_and(is_same) {
+            self.places.push(CommitPlace { position, offset });
+        }
         self.entries.extend(batches.iter().map(|batch| FooterEntry {
             stream: batch.stream,
             first_seq: batch.first_seq,
@@ -92,9 +100,9 @@ impl SparseBuilder {
             times: self.times,
             salt: self.header.salt,
         };
-        self.end += footer_bytes(self.entries.len());
+        self.end += footer_bytes(self.entries.len(), self.places.len());
         if !self.is_measured {
-            self.buffer.extend_from_slice(&encode_footer(&self.entries, &trailer));
+            self.buffer.extend_from_slice(&encode_footer(&self.entries, &self.places, &trailer));
         }
         self.end
     }

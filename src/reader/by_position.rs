@@ -1,4 +1,9 @@
 //! Reads the events of the whole log in commit order.
+//!
+//! A reader finds its first commit by the position index of the segment and steps over the headers
+//! of the commits between. From then on it reads every record. It names the damage that may have
+//! hit commits at or after its start, wherever the index let it begin
+//! (`p6_p13_every_start_gives_the_same_events_and_names_the_same_damage`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,7 +12,7 @@ use super::batch::Batch;
 use super::event::{BatchContext, Event, EventRef, FrameAt};
 use crate::catalog::ReadView;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{ALIGN, BatchHead, BatchKind, COMMITS_AT, record_at};
+use crate::format::{ALIGN, BatchHead, BatchKind, COMMITS_AT, CommitPlace, record_at};
 use crate::segment::Segment;
 use crate::segment::scan::{Found, Scanner, SearchTarget, Step};
 use crate::types::{Seq, StreamId};
@@ -34,9 +39,28 @@ struct SegmentScan {
     segment: Arc<Segment>,
     scanner: Scanner,
     offset: u64,
+    /// Position that should come next at the offset. It is less than that of the reader's next
+    /// commit while the scan looks for the start.
+    expected: u64,
+    /// True if the reader goes on in a view that does not have this segment.
+    is_outdated: bool,
 }
 
 impl SegmentScan {
+    /// Steps over the commits before this position, as far as their headers are whole.
+    fn walk_to(&mut self, position: u64) -> Result<()> {
+        while self.expected < position {
+            match self.scanner.head(self.offset)? {
+                Some(head) if head.position < position => {
+                    self.offset = record_at(self.offset.saturating_add(head.length));
+                    self.expected = self.expected.max(head.position.saturating_add(1));
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the position after all that a sparse segment covers, once the scan is at its end.
     fn end_of_sparse(&self) -> Option<u64> {
         let sealed = self.segment.seal_state()?;
@@ -50,21 +74,69 @@ impl AllEvents {
         Self { view, next: from, at: None, commit: None, batch: None }
     }
 
+    /// Continues in `view`, a later read view of the same log. An iterator that has returned all
+    /// events of its view returns those of the later commits next. It searches for its place again
+    /// only if a compaction has replaced the segment in which it stands.
+    ///
+    /// An iterator that has returned an error other than [`ErrorKind::Corrupt`] has ended for good.
+    ///
+    /// ```
+    /// # use amberlog::{Log, Position, Result};
+    /// # fn main() -> Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// # let log = Log::open(dir.path())?;
+    /// # let mut stream = log.create_stream()?;
+    /// # stream.append("first")?;
+    /// # stream.commit().wait()?;
+    /// let mut all = log.read_view().all_events(Position::START)?;
+    /// assert_eq!(all.by_ref().count(), 1);
+    /// stream.append("second")?;
+    /// stream.commit().wait()?;
+    /// all.continue_in(&log.read_view());
+    /// assert_eq!(all.next().expect("one more")?.payload(), b"second");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn continue_in(&mut self, view: &ReadView) {
+        self.view = view.clone();
+        let Some(mut at) = self.at.take() else { return };
+        let now = view.segments.get(at.segment.number());
+        let is_same = now.is_some_and(|segment| Arc::ptr_eq(segment, &at.segment));
+        match self.limit_in(&at.segment) {
+            Ok(limit) if is_same => at.scanner.set_limit(limit),
+            // The batches left of its current commit are in memory.
+            _ => at.is_outdated = true,
+        }
+        self.at = Some(at);
+    }
+
+    /// Enters a segment near the reader's next commit.
     fn enter(&self, segment: &Arc<Segment>) -> Result<SegmentScan> {
-        let end = self.view.end_in(segment);
-        let limit = match segment.seal_state() {
-            Some(sealed) => sealed.footer_at.min(end),
-            None => end.min(segment.file_bytes(self.view.files()?)?),
-        };
+        let limit = self.limit_in(segment)?;
         let files = Arc::clone(self.view.files()?);
-        let scanner = Scanner::new(Arc::clone(segment), limit, files);
-        Ok(SegmentScan { segment: Arc::clone(segment), scanner, offset: COMMITS_AT })
+        let mut scanner = Scanner::new(Arc::clone(segment), limit, files);
+        let mut first = CommitPlace { position: segment.first_position, offset: COMMITS_AT };
+        if first.position < self.next {
+            first = scanner.place_before(self.next)?;
+        }
+        let CommitPlace { position: expected, offset } = first;
+        let segment = Arc::clone(segment);
+        Ok(SegmentScan { segment, scanner, offset, expected, is_outdated: false })
+    }
+
+    /// Returns the end of the bytes of a segment that the view shows.
+    fn limit_in(&self, segment: &Segment) -> Result<u64> {
+        let end = self.view.end_in(segment);
+        match segment.seal_state() {
+            Some(sealed) => Ok(sealed.footer_at.min(end)),
+            None => Ok(end.min(segment.file_bytes(self.view.files()?)?)),
+        }
     }
 
     /// Moves to the next commit. Returns `Ok(false)` after the last one.
     fn next_commit(&mut self) -> Result<bool> {
         while self.next <= self.view.position().get() {
-            let Some(mut at) = self.at.take() else {
+            let Some(mut at) = self.at.take().filter(|at| !at.is_outdated) else {
                 let Some(segment) = self.view.segments.of_position(self.next) else {
                     return self.begin();
                 };
@@ -78,6 +150,9 @@ impl AllEvents {
                 self.at = None;
                 continue;
             }
+            if at.expected < self.next {
+                at.walk_to(self.next).inspect_err(|_| self.skip(at.segment.number()))?;
+            }
             if let Some(end) = at.end_of_sparse() {
                 if self.next < end {
                     self.next = end;
@@ -87,20 +162,16 @@ impl AllEvents {
                 self.skip(at.segment.number());
                 return Err(at.segment.error("read", at.offset));
             }
-            let step = match at.scanner.step(at.offset) {
-                Ok(step) => step,
-                Err(error) => {
-                    self.skip(at.segment.number());
-                    return Err(error);
-                }
-            };
-            match step {
+            let step = at.scanner.step(at.offset);
+            match step.inspect_err(|_| self.skip(at.segment.number()))? {
                 Step::Commit(found) if self.is_next(&at, found.head.position) => {
                     if found.head.position > self.view.position().get() {
+                        self.at = Some(at);
                         return Ok(false);
                     }
                     at.offset = record_at(found.end());
                     self.next = found.head.position.saturating_add(1);
+                    at.expected = self.next;
                     if found.unknown {
                         let error = Error::new(ErrorKind::UnsupportedFeature, "read");
                         return Err(error.at(at.segment.place(found.offset)));
@@ -116,7 +187,7 @@ impl AllEvents {
                     at.offset = record_at(found.end());
                     self.at = Some(at);
                 }
-                _ => return Err(self.missed(at)),
+                _ => self.missed(at).map_or(Ok(()), Err)?,
             }
         }
         Ok(false)
@@ -132,41 +203,49 @@ impl AllEvents {
     /// before it as lost.
     fn begin(&mut self) -> Result<bool> {
         let first = self.view.segments.after(0).cloned();
-        self.next = first.as_ref().map_or(u64::MAX, |segment| segment.first_position);
+        self.next = first.as_ref().map_or_else(|| self.end(), |segment| segment.first_position);
         first.map_or(Ok(false), |segment| Err(segment.error("read", 0)))
     }
 
     /// Searches for the next readable commit, because the expected one is not at its offset.
-    /// Returns the error that reports the loss.
-    fn missed(&mut self, mut at: SegmentScan) -> Error {
+    /// Returns the error that reports the loss; `None` if only commits before the start are lost.
+    fn missed(&mut self, mut at: SegmentScan) -> Option<Error> {
         let error = at.segment.error("read", at.offset);
         let mut from = at.offset;
+        let is_walking = at.expected < self.next;
         // At the start of a segment no commit before it confirms the expected position.
         let started = (from > COMMITS_AT && !at.segment.is_sparse()).then_some(from);
         loop {
-            match at.scanner.find(from, SearchTarget { position: self.next, started }) {
+            match at.scanner.find(from, SearchTarget { position: at.expected, started }) {
                 Ok(Some((offset, Step::Commit(found)))) => {
-                    at.offset = offset;
-                    self.next = found.head.position;
+                    (at.offset, at.expected) = (offset, found.head.position);
+                    let is_before = is_walking && at.expected <= self.next;
+                    self.next = self.next.max(at.expected);
                     self.at = Some(at);
-                    return error;
+                    return (!is_before).then_some(error);
                 }
                 Ok(Some((offset, _))) => from = offset.saturating_add(ALIGN),
                 Ok(None) => break,
                 Err(unreadable) => {
                     self.skip(at.segment.number());
-                    return unreadable;
+                    return Some(unreadable);
                 }
             }
         }
         self.skip(at.segment.number());
-        error
+        Some(error)
     }
 
     /// Continues with the first commit of the segment after this one, if any.
     fn skip(&mut self, number: u32) {
         let following = self.view.segments.after(number);
-        self.next = following.map_or(u64::MAX, |segment| segment.first_position.max(self.next));
+        let first = following.map_or_else(|| self.end(), |segment| segment.first_position);
+        self.next = first.max(self.next);
+    }
+
+    /// Returns the position after the last commit of the view.
+    fn end(&self) -> u64 {
+        self.view.position().get().saturating_add(1)
     }
 
     /// Moves to the next batch of events of the commit. Returns `Ok(false)` after the last one.

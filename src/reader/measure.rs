@@ -22,7 +22,7 @@ impl Vouched {
         let mut bounds = Vec::new();
         for segment in view.segments.iter().rev() {
             bounds.push((segment.number(), earliest));
-            let first = segment.times.get().vouched_first;
+            let first = segment.commits.times().vouched_first;
             earliest = if first > 0 { earliest.min(first) } else { earliest };
         }
         bounds.reverse();

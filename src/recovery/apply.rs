@@ -24,7 +24,7 @@ pub(super) fn note_commit(
     segment: &Segment,
     found: &Found,
 ) {
-    segment.times.note(found.offset, found.head.date);
+    segment.commits.note([found.offset], found.head.position, found.head.date);
     if found.is_acknowledged {
         catalog.shows_at_least(Lsn::new(segment.number(), found.end()));
     }

@@ -39,7 +39,7 @@ impl Findings {
     /// Notes the latest time that the segment's writer vouched for, in its tail record or its
     /// commits.
     pub(super) fn vouch(&mut self, segment: &Segment, tail_record: Option<Timestamp>) {
-        let commits = Timestamp::from_micros(segment.times.get().vouched_last);
+        let commits = Timestamp::from_micros(segment.commits.times().vouched_last);
         let none = Timestamp::default();
         let latest = tail_record.filter(|time| *time != none).unwrap_or(commits);
         if latest != none {

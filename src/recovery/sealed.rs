@@ -4,12 +4,13 @@
 //! checked at its known offset without a search, and the events of a lost commit can be named.
 
 use std::collections::HashSet;
+use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::report::DamageKind;
 use crate::error::Result;
-use crate::format::{BatchHead, BatchKind, COMMITS_AT, FooterEntry};
+use crate::format::{BatchHead, BatchKind, COMMITS_AT, CommitPlace, FooterEntry, place_block};
 use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Segment};
 use crate::types::{Seq, StreamId, through};
@@ -21,7 +22,7 @@ pub(super) type LostEvents = Vec<(StreamId, Range<Seq>)>;
 pub(super) enum FooterCheck {
     /// Its commits are those of the footer, except for these losses.
     Listed(Vec<Loss>),
-    /// The footer does not list the commits that the segment should have.
+    /// The footer does not list the commits that the segment should have, or lists other places.
     Unlisted,
     /// Offset of a sound commit that this build does not understand.
     Unknown(u64),
@@ -52,6 +53,7 @@ pub(super) fn check(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<Foo
     }
     let mut scanner = Scanner::new(Arc::clone(segment), sealed.footer_at, Arc::clone(files));
     let mut losses = Losses { list: Vec::new(), next: sealed.first_position };
+    let mut places = Places { listed: footer.places().peekable(), block: None };
     let mut ends = starts().skip(1).map(|listed| listed[0].offset).chain([sealed.footer_at]);
     for listed in starts() {
         let offset = listed[0].offset;
@@ -63,10 +65,17 @@ pub(super) fn check(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<Foo
         let found = match step {
             Step::Commit(found) if may_stand(found.head.position) => found,
             _ => {
+                let lost = (!segment.is_sparse()).then_some(losses.next);
+                if !places.agree(offset, lost) {
+                    return Ok(FooterCheck::Unlisted);
+                }
                 losses.lose(segment, offset, listed);
                 continue;
             }
         };
+        if !places.agree(offset, Some(found.head.position)) {
+            return Ok(FooterCheck::Unlisted);
+        }
         if found.is_sound() && found.unknown {
             return Ok(FooterCheck::Unknown(offset));
         }
@@ -75,8 +84,33 @@ pub(super) fn check(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<Foo
         }
         losses.found(segment, &found, listed);
     }
+    if places.listed.peek().is_some() {
+        return Ok(FooterCheck::Unlisted);
+    }
     losses.extend_hole(segment, sealed.last_position);
     Ok(FooterCheck::Listed(losses.list))
+}
+
+/// Places in the footer, compared with the commits in their order.
+struct Places<I: Iterator<Item = CommitPlace>> {
+    listed: Peekable<I>,
+    /// Block of the last commit.
+    block: Option<u64>,
+}
+
+impl<I: Iterator<Item = CommitPlace>> Places<I> {
+    /// Tells whether the footer has the place of the next commit, if it is the first of its block.
+    /// Nothing tells the position of a lost commit of a sparse segment.
+    fn agree(&mut self, offset: u64, position: Option<u64>) -> bool {
+        let block = Some(place_block(offset));
+        if std::mem::replace(&mut self.block, block) == block {
+            return true;
+        }
+        let is_it = |place: CommitPlace| {
+            place.offset == offset && position.is_none_or(|position| place.position == position)
+        };
+        self.listed.next().is_some_and(is_it)
+    }
 }
 
 /// Losses found so far, and the position of the next commit.

@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
+use super::commits::CommitIndex;
 use super::files::{path, place};
 use super::kept::KeptFile;
 use super::pool::{FilePool, OpenRefs};
 use super::sealed::Sealed;
-use super::times::CommitTimes;
 use super::window::Window;
 use crate::disk::{Disk, DiskFile, IoResultExt, Pin, Pinned, Unread};
 use crate::error::{Error, Place, Result};
@@ -30,8 +30,8 @@ const BUFFER_KEPT_BYTES_MAX: usize = 256 << 10;
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
     pub(crate) first_position: u64,
-    /// Times of its commits.
-    pub(crate) times: CommitTimes,
+    /// Places and times of its commits, by block.
+    pub(crate) commits: CommitIndex,
     /// Open files of its readers.
     pub(super) refs: Arc<OpenRefs>,
     /// Its file, held while the log writes it.
@@ -70,11 +70,11 @@ pub(crate) struct Moved {
 }
 
 impl Segment {
-    fn new(header: SegmentHeader, first_position: u64, times: CommitTimes) -> Self {
+    fn new(header: SegmentHeader, first_position: u64, commits: CommitIndex) -> Self {
         Self {
             header,
             first_position,
-            times,
+            commits,
             refs: Arc::default(),
             held: ArcSwapOption::empty(),
             active: ArcSwapOption::empty(),
@@ -89,14 +89,14 @@ impl Segment {
 
     /// Creates a segment that is not sealed.
     pub(crate) fn active(header: SegmentHeader, first_position: u64) -> Self {
-        let segment = Self::new(header, first_position, CommitTimes::new());
+        let segment = Self::new(header, first_position, CommitIndex::new());
         segment.active.store(Some(Arc::new(ActiveIndex::new())));
         segment
     }
 
     pub(crate) fn sealed(header: SegmentHeader, sealed: Sealed) -> Self {
-        let times = CommitTimes::sealed(sealed.times);
-        let segment = Self::new(header, sealed.first_position, times);
+        let commits = CommitIndex::sealed(sealed.times);
+        let segment = Self::new(header, sealed.first_position, commits);
         let _ = segment.sealed.set(sealed);
         segment
     }

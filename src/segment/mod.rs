@@ -6,22 +6,24 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod block;
+mod commits;
 mod file;
 mod files;
 mod gone;
 mod kept;
 mod opening;
 mod ownership;
+mod places;
 mod pool;
 mod preallocate;
 pub(crate) mod scan;
 mod sealed;
 mod sealing;
 mod set;
-mod times;
 mod window;
 
 pub(crate) use self::block::Block;
+pub(crate) use self::commits::TimeWindow;
 pub(crate) use self::file::{Moved, Segment};
 pub(crate) use self::files::{
     DIR, KEPT, LOCK, NUMBER_MAX, UNFINISHED, UNFINISHED_COPY, create_anew, has_salt, kept_path,
@@ -34,5 +36,4 @@ pub(crate) use self::pool::{FilePool, OPEN_SEGMENTS_FEW, OPEN_SEGMENTS_MIN};
 pub(crate) use self::preallocate::{FITTED_BYTES_MIN, Spare, Zero, salt, segment_bytes};
 pub(crate) use self::sealed::Sealed;
 pub(crate) use self::set::{Age, SegmentSet};
-pub(crate) use self::times::TimeWindow;
 pub(crate) use self::window::Window;

@@ -12,15 +12,18 @@ use crate::change::{Change, Fork, Rewind};
 use crate::disk::Pin;
 use crate::error::Result;
 use crate::format::{
-    ALIGN, AttributeError, Attributes, BatchHead, BatchKind, COMMIT_BYTES_MIN, Class, CommitHead,
-    TailRecord, align_up, batch_crc, classify, commit_header, decode_fork, decode_tail_record,
-    index_order, is_zero, marker, padding_is_zero, tail_record,
+    ALIGN, AttributeError, Attributes, BatchHead, BatchKind, COMMIT_BYTES_MIN, COMMITS_AT, Class,
+    CommitHead, CommitPlace, TailRecord, align_up, batch_crc, classify, commit_header, decode_fork,
+    decode_tail_record, index_order, is_zero, marker, padding_is_zero, tail_record,
 };
 use crate::sabotage::{Sabotage, broken};
 use crate::types::{CommitId, StreamId, range_len};
+use crate::work::step;
 
 /// Number of bytes per read; small enough for a core's own cache.
 const READ_AHEAD_BYTES: u64 = 512 << 10;
+/// Number of bytes of the first read after a search for one commit; each further read doubles it.
+const READ_AHEAD_BYTES_FIRST: u64 = 32 << 10;
 
 /// Commit with a whole header.
 #[derive(Clone, Debug)]
@@ -62,7 +65,7 @@ impl Found {
 
     /// Checks everything after the header; `bytes` is the whole commit. A commit without its marker
     /// has no batches; otherwise it has those whose directory entries are whole.
-    fn verify(&mut self, bytes: &[u8], salt: u32) {
+    fn verify(&mut self, bytes: &[u8]) {
         let Some(marker_at) = bytes.len().checked_sub(marker::BYTES) else { return };
         let Some(directory) = self.head.directory(bytes) else { return };
         if !self.head.is_closed_by(&bytes[marker_at..]) {
@@ -236,6 +239,8 @@ pub(crate) struct Scanner {
     files: Arc<FilePool>,
     segment: Arc<Segment>,
     limit: u64,
+    /// Number of bytes of the next read.
+    ahead: u64,
     window: Option<Window>,
     /// Start of the zeros up to the limit, as a search without a result has found.
     zero_from: u64,
@@ -243,7 +248,13 @@ pub(crate) struct Scanner {
 
 impl Scanner {
     pub(crate) fn new(segment: Arc<Segment>, limit: u64, files: Arc<FilePool>) -> Self {
-        Self { files, segment, limit, window: None, zero_from: u64::MAX }
+        let ahead = READ_AHEAD_BYTES;
+        Self { files, segment, limit, ahead, window: None, zero_from: u64::MAX }
+    }
+
+    /// Reads up to another limit from now on.
+    pub(crate) fn set_limit(&mut self, limit: u64) {
+        (self.limit, self.zero_from) = (limit, u64::MAX);
     }
 
     /// Returns the record at `offset`.
@@ -275,11 +286,45 @@ impl Scanner {
                 let Some(head) = CommitHead::decode(head, salt) else { return Ok(Step::Invalid) };
                 let mut found = Found::new(offset, head);
                 if head.length <= room {
-                    found.verify(self.bytes(offset, head.length)?, salt);
+                    found.verify(self.bytes(offset, head.length)?);
                 }
                 Step::Commit(found)
             }
         })
+    }
+
+    /// Returns the header of the commit at `offset`, if it is whole. Reads nothing else of the
+    /// commit.
+    ///
+    /// # Errors
+    ///
+    /// Only when the file cannot be read.
+    pub(crate) fn head(&mut self, offset: u64) -> Result<Option<CommitHead>> {
+        step();
+        let salt = self.segment.header.salt;
+        let room = self.limit.saturating_sub(offset);
+        let head = self.bytes(offset, room.min(commit_header::BYTES as u64))?;
+        Ok(CommitHead::decode(head, salt))
+    }
+
+    /// Returns the place of a commit from which the commit of `position` is reached in few steps:
+    /// the nearest one in the segment's index that is where the index says. Without such a place,
+    /// returns the start of the segment, and the first position that may stand there.
+    ///
+    /// # Errors
+    ///
+    /// Only when the file cannot be read.
+    pub(crate) fn place_before(&mut self, position: u64) -> Result<CommitPlace> {
+        self.ahead = READ_AHEAD_BYTES_FIRST;
+        let (segment, files) = (Arc::clone(&self.segment), Arc::clone(&self.files));
+        for place in segment.places_before(&files, position) {
+            let head = self.head(place.offset)?;
+            let is_it = head.is_some_and(|head| head.position == place.position);
+            if is_it || broken(Sabotage::TrustPlaces) {
+                return Ok(place);
+            }
+        }
+        Ok(CommitPlace { position: segment.first_position, offset: COMMITS_AT })
     }
 
     /// Returns the first whole record at or after `from` that can stand where it does. Such a
@@ -368,9 +413,10 @@ impl Scanner {
         let is_read = self.window.as_ref().is_some_and(|window| window.holds(&range));
         if !is_read {
             let used = self.window.take();
-            let (files, ahead) = (&self.files, READ_AHEAD_BYTES);
+            let (files, ahead) = (&self.files, self.ahead);
             let window = self.segment.read_over(files, used, range.clone(), ahead, self.limit)?;
             self.window = Some(window);
+            self.ahead = READ_AHEAD_BYTES.min(ahead.saturating_mul(2));
         }
         Ok(self.window.as_ref().and_then(|window| window.get(range)).unwrap_or_default())
     }

@@ -8,7 +8,7 @@ use super::pool::FilePool;
 use super::sealed::Sealed;
 use crate::disk::{IoResultExt, write_all_at};
 use crate::error::Result;
-use crate::format::{FooterEntry, Trailer, encode_footer};
+use crate::format::{COMMITS_AT, CommitPlace, FooterEntry, Trailer, encode_footer};
 use crate::index::StreamBatches;
 
 impl Segment {
@@ -22,10 +22,10 @@ impl Segment {
             first_position: self.first_position,
             last_position,
             footer_at: end,
-            times: self.times.get(),
+            times: self.commits.times(),
             salt: self.header.salt,
         };
-        let bytes = encode_footer(&self.footer_entries(), &trailer);
+        let bytes = encode_footer(&self.footer_entries(), &self.footer_places(end), &trailer);
         let here = || self.place(end);
         let file = self.file_to_write(pool)?;
         write_all_at(&*file, &mut [IoSlice::new(&bytes)], end).at("seal", here)?;
@@ -44,6 +44,13 @@ impl Segment {
         self.active.store(None);
         self.firsts.lock().clear();
         Ok(())
+    }
+
+    /// Returns the places of the first commits of the blocks, for a segment whose commits end at
+    /// `end`.
+    fn footer_places(&self, end: u64) -> Vec<CommitPlace> {
+        let first = CommitPlace { position: self.first_position, offset: COMMITS_AT };
+        (end > COMMITS_AT).then_some(first).into_iter().chain(self.commits.places()).collect()
     }
 
     /// Returns the entries of a segment that is not sealed, as its footer will list them; none of a

@@ -62,6 +62,11 @@ impl Layout {
         self.offsets.iter().flatten().count() as u64
     }
 
+    /// Returns the offset of each commit laid out.
+    pub(super) fn offsets(&self) -> impl Iterator<Item = u64> {
+        self.offsets.iter().copied().flatten()
+    }
+
     /// Returns the commits laid out, each with its offset.
     pub(super) fn placed<'a>(
         &'a self,

@@ -237,7 +237,7 @@ impl Writer {
             self.hint();
             return Err(error);
         }
-        segment.times.note(offset, date);
+        segment.commits.note(self.layout.offsets(), mark.visible + 1, date);
         if let Some(active) = &mut self.active {
             active.offset = end;
             active.unsynced = true;

@@ -12,6 +12,7 @@ mod golden;
 mod media;
 mod names;
 mod ownership;
+mod places;
 mod purging;
 mod quarantine;
 mod refusals;

@@ -269,6 +269,12 @@ fn one_more(stream: &mut Stream) {
     stream.commit_with(os()).wait().expect("committed");
 }
 
+/// A segment is sealed once a sync covers a commit of the next one.
+fn one_more_synced(stream: &mut Stream) {
+    stream.append("one more").expect("room");
+    stream.commit().wait().expect("committed");
+}
+
 fn reads_first_event(log: &Log, id: StreamId) {
     let mut events = log.read_view().events(id).expect("known");
     assert_eq!(events.next().expect("there").expect("whole").seq().get(), 0);
@@ -305,6 +311,39 @@ fn a_stream_that_is_rewound_very_often() {
             })
         });
     }
+}
+
+/// The last event of a stream is found in as many steps however often the stream was rewound.
+#[test]
+fn the_last_event_of_a_stream_that_is_rewound_very_often() {
+    const STEPS_MAX: u64 = 200;
+    let found = [1_000, 100_000].map(|rewinds| {
+        [1, u64::MAX].map(|to| {
+            let disk = SimDisk::new(20);
+            let log = Log::options().open_on(&disk).expect("opens");
+            let mut stream = log.create_stream().expect("a stream");
+            (0..5).for_each(|_| one_more(&mut stream));
+            for turn in 0..rewinds {
+                // To the same place each time, so that one generation shows all, or each shows one event more.
+                stream.rewind(to.min(turn + 1)).expect("rewound");
+                one_more(&mut stream);
+            }
+            let id = stream.id();
+            let last_of = |view: amberlog::ReadView| {
+                steps(|| {
+                    let last = view.events(id).expect("known").next_back();
+                    assert!(last.expect("there").is_ok());
+                })
+            };
+            let written = last_of(log.read_view());
+            drop(stream);
+            log.close().expect("closes");
+            let opened = Log::options().open_on(&disk).expect("opens");
+            [written, last_of(opened.read_view())]
+        })
+    });
+    println!("steps to the last event of a stream: {found:?}");
+    assert!(found.iter().flatten().flatten().all(|steps| *steps <= STEPS_MAX), "{found:?}");
 }
 
 /// A fork of a fork of a fork.
@@ -430,6 +469,45 @@ fn a_view_that_grows_old() {
             }
         })
     });
+}
+
+/// To find a position takes at most as many steps as a block of the position index has commits, and a few for the search,
+/// in a segment of any size, sealed or not, mapped or not.
+#[test]
+fn a_position_is_found_in_a_segment_of_any_size() {
+    const STEPS_MAX: u64 = 32 + 40;
+    let found = [256 << 10, 4 << 20].map(|bytes: u64| {
+        let options = Log::options().segment_bytes_first(bytes).segment_bytes_max(bytes);
+        let disk = SimDisk::new(19);
+        let log = options.open_on(&disk).expect("opens");
+        let mut stream = log.create_stream().expect("a stream");
+        // Commits of 1 KiB: 32 start in each block of 32 KiB. A sealed segment, and one that is not.
+        let commits = 3 * bytes / 2 / 1_024;
+        for _ in 0..commits {
+            stream.append([7; 900]).expect("room");
+            stream.commit_with(os()).wait().expect("committed");
+        }
+        one_more_synced(&mut stream);
+        let is_sealed = |file: &Vec<u8>| file[file.len() - 96..].starts_with(b"AMBERFIN");
+        let files = disk.files();
+        let segments = files.iter().filter(|(path, _)| path.ends_with(".seg"));
+        assert_eq!(segments.filter(|(_, file)| is_sealed(file)).count(), 1, "{bytes}");
+        let view = log.read_view();
+        let reopened = amberlog::ReadView::open_unconfirmed_on(&disk).expect("opens").0;
+        let starts = (1..commits).step_by(commits as usize / 100);
+        let steps_each = starts.flat_map(|from| {
+            [&view, &reopened].map(|view| {
+                steps(|| {
+                    let mut all = view.all_events(from).expect("in range");
+                    let first = all.next().expect("there").expect("sound");
+                    assert_eq!(first.position().expect("committed").get(), from);
+                })
+            })
+        });
+        steps_each.max().expect("some")
+    });
+    println!("steps to a position, in two sizes of segments: {found:?}");
+    assert!(found.iter().all(|steps| *steps <= STEPS_MAX), "{found:?}");
 }
 
 /// To look at a stream takes as long however many segments hold a part of it, and however many of its commits are under

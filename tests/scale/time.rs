@@ -7,7 +7,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::support::{self, env_or};
+use crate::support::{self, Rng, env_or};
+use amberlog::options::{ReadOptions, Reads};
 use amberlog::{
     CommitOptions, Durability, Log, Order, Query, Stream, StreamId, StreamState, Timestamp,
 };
@@ -96,6 +97,57 @@ fn the_time_of_a_fork_does_not_depend_on_the_length() {
     }
     if is_full() {
         assert!(times[2] < times[0] * 4 + Duration::from_micros(5), "{times:?}");
+    }
+}
+
+/// Starts to read at random positions of a log of many segments, and prints the median and the longest time of a start.
+fn starts(log: &Path, reads: Reads, what: &str) -> Duration {
+    let options = ReadOptions::new().reads(reads).unconfirmed(true);
+    let (view, _) = options.open(log).expect("readable");
+    let last = view.position().get();
+    let mut rng = Rng::new(1);
+    let starts: Vec<u64> = (0..2_000).map(|_| 1 + rng.below(last)).collect();
+    let time_of = |from: u64| {
+        let started = Instant::now();
+        let mut all = view.all_events(from).expect("in range");
+        let first = all.lend().expect("there").expect("sound");
+        assert_eq!(first.position().expect("committed").get(), from);
+        started.elapsed()
+    };
+    let round = || -> Vec<Duration> { starts.iter().map(|from| time_of(*from)).collect() };
+    let _warm = round();
+    let times = round();
+    let longest = *times.iter().max().expect("some");
+    let median = median(times);
+    println!("{what}, {reads:?}: {last} positions, {median:?} to one, {longest:?} at most");
+    median
+}
+
+/// Any start position of a log is found in at most 50 microseconds, whatever the size of its segments. At full size the
+/// log has 2 GiB, at first in more segments than are kept open.
+#[test]
+fn a_position_is_found_in_no_time() {
+    let mebibytes = if is_full() { 2_048 } else { 32 };
+    let sizes: &[u64] = if is_full() { &[2, 64, 1_024] } else { &[1, 16] };
+    for (payload, segment_mebibytes) in
+        [100, 8_192].into_iter().flat_map(|payload| sizes.iter().map(move |size| (payload, *size)))
+    {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let bytes = segment_mebibytes << 20;
+        let options = Log::options().segment_bytes_first(bytes).segment_bytes_max(bytes);
+        let log = options.open(dir.path()).expect("opens");
+        let mut stream = log.create_stream().expect("a stream");
+        let payload = vec![7; payload];
+        for _ in 0..(mebibytes << 20) / (payload.len() + 150) {
+            stream.append(&payload).expect("room");
+            stream.commit_with(os()).wait().expect("committed");
+        }
+        log.sync().wait().expect("synced");
+        let what = format!("commits of {} B, segments of {segment_mebibytes} MiB", payload.len());
+        for reads in [Reads::Mapped, Reads::Positional] {
+            let median = starts(dir.path(), reads, &what);
+            assert!(!is_full() || median <= Duration::from_micros(50), "{what}: {median:?}");
+        }
     }
 }
 

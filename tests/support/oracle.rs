@@ -255,7 +255,7 @@ impl Sample {
         let footed = |segment: u32| {
             let file = &self.files[&segment_path(segment)];
             let footer_at = self.commits_end(&segment_path(segment));
-            let sealed = file[file.len() - 64..].starts_with(b"AMBERFIN");
+            let sealed = file[file.len() - 96..].starts_with(b"AMBERFIN");
             let length = length(segment) == file.len();
             sealed && length && headed(segment) && same(segment, footer_at..file.len())
         };

@@ -1,18 +1,20 @@
-//! Times of the commits of a segment, for queries by time.
+//! Commits of a segment, by block: where the first commit of each block starts, and the times of
+//! its commits.
 //!
-//! A later commit need not have a later time, so times are not binary searched. A query skips a
-//! segment, or a block of one, whose commits all lie on one side of the window, and reads every
-//! commit of the others.
+//! A read by position starts at the first commit of a block. Positions ascend, so the block is
+//! binary searched. A later commit need not have a later time, so times are not. A query by time
+//! skips a segment, or a block of one, whose commits all lie on one side of the window, and reads
+//! every commit of the others.
+//!
+//! Only a segment that was replayed or written since the log was opened has blocks. The footer of
+//! any other has the places, and its trailer the times of the whole segment.
 
 use std::sync::OnceLock;
 
-use crate::format::{COMMITS_AT, CommitDate, SegmentTimes};
+use crate::format::{COMMITS_AT, CommitDate, CommitPlace, SegmentTimes, place_block};
 use crate::index::{Arena, ArenaId};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::Timestamp;
-
-/// Minimum distance between the starts of two blocks, in bytes.
-const BLOCK_BYTES: u64 = 64 << 10;
 
 /// Times at or after `from` and before `until`; each bound is optional.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -43,14 +45,13 @@ impl TimeWindow {
     }
 }
 
-/// Times of the commits of one segment: written by the leader, read by all threads.
-pub(crate) struct CommitTimes {
+/// Index of the commits of one segment: written by the leader, read by all threads.
+pub(crate) struct CommitIndex {
     all: Span,
     vouched_first: AtomicU64,
     vouched_last: AtomicU64,
-    /// Blocks of a segment that was replayed or written since the log was opened, once it has more
-    /// than one.
-    blocks: OnceLock<Box<Arena<Block>>>,
+    /// Blocks, once there is more than one.
+    blocks: OnceLock<Box<Arena<CommitBlock>>>,
 }
 
 /// Earliest and latest time. Inverted before the first commit.
@@ -59,9 +60,10 @@ struct Span {
     latest: AtomicU64,
 }
 
-/// Commits that start at or after `start`, before the next block.
-struct Block {
-    start: u64,
+/// Commits that start in one block of the segment.
+struct CommitBlock {
+    /// Place of the first one. The first block has position 0: its start needs no search.
+    first: CommitPlace,
     span: Span,
 }
 
@@ -80,12 +82,12 @@ impl Span {
     }
 }
 
-impl CommitTimes {
+impl CommitIndex {
     pub(super) fn new() -> Self {
         Self::sealed(SegmentTimes { earliest: u64::MAX, ..SegmentTimes::default() })
     }
 
-    /// Returns the times of a sealed segment, as its trailer records them.
+    /// Returns the index of a sealed segment, with the times that its trailer records.
     pub(super) fn sealed(times: SegmentTimes) -> Self {
         Self {
             all: Span::new(times.earliest, times.latest),
@@ -95,12 +97,25 @@ impl CommitTimes {
         }
     }
 
-    /// Records commits that start at or after `offset`, before they become visible. Callers must be
-    /// serialized.
-    pub(crate) fn note(&self, offset: u64, date: CommitDate) {
+    /// Records consecutive commits of one date before they become visible: the offset of each, and
+    /// the position of the first. Callers must be serialized.
+    pub(crate) fn note(
+        &self,
+        offsets: impl IntoIterator<Item = u64>,
+        first_position: u64,
+        date: CommitDate,
+    ) {
         let micros = date.time.as_micros();
-        self.note_block(offset, micros);
+        // Before the blocks: the first block takes over the times of the whole segment.
         self.all.note(micros);
+        let mut noted = None;
+        for (offset, position) in offsets.into_iter().zip(first_position..) {
+            let block = Some(place_block(offset));
+            if noted != block {
+                noted = block;
+                self.note_block(CommitPlace { position, offset }, micros);
+            }
+        }
         if date.is_vouched {
             self.vouched_last.store(micros, Ordering::Relaxed);
             if self.vouched_first.load(Ordering::Relaxed) == 0 {
@@ -109,26 +124,33 @@ impl CommitTimes {
         }
     }
 
-    fn note_block(&self, offset: u64, micros: u64) {
+    fn note_block(&self, place: CommitPlace, micros: u64) {
+        let block_of = |place: CommitPlace| place_block(place.offset);
+        let start = CommitPlace { position: 0, offset: COMMITS_AT };
         let blocks = match self.blocks.get() {
             Some(blocks) => blocks,
-            None if offset < COMMITS_AT + BLOCK_BYTES => return,
+            None if block_of(place) <= block_of(start) => return,
             None => self.blocks.get_or_init(|| {
                 let (earliest, latest) = self.all.get();
                 let blocks = Box::new(Arena::new());
-                blocks.push(Block { start: 0, span: Span::new(earliest, latest) });
+                blocks.push(CommitBlock { first: start, span: Span::new(earliest, latest) });
                 blocks
             }),
         };
         let newest = ArenaId::from_word(blocks.len()).and_then(|at| blocks.get(at));
-        let is_full = newest.is_none_or(|block| offset.saturating_sub(block.start) >= BLOCK_BYTES);
-        let begun = Block { start: offset, span: Span::new(micros, micros) };
-        if let Some(block) = newest.filter(|_| !is_full || blocks.push(begun).is_none()) {
+        let is_new = newest.is_none_or(|block| block_of(block.first) < block_of(place));
+        let begun = CommitBlock { first: place, span: Span::new(micros, micros) };
+        if let Some(block) = newest.filter(|_| !is_new || blocks.push(begun).is_none()) {
             block.span.note(micros);
         }
     }
 
-    pub(crate) fn get(&self) -> SegmentTimes {
+    /// Returns the place of the first commit of each block except the first block, in order.
+    pub(super) fn places(&self) -> impl Iterator<Item = CommitPlace> {
+        self.blocks.get().into_iter().flat_map(|blocks| blocks.iter_from(1)).map(|(_, at)| at.first)
+    }
+
+    pub(crate) fn times(&self) -> SegmentTimes {
         let (earliest, latest) = self.all.get();
         SegmentTimes {
             earliest: earliest.min(latest),
@@ -148,23 +170,40 @@ impl CommitTimes {
     }
 
     /// Finds the block of the commit at `offset`.
-    fn block_of(&self, offset: u64) -> Option<&Block> {
+    fn block_of(&self, offset: u64) -> Option<&CommitBlock> {
         let blocks = self.blocks.get()?;
+        let nearest = Self::blocks_that(blocks, |first| first.offset <= offset);
+        blocks.get(ArenaId::from_word(nearest)?)
+    }
+
+    /// Returns the places of first commits whose positions are at most this one, the nearest first,
+    /// without that of the first block; `None` if there are no blocks.
+    pub(super) fn places_before(&self, position: u64) -> Option<impl Iterator<Item = CommitPlace>> {
+        let blocks = self.blocks.get()?;
+        let nearest = Self::blocks_that(blocks, |first| first.position <= position);
+        let block = |at| Some(blocks.get(ArenaId::from_word(at)?)?.first);
+        Some((2..=nearest).rev().map_while(block))
+    }
+
+    /// Returns the number of blocks whose first commit satisfies `holds`. No block satisfies it
+    /// after one that does not.
+    fn blocks_that(blocks: &Arena<CommitBlock>, holds: impl Fn(&CommitPlace) -> bool) -> u32 {
         let mut low = 0;
         let mut high = blocks.len();
         while low < high {
             let middle = low.midpoint(high);
             let after = middle.saturating_add(1);
-            let block = blocks.get(ArenaId::from_word(after)?)?;
-            if block.start <= offset { low = after } else { high = middle }
+            let block = ArenaId::from_word(after).and_then(|at| blocks.get(at));
+            let is_before = block.is_some_and(|block| holds(&block.first));
+            if is_before { low = after } else { high = middle }
         }
-        blocks.get(ArenaId::from_word(low)?)
+        low
     }
 }
 
-impl std::fmt::Debug for CommitTimes {
+impl std::fmt::Debug for CommitIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.get().fmt(f)
+        self.times().fmt(f)
     }
 }
 
@@ -179,7 +218,7 @@ mod tests {
         let day = 86_400_000_000_u64;
         for jump in [0, day, 365 * day, 20_000 * day] {
             for back in [false, true] {
-                let times = CommitTimes::new();
+                let index = CommitIndex::new();
                 let base = 20_000 * day;
                 let commits: Vec<(u64, u64)> = (0..3_000_u64)
                     .map(|n| {
@@ -193,9 +232,9 @@ mod tests {
                         (4_096 + n * 600, time)
                     })
                     .collect();
-                for (offset, time) in &commits {
+                for ((offset, time), position) in commits.iter().zip(1..) {
                     let time = Timestamp::from_micros(*time);
-                    times.note(*offset, CommitDate { time, is_vouched: true });
+                    index.note([*offset], position, CommitDate { time, is_vouched: true });
                 }
                 let at = |n: usize| Some(Timestamp::from_micros(commits[n].1));
                 for (from, until) in [(None, at(7)), (at(900), at(1_500)), (at(2_999), None)] {
@@ -203,7 +242,7 @@ mod tests {
                     let mut read = 0;
                     for (offset, time) in &commits {
                         let is_in = window.contains(Timestamp::from_micros(*time));
-                        match times.decide(*offset, &window) {
+                        match index.decide(*offset, &window) {
                             Some(decided) => assert_eq!(decided, is_in, "{jump} {back} {time}"),
                             None => read += 1,
                         }
@@ -218,15 +257,15 @@ mod tests {
 
     #[test]
     fn no_commit_has_no_time() {
-        let times = CommitTimes::new();
-        assert_eq!(times.get(), SegmentTimes::default());
-        times.note(4_096, CommitDate { time: Timestamp::from_micros(5), is_vouched: false });
+        let index = CommitIndex::new();
+        assert_eq!(index.times(), SegmentTimes::default());
+        index.note([4_096], 1, CommitDate { time: Timestamp::from_micros(5), is_vouched: false });
         let expected = SegmentTimes { earliest: 5, latest: 5, vouched_first: 0, vouched_last: 0 };
-        assert_eq!(times.get(), expected);
-        times.note(4_200, CommitDate { time: Timestamp::from_micros(7), is_vouched: true });
-        times.note(4_300, CommitDate { time: Timestamp::from_micros(9), is_vouched: true });
+        assert_eq!(index.times(), expected);
+        index.note([4_200], 2, CommitDate { time: Timestamp::from_micros(7), is_vouched: true });
+        index.note([4_300], 3, CommitDate { time: Timestamp::from_micros(9), is_vouched: true });
         let expected = SegmentTimes { latest: 9, vouched_first: 7, vouched_last: 9, ..expected };
-        assert_eq!(times.get(), expected);
-        assert_eq!(CommitTimes::sealed(expected).get(), expected);
+        assert_eq!(index.times(), expected);
+        assert_eq!(CommitIndex::sealed(expected).times(), expected);
     }
 }
