@@ -3,7 +3,7 @@
 //! All contestants run in their steady state, in one warm mebibyte. `overwrite` is a flight
 //! recorder with a full ring, so every append also drops the oldest event. `discard` is the default
 //! ring, emptied whenever it is full in the cheapest way, so it measures append itself. The floor
-//! copies the same bytes, 14 of head and the payload, into a plain ring.
+//! copies the same bytes, 16 of head and the payload, into a plain ring.
 
 mod common;
 

@@ -167,6 +167,7 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Postcard {
 /// View of a stream as a sequence of `T`.
 pub struct Typed<'a, T, C> {
     stream: &'a mut Stream,
+    schema_version: u8,
     bytes: Vec<u8>,
     types: PhantomData<fn(T) -> C>,
 }
@@ -174,7 +175,7 @@ pub struct Typed<'a, T, C> {
 impl Stream {
     /// Returns this stream as a sequence of `T`, in the codec `C`.
     pub fn typed<T, C: Codec<T>>(&mut self) -> Typed<'_, T, C> {
-        Typed { stream: self, bytes: Vec::new(), types: PhantomData }
+        Typed { stream: self, schema_version: 0, bytes: Vec::new(), types: PhantomData }
     }
 }
 
@@ -235,6 +236,14 @@ impl std::error::Error for TypedAppendError {
 }
 
 impl<T, C: Codec<T>> Typed<'_, T, C> {
+    /// Sets the schema version of the events appended from here on; 0 by default. Readers find it
+    /// in [`Event::schema_version`] and can decode older shapes as older types.
+    #[must_use]
+    pub fn schema_version(mut self, version: u8) -> Self {
+        self.schema_version = version;
+        self
+    }
+
     /// Encodes a value and appends it.
     ///
     /// # Errors
@@ -255,6 +264,7 @@ impl<T, C: Codec<T>> Typed<'_, T, C> {
             TypedAppendError::Codec(Error::new(ErrorKind::Codec, "append").because(source))
         })?;
         let event = NewEvent::new(kind, self.bytes.as_slice()).codec(C::ID);
+        let event = event.schema_version(self.schema_version);
         self.stream.append(event).map_err(TypedAppendError::Refused)
     }
 

@@ -182,7 +182,8 @@ impl StreamPass {
         let mut hasher = DefaultHasher::new();
         let seq = event.seq().get();
         let place = (seq, event.generation(), event.position().map(Position::get));
-        let head = (event.kind().0, event.codec().0, event.time().as_micros());
+        let shape = (event.kind().0, event.schema_version(), event.codec().0);
+        let head = (shape, event.time().as_micros());
         (place, head, event.dropped_before(), event.payload()).hash(&mut hasher);
         self.digest = self.digest.wrapping_add(hasher.finish());
         self.events = self.events.saturating_add(1);

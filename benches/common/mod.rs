@@ -17,7 +17,7 @@ use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
 use tempfile::TempDir;
 
 /// Number of bytes in front of every payload in a ring and on disk.
-pub(crate) const FRAME_BYTES: usize = 14;
+pub(crate) const FRAME_BYTES: usize = 16;
 /// Number of bytes that one commit of one stream adds: header, one directory entry, marker.
 pub(crate) const COMMIT_BYTES: usize = 88;
 

@@ -27,11 +27,12 @@ fn segment_header() -> SegmentHeader {
     }
 }
 
-fn frame(kind: u16, codec: CodecId, at: u64, payload: &[u8]) -> Vec<u8> {
+fn frame((kind, schema_version): (u16, u8), codec: CodecId, at: u64, payload: &[u8]) -> Vec<u8> {
     let mut head = [0; frame_header::BYTES];
     let frame_head = FrameHead {
         payload_bytes: payload.len() as u32,
         kind: EventKind(kind),
+        schema_version,
         codec,
         time: Timestamp::from_micros(MIDNIGHT_MICROS + at),
     };
@@ -42,9 +43,11 @@ fn frame(kind: u16, codec: CodecId, at: u64, payload: &[u8]) -> Vec<u8> {
 fn commit() -> Vec<u8> {
     let mut name = Vec::new();
     put_attribute(&Attribute::Name("greeting"), &mut name);
-    let frames =
-        [frame(7, CodecId::RAW, 1_000, b"hello!"), frame(7, CodecId::JSON, 2_000, br#"{"n":2}"#)]
-            .concat();
+    let frames = [
+        frame((7, 0), CodecId::RAW, 1_000, b"hello!"),
+        frame((7, 1), CodecId::JSON, 2_000, br#"{"n":2}"#),
+    ]
+    .concat();
     let batch = |kind, count, bytes: &[u8]| PlannedBatch {
         stream: STREAM,
         first_seq: 0,

@@ -74,7 +74,7 @@ fn frames(bytes: &[u8]) {
         assert_eq!(frame_head(&bytes[at..]), Some(head));
         let mut again = [0; frame_header::BYTES];
         put_frame_head(&mut again, &head);
-        assert_eq!(again[..], bytes[at..at + frame_header::BYTES]);
+        assert!(!head.is_known() || again[..] == bytes[at..at + frame_header::BYTES]);
     }
 }
 

@@ -132,12 +132,14 @@ pub(crate) mod frame_header {
     layout! {
         LENGTH = 0, 4;
         KIND = LENGTH.end, 2;
-        TIME_CODEC = KIND.end, 8;
+        SCHEMA_VERSION = KIND.end, 1;
+        CODEC = SCHEMA_VERSION.end, 1;
+        TIME_FLAGS = CODEC.end, 8;
     }
-    pub(crate) const BYTES: usize = TIME_CODEC.end;
+    pub(crate) const BYTES: usize = TIME_FLAGS.end;
     pub(crate) const TIME_BITS: u32 = 56;
     pub(crate) const TIME_MAX: u64 = (1 << TIME_BITS) - 1;
-    const _: () = assert!(BYTES == 14);
+    const _: () = assert!(BYTES == 16);
 }
 
 /// Marker: the last bytes of a commit.

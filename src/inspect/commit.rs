@@ -72,12 +72,16 @@ fn events(batch: &BatchHead, bytes: &[u8]) -> Vec<(u64, RecordBody)> {
     let (first, count) = (Seq(batch.first_seq), batch.count);
     let all = RecordBody::Events { bytes: batch.bytes(), seq: first, count, whole: true };
     let events = Frames::new(bytes).enumerate().map(|(n, (at, head))| {
-        let event = RecordBody::Event {
-            seq: Seq(batch.first_seq.saturating_add(n as u64)),
-            kind: head.kind,
-            codec: head.codec,
-            time: head.time,
-            payload_bytes: head.payload_bytes,
+        let event = match head.is_known() {
+            true => RecordBody::Event {
+                seq: Seq(batch.first_seq.saturating_add(n as u64)),
+                kind: head.kind,
+                schema_version: head.schema_version,
+                codec: head.codec,
+                time: head.time,
+                payload_bytes: head.payload_bytes,
+            },
+            false => RecordBody::Unreadable { bytes: head.frame_bytes() as u64 },
         };
         (at as u64, event)
     });

@@ -67,7 +67,14 @@ pub enum RecordBody {
     /// A batch of events. Its events follow.
     Events { bytes: u64, seq: Seq, count: u32, whole: bool },
     /// One event.
-    Event { seq: Seq, kind: EventKind, codec: CodecId, time: Timestamp, payload_bytes: u32 },
+    Event {
+        seq: Seq,
+        kind: EventKind,
+        schema_version: u8,
+        codec: CodecId,
+        time: Timestamp,
+        payload_bytes: u32,
+    },
     /// Events that an overwriting ring dropped.
     Gap { seq: Seq, dropped: u64 },
     /// New name of the stream; an empty one removes the name.

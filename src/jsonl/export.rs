@@ -336,6 +336,7 @@ impl<'a, W: Write> Exporter<'a, W> {
             seq,
             generation: stretch.generation,
             kind: event.kind().0,
+            schema_version: event.schema_version(),
             codec: event.codec().0,
             time_us: event.time().as_micros(),
             // Excludes the part of the gap before the shown seqs.

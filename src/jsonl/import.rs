@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
-use super::resume::ExistingStream;
+use super::resume::{ExistingStream, PLACEHOLDER};
 use super::schema::{EncodedBytes, Line, StreamLine, Wrong};
 use super::validate::Checker;
 use super::{ImportOptions, Imported};
@@ -175,6 +175,7 @@ impl<'a> Importer<'a> {
                 let head = FrameHead {
                     payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
                     kind: EventKind(line.kind),
+                    schema_version: line.schema_version,
                     codec: CodecId(line.codec),
                     time: Timestamp::from_micros(line.time_us),
                 };
@@ -349,13 +350,7 @@ impl ImportedStream {
     /// stream will show, so that they are not a gap.
     fn forgotten(&mut self, flight: &mut ImportFlight, seqs: u64) -> Result<()> {
         self.skip(seqs.saturating_sub(1));
-        let head = FrameHead {
-            payload_bytes: 0,
-            kind: EventKind::default(),
-            codec: CodecId::RAW,
-            time: Timestamp::default(),
-        };
-        self.put(flight, &head, &[], Origin::Placeholder)
+        self.put(flight, &PLACEHOLDER, &[], Origin::Placeholder)
     }
 
     /// Ends the stream or generation in a gap, if seqs were skipped after the last event.

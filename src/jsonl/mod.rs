@@ -1,9 +1,9 @@
 //! Export of a log, or of some of its streams, as JSON Lines, and import without loss.
 //!
 //! An export contains ids, names, labels, data, states and starts of streams; events with their
-//! seqs, generations, kinds, codecs, times, gaps and payloads; forks, which still share their
-//! events after an import; and rewinds, with the abandoned events that forks still show. A log
-//! imported from an export exports the same bytes.
+//! seqs, generations, kinds, schema versions, codecs, times, gaps and payloads; forks, which still
+//! share their events after an import; and rewinds, with the abandoned events that forks still
+//! show. A log imported from an export exports the same bytes.
 //!
 //! A damaged log is exported only on request. The lines then record what is missing.
 //!

@@ -12,6 +12,15 @@ use crate::index::ArenaId;
 use crate::reader::{EventRef, Events};
 use crate::types::{CodecId, EventKind, StreamId, StreamState, Timestamp};
 
+/// Head of a placeholder, the empty event that an import writes for unknown seqs.
+pub(super) const PLACEHOLDER: FrameHead = FrameHead {
+    payload_bytes: 0,
+    kind: EventKind(0),
+    schema_version: 0,
+    codec: CodecId::RAW,
+    time: Timestamp::from_micros(0),
+};
+
 /// A stream that exists in the log already.
 pub(super) struct ExistingStream {
     view: ReadView,
@@ -95,9 +104,8 @@ impl ExistingStream {
                     Err(error) => return if is_shown { Err(error) } else { Ok(false) },
                     Ok(event) if event.seq().get() < seq && is_placeholder(&event) => {}
                     Ok(event) => {
-                        let found = (event.seq().get(), event.kind(), event.codec(), event.time());
-                        return Ok(found == (seq, head.kind, head.codec, head.time)
-                            && event.payload() == payload);
+                        let is_same = event.seq().get() == seq && is_headed(&event, head);
+                        return Ok(is_same && event.payload() == payload);
                     }
                 }
             }
@@ -153,8 +161,13 @@ impl ExistingStream {
     }
 }
 
-/// Returns whether an event is a placeholder that an import wrote for unknown seqs.
+/// Returns whether an event is a placeholder.
 fn is_placeholder(event: &EventRef<'_>) -> bool {
-    let head = (event.kind(), event.codec(), event.time());
-    head == (EventKind::default(), CodecId::RAW, Timestamp::default()) && event.payload().is_empty()
+    is_headed(event, &PLACEHOLDER) && event.payload().is_empty()
+}
+
+/// Returns whether an event has the kind, schema version, codec and time of this head.
+fn is_headed(event: &EventRef<'_>, head: &FrameHead) -> bool {
+    let shape = (event.kind(), event.schema_version(), event.codec());
+    shape == (head.kind, head.schema_version, head.codec) && event.time() == head.time
 }

@@ -109,6 +109,8 @@ pub(super) struct EventLine<'a> {
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) kind: u16,
     #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) schema_version: u8,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) codec: u8,
     pub(super) time_us: u64,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -237,6 +239,7 @@ mod tests {
             seq: 0,
             generation: 0,
             kind: 0,
+            schema_version: 0,
             codec: codec.0,
             time_us: 0,
             dropped_before: 0,

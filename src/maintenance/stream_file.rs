@@ -191,6 +191,7 @@ impl<'a> Archive<'a> {
         let head = FrameHead {
             payload_bytes: event.payload().len() as u32,
             kind: event.kind(),
+            schema_version: event.schema_version(),
             codec: event.codec(),
             time: event.time(),
         };

@@ -101,7 +101,7 @@ impl Batch {
     }
 
     /// Finds the frame of a seq by walking on from the last frame found. Returns `None` if the
-    /// frames do not match the head of the batch.
+    /// frames do not match the head of the batch, or if this version does not know the frame.
     #[inline]
     pub(super) fn forward(&mut self, seq: u64) -> Option<FrameAt> {
         let wanted = seq.checked_sub(self.context.first_seq)?;
@@ -117,7 +117,7 @@ impl Batch {
             let head = frame_head(bytes.get(at.checked_sub(self.frames.start)?..)?)?;
             self.front = (index.checked_add(1)?, at.checked_add(head.frame_bytes())?);
             if index == wanted {
-                return Some(FrameAt { seq, head, at });
+                return head.is_known().then_some(FrameAt { seq, head, at });
             }
         }
     }
@@ -148,13 +148,21 @@ impl Batch {
         let start = self.starts.get(seq.checked_sub(self.context.first_seq)? as usize)?;
         let at = self.frames.start.checked_add(*start as usize)?;
         let head = frame_head(self.context.pin.get(at..self.frames.end)?)?;
-        Some(FrameAt { seq, head, at })
+        head.is_known().then_some(FrameAt { seq, head, at })
     }
 
     fn list_starts(&mut self) -> Option<()> {
         let bytes = self.context.pin.get(self.frames.clone())?;
         self.starts.extend(Frames::new(bytes).map(|(at, _)| at as u32));
         Some(())
+    }
+
+    /// Reports whether the frame of this seq is there, with flags that this version does not know.
+    pub(super) fn is_unknown(&self, seq: u64) -> bool {
+        let bytes = self.context.pin.get(self.frames.clone()).unwrap_or_default();
+        let index = seq.saturating_sub(self.context.first_seq);
+        let frame = Frames::new(bytes).nth(index as usize);
+        frame.is_some_and(|(_, head)| !head.is_known())
     }
 
     /// Returns the seq of the first unreadable frame, which is at or before the unreadable `seq`.
@@ -287,8 +295,7 @@ impl BatchLoader {
             false => self.short_head(source, &commit, owner, at, end)?,
         };
         if !commit.is_known || head.kind.is_none() {
-            let error = Error::new(ErrorKind::UnsupportedFeature, "read");
-            return Err(error.at(segment.place(at.offset)));
+            return Err(unsupported(segment, at.offset));
         }
         let same = head.first_seq == at.first_seq && head.count == at.count;
         if same && head.generation == owner.generation {
@@ -359,6 +366,11 @@ impl BatchLoader {
             None => Err(segment.error("read", 0)),
         }
     }
+}
+
+/// Returns the error for a commit at `offset` of which this build does not understand something.
+pub(super) fn unsupported(segment: &Segment, offset: u64) -> Error {
+    Error::new(ErrorKind::UnsupportedFeature, "read").at(segment.place(offset))
 }
 
 /// Returns the head of a batch of a long commit. Reads the marker, and the directory entries that

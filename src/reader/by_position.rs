@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::batch::Batch;
+use super::batch::{Batch, unsupported};
 use super::event::{BatchContext, Event, EventRef, FrameAt};
 use crate::catalog::ReadView;
 use crate::error::{Error, ErrorKind, Result};
@@ -173,8 +173,7 @@ impl AllEvents {
                     self.next = found.head.position.saturating_add(1);
                     at.expected = self.next;
                     if found.unknown {
-                        let error = Error::new(ErrorKind::UnsupportedFeature, "read");
-                        return Err(error.at(at.segment.place(found.offset)));
+                        return Err(unsupported(&at.segment, found.offset));
                     }
                     // Streams in damaged entries of the directory are unknown.
                     let lost = (!found.is_listed).then(|| at.segment.error("read", found.offset));
@@ -308,6 +307,15 @@ impl AllEvents {
         self.find_further()
     }
 
+    /// Ends the iteration at an event of the current commit that this version does not know.
+    fn refuse(&mut self) -> Error {
+        self.next = u64::MAX;
+        match (self.commit.take(), &self.at) {
+            (Some((found, _)), Some(at)) => unsupported(&at.segment, found.offset),
+            _ => Error::new(ErrorKind::UnsupportedFeature, "read"),
+        }
+    }
+
     fn find_further(&mut self) -> Option<Result<FrameAt>> {
         loop {
             if let Some((mut batch, seq)) = self.batch.take()
@@ -321,6 +329,7 @@ impl AllEvents {
                         self.batch = Some((batch, seq.saturating_add(1)));
                         return Some(Ok(frame));
                     }
+                    None if batch.is_unknown(seq) => return Some(Err(self.refuse())),
                     None => return Some(Err(lost(stream, seqs))),
                 }
             }

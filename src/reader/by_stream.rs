@@ -18,7 +18,7 @@
 
 use std::ops::{Bound, Range, RangeBounds};
 
-use super::batch::{Batch, BatchCheck, BatchLoader, Owner};
+use super::batch::{Batch, BatchCheck, BatchLoader, Owner, unsupported};
 use super::event::{Event, EventRef, FrameAt};
 use super::extent::{Content, Extent, dropped_before};
 use super::walker::Walker;
@@ -518,11 +518,20 @@ impl Events {
         }
     }
 
-    /// Passes over the rest of the current batch, because its frames do not match its head from
-    /// `seq` on or earlier.
+    /// Ends the iteration if this version does not know the frame of `seq`. Otherwise passes over
+    /// the rest of the current batch, because its frames do not match its head from `seq` on or
+    /// earlier.
     #[cold]
     fn lose(&mut self, direction: Direction, seq: u64) -> Error {
-        let batch = self.cursor(direction).batch.as_ref();
+        let cursor = self.cursor(direction);
+        let batch = cursor.batch.as_ref();
+        if batch.is_some_and(|batch| batch.is_unknown(seq))
+            && let Some(at) = &cursor.walker
+        {
+            let offset = at.here.batches.get(at.cursor).map_or(0, |batch| batch.offset);
+            let error = unsupported(&at.here.segment, offset);
+            return self.stop(error);
+        }
         let lost = batch
             .map_or(seq..seq.saturating_add(1), |batch| batch.first_bad(seq)..batch.shown_end());
         let lost = lost.start.max(self.start)..lost.end.min(self.end);

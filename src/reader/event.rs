@@ -106,6 +106,12 @@ impl<'a> EventRef<'a> {
         self.frame.head.kind
     }
 
+    /// Returns the schema version, like [`Event::schema_version`].
+    #[must_use]
+    pub fn schema_version(&self) -> u8 {
+        self.frame.head.schema_version
+    }
+
     /// Returns the codec, like [`Event::codec`].
     #[must_use]
     pub fn codec(&self) -> CodecId {
@@ -177,6 +183,12 @@ impl Event {
         self.lend().kind()
     }
 
+    /// Returns the version of the payload's shape that the program assigned; 0 by default.
+    #[must_use]
+    pub fn schema_version(&self) -> u8 {
+        self.lend().schema_version()
+    }
+
     /// Returns the codec of the payload.
     #[must_use]
     pub fn codec(&self) -> CodecId {
@@ -240,6 +252,7 @@ impl EventRef<'_> {
             .field("generation", &self.context.generation)
             .field("position", &self.context.position)
             .field("kind", &self.kind())
+            .field("schema_version", &self.schema_version())
             .field("codec", &self.codec())
             .field("time", &self.time())
             .field("dropped_before", &self.dropped_before())

@@ -21,6 +21,7 @@ fn push(ring: &mut Ring, payload: &[u8]) -> Result<(), crate::error::AppendError
     let head = FrameHead {
         payload_bytes: payload.len() as u32,
         kind: EventKind(0),
+        schema_version: 0,
         codec: CodecId::RAW,
         time: Timestamp::from_micros(1),
     };

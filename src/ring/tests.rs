@@ -18,6 +18,7 @@ fn push(ring: &mut Ring, payload: &[u8]) -> Result<(), AppendError> {
     let head = FrameHead {
         payload_bytes: payload.len() as u32,
         kind: EventKind(0),
+        schema_version: 0,
         codec: CodecId::RAW,
         time: Timestamp::from_micros(1),
     };
@@ -39,8 +40,8 @@ fn reject_refuses_at_the_bound_and_keeps_what_it_has() {
     push(&mut ring, &[1; 40]).expect("room");
     let refused = push(&mut ring, &[2; 40]);
     assert_eq!(refused, Err(AppendError::RingFull { ring_bytes_max: 100, in_flight_bytes: 0 }));
-    push(&mut ring, &[3; 30]).expect("room for a smaller one");
-    assert_eq!(payloads(ring.slices()), [vec![1; 40], vec![3; 30]]);
+    push(&mut ring, &[3; 28]).expect("room for a smaller one");
+    assert_eq!(payloads(ring.slices()), [vec![1; 40], vec![3; 28]]);
 }
 
 #[test]
@@ -62,9 +63,9 @@ fn overwrite_keeps_the_newest_and_counts_the_dropped() {
 fn grow_goes_on_to_its_cap() {
     let mut ring = ring(100, Overflow::Grow { ring_bytes_cap: 1_000 });
     for _ in 0..17 {
-        push(&mut ring, &[0; 44]).expect("under the cap");
+        push(&mut ring, &[0; 42]).expect("under the cap");
     }
-    assert!(matches!(push(&mut ring, &[0; 44]), Err(AppendError::RingFull { .. })));
+    assert!(matches!(push(&mut ring, &[0; 42]), Err(AppendError::RingFull { .. })));
 }
 
 #[test]

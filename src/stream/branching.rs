@@ -77,6 +77,7 @@ impl Stream {
                 let head = FrameHead {
                     payload_bytes: event.payload().len() as u32,
                     kind: event.kind(),
+                    schema_version: event.schema_version(),
                     codec: event.codec(),
                     time: event.time(),
                 };

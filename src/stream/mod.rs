@@ -272,6 +272,7 @@ impl Stream {
         let head = FrameHead {
             payload_bytes: payload.len() as u32,
             kind: event.kind,
+            schema_version: event.schema_version,
             codec: event.codec,
             time: self.core.clock.now(&*self.core.disk),
         };

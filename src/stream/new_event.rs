@@ -2,13 +2,15 @@
 
 use crate::types::{CodecId, EventKind};
 
-/// Event to append: a payload with its kind and codec.
+/// Event to append: a payload with its kind, schema version and codec.
 ///
 /// Anything that implements `AsRef<[u8]>` converts into a raw event of kind 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewEvent<B> {
     /// Kind, chosen by the program.
     pub kind: EventKind,
+    /// Version of the payload's shape, chosen by the program and never interpreted; 0 by default.
+    pub schema_version: u8,
     /// Encoding of the payload.
     pub codec: CodecId,
     /// Bytes of the event.
@@ -18,7 +20,14 @@ pub struct NewEvent<B> {
 impl<B: AsRef<[u8]>> NewEvent<B> {
     /// Creates an event of this kind with a raw payload.
     pub fn new(kind: EventKind, payload: B) -> Self {
-        Self { kind, codec: CodecId::RAW, payload }
+        Self { kind, schema_version: 0, codec: CodecId::RAW, payload }
+    }
+
+    /// Sets the version of the payload's shape, for programs whose events change over the years.
+    #[must_use]
+    pub fn schema_version(mut self, version: u8) -> Self {
+        self.schema_version = version;
+        self
     }
 
     /// Sets the codec.

@@ -320,7 +320,8 @@ mod tests {
             let kind = EventKind(0);
             let codec = CodecId::RAW;
             let time = Timestamp::now();
-            let head = FrameHead { payload_bytes: bytes as u32, kind, codec, time };
+            let payload_bytes = bytes as u32;
+            let head = FrameHead { payload_bytes, kind, schema_version: 0, codec, time };
             ring.push_over(&head, &vec![1; bytes]).expect("room");
         }
         let filled = ring.take().expect("some");

@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::support::segment;
 use amberlog::maintenance::CompactOptions;
 use amberlog::verify::{RecordBody, RecordDump};
-use amberlog::{Error, ErrorKind, Log, ReadView};
+use amberlog::{Error, ErrorKind, Event, Log, ReadView, StreamId};
 
-/// Edits the `nth` commit of the first segment, and makes the checksums of its header, its first batch header and its
-/// marker right again.
+/// Edits the `nth` commit of the first segment, and makes the checksums of its header, its first batch, the header of
+/// that batch and its marker right again.
 fn forge(dir: &Path, nth: usize, edit: impl Fn(&mut [u8])) {
     let records = RecordDump::open(dir).expect("readable").map(|record| record.expect("readable"));
     let commits = records.filter_map(|record| match record.body {
@@ -29,6 +29,10 @@ fn forge(dir: &Path, nth: usize, edit: impl Fn(&mut [u8])) {
     edit(commit);
     let header = checked(salt, &[&commit[..36]]);
     commit[36..40].copy_from_slice(&header.to_le_bytes());
+    let word = |at: usize| u32::from_le_bytes(commit[at..at + 4].try_into().expect("four"));
+    let body = 40 + 48 * word(32) as usize..word(40 + 28) as usize;
+    let batch = checked(u32::from_le_bytes(*b"ambr"), &[&commit[body]]);
+    commit[80..84].copy_from_slice(&batch.to_le_bytes());
     let entry = checked(header, &[&commit[40..84]]);
     commit[84..88].copy_from_slice(&entry.to_le_bytes());
     commit[length - 4..].copy_from_slice(&(!header).to_le_bytes());
@@ -87,7 +91,6 @@ fn p15_an_unknown_feature_in_a_sealed_segment_is_refused_when_it_is_read() {
             false => bytes[3] = 2,
         };
         forge(dir.path(), 1, edit);
-        let is_refused = |error: &Error| *error.kind() == ErrorKind::UnsupportedFeature;
         assert!(is_refused(&amberlog::verify::verify(dir.path()).expect_err("a newer feature")));
         match ReadView::open(dir.path()) {
             Err(error) => assert!(!sealed && is_refused(&error), "{error}"),
@@ -100,4 +103,81 @@ fn p15_an_unknown_feature_in_a_sealed_segment_is_refused_when_it_is_read() {
             }
         }
     }
+}
+
+/// P15: an event with a flag of a newer version is refused where it is read, and nothing else is.
+#[test]
+fn p15_an_event_with_an_unknown_flag_is_refused_when_it_is_read_and_no_other() {
+    for (flag, sealed) in (0..8).flat_map(|flag| [(flag, false), (flag, true)]) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let log = Log::open(dir.path()).expect("opens");
+        let mut stream = log.create_stream().expect("a stream");
+        for turn in 0..3_u8 {
+            (0..3).for_each(|n| assert!(stream.append([turn * 3 + n; 10]).is_ok()));
+            stream.commit().wait().expect("committed");
+        }
+        let id = stream.id();
+        if sealed {
+            log.compact(CompactOptions::new().purge()).expect("ends the segment");
+        }
+        drop(stream);
+        log.close().expect("closes");
+        // The last byte of the second head, behind the first frame of 26 bytes.
+        let at = 40 + 48 + 26 + 15;
+        forge(dir.path(), 1, |commit| commit[at] = 1 << flag);
+        only_the_fifth_event_is_refused(&ReadView::open(dir.path()).expect("opens").0, id);
+        assert!(amberlog::verify::verify_quick(dir.path()).expect("readable").is_sound());
+        assert!(is_refused(&amberlog::verify::verify(dir.path()).expect_err("a newer feature")));
+        let dumped = RecordDump::open(dir.path()).expect("readable").flatten();
+        let unread = dumped.filter(|record| record.body == RecordBody::Unreadable { bytes: 26 });
+        assert_eq!(unread.count(), 1, "the dump shows the event as unreadable");
+
+        let log = Log::open(dir.path()).expect("opens for writing");
+        let mut stream = log.open_stream(id).expect("known");
+        stream.append("more").expect("room");
+        stream.commit().wait().expect("committed");
+        stream.trim(1).expect("staged");
+        stream.commit().wait().expect("committed");
+        log.compact(CompactOptions::new().purge()).expect("copies batches as they are");
+        only_the_fifth_event_is_refused(&log.read_view(), id);
+        assert!(is_refused(&log.write_archive(id).expect_err("it holds events")));
+        #[cfg(feature = "json")]
+        assert!(is_refused(&log.read_view().export_jsonl(std::io::sink()).expect_err("so it is")));
+    }
+}
+
+fn is_refused(error: &Error) -> bool {
+    *error.kind() == ErrorKind::UnsupportedFeature
+}
+
+/// Payloads up to the first error, which is the refusal, names its segment, and ends the iteration.
+#[track_caller]
+fn until_refused(mut events: impl Iterator<Item = amberlog::Result<Event>>) -> Vec<u8> {
+    let mut whole = Vec::new();
+    loop {
+        match events.next().expect("refused before the end") {
+            Ok(event) => whole.push(event.payload()[0]),
+            Err(error) => {
+                assert!(is_refused(&error), "{error}");
+                assert_eq!(error.place().and_then(|place| place.segment), Some(1), "{error}");
+                assert!(events.next().is_none());
+                return whole;
+            }
+        }
+    }
+}
+
+/// Reads from both ends, by position, and around the event of seq 4.
+fn only_the_fifth_event_is_refused(view: &ReadView, id: StreamId) {
+    let info = view.info(id).expect("known");
+    let (start, head) = (info.start.get(), info.head.get());
+    let events = || view.events(id).expect("known");
+    assert_eq!(until_refused(events()), (start as u8..4).collect::<Vec<_>>());
+    assert_eq!(until_refused(events().range(..9).rev()), [8, 7, 6, 5]);
+    let before = until_refused(view.all_events(0).expect("in range"));
+    assert!(before.ends_with(&[1, 2, 3]), "{before:?}");
+    // Walks pass over the event without an error.
+    let around: Vec<Event> =
+        events().range(5..).chain(events().range(..4)).collect::<Result<_, _>>().expect("known");
+    assert_eq!(around.len() as u64, head - start - 1);
 }

@@ -42,10 +42,11 @@ fn tell(path: &Path) -> String {
             let payload = String::from_utf8_lossy(event.payload()).into_owned();
             let _ = writeln!(
                 text,
-                "{} at {:?} kind {} codec {} time {} dropped {} {payload:?}",
+                "{} at {:?} kind {} schema {} codec {} time {} dropped {} {payload:?}",
                 event.seq(),
                 event.position().map(Position::get),
                 event.kind().0,
+                event.schema_version(),
                 event.codec().0,
                 event.time().as_micros(),
                 event.dropped_before(),
@@ -55,7 +56,7 @@ fn tell(path: &Path) -> String {
     text
 }
 
-/// Names, gaps, codecs, several streams in a commit, several segments, an event larger than a segment.
+/// Names, gaps, codecs, schema versions, several streams in a commit, several segments, an event larger than a segment.
 fn write(path: &Path) -> Log {
     let log = Log::options()
         .segment_bytes_first(16 << 10)
@@ -69,7 +70,7 @@ fn write(path: &Path) -> Log {
     let mut recorder = log.create_stream_with(&ring).expect("a stream");
     for n in 0..60_u16 {
         let json = NewEvent::new(EventKind(n), format!("{{\"n\":{n}}}")).codec(CodecId::JSON);
-        named.append(json).expect("room");
+        named.append(json.schema_version(n as u8 % 4)).expect("room");
         plain.append("x".repeat(usize::from(n) * 13)).expect("room");
         recorder.append(n.to_string()).expect("always room");
         let os = CommitOptions::new().durability(Durability::Os);

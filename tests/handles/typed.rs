@@ -23,7 +23,7 @@ fn there_and_back<C: Codec<Said>>() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let log = Log::open(dir.path()).expect("opens");
     let mut stream = log.create_stream().expect("a stream");
-    let mut typed = stream.typed::<Said, C>();
+    let mut typed = stream.typed::<Said, C>().schema_version(3);
     for (n, value) in all().iter().enumerate() {
         typed.append_as(EventKind(n as u16), value).expect("room");
     }
@@ -37,7 +37,7 @@ fn there_and_back<C: Codec<Said>>() {
         .rev()
         .map(|one| {
             let (event, value) = one.expect("fine");
-            assert_eq!(event.codec(), C::ID);
+            assert_eq!((event.codec(), event.schema_version()), (C::ID, 3));
             assert_eq!(u64::from(event.kind().0), event.seq().get());
             value
         })

@@ -10,7 +10,9 @@ use std::io::Cursor;
 use crate::support::{Rng, env_or};
 use amberlog::jsonl::{ImportOptions, Imported};
 use amberlog::sim::{Fault, SimDisk};
-use amberlog::{ErrorKind, Log, Options, Overflow, Stream, StreamId, StreamOptions, StreamState};
+use amberlog::{
+    ErrorKind, Log, NewEvent, Options, Overflow, Stream, StreamId, StreamOptions, StreamState,
+};
 
 fn options() -> Options {
     Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10)
@@ -220,11 +222,17 @@ fn what_is_not_a_beginning_of_the_lines_is_refused_and_left_alone() {
     let refused = import(&whole, &text).expect_err("they are there");
     assert!(matches!(refused.kind(), ErrorKind::StreamExists(_)));
     type Edit = fn(&mut Stream);
-    let changes: [(&str, Edit); 5] = [
+    let changes: [(&str, Edit); 6] = [
         ("an event more", |stream| assert!(stream.append("more").is_ok())),
         ("another name", |stream| stream.rename("other").expect("free")),
         ("a label", |stream| stream.set_label("more", "1").expect("fine")),
         ("other data", |stream| stream.set_data(b"other").expect("fine")),
+        ("an event of another shape", |stream| {
+            let last = stream.events().expect("known").last().expect("one").expect("whole");
+            stream.rewind(last.seq()).expect("rewound");
+            let event = NewEvent::new(last.kind(), last.payload()).codec(last.codec());
+            stream.append(event.schema_version(last.schema_version() + 1)).expect("room");
+        }),
         ("an event less", |stream| {
             let head = stream.head().get();
             stream.rewind(head - 1).expect("rewound");

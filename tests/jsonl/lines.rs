@@ -45,21 +45,22 @@ fn commit(stream: &mut Stream) {
 }
 
 /// Visible fields of an event except its position.
-type Seen = (u64, u32, EventKind, CodecId, u64, u64, Vec<u8>);
+type Seen = (u64, u32, (EventKind, u8, CodecId), u64, u64, Vec<u8>);
 
 fn events(view: &ReadView, id: StreamId) -> Vec<Seen> {
     let one = |event: amberlog::Result<amberlog::Event>| {
         let event = event.expect("readable");
         let (seq, time) = (event.seq().get(), event.time().as_micros());
-        let (kind, codec, dropped) = (event.kind(), event.codec(), event.dropped_before());
-        (seq, event.generation(), kind, codec, time, dropped, event.payload().to_vec())
+        let shape = (event.kind(), event.schema_version(), event.codec());
+        let dropped = event.dropped_before();
+        (seq, event.generation(), shape, time, dropped, event.payload().to_vec())
     };
     view.events(id).expect("known").map(one).collect()
 }
 
 /// A fork that parts from its parent inside a gap has no event of which the parent's gap is told.
 fn without_gaps(mut events: Vec<Seen>) -> Vec<Seen> {
-    events.iter_mut().for_each(|event| event.5 = 0);
+    events.iter_mut().for_each(|event| event.4 = 0);
     events
 }
 
@@ -71,7 +72,7 @@ fn all(view: &ReadView) -> Vec<(StreamInfo, Vec<Seen>)> {
         let mut events = events(view, info.id);
         if let Some(first) = events.first_mut().filter(|_| info.start.get() > 0) {
             // Of a gap that reaches over the start, the part in front of it is not told.
-            first.5 = first.5.min(first.0 - info.start.get());
+            first.4 = first.4.min(first.0 - info.start.get());
         }
         (info, events)
     });
@@ -153,7 +154,7 @@ fn every_payload_comes_back() {
     for (nth, payload) in payloads.into_iter().enumerate() {
         for codec in [CodecId::RAW, CodecId::JSON, CodecId(200)] {
             let event = NewEvent::new(EventKind(nth as u16 * 5000), payload).codec(codec);
-            stream.append(event).expect("room");
+            stream.append(event.schema_version(nth as u8 * 23)).expect("room");
         }
     }
     commit(&mut stream);
@@ -209,7 +210,7 @@ fn gaps_come_back_wherever_streams_part_in_them() {
     commit(&mut stream);
     fill(&mut stream, 30);
     commit(&mut stream);
-    let gap = events(&log.read_view(), stream.id())[3].5;
+    let gap = events(&log.read_view(), stream.id())[3].4;
     assert!(gap > 10, "{gap}");
     let mut inside = stream.fork_at(5).expect("forked");
     fill(&mut inside, 1);
@@ -457,11 +458,13 @@ fn numbers_that_do_not_fit_are_refused_by_line_and_the_largest_that_do_come_back
         let end = "{\"end\":{\"streams\":1,\"events\":1}}";
         format!("{{\"amberlog\":{{\"export\":1}}}}\n{stream}\n{event}\n{end}\n")
     };
-    let event = |time: u64, kind: u64, codec: u64| {
-        format!("\"seq\":0,\"kind\":{kind},\"codec\":{codec},\"time_us\":{time}")
+    let shape = |time: u64, kind: u64, version: u64, codec: u64| {
+        let shape = format!("\"kind\":{kind},\"schema_version\":{version},\"codec\":{codec}");
+        format!("\"seq\":0,{shape},\"time_us\":{time}")
     };
+    let event = |time: u64, kind: u64, codec: u64| shape(time, kind, 1, codec);
     let parent = |seq: u64| format!(",\"parent\":{{\"id\":\"{other}\",\"seq\":{seq}}}");
-    let largest = lines(parent(SEQ_MAX), event((1 << 56) - 1, 0xFFFF, 0xFF), 1);
+    let largest = lines(parent(SEQ_MAX), shape((1 << 56) - 1, 0xFFFF, 0xFF, 0xFF), 1);
     let (_dir, log) = new_log();
     import(&log, &largest).expect("all of them fit");
     assert_eq!(export(&log.read_view()), largest);
@@ -475,6 +478,7 @@ fn numbers_that_do_not_fit_are_refused_by_line_and_the_largest_that_do_come_back
         (3, lines(String::new(), event(u64::MAX, 1, 1), 1)),
         (3, lines(String::new(), event(1, 1 << 16, 1), 1)),
         (3, lines(String::new(), event(1, 1, 256), 1)),
+        (3, lines(String::new(), shape(1, 1, 256, 1), 1)),
         (3, lines(String::new(), gap, 1)),
         (2, lines(parent(SEQ_MAX + 1), plain(), 1)),
         (2, lines(String::new(), plain(), SEQ_MAX + 1)),

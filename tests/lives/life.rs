@@ -372,7 +372,7 @@ fn p6_reading_on_verifies_what_a_look_up_had_verified_before() {
     let path = dir.path().join("segments/0000000001.seg");
     let mut bytes = std::fs::read(&path).expect("readable");
     // Behind the segment's header, those of the commit and its batch, nine frames and the head of the tenth.
-    let at = 4096 + 88 + 9 * 15 + 14;
+    let at = 4096 + 88 + 9 * 17 + 16;
     assert_eq!(bytes[at], b'9');
     bytes[at] ^= 1;
     let file = std::fs::OpenOptions::new().write(true).open(&path).expect("writable");

@@ -11,6 +11,7 @@ mod gaps;
 mod life;
 mod quota;
 mod retain;
+mod shapes;
 mod superseded;
 #[path = "../support/mod.rs"]
 mod support;

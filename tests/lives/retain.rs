@@ -20,7 +20,7 @@ use amberlog::{
 };
 
 /// Number of bytes of an event on disk beside its payload.
-const FRAME_HEAD_BYTES: u64 = 14;
+const FRAME_HEAD_BYTES: u64 = 16;
 
 fn options() -> Options {
     Log::options().segment_bytes_first(16 << 10).segment_bytes_max(32 << 10)

@@ -1,7 +1,7 @@
 //! Is what `info` tells of a log true, whatever became of the log?
 
 use amberlog::maintenance::CompactOptions;
-use amberlog::{Durability, Log, Stream};
+use amberlog::{Durability, Log, NewEvent, Stream};
 use serde_json::Value;
 
 use crate::support::cli::Bench;
@@ -72,4 +72,32 @@ fn the_memory_of_an_open_log_includes_names_labels_and_data() {
     assert_eq!(memory["when_open"], log + streams + metadata);
     let text = bench.run(&["info", "LOG"]).ends_with(0).text();
     assert!(text.contains("names, labels, data"), "{text}");
+}
+
+/// A version of 0 is the usual one, and takes no room in an export and in `cat --json`.
+#[test]
+fn schema_versions_are_shown_and_come_back_from_an_export() {
+    let bench = Bench::new();
+    let log = open(&bench);
+    let mut stream = log.create_stream().expect("a stream");
+    stream.rename("a stream").expect("free");
+    stream.append("of now").expect("room");
+    stream.append(NewEvent::from("of then").schema_version(7)).expect("room");
+    stream.commit().wait().expect("committed");
+    drop(stream);
+    log.close().expect("closes");
+    let shown = |bench: &Bench| {
+        let events = bench.run(&["cat", "LOG", "a stream", "--json"]).ends_with(0).json();
+        events.iter().map(|event| event["schema_version"].as_u64()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&bench), [None, Some(7)]);
+    let dumped = bench.run(&["dump", "LOG", "--events"]).ends_with(0).text();
+    assert!(dumped.contains("kind=0 schema_version=7 codec=0"), "{dumped}");
+    let export = bench.run(&["export", "LOG"]).ends_with(0);
+    assert_eq!(export.text().matches("schema_version").count(), 1);
+    let copy = Bench::new();
+    let file = copy.file("export.jsonl", &export.out);
+    let file = file.to_str().expect("a plain path");
+    copy.run(&["import", "--jsonl", "LOG", file]).ends_with(0);
+    assert_eq!(shown(&copy), [None, Some(7)]);
 }

@@ -17,9 +17,10 @@ none is printed. Gaps and damage are reported on standard error, and reading
 continues after them; damage gives exit code 1. Trimmed events in the range give
 exit code 2.
 
-With --json the fields of an event are those of an export: seq, kind, codec,
-time_us, dropped_before (if any), generation (after a rewind), and the payload:
-json if it is an event of JSON, text if it is other UTF-8, base64 if it is not.
+With --json the fields of an event are those of an export: seq, kind,
+schema_version (unless 0), codec, time_us, dropped_before (if any), generation
+(after a rewind), and the payload: json if it is an event of JSON, text if it is
+other UTF-8, base64 if it is not.
 Kind and codec are there even if they are 0. Two more fields are position, and
 unconfirmed (if the event is not known to have been acknowledged, in a log that
 needs a repair).";
@@ -48,6 +49,8 @@ struct EventFields<'a> {
     generation: Option<u32>,
     position: Option<Position>,
     kind: EventKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_version: Option<u8>,
     codec: CodecId,
     time_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +115,7 @@ fn print(
             generation: Some(event.generation()).filter(|generation| *generation > 0),
             position: event.position(),
             kind: event.kind(),
+            schema_version: Some(event.schema_version()).filter(|version| *version > 0),
             codec: event.codec(),
             time_us: event.time().as_micros(),
             dropped_before: (dropped > 0).then_some(dropped),

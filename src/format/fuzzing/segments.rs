@@ -318,21 +318,19 @@ fn planned(stream: u8, first_seq: u64, count: u32, kind: BatchKind, body: &[u8])
     }
 }
 
-/// Returns frames of events whose payload is their seq.
+/// Returns frames of events whose payload is their seq, flagged for no known feature if it is high.
 fn events(seq: u64, count: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     for n in 0..u64::from(count) {
         let payload = seq.wrapping_add(n).to_string();
-        let head = FrameHead {
-            payload_bytes: payload.len() as u32,
-            kind: EventKind(1),
-            codec: CodecId::RAW,
-            time: Timestamp::from_micros(1),
-        };
+        let payload_bytes = payload.len() as u32;
+        let (kind, codec) = (EventKind(1), CodecId::RAW);
+        let time = Timestamp::from_micros(1);
+        let head = FrameHead { payload_bytes, kind, schema_version: n as u8, codec, time };
         let mut front = [0; frame_header::BYTES];
         put_frame_head(&mut front, &head);
-        bytes.extend_from_slice(&front);
-        bytes.extend_from_slice(payload.as_bytes());
+        front[frame_header::BYTES - 1] = u8::from(seq > 99);
+        bytes.extend(front.iter().chain(payload.as_bytes()));
     }
     bytes
 }

@@ -10,7 +10,7 @@ const RING_BYTES: usize = 300;
 /// Cap of a ring that grows, in bytes.
 const RING_BYTES_CAP: usize = 500;
 /// Bytes that an event takes in a ring beside its payload.
-const FRAME_BYTES: usize = 14;
+const FRAME_BYTES: usize = 16;
 
 /// A handle and its model.
 pub struct Hand {

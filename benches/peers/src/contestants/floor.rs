@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::contestant::{Contestant, Purpose, Reason, Sink, Store, Work, Writer};
 
 /// Number of bytes that amberlog puts in front of a payload.
-const HEAD_BYTES: usize = 14;
+const HEAD_BYTES: usize = 16;
 /// Number of bytes that amberlog adds to a commit of one stream.
 const COMMIT_BYTES: usize = 88;
 const PREPARED_BYTES: u64 = 64 << 20;
