@@ -19,7 +19,7 @@ use tempfile::TempDir;
 /// Number of bytes in front of every payload in a ring and on disk.
 pub(crate) const FRAME_BYTES: usize = 16;
 /// Number of bytes that one commit of one stream adds: header, one directory entry, marker.
-pub(crate) const COMMIT_BYTES: usize = 88;
+pub(crate) const COMMIT_BYTES: usize = 96;
 
 /// Runs one bench with options from the command line, and prints the load average.
 pub(crate) fn run(bench: impl FnOnce(&mut Criterion)) {

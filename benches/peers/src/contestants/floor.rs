@@ -13,7 +13,7 @@ use crate::contestant::{Contestant, Purpose, Reason, Sink, Store, Work, Writer};
 /// Number of bytes that amberlog puts in front of a payload.
 const HEAD_BYTES: usize = 16;
 /// Number of bytes that amberlog adds to a commit of one stream.
-const COMMIT_BYTES: usize = 88;
+const COMMIT_BYTES: usize = 96;
 const PREPARED_BYTES: u64 = 64 << 20;
 /// Number of bytes per checksum in a pass over everything.
 const PIECE_BYTES: usize = 8 << 10;
