@@ -125,7 +125,8 @@ pub enum ErrorKind {
         /// Newest version that this build reads.
         supported: u16,
     },
-    /// The log uses a feature that this build does not support.
+    /// The log uses a feature that this build does not support. A reader reports the first event or
+    /// commit with such a feature, and ends there.
     UnsupportedFeature,
     /// The commit is too large: a commit must be smaller than 4 GiB.
     CommitTooLarge {
