@@ -50,8 +50,8 @@
 //! change the fields of a variant that has been stored: give a changed event a new variant.
 //! Otherwise a stored `Deposited` comes back as a `Fee`.
 //!
-//! A program can also number the shapes of its events: [`Typed::schema_version`] is stored with each
-//! event, and [`Event::decode`] takes the type that belongs to [`Event::schema_version`].
+//! A program can also number the shapes of its events: [`Typed::schema_version`] is stored with
+//! each event, and [`Event::decode`] takes the type that belongs to [`Event::schema_version`].
 
 use std::fmt;
 use std::marker::PhantomData;
