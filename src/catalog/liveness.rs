@@ -26,13 +26,11 @@ pub(crate) struct BatchCandidate<'a> {
     pub(crate) offset: u64,
     pub(crate) stream: StreamId,
     pub(crate) kind: BatchKind,
-    /// Generation of the batch. An unknown one (`None`) counts the batch as dead if any generation
-    /// makes it dead.
-    pub(crate) generation: Option<u32>,
+    pub(crate) generation: u32,
     pub(crate) first_seq: u64,
     pub(crate) count: u32,
-    /// Position of its commit; `None` as above.
-    pub(crate) position: Option<u64>,
+    /// Position of its commit.
+    pub(crate) position: u64,
 }
 
 impl<'a> BatchCandidate<'a> {
@@ -43,10 +41,10 @@ impl<'a> BatchCandidate<'a> {
             offset: entry.offset,
             stream: StreamId::from_bytes(entry.stream),
             kind: entry.kind,
-            generation: None,
+            generation: entry.generation,
             first_seq: entry.first_seq,
             count: entry.count,
-            position: None,
+            position: entry.position,
         }
     }
 }
@@ -89,8 +87,6 @@ pub(crate) struct Liveness {
 struct StreamLiveness {
     /// Set when the stream itself does not need all its batches.
     is_partial: bool,
-    /// Set after a rewind: the same seq may exist in several generations.
-    is_rewound: bool,
     /// Set while the stream's metadata is needed.
     is_needed: bool,
     /// Start of the commit that records the deletion, or of the only commit that records the
@@ -111,24 +107,17 @@ impl StreamLiveness {
     fn needs(&self, generation: u32) -> bool {
         generation >= self.generation
             || self.bases.contains(&generation)
-            || self.has(Some(generation), 0..u64::MAX) && !broken(Sabotage::DropRewinds)
+            || self.has(generation, 0..u64::MAX) && !broken(Sabotage::DropRewinds)
     }
 
-    /// Tells whether a seq of this range is live, in this generation or in any.
-    fn has(&self, generation: Option<u32>, range: Range<u64>) -> bool {
-        let of = |of: u32| {
-            let from = self.seqs.partition_point(|(other, seqs)| {
-                step();
-                *other < of || *other == of && seqs.end <= range.start
-            });
-            let next = self.seqs.get(from).filter(|(other, _)| *other == of);
-            next.is_some_and(|(_, seqs)| seqs.start < range.end)
-        };
-        match (generation, self.seqs.first(), self.seqs.last()) {
-            (Some(generation), ..) => of(generation),
-            (None, Some((first, _)), Some((last, _))) => (*first..=*last).any(of),
-            (None, ..) => false,
-        }
+    /// Tells whether a seq of this range is live in this generation.
+    fn has(&self, generation: u32, range: Range<u64>) -> bool {
+        let from = self.seqs.partition_point(|(other, seqs)| {
+            step();
+            *other < generation || *other == generation && seqs.end <= range.start
+        });
+        let next = self.seqs.get(from).filter(|(other, _)| *other == generation);
+        next.is_some_and(|(_, seqs)| seqs.start < range.end)
     }
 }
 
@@ -169,7 +158,6 @@ impl Catalog {
             if deleted.is_some() || start > 0 || tip != root {
                 let live = liveness.streams.entry(first.stream).or_default();
                 live.is_partial = true;
-                live.is_rewound = tip != root;
                 live.generation = self.branch(tip).map_or(u32::MAX, Branch::generation);
                 live.is_needed |= deleted.is_none();
                 live.anchor = deleted.or(measured.map(|version| version.from));
@@ -244,20 +232,13 @@ impl Liveness {
         }
         match batch.kind {
             BatchKind::Events | BatchKind::Gap | BatchKind::LongGap => {
-                if batch.generation.is_none() && live.is_rewound {
-                    return false;
-                }
                 let is_short = batch.kind.is_gap() && broken(Sabotage::CompactGaps);
                 let seqs = if is_short { 1 } else { batch.kind.seqs(batch.count) };
                 let end = batch.first_seq.saturating_add(seqs);
                 live.has(batch.generation, batch.first_seq..end)
             }
-            BatchKind::CommitId
-                if batch.position.map_or(self.ids_since == 0, |at| at >= self.ids_since) =>
-            {
-                // The log remembers the commit id, even if the stream is gone.
-                true
-            }
+            // The log remembers the commit id, even if the stream is gone.
+            BatchKind::CommitId if batch.position >= self.ids_since => true,
             BatchKind::Rewind => live.is_needed && live.needs(batch.count),
             BatchKind::Catalog | BatchKind::Fork | BatchKind::CommitId => live.is_needed,
         }

@@ -512,7 +512,7 @@ impl Catalog {
         let mut span = branch.span_last.load(Ordering::Relaxed);
         let here = span != NONE && self.span_segment(span) == segment.number();
         let last = if here { self.spans.value(span, SPAN_LAST) as u32 } else { NONE };
-        let node = segment.note(branch.stream, last, batch);
+        let node = segment.note((branch.stream, branch.generation()), last, batch);
         if here {
             self.spans.set(span, SPAN_LAST, u64::from(node));
         } else {

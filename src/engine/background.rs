@@ -229,7 +229,7 @@ impl Engine {
         let active = active.filter(|segment| view.end_in(segment) >= ENDED_BYTES_MIN);
         active.filter(|segment| segment.seal_state().is_none()).is_some_and(|segment| {
             let live = self.catalog.liveness();
-            let (dead, all) = count_dead(segment, &view, &|batch| live.is_live(batch));
+            let (dead, all) = count_dead(segment, &|batch| live.is_live(batch));
             options.ends_segment(dead, all)
         })
     }

@@ -17,7 +17,8 @@ use std::cmp::Ordering;
 use super::kind::{BatchKind, has_seqs};
 use super::{
     COMMIT_BYTES_MAX, POSITION_MAX, SECTOR_BYTES, align_up, batch_header as batch, checksum,
-    commit_header as head, footer, is_zero, marker, put, tail_record, take, take_u32, take_u64,
+    commit_header as head, footer_head, is_zero, marker, put, tail_record, take, take_u32,
+    take_u64,
 };
 use crate::sabotage::{Sabotage, broken};
 use crate::types::Timestamp;
@@ -163,7 +164,7 @@ pub(crate) fn classify(bytes: &[u8]) -> Class {
     let Some(magic) = start.get(head::MAGIC_AT) else {
         return Class::Invalid;
     };
-    if magic == footer::MAGIC {
+    if magic == footer_head::MAGIC {
         return Class::Footer;
     }
     if start.len() < head::BYTES {

@@ -184,8 +184,8 @@ fn layouts() -> [(&'static str, usize, Fields); 14] {
         ("fork", fork::BYTES, fork::FIELDS),
         ("marker", marker::BYTES, marker::FIELDS),
         ("tail record", tail_record::BYTES, tail_record::FIELDS),
-        ("footer", footer::BYTES, footer::FIELDS),
-        ("footer_entry_layout", footer_entry_layout::BYTES, footer_entry_layout::FIELDS),
+        ("footer_head", footer_head::BYTES, footer_head::FIELDS),
+        ("footer_stream_layout", footer_stream_layout::BYTES, footer_stream_layout::FIELDS),
         ("commit_place_layout", commit_place_layout::BYTES, commit_place_layout::FIELDS),
         ("trailer", trailer::BYTES, trailer::FIELDS),
     ]
@@ -244,8 +244,7 @@ fn p15_every_constant_of_the_page_has_the_value_that_the_code_has() {
         ("tail_record::MAGIC", text(&tail_record::MAGIC)),
         ("tail_record::FLAG_CLEAN", number(tail_record::FLAG_CLEAN.into())),
         ("tail_record::FLAG_SETTLED", number(tail_record::FLAG_SETTLED.into())),
-        ("footer::MAGIC", text(&footer::MAGIC)),
-        ("footer_entry_layout::KIND_SHIFT", number(footer_entry_layout::KIND_SHIFT.into())),
+        ("footer_head::MAGIC", text(&footer_head::MAGIC)),
         ("commit_place_layout::BLOCK_BYTES", number(commit_place_layout::BLOCK_BYTES)),
         ("trailer::MAGIC", text(&trailer::MAGIC)),
     ]

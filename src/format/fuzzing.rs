@@ -4,13 +4,12 @@
 mod segments;
 
 use super::{
-    Attribute, Attributes, BatchHead, BatchKind, Class, CommitHead, CommitPlan, Ending, Frames,
-    PlannedBatch, SegmentHeader, TailRecord, align_up, attribute, batch_crc, batch_header,
-    checksum, classify, commit_header, commit_place, commit_place_layout, commit_places,
-    decode_fork, decode_header, decode_tail_record, decode_trailer, encode_commit, encode_footer,
-    encode_fork, footer, footer_entry, footer_entry_layout, footer_is_valid, frame_head,
-    frame_header, header, header_of_trailer, marker, padding_is_zero, put, put_attribute,
-    put_frame_head, tail_record, take_u32, take_u64, trailer,
+    Attribute, Attributes, BatchHead, Class, CommitHead, CommitPlace, CommitPlan, Footer,
+    FooterEntry, Frames, PlannedBatch, SegmentHeader, align_up, attribute, batch_header, checksum,
+    classify, commit_header, commit_place, commit_place_layout, decode_fork, decode_header,
+    decode_tail_record, decode_trailer, encode_commit, encode_footer, encode_fork, footer_head,
+    footer_stream_layout, frame_head, frame_header, header, header_of_trailer, marker,
+    padding_is_zero, put, put_attribute, put_frame_head, tail_record, take_u32, take_u64, trailer,
 };
 
 pub use segments::{SOUND, log};
@@ -202,27 +201,12 @@ fn segment_header(bytes: &[u8]) {
 
 fn end_of_segment(bytes: &[u8], salt: u32) {
     let Some(split) = bytes.len().checked_sub(trailer::BYTES) else {
-        let _ = footer_is_valid(bytes, salt);
+        let _ = Footer::verify(bytes, salt, 1);
         return;
     };
     let mut right = bytes.to_vec();
     write_crc(&mut right[split..], &trailer::CRC, salt);
-    if split >= footer::BYTES {
-        let (head, body) = right[..split].split_at_mut(footer::BYTES);
-        // An entry takes 32 bytes and a place 12, so that one to seven places fill the rest.
-        let fills = |places: &usize| {
-            let places_bytes = places * commit_place_layout::BYTES;
-            body.len() >= places_bytes
-                && (body.len() - places_bytes).is_multiple_of(footer_entry_layout::BYTES)
-        };
-        let places = (0..8).find(fills).unwrap_or(0);
-        let places_bytes = places * commit_place_layout::BYTES;
-        let entries = body.len().saturating_sub(places_bytes) / footer_entry_layout::BYTES;
-        put(head, &footer::ENTRIES, &(entries as u32).to_le_bytes());
-        put(head, &footer::PLACES, &(places as u32).to_le_bytes());
-        let crc = checksum(salt, &[&head[..footer::CRC.start], body]);
-        put(head, &footer::CRC, &crc.to_le_bytes());
-    }
+    fill_footer(&mut right[..split], salt);
     for bytes in [bytes, &right] {
         let (front, last) = bytes.split_at(split);
         let of = SegmentHeader {
@@ -237,19 +221,61 @@ fn end_of_segment(bytes: &[u8], salt: u32) {
         let found = decode_trailer(last, &of);
         if let Some(found) = &found {
             let again = encode_footer(&[], &[], found);
-            assert_eq!(again[footer::BYTES..], *last);
+            assert_eq!(again[footer_head::BYTES..], *last);
         }
-        let Some((body, listed)) = footer_is_valid(front, salt) else { continue };
-        let places: Vec<_> = (0..).map_while(|at| commit_place(listed, at)).collect();
-        let count = commit_places(front, front.len() as u64).map(|(count, _)| count as usize);
-        assert_eq!(count, Some(places.len()));
-        let count = body.len() / footer_entry_layout::BYTES;
-        assert_eq!(footer_entry(body, count), None);
-        let _ = footer_entry(body, usize::MAX);
-        let entries: Option<Vec<_>> = (0..count).map(|at| footer_entry(body, at)).collect();
+        let first_position = found.map_or(1, |found| found.first_position);
+        let Some(footer) = Footer::verify(front, salt, first_position) else { continue };
+        assert_eq!(Footer::of_head(front, first_position), Some(footer));
+        assert_eq!(footer.entry(front, [0; 16], footer.entries), None);
+        assert_eq!(footer.entry(front, [0; 16], u32::MAX), None);
+        let (entries, places) = listed(&footer, front);
+        assert_eq!(places.len(), footer.places as usize);
         if let (Some(entries), Some(found)) = (entries, found) {
             let again = encode_footer(&entries, &places, &found);
-            assert_eq!(again[footer::BYTES..split], front[footer::BYTES..]);
+            let again = &again[..again.len() - trailer::BYTES];
+            assert!(again.len() <= front.len(), "columns are as narrow as they can be");
+            let shown = Footer::verify(again, salt, first_position).expect("whole");
+            assert_eq!(listed(&shown, again), (Some(entries), places));
         }
     }
+}
+
+/// Makes the sections of a footer fill these bytes, if any numbers of streams and places do, and
+/// corrects the checksum.
+fn fill_footer(bytes: &mut [u8], salt: u32) {
+    if bytes.len() < footer_head::BYTES {
+        return;
+    }
+    let (head, body) = bytes.split_at_mut(footer_head::BYTES);
+    let widths = &mut head[footer_head::WIDTHS];
+    widths.iter_mut().zip([8, 4, 4, 8, 3]).for_each(|(width, max)| *width %= max + 1);
+    let row_bytes = 1 + widths.iter().map(|width| usize::from(*width)).sum::<usize>();
+    let room = |streams, places| {
+        let used = streams * footer_stream_layout::BYTES + places * commit_place_layout::BYTES;
+        body.len().checked_sub(used).filter(|room| room.is_multiple_of(row_bytes))
+    };
+    let all = (1..8).flat_map(|streams| (0..8).map(move |places| (streams, places)));
+    let fill = all.filter_map(|(streams, places)| Some((streams, places, room(streams, places)?)));
+    let Some((streams, places, room)) = fill.max_by_key(|(.., room)| *room) else { return };
+    let entries = room / row_bytes;
+    for (index, row) in body.chunks_exact_mut(footer_stream_layout::BYTES).take(streams).enumerate()
+    {
+        let end = entries * (index + 1) / streams;
+        put(row, &footer_stream_layout::END, &(end as u32).to_le_bytes());
+    }
+    put(head, &footer_head::MAGIC_AT, &footer_head::MAGIC);
+    put(head, &footer_head::STREAMS, &(streams as u32).to_le_bytes());
+    put(head, &footer_head::ENTRIES, &(entries as u32).to_le_bytes());
+    put(head, &footer_head::PLACES, &(places as u32).to_le_bytes());
+    let crc = checksum(salt, &[&head[..footer_head::CRC.start], body]);
+    put(head, &footer_head::CRC, &crc.to_le_bytes());
+}
+
+/// Returns the entries of a footer, unless the kind of one is unknown, and the places.
+fn listed(footer: &Footer, bytes: &[u8]) -> (Option<Vec<FooterEntry>>, Vec<CommitPlace>) {
+    let streams = (0..).map_while(|at| footer.stream(bytes, at));
+    let entries =
+        streams.flat_map(|(stream, run)| run.map(move |at| footer.entry(bytes, stream, at)));
+    let places = &bytes[footer.places_at()..];
+    (entries.collect(), (0..).map_while(|at| commit_place(places, at)).collect())
 }

@@ -14,6 +14,7 @@ mod attributes;
 mod commit;
 #[cfg(test)]
 mod example;
+mod footer;
 mod frame;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -28,14 +29,17 @@ pub(crate) use commit::{
     BatchHead, Class, CommitDate, CommitHead, CommitPlan, PlannedBatch, classify, encode_commit,
     padding_is_zero, record_at,
 };
+pub(crate) use footer::{
+    CommitPlace, Footer, FooterEntry, commit_place, encode_footer, footer_bytes, place_block,
+};
 pub(crate) use frame::{FrameHead, Frames, frame_crc, frame_head, put_frame_head};
 pub(crate) use gone::Gone;
 pub(crate) use kind::{BatchKind, gap_batches, index_order};
 pub(crate) use lsn::Lsn;
+use segment::encode_trailer;
 pub(crate) use segment::{
-    CommitPlace, Covers, FooterEntry, HeaderError, SegmentHeader, SegmentTimes, Trailer,
-    commit_place, commit_places, decode_header, decode_trailer, decode_twin, encode_footer,
-    footer_bytes, footer_entry, footer_is_valid, header_of_trailer, place_block, seems_segment,
+    Covers, HeaderError, SegmentHeader, SegmentTimes, Trailer, decode_header, decode_trailer,
+    decode_twin, header_of_trailer, seems_segment,
 };
 pub(crate) use tail::{Ending, TailRecord, decode_tail_record};
 
@@ -171,31 +175,32 @@ pub(crate) mod tail_record {
     const _: () = assert!(BYTES == 40 && super::commit_header::BYTES == BYTES);
 }
 
-/// Head of a sealed segment's index footer; the entries follow, then the places of commits.
-pub(crate) mod footer {
+/// Head of a sealed segment's index footer. The streams follow, then the entries, then the places
+/// of commits.
+pub(crate) mod footer_head {
     pub(crate) const MAGIC: [u8; 3] = *b"AMF";
     layout! {
         MAGIC_AT = 0, 3;
         FLAGS = MAGIC_AT.end, 1;
-        ENTRIES = FLAGS.end, 4;
+        STREAMS = FLAGS.end, 4;
+        ENTRIES = STREAMS.end, 4;
         PLACES = ENTRIES.end, 4;
-        CRC = PLACES.end, 4;
+        WIDTHS = PLACES.end, 5;
+        UNUSED = WIDTHS.end, 3;
+        CRC = UNUSED.end, 4;
     }
     pub(crate) const BYTES: usize = CRC.end;
-    const _: () = assert!(BYTES == 16);
+    const _: () = assert!(BYTES == 28);
 }
 
-/// Footer entry: the location of one batch of one stream.
-pub(crate) mod footer_entry_layout {
+/// Stream in the footer, with the end of its entries.
+pub(crate) mod footer_stream_layout {
     layout! {
         STREAM = 0, 16;
-        FIRST_SEQ = STREAM.end, 8;
-        COUNT = FIRST_SEQ.end, 4;
-        PLACE = COUNT.end, 4;
+        END = STREAM.end, 4;
     }
-    pub(crate) const BYTES: usize = PLACE.end;
-    pub(crate) const KIND_SHIFT: u32 = 29;
-    const _: () = assert!(BYTES == 32);
+    pub(crate) const BYTES: usize = END.end;
+    const _: () = assert!(BYTES == 20);
 }
 
 /// Place of a commit in the footer: one for the first commit that starts in each block of a

@@ -1,12 +1,9 @@
-//! Layout of one segment around its commits: the header before them, and the footer and trailer
-//! after them once it is sealed.
+//! First and last record of a segment: its header, and the trailer once it is sealed.
 
 use super::{
-    CHECKSUM_CRC32, POSITION_MAX, SEGMENT_BYTES_MAX, VERSION, checksum,
-    commit_place_layout as place, footer, footer_entry_layout as entry, header, is_zero,
-    kind::has_seqs, put, take, take_u32, take_u64, trailer,
+    CHECKSUM_CRC32, CommitDate, POSITION_MAX, SEGMENT_BYTES_MAX, VERSION, checksum, header,
+    is_zero, put, take, take_u32, take_u64, trailer,
 };
-use crate::format::{ALIGN, BatchKind, CommitDate};
 
 /// First and last position of the commits that a sparse segment covers. A position in this range
 /// that the segment lacks was compacted away.
@@ -140,31 +137,6 @@ fn decode_copy(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
     possible.then_some(found).ok_or(HeaderError::Damaged)
 }
 
-/// Footer entry for one batch of one stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct FooterEntry {
-    pub(crate) stream: [u8; 16],
-    pub(crate) first_seq: u64,
-    pub(crate) count: u32,
-    /// Bytes from the start of the segment to the commit's header.
-    pub(crate) offset: u64,
-    pub(crate) kind: BatchKind,
-}
-
-/// Place of a commit in its segment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct CommitPlace {
-    pub(crate) position: u64,
-    /// Bytes from the start of the segment to the commit's header.
-    pub(crate) offset: u64,
-}
-
-/// Returns the block of a segment in which a commit at `offset` starts. The footer lists the place
-/// of the first commit of each block.
-pub(crate) const fn place_block(offset: u64) -> u64 {
-    offset / place::BLOCK_BYTES
-}
-
 /// Times of the commits of a segment, in microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct SegmentTimes {
@@ -204,53 +176,8 @@ pub(crate) struct Trailer {
     pub(crate) salt: u32,
 }
 
-/// Number of bytes of footer and trailer for these numbers of entries and of places. Saturates: a
-/// saturated length exceeds any segment.
-pub(crate) const fn footer_bytes(entries: usize, places: usize) -> u64 {
-    (footer::BYTES + trailer::BYTES).saturating_add(body_bytes(entries, places)) as u64
-}
-
-const fn body_bytes(entries: usize, places: usize) -> usize {
-    entries.saturating_mul(entry::BYTES).saturating_add(places.saturating_mul(place::BYTES))
-}
-
-/// Encodes the footer and the trailer that follow the last commit. `entries` are sorted by stream
-/// and, within a stream, in commit order; `places` are in commit order.
-pub(crate) fn encode_footer(
-    entries: &[FooterEntry],
-    places: &[CommitPlace],
-    end: &Trailer,
-) -> Vec<u8> {
-    let mut bytes = vec![0; footer_bytes(entries.len(), places.len()) as usize];
-    let (head, rest) = bytes.split_at_mut(footer::BYTES);
-    let (body, tail) = rest.split_at_mut(body_bytes(entries.len(), places.len()));
-    encode_body(entries, places, body);
-    put(head, &footer::MAGIC_AT, &footer::MAGIC);
-    put(head, &footer::ENTRIES, &(entries.len() as u32).to_le_bytes());
-    put(head, &footer::PLACES, &(places.len() as u32).to_le_bytes());
-    let crc = checksum(end.salt, &[&head[..footer::CRC.start], body]);
-    put(head, &footer::CRC, &crc.to_le_bytes());
-    encode_trailer(end, tail);
-    bytes
-}
-
-fn encode_body(entries: &[FooterEntry], places: &[CommitPlace], body: &mut [u8]) {
-    let (listed_bytes, place_bytes) = body.split_at_mut(body_bytes(entries.len(), 0));
-    for (at, listed) in listed_bytes.chunks_exact_mut(entry::BYTES).zip(entries) {
-        let place =
-            (listed.offset / ALIGN) as u32 | u32::from(listed.kind as u8) << entry::KIND_SHIFT;
-        put(at, &entry::STREAM, &listed.stream);
-        put(at, &entry::FIRST_SEQ, &listed.first_seq.to_le_bytes());
-        put(at, &entry::COUNT, &listed.count.to_le_bytes());
-        put(at, &entry::PLACE, &place.to_le_bytes());
-    }
-    for (at, listed) in place_bytes.chunks_exact_mut(place::BYTES).zip(places) {
-        put(at, &place::POSITION, &listed.position.to_le_bytes());
-        put(at, &place::PLACE, &((listed.offset / ALIGN) as u32).to_le_bytes());
-    }
-}
-
-fn encode_trailer(end: &Trailer, tail: &mut [u8]) {
+/// Encodes the trailer over `tail`, the last bytes of a sealed segment.
+pub(super) fn encode_trailer(end: &Trailer, tail: &mut [u8]) {
     put(tail, &trailer::MAGIC_AT, &trailer::MAGIC);
     put(tail, &trailer::LOG_ID, &end.log_id);
     put(tail, &trailer::NUMBER, &end.number.to_le_bytes());
@@ -317,55 +244,6 @@ pub(crate) fn header_of_trailer(bytes: &[u8]) -> Option<SegmentHeader> {
         created_micros: 0,
         salt: found.salt,
         covers: Some(covers).filter(|covers| found.is_sparse && covers.first <= covers.last),
-    })
-}
-
-/// Verifies `bytes`, which extend from the footer to the trailer, and returns the bytes of the
-/// entries and those of the places.
-pub(crate) fn footer_is_valid(bytes: &[u8], salt: u32) -> Option<(&[u8], &[u8])> {
-    let head = bytes.get(..footer::BYTES)?;
-    let body = &bytes[footer::BYTES..];
-    let entries = take_u32(head, &footer::ENTRIES) as usize;
-    let places = take_u32(head, &footer::PLACES) as usize;
-    let whole = head[footer::MAGIC_AT] == footer::MAGIC
-        && body_bytes(entries, places) == body.len()
-        && take_u32(head, &footer::CRC) == checksum(salt, &[&head[..footer::CRC.start], body]);
-    let (entries, places) = body.split_at_checked(body_bytes(entries, 0))?;
-    let mut listed = entries.chunks_exact(entry::BYTES);
-    let has_seqs = listed.all(|bytes| {
-        let kind = (take_u32(bytes, &entry::PLACE) >> entry::KIND_SHIFT) as u8;
-        has_seqs(kind, take_u64(bytes, &entry::FIRST_SEQ), take_u32(bytes, &entry::COUNT))
-    });
-    (whole && has_seqs).then_some((entries, places))
-}
-
-/// Returns the number of places in a footer of `bytes` bytes with this head, and where in it the
-/// first one starts. Nothing has verified the head yet.
-pub(crate) fn commit_places(head: &[u8], bytes: u64) -> Option<(u32, u64)> {
-    let places = take_u32(head.get(..footer::BYTES)?, &footer::PLACES);
-    let start = bytes.checked_sub(body_bytes(0, places as usize) as u64)?;
-    (start >= footer::BYTES as u64).then_some((places, start))
-}
-
-/// Decodes the place at `index`; `None` past the last one.
-pub(crate) fn commit_place(places: &[u8], index: usize) -> Option<CommitPlace> {
-    let at = index.checked_mul(place::BYTES)?;
-    let bytes = places.get(at..at.checked_add(place::BYTES)?)?;
-    let offset = u64::from(take_u32(bytes, &place::PLACE)).saturating_mul(ALIGN);
-    Some(CommitPlace { position: take_u64(bytes, &place::POSITION), offset })
-}
-
-/// Decodes the entry at `index`; `None` past the last entry, or if its kind is unknown.
-pub(crate) fn footer_entry(entries: &[u8], index: usize) -> Option<FooterEntry> {
-    let at = index.checked_mul(entry::BYTES)?;
-    let bytes = entries.get(at..at.checked_add(entry::BYTES)?)?;
-    let place = take_u32(bytes, &entry::PLACE);
-    Some(FooterEntry {
-        stream: take(bytes, &entry::STREAM),
-        first_seq: take_u64(bytes, &entry::FIRST_SEQ),
-        count: take_u32(bytes, &entry::COUNT),
-        offset: u64::from(place & ((1 << entry::KIND_SHIFT) - 1)) * ALIGN,
-        kind: BatchKind::from_byte((place >> entry::KIND_SHIFT) as u8)?,
     })
 }
 
@@ -437,8 +315,9 @@ mod tests {
             times: SegmentTimes { earliest: 3, latest: 9, vouched_first: 4, vouched_last: 8 },
             salt: sparse.salt,
         };
-        let bytes = encode_footer(&[], &[], &end);
-        let last = &bytes[bytes.len() - trailer::BYTES..];
+        let mut last = [0; trailer::BYTES];
+        encode_trailer(&end, &mut last);
+        let last = &last[..];
         assert_eq!(header_of_trailer(last), Some(sparse));
         assert_eq!(decode_trailer(last, &sparse), Some(end));
         assert_eq!(decode_trailer(last, &example()), None);
@@ -446,50 +325,6 @@ mod tests {
             let mut damaged = last.to_vec();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(header_of_trailer(&damaged), None, "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn footer_and_trailer_come_back() {
-        let end = Trailer {
-            log_id: example().log_id,
-            number: 7,
-            is_sparse: false,
-            first_position: 42,
-            last_position: 44,
-            footer_at: 8192,
-            times: SegmentTimes { earliest: 3, latest: 9, vouched_first: 4, vouched_last: 8 },
-            salt: example().salt,
-        };
-        let entries = [1_u8, 2].map(|n| FooterEntry {
-            stream: [n; 16],
-            first_seq: 5,
-            count: 3,
-            offset: 4096 + u64::from(n) * 8,
-            kind: BatchKind::Events,
-        });
-        let places =
-            [(42, 4096), (44, 40_960)].map(|(position, offset)| CommitPlace { position, offset });
-        let bytes = encode_footer(&entries, &places, &end);
-        assert_eq!(bytes.len() as u64, footer_bytes(entries.len(), places.len()));
-        let split = bytes.len() - trailer::BYTES;
-        assert_eq!(decode_trailer(&bytes[split..], &example()), Some(end));
-        let known = SegmentHeader { reserved_bytes: 0, created_micros: 0, ..example() };
-        assert_eq!(header_of_trailer(&bytes[split..]), Some(known), "F44: without the header");
-        let (body, found) = footer_is_valid(&bytes[..split], example().salt).expect("whole");
-        assert_eq!([0, 1].map(|at| footer_entry(body, at)), entries.map(Some));
-        assert_eq!(footer_entry(body, 2), None);
-        assert_eq!([0, 1].map(|at| commit_place(found, at)), places.map(Some));
-        assert_eq!(commit_place(found, 2), None);
-        let (count, start) = commit_places(&bytes, split as u64).expect("it is whole");
-        assert_eq!(count, 2);
-        assert_eq!(bytes[start as usize..split], *found);
-        for bit in 0..bytes.len() * 8 {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            let seen = decode_trailer(&damaged[split..], &example()).is_some()
-                && footer_is_valid(&damaged[..split], example().salt).is_some();
-            assert!(!seen, "bit {bit}");
         }
     }
 }

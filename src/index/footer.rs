@@ -6,47 +6,59 @@ use std::sync::OnceLock;
 
 use super::{BatchCursor, BatchRef};
 use crate::disk::Pin;
-use crate::format::{CommitPlace, FooterEntry, commit_place, footer_entry, footer_is_valid};
+use crate::format::{CommitPlace, Footer, FooterEntry, commit_place};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::StreamId;
 use crate::work::step;
 
-/// Entries and places of a verified footer. Empty by default.
+/// Verified footer. Empty by default.
 #[derive(Default)]
 pub(crate) struct FooterIndex {
     pin: Pin,
-    entries: Range<usize>,
-    /// Places of commits, which follow the entries.
-    places: Range<usize>,
+    /// Where it starts in `pin`.
+    start: usize,
+    footer: Footer,
     /// One bit per entry, set once its batch was verified.
     sound: OnceLock<Box<[AtomicU64]>>,
 }
 
 impl FooterIndex {
-    /// Verifies the footer at these bytes of `pin`.
-    pub(crate) fn open(pin: Pin, footer: Range<usize>, salt: u32) -> Option<Self> {
-        let bytes = pin.get(footer.clone())?;
-        let (entries, places) = footer_is_valid(bytes, salt)?;
-        let middle = footer.end.checked_sub(places.len())?;
-        let start = middle.checked_sub(entries.len())?;
-        u32::try_from(entries.len()).ok()?;
-        let places = middle..footer.end;
-        Some(Self { pin, entries: start..middle, places, sound: OnceLock::new() })
+    /// Verifies the footer at these bytes of `pin`, in a segment that starts at this position.
+    pub(crate) fn open(
+        pin: Pin,
+        range: Range<usize>,
+        salt: u32,
+        first_position: u64,
+    ) -> Option<Self> {
+        let footer = Footer::verify(pin.get(range.clone())?, salt, first_position)?;
+        Some(Self { pin, start: range.start, footer, sound: OnceLock::new() })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.pin.get(self.start..self.pin.len()).unwrap_or_default()
     }
 
     pub(crate) fn len(&self) -> u32 {
-        (self.entries.len() / crate::format::footer_entry_layout::BYTES) as u32
+        self.footer.entries
     }
 
-    pub(crate) fn entry(&self, index: u32) -> Option<FooterEntry> {
+    /// Returns the entries, in the order of streams and then of commits; `None` for one of an
+    /// unknown kind.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Option<FooterEntry>> {
+        let runs = self.runs();
+        runs.flat_map(move |(stream, run)| run.map(move |at| self.entry(stream, at)))
+    }
+
+    /// Returns the entry at this index, of this stream; `None` if its kind is unknown.
+    pub(crate) fn entry(&self, stream: StreamId, index: u32) -> Option<FooterEntry> {
         step();
-        footer_entry(self.pin.get(self.entries.clone())?, index as usize)
+        self.footer.entry(self.bytes(), *stream.as_bytes(), index)
     }
 
     /// Returns the places of commits, in their order.
     pub(crate) fn places(&self) -> impl Iterator<Item = CommitPlace> {
-        let places = self.pin.get(self.places.clone()).unwrap_or_default();
-        (0..).map_while(move |index| commit_place(places, index))
+        let places = self.bytes().get(self.footer.places_at()..).unwrap_or_default();
+        (0..self.footer.places as usize).map_while(move |index| commit_place(places, index))
     }
 
     /// Prefetches these bytes of the segment, if it is mapped.
@@ -74,7 +86,8 @@ impl FooterIndex {
     }
 
     pub(crate) fn get(&self, index: u32) -> Option<BatchRef> {
-        let entry = self.entry(index)?;
+        // The caller knows the stream.
+        let entry = self.entry(StreamId::from_bytes([0; 16]), index)?;
         Some(BatchRef {
             kind: entry.kind,
             first_seq: entry.first_seq,
@@ -85,52 +98,48 @@ impl FooterIndex {
 
     /// Returns the entries of one stream.
     pub(crate) fn run(&self, stream: StreamId) -> Range<u32> {
-        let before = |index: u32| match self.entry(index) {
-            Some(entry) => entry.stream < *stream.as_bytes(),
-            None => false,
+        let bytes = self.bytes();
+        let row = |index: u32| {
+            step();
+            self.footer.stream(bytes, index)
         };
-        let start = partition(0..self.len(), before);
-        start..self.run_end(start, stream.as_bytes())
+        let is_before = |index: u32| row(index).is_some_and(|(id, _)| id < *stream.as_bytes());
+        let found = row(partition(0..self.footer.streams, is_before));
+        found.filter(|(id, _)| id == stream.as_bytes()).map_or(0..0, |(_, run)| run)
     }
 
     /// Returns each stream with its entries, in the order of ids.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (StreamId, Range<u32>)> + '_ {
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            let stream = self.entry(at)?.stream;
-            let run = at..self.run_end(at, &stream);
-            at = run.end;
-            Some((StreamId::from_bytes(stream), run))
+        let bytes = self.bytes();
+        (0..).map_while(move |index| {
+            step();
+            let (id, run) = self.footer.stream(bytes, index)?;
+            Some((StreamId::from_bytes(id), run))
         })
     }
 
     /// Returns the last entry of `run` whose first seq is at most `seq`.
     pub(crate) fn seek(&self, run: &Range<u32>, seq: u64) -> Option<u32> {
-        let at_most = |index: u32| self.entry(index).is_some_and(|entry| entry.first_seq <= seq);
+        let bytes = self.bytes();
+        let at_most = |index: u32| {
+            step();
+            self.footer.first_seq(bytes, index).is_some_and(|first| first <= seq)
+        };
         partition(run.clone(), at_most).checked_sub(1).filter(|index| run.contains(index))
     }
 
     /// Returns the part of `run` whose commits start at these offsets.
     pub(crate) fn within(&self, run: &Range<u32>, offsets: &Range<u64>) -> Range<u32> {
+        let bytes = self.bytes();
         let before = |bound: u64| {
-            let is_before =
-                |index: u32| self.entry(index).is_some_and(|entry| entry.offset < bound);
+            let is_before = |index: u32| {
+                step();
+                self.footer.offset(bytes, index).is_some_and(|offset| offset < bound)
+            };
             partition(run.clone(), is_before)
         };
         let start = before(offsets.start);
         start..before(offsets.end).max(start)
-    }
-
-    /// Returns the end of the run of `stream` that starts at `start`. Doubling steps and then a
-    /// search make both many streams of one entry and one stream of many entries quick.
-    fn run_end(&self, start: u32, stream: &[u8; 16]) -> u32 {
-        let same = |index: u32| self.entry(index).is_some_and(|entry| entry.stream == *stream);
-        let (mut low, mut step) = (start, 1);
-        while same(low.saturating_add(step)) {
-            low = low.saturating_add(step);
-            step = step.saturating_mul(2);
-        }
-        partition(low..low.saturating_add(step).min(self.len()), same)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::sabotage::{Sabotage, broken};
 use crate::segment::{
     DIR, Segment, SegmentSet, kept_path, open_own, path, place, remove_made, unfinished_path,
 };
-use crate::types::{Position, StreamId};
+use crate::types::Position;
 
 /// Divisor of the full segment size; a sparse segment with less left than this part is joined with
 /// its neighbours.
@@ -359,7 +359,7 @@ impl Compactor<'_> {
         let mut left = Left { bytes: all, is_all: true };
         let files = self.view.files()?;
         let merged = MergedBatches::of(std::slice::from_ref(segment), self.view, self.is_live)?;
-        let has_dead = self.listed(segment)?.any(|(_, is_live)| !is_live);
+        let has_dead = self.any_listed(segment, |_, is_live| !is_live)?;
         if (has_dead || !merged.is_empty())
             && let Some(mut measure) = Rewrite::new(files, (segment, segment), self.is_over)
         {
@@ -375,17 +375,18 @@ impl Compactor<'_> {
         Ok(self.left_of(segment)?.bytes)
     }
 
-    /// Returns the batches of a segment, and whether each is live according to the footer. A yes is
-    /// certain; a no is certain only after the batch's commit was read.
-    pub(super) fn listed<'s>(
-        &'s self,
-        segment: &'s Arc<Segment>,
-    ) -> Result<impl Iterator<Item = (BatchCandidate<'s>, bool)>> {
+    /// Tells whether any batch that the footer of a segment lists is one that `holds` for, given
+    /// the batch and whether it is live.
+    pub(super) fn any_listed(
+        &self,
+        segment: &Arc<Segment>,
+        holds: impl Fn(&BatchCandidate<'_>, bool) -> bool,
+    ) -> Result<bool> {
         let footer = segment.footer(self.view.files()?)?;
-        let entries = (0..footer.len()).filter_map(move |at| footer.entry(at));
-        Ok(entries.map(move |entry| {
+        let mut entries = footer.entries().flatten();
+        Ok(entries.any(|entry| {
             let batch = BatchCandidate::listed(segment, &entry);
-            (batch, (self.is_live)(&batch))
+            holds(&batch, (self.is_live)(&batch))
         }))
     }
 
@@ -514,28 +515,15 @@ impl Compactor<'_> {
 
 /// Returns the number of dead batches in the segment that commits go to, by its index alone, and
 /// that of all batches.
-pub(crate) fn count_dead(
-    segment: &Segment,
-    view: &ReadView,
-    is_live: LivenessTest<'_>,
-) -> (u64, u64) {
+pub(crate) fn count_dead(segment: &Segment, is_live: LivenessTest<'_>) -> (u64, u64) {
     let entries = segment.footer_entries();
     let mut dead = 0;
     for share in entries.chunk_by(|entry, next| entry.stream == next.stream) {
         let is_catalog = |entry: &FooterEntry| entry.kind == BatchKind::Catalog;
         let newest = share.iter().rposition(is_catalog);
-        let stream = StreamId::from_bytes(share[0].stream);
-        let is_rewound =
-            view.view(stream).is_some_and(|view_of| view.catalog.root(stream) != Some(view_of.tip));
-        let mut generation = None;
         for (at, entry) in share.iter().enumerate() {
-            if matches!(entry.kind, BatchKind::Fork | BatchKind::Rewind) {
-                generation = Some(entry.count);
-            }
-            let batch = BatchCandidate { generation, ..BatchCandidate::listed(segment, entry) };
-            let is_known = generation.is_some() || !is_rewound;
             let is_superseded = is_catalog(entry) && Some(at) != newest;
-            dead += u64::from(is_superseded || is_known && !is_live(&batch));
+            dead += u64::from(is_superseded || !is_live(&BatchCandidate::listed(segment, entry)));
         }
     }
     (dead, entries.len() as u64)

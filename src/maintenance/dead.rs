@@ -77,12 +77,12 @@ impl Compactor<'_> {
             return Ok(false);
         }
         let superseded = superseded_in(std::slice::from_ref(segment), self.view, self.is_live)?;
-        let is_kept = |(batch, is_live): (BatchCandidate<'_>, bool)| {
+        let is_kept = |batch: &BatchCandidate<'_>, is_live| {
             let is_superseded =
                 batch.kind == BatchKind::Catalog && superseded.contains_key(&batch.stream);
             is_live && !is_superseded
         };
-        if self.listed(segment)?.any(is_kept) {
+        if self.any_listed(segment, is_kept)? {
             return Ok(false);
         }
         Ok(self.kept_bytes(segment)? == 0)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::catalog::{BatchCandidate, LivenessTest, ReadView, View};
 use crate::change::Change;
 use crate::error::Result;
-use crate::format::{Attribute, Attributes, BatchKind, Lsn};
+use crate::format::{Attribute, Attributes, BatchKind, FooterEntry, Lsn};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::Segment;
 use crate::segment::scan::{Scanner, Step};
@@ -133,8 +133,8 @@ pub(super) fn superseded_in(
     let mut found: HashMap<StreamId, Vec<Lsn>> = HashMap::new();
     for segment in run {
         let footer = segment.footer(view.files()?)?;
-        let entries = (0..footer.len()).filter_map(|at| footer.entry(at));
-        for entry in entries.filter(|entry| entry.kind == BatchKind::Catalog) {
+        let is_catalog = |entry: &FooterEntry| entry.kind == BatchKind::Catalog;
+        for entry in footer.entries().flatten().filter(is_catalog) {
             let batch = BatchCandidate::listed(segment, &entry);
             if is_live(&batch) {
                 let place = Lsn::new(segment.number(), entry.offset);

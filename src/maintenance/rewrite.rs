@@ -145,10 +145,10 @@ impl<'a> Rewrite<'a> {
             offset: found.offset,
             stream: StreamId::from_bytes(batch.stream),
             kind,
-            generation: Some(batch.generation),
+            generation: batch.generation,
             first_seq: batch.first_seq,
             count: batch.count,
-            position: Some(found.head.position),
+            position: found.head.position,
         };
         let mut kept: Vec<Kept<'_>> = Vec::with_capacity(found.batches.len());
         for batch in &found.batches {

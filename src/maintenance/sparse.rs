@@ -70,9 +70,11 @@ impl SparseBuilder {
         self.entries.extend(batches.iter().map(|batch| FooterEntry {
             stream: batch.stream,
             first_seq: batch.first_seq,
+            kind: batch.kind,
             count: batch.count,
             offset,
-            kind: batch.kind,
+            position,
+            generation: batch.generation,
         }));
         self.end = offset + CommitPlan::length(batches);
         if self.is_measured {
@@ -100,7 +102,7 @@ impl SparseBuilder {
             times: self.times,
             salt: self.header.salt,
         };
-        self.end += footer_bytes(self.entries.len(), self.places.len());
+        self.end += footer_bytes(&self.entries, &self.places, first);
         if !self.is_measured {
             self.buffer.extend_from_slice(&encode_footer(&self.entries, &self.places, &trailer));
         }

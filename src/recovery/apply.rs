@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::catalog::{Baseline, Catalog, Share, StreamRoots};
 use crate::change::{Change, Rewind};
-use crate::format::{BatchHead, BatchKind, GENERATION_MAX, Lsn, index_order};
+use crate::format::{BatchHead, BatchKind, FooterEntry, GENERATION_MAX, Lsn, index_order};
 use crate::index::BatchRef;
 use crate::segment::Segment;
 use crate::segment::scan::{Found, overlapping};
@@ -59,9 +59,7 @@ pub(super) fn note_commit(
 pub(super) struct Run<'a> {
     pub(super) segment: u32,
     pub(super) stream: StreamId,
-    pub(super) batches: &'a [BatchRef],
-    /// Generation of the first batch, if it was read.
-    pub(super) generation: Option<u32>,
+    pub(super) batches: &'a [FooterEntry],
 }
 
 /// Applies the batches of one stream in a sealed segment.
@@ -70,30 +68,25 @@ pub(super) fn note_run(
     run: &Run<'_>,
     changes: &Changes,
 ) {
-    let &Run { segment, stream, batches, generation: mut read } = run;
-    let mut rest = batches;
-    while let Some(first) = rest.first() {
-        // The branch ends at the next rewind, recorded or lost.
-        let continues = |two: &&[BatchRef]| {
-            two[1].kind != BatchKind::Rewind && two[1].first_seq >= two[0].end_seq()
-        };
-        let more = rest.windows(2).take_while(continues).count();
-        let (piece, later) = rest.split_at(more.saturating_add(1));
-        rest = later;
-        let Some(last) = piece.last() else { return };
-        let seqs = (first.first_seq..last.end_seq(), last.offset);
+    let &Run { segment, stream, batches } = run;
+    // The branch ends at the next rewind, recorded or lost.
+    let continues = |batch: &FooterEntry, next: &FooterEntry| {
+        let end = batch.first_seq.saturating_add(batch.kind.seqs(batch.count));
+        next.generation == batch.generation && next.first_seq >= end
+    };
+    for piece in batches.chunk_by(continues) {
+        let (Some(first), Some(last)) = (piece.first(), piece.last()) else { return };
+        let end = last.first_seq.saturating_add(last.kind.seqs(last.count));
+        let seqs = (first.first_seq..end, last.offset);
         let root = roots.root(stream);
         let before = root.and_then(|root| catalog.baseline(root));
-        let baseline = before.unwrap_or_default();
-        let recorded = changes.get(&(stream, first.offset));
-        let generation = match (first.kind, read.take()) {
-            (BatchKind::Rewind | BatchKind::Fork, _) => first.count,
-            (_, Some(read)) => read,
-            _ if first.first_seq < baseline.head => baseline.generation.saturating_add(1),
-            _ => baseline.generation,
-        }
-        .min(GENERATION_MAX);
-        let mut recorded = recorded.cloned().unwrap_or_default();
+        // A footer with valid checksums may list any batches.
+        let is_late = |before: &Baseline| {
+            (first.generation, first.first_seq) < (before.generation, before.head)
+        };
+        let after = before.filter(is_late).map(|before| before.generation.saturating_add(1));
+        let generation = after.unwrap_or(first.generation).min(GENERATION_MAX);
+        let mut recorded = changes.get(&(stream, first.offset)).cloned().unwrap_or_default();
         if first.kind == BatchKind::Rewind {
             recorded.rewind = Some(Rewind { to: first.first_seq, seen: 0 });
         }
@@ -139,8 +132,9 @@ mod tests {
 
     const STREAM: StreamId = StreamId::from_bytes([1; 16]);
 
-    fn batch(kind: BatchKind, first_seq: u64, count: u32, offset: u64) -> BatchRef {
-        BatchRef { kind, first_seq, count, offset }
+    fn batch(kind: BatchKind, first_seq: u64, count: u32, position: u64) -> FooterEntry {
+        let (stream, offset, generation) = (*STREAM.as_bytes(), 4096 + 200 * position, 0);
+        FooterEntry { stream, kind, first_seq, count, offset, position, generation }
     }
 
     /// P13: a footer with valid checksums may list any batches. Those that repeat seqs start a
@@ -150,12 +144,12 @@ mod tests {
         let catalog = Catalog::new();
         let mut roots = StreamRoots::default();
         let batches = [
-            batch(BatchKind::Events, 0, 2, 4096),
-            batch(BatchKind::Gap, 2, 10, 4200),
-            batch(BatchKind::Events, 2, 1, 4400),
-            batch(BatchKind::Events, 3, 1, 4600),
+            batch(BatchKind::Events, 0, 2, 1),
+            batch(BatchKind::Gap, 2, 10, 2),
+            batch(BatchKind::Events, 2, 1, 3),
+            batch(BatchKind::Events, 3, 1, 4),
         ];
-        let run = Run { segment: 1, stream: STREAM, batches: &batches, generation: None };
+        let run = Run { segment: 1, stream: STREAM, batches: &batches };
         note_run((&catalog, &mut roots), &run, &Changes::new());
         let root = roots.root(STREAM).expect("known");
         let baseline = catalog.baseline(root).expect("a branch");

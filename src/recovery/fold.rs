@@ -9,10 +9,9 @@ use super::ids::{LatestIds, LostId};
 use crate::catalog::{Catalog, CommitIds, StreamRoots};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BatchKind, Lsn};
-use crate::index::{BatchRef, FooterIndex};
+use crate::index::FooterIndex;
 use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Segment, place};
-use crate::types::StreamId;
 
 /// Commits noted so far.
 pub(super) struct Fold {
@@ -26,19 +25,12 @@ pub(super) fn unsupported(segment: &Segment, offset: u64) -> Error {
     Error::new(ErrorKind::UnsupportedFeature, "open").at(place(segment.number(), offset))
 }
 
-/// Commits of a part of the log.
+/// Commits of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum History {
     Whole,
-    /// Some are damaged or missing, maybe with rewinds.
+    /// Some are damaged, maybe with changes of streams.
     Lost,
-}
-
-/// Reads the generation of a stream's batches in the commit at `offset`, if they can be read.
-fn generation_of(scanner: &mut Scanner, stream: StreamId, offset: u64) -> Result<Option<u32>> {
-    let Step::Commit(found) = scanner.step(offset)? else { return Ok(None) };
-    let own = found.batches.iter().find(|batch| batch.stream == *stream.as_bytes());
-    Ok(own.map(|batch| batch.generation))
 }
 
 impl Fold {
@@ -55,32 +47,23 @@ impl Fold {
     }
 
     /// Notes the commits of a sealed segment, as its footer lists them, and returns whether all
-    /// that were read are whole. A footer has no generation for a batch of events: it is that of
-    /// the stream so far, unless commits before the segment were lost.
+    /// that were read are whole.
     pub(super) fn note_sealed(
         &mut self,
         files: &Arc<FilePool>,
         segment: &Arc<Segment>,
         footer: &FooterIndex,
         footer_at: u64,
-        before: History,
     ) -> Result<History> {
-        let known: usize = footer.runs().map(|(_, run)| run.len()).sum();
-        if known != footer.len() as usize {
-            return Err(unsupported(segment, footer_at));
-        }
         self.catalog.shows_at_least(Lsn::new(segment.number(), footer_at));
         let mut scanner = Scanner::new(Arc::clone(segment), footer_at, Arc::clone(files));
-        let (changes, history) = self.changes_in(segment, footer, &mut scanner)?;
+        let (changes, history) = self.changes_in(segment, footer, footer_at, &mut scanner)?;
+        let mut batches = Vec::new();
         for (stream, run) in footer.runs() {
-            let batches: Vec<BatchRef> = run.filter_map(|index| footer.get(index)).collect();
-            let generation = match (before, batches.first()) {
-                (History::Lost, Some(first)) => generation_of(&mut scanner, stream, first.offset)?,
-                _ => None,
-            };
-            let catalog = (&self.catalog, &mut self.roots);
-            let run = Run { segment: segment.number(), stream, batches: &batches, generation };
-            apply::note_run(catalog, &run, &changes);
+            batches.clear();
+            batches.extend(run.filter_map(|index| footer.entry(stream, index)));
+            let run = Run { segment: segment.number(), stream, batches: &batches };
+            apply::note_run((&self.catalog, &mut self.roots), &run, &changes);
         }
         Ok(history)
     }
@@ -90,10 +73,12 @@ impl Fold {
         &mut self,
         segment: &Arc<Segment>,
         footer: &FooterIndex,
+        footer_at: u64,
         scanner: &mut Scanner,
     ) -> Result<(Changes, History)> {
         let (mut offsets, mut with_id) = (BTreeSet::new(), Vec::new());
-        for batch in (0..footer.len()).filter_map(|index| footer.get(index)) {
+        for batch in footer.entries() {
+            let batch = batch.ok_or_else(|| unsupported(segment, footer_at))?;
             match batch.kind {
                 BatchKind::Catalog | BatchKind::Fork => drop(offsets.insert(batch.offset)),
                 BatchKind::CommitId => with_id.push(batch.offset),

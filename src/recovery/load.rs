@@ -272,11 +272,7 @@ impl Loader {
         let is_gone = segment.is_gone();
         let state = if is_gone { SegmentState::Dropped } else { SegmentState::Sealed };
         self.findings.file(file, through(sealed.first_position, last), state);
-        let before = match self.findings.report.damages.is_empty() {
-            true => History::Whole,
-            false => History::Lost,
-        };
-        let own = self.fold.note_sealed(&self.files, segment, footer, footer_at, before)?;
+        let own = self.fold.note_sealed(&self.files, segment, footer, footer_at)?;
         // A change that cannot be read is damage: what a stream is called, or that it was deleted.
         if (self.depth == LoadDepth::Full || own == History::Lost) && !is_gone {
             self.check_sealed(segment, last, footer_at)?;

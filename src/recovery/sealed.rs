@@ -40,8 +40,7 @@ pub(super) struct Loss {
 pub(super) fn check(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<FooterCheck> {
     let Some(sealed) = segment.seal_state() else { return Ok(FooterCheck::Unlisted) };
     let footer = segment.footer(files)?;
-    let mut entries: Vec<FooterEntry> =
-        (0..footer.len()).filter_map(|at| footer.entry(at)).collect();
+    let mut entries: Vec<FooterEntry> = footer.entries().flatten().collect();
     entries.sort_by_key(|entry| entry.offset);
     let starts = || entries.chunk_by(|entry, next| entry.offset == next.offset);
     let dense = sealed.last_position.saturating_add(1).checked_sub(sealed.first_position);
@@ -79,7 +78,7 @@ pub(super) fn check(segment: &Arc<Segment>, files: &Arc<FilePool>) -> Result<Foo
         if found.is_sound() && found.unknown {
             return Ok(FooterCheck::Unknown(offset));
         }
-        if found.is_sound() && found.batches.len() != listed.len() {
+        if found.is_sound() && !is_listed(&found, listed) {
             return Ok(FooterCheck::Unlisted);
         }
         losses.found(segment, &found, listed);
@@ -111,6 +110,19 @@ impl<I: Iterator<Item = CommitPlace>> Places<I> {
         };
         self.listed.next().is_some_and(is_it)
     }
+}
+
+/// Reports whether these entries are those of a commit's batches.
+fn is_listed(found: &Found, listed: &[FooterEntry]) -> bool {
+    let generation_of = |stream: [u8; 16]| {
+        let at = found.batches.partition_point(|batch| batch.stream < stream);
+        found.batches.get(at).filter(|batch| batch.stream == stream).map(|batch| batch.generation)
+    };
+    let is_own = |entry: &FooterEntry| {
+        entry.position == found.head.position
+            && generation_of(entry.stream) == Some(entry.generation)
+    };
+    found.batches.len() == listed.len() && listed.iter().all(is_own)
 }
 
 /// Losses found so far, and the position of the next commit.

@@ -45,8 +45,9 @@ pub(crate) struct Segment {
     alone_at: OnceLock<Box<str>>,
     /// Second name of its file, once another segment took its place.
     pub(super) kept: OnceLock<KeptFile>,
-    /// First node of every stream in the chain, needed only for sealing.
-    pub(super) firsts: Mutex<Vec<(StreamId, u32)>>,
+    /// First node of every branch in the chain and the branch's generation, needed only for
+    /// sealing.
+    pub(super) firsts: Mutex<Vec<(StreamId, u32, u32)>>,
     /// Length of the commit that was read last, in bytes: a guess for the next one.
     pub(crate) usual_bytes: AtomicU64,
 }
@@ -315,14 +316,19 @@ impl Segment {
         Ok(Window { pin, start: range.start, end, unread })
     }
 
-    /// Adds a batch to an active segment; `last` is the stream's newest node here. Returns the new
+    /// Adds a batch to an active segment; `last` is the newest node of its branch here. Returns the new
     /// node.
-    pub(crate) fn note(&self, stream: StreamId, last: u32, batch: &BatchRef) -> u32 {
+    pub(crate) fn note(
+        &self,
+        (stream, generation): (StreamId, u32),
+        last: u32,
+        batch: &BatchRef,
+    ) -> u32 {
         let active = self.active.load();
         let Some(chain) = &*active else { return NONE };
         let node = chain.push(last, batch.first_seq, pack(batch)).unwrap_or(NONE);
         if last == NONE {
-            self.firsts.lock().push((stream, node));
+            self.firsts.lock().push((stream, node, generation));
         }
         node
     }

@@ -161,16 +161,16 @@ impl Segment {
     #[cold]
     fn find_footer(&self, open: &OpenFile, pool: &FilePool) -> Result<Arc<FooterIndex>> {
         let Some(sealed) = self.seal_state() else { return Err(self.damaged_index(None)) };
-        let salt = self.header.salt;
+        let (salt, first) = (self.header.salt, sealed.first_position);
         let (found, unread) = match &open.map {
             Some(pin) => {
                 let footer = sealed.footer_at as usize..pin.len().saturating_sub(trailer::BYTES);
-                (FooterIndex::open(Arc::clone(pin), footer, salt), None)
+                (FooterIndex::open(Arc::clone(pin), footer, salt, first), None)
             }
             None => {
                 let (bytes, unread) = self.read_footer(open, pool)?;
                 let end = bytes.len();
-                (FooterIndex::open(Arc::new(Pinned::Buffer(bytes)), 0..end, salt), unread)
+                (FooterIndex::open(Arc::new(Pinned::Buffer(bytes)), 0..end, salt, first), unread)
             }
         };
         let footer = Arc::new(found.ok_or_else(|| self.damaged_index(unread.as_deref()))?);

@@ -10,7 +10,7 @@ use super::file::Segment;
 use super::pool::FilePool;
 use super::window::Window;
 use crate::format::{
-    CommitPlace, commit_place, commit_place_layout as layout, commit_places, footer, trailer,
+    CommitPlace, Footer, commit_place, commit_place_layout as layout, footer_head, trailer,
 };
 use crate::work::step;
 
@@ -49,12 +49,12 @@ impl<'a> FooterPlaces<'a> {
     fn of(segment: &'a Segment, pool: &'a FilePool) -> Option<Self> {
         let sealed = segment.seal_state()?;
         let end = sealed.file_bytes.checked_sub(trailer::BYTES as u64)?;
-        let bytes = end.checked_sub(sealed.footer_at)?;
         let mut found = Self { segment, pool, start: sealed.footer_at, count: 0, window: None };
-        let head = found.bytes(sealed.footer_at, footer::BYTES)?;
-        let (count, within) = commit_places(head, bytes)?;
-        (found.count, found.start) = (count, sealed.footer_at.checked_add(within)?);
-        Some(found)
+        let head = found.bytes(sealed.footer_at, footer_head::BYTES)?;
+        let footer = Footer::of_head(head, sealed.first_position)?;
+        found.start = sealed.footer_at.checked_add(footer.places_at() as u64)?;
+        found.count = footer.places;
+        (sealed.footer_at.checked_add(footer.bytes()) == Some(end)).then_some(found)
     }
 
     /// Returns the places whose positions are at most this one, the nearest first, without the

@@ -62,19 +62,29 @@ impl Segment {
         let mut firsts = self.firsts.lock().clone();
         firsts.sort_unstable();
         let mut entries = Vec::new();
-        for (stream, first) in firsts {
+        for (stream, first, generation) in firsts {
             let list = StreamBatches::Active { chain: Arc::clone(&chain), first, last: u32::MAX };
             let mut at = list.first();
             while let Some(cursor) = at {
                 entries.extend(list.get(cursor).map(|batch| FooterEntry {
                     stream: *stream.as_bytes(),
+                    kind: batch.kind,
                     first_seq: batch.first_seq,
                     count: batch.count,
                     offset: batch.offset,
-                    kind: batch.kind,
+                    position: 0,
+                    generation,
                 }));
                 at = list.next(cursor);
             }
+        }
+        // Every commit has a batch, and no position is missing.
+        let mut commits: Vec<u64> = entries.iter().map(|entry| entry.offset).collect();
+        commits.sort_unstable();
+        commits.dedup();
+        for entry in &mut entries {
+            let commit = commits.partition_point(|offset| *offset < entry.offset);
+            entry.position = self.first_position.saturating_add(commit as u64);
         }
         entries
     }

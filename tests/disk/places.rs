@@ -97,20 +97,20 @@ fn forge(path: &Path, edit: impl FnOnce(&mut Vec<Listed>)) {
     assert_eq!(trailer[..8], *b"AMBERFIN");
     let footer_at = long(&trailer, 48) as usize;
     let salt = word(&trailer, 88);
-    let count = word(&bytes, footer_at + 8) as usize;
+    let count = word(&bytes, footer_at + 12) as usize;
     let listed = bytes.split_off(bytes.len() - count * PLACE_BYTES);
     let places = listed.chunks_exact(PLACE_BYTES).map(|place| (long(place, 0), word(place, 8)));
     let mut places: Vec<Listed> = places.collect();
     edit(&mut places);
-    bytes[footer_at + 8..footer_at + 12].copy_from_slice(&(places.len() as u32).to_le_bytes());
+    bytes[footer_at + 12..footer_at + 16].copy_from_slice(&(places.len() as u32).to_le_bytes());
     for (position, place) in places {
         bytes.extend(position.to_le_bytes());
         bytes.extend(place.to_le_bytes());
     }
     let mut hasher = crc32fast::Hasher::new_with_initial(salt);
-    hasher.update(&bytes[footer_at..footer_at + 12]);
-    hasher.update(&bytes[footer_at + 16..]);
-    bytes[footer_at + 12..footer_at + 16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    hasher.update(&bytes[footer_at..footer_at + 24]);
+    hasher.update(&bytes[footer_at + 28..]);
+    bytes[footer_at + 24..footer_at + 28].copy_from_slice(&hasher.finalize().to_le_bytes());
     bytes.extend(trailer);
     std::fs::write(path, bytes).expect("written");
 }

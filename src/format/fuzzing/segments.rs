@@ -267,6 +267,8 @@ impl Generator {
             entry.first_seq = input.number(entry.first_seq);
             entry.count = input.number(u64::from(entry.count)) as u32;
             entry.offset = input.number(entry.offset) % (1 << 32);
+            entry.position = input.number(entry.position);
+            entry.generation = input.number(u64::from(entry.generation)) as u32 & 0xFF_FFFF;
         }
         if low & 4 != 0
             && let Some(place) = places.get_mut(usize::from(input.byte() % 4))
@@ -361,10 +363,12 @@ impl OpenSegment {
             .iter()
             .map(|batch| FooterEntry {
                 stream: batch.stream,
+                kind: batch.kind,
                 first_seq: batch.first_seq,
                 count: batch.count,
                 offset,
-                kind: batch.kind,
+                position,
+                generation: batch.generation,
             })
             .collect();
         entries.sort_by_key(|entry| (entry.stream, index_order(entry.kind)));
