@@ -148,7 +148,7 @@ fn sound() -> &'static (Files, Truth) {
         assert_eq!(found.torn_tail, None);
         let (view, _) = ReadView::open(dir.path()).expect("readable");
         let (by_stream, streams_fine) = read_streams(&view, usize::MAX - 1);
-        let (by_position, all_fine) = read_all(&view, usize::MAX - 1);
+        let (by_position, all_fine) = read_all(&view, Position::START, usize::MAX - 1);
         assert!(streams_fine && all_fine);
         assert!(by_stream.len() > 10 && by_position.len() > 20);
         (files, Truth { by_stream, by_position })
@@ -209,11 +209,13 @@ fn look(path: &Path, bytes: usize, truth: Option<&Truth>) -> bool {
         }
     };
     let (by_stream, streams_fine) = read_streams(&view, items_max);
-    let (by_position, all_fine) = read_all(&view, items_max);
+    let (by_position, all_fine) = read_all(&view, Position::START, items_max);
+    let middle = Position::from(view.position().get() / 2);
+    let (from_middle, _) = read_all(&view, middle, items_max);
     let Some(truth) = truth else {
         return false;
     };
-    for contents in [&by_stream, &by_position] {
+    for contents in [&by_stream, &by_position, &from_middle] {
         for (at, payload) in contents {
             assert_eq!(truth.by_position.get(at), Some(payload), "nothing is made up: {at:?}");
         }
@@ -279,9 +281,9 @@ fn read_streams(view: &ReadView, items_max: usize) -> (Contents, bool) {
     (contents, fine)
 }
 
-fn read_all(view: &ReadView, items_max: usize) -> (Contents, bool) {
+fn read_all(view: &ReadView, from: Position, items_max: usize) -> (Contents, bool) {
     let (mut contents, mut fine, mut count) = (Contents::new(), true, 0);
-    let events = view.all_events(Position::START).expect("in range");
+    let events = view.all_events(from).expect("in range");
     for event in events.take(items_max + 1) {
         count += 1;
         fine &= event.is_ok();

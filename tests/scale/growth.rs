@@ -475,13 +475,13 @@ fn a_view_that_grows_old() {
 /// in a segment of any size, sealed or not, mapped or not.
 #[test]
 fn a_position_is_found_in_a_segment_of_any_size() {
-    const STEPS_MAX: u64 = 32 + 40;
+    const STEPS_MAX: u64 = 64 + 40;
     let found = [256 << 10, 4 << 20].map(|bytes: u64| {
         let options = Log::options().segment_bytes_first(bytes).segment_bytes_max(bytes);
         let disk = SimDisk::new(19);
         let log = options.open_on(&disk).expect("opens");
         let mut stream = log.create_stream().expect("a stream");
-        // Commits of 1 KiB: 32 start in each block of 32 KiB. A sealed segment, and one that is not.
+        // Commits of 1 KiB: 64 start in each block of 64 KiB. A sealed segment, and one that is not.
         let commits = 3 * bytes / 2 / 1_024;
         for _ in 0..commits {
             stream.append([7; 900]).expect("room");

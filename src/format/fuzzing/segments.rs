@@ -9,6 +9,9 @@ use super::super::{
 use super::{attribute_bytes, fix_commit_checksums};
 use crate::types::{CodecId, EventKind, StreamState, Timestamp};
 
+/// Length of large payloads: some commits of them reach the next block of the position index.
+const LARGE_BYTES: usize = 12 << 10;
+
 /// Generates segments with valid checksums; returns the number and the bytes of each.
 #[must_use]
 pub fn log(instructions: &[u8]) -> Vec<(u32, Vec<u8>)> {
@@ -106,7 +109,7 @@ impl Generator {
             entries: Vec::new(),
             places: Vec::new(),
         };
-        while made.bytes.len() < 1 << 16 && self.record(&mut made, input) {}
+        while made.bytes.len() < 1 << 18 && self.record(&mut made, input) {}
         if odd & 16 == 0 {
             made.header.reserved_bytes = made.bytes.len() as u64;
         } else if made.header.reserved_bytes <= 1 << 32 {
@@ -134,6 +137,7 @@ impl Generator {
         let instruction = input.byte();
         let low = usize::from(instruction & 15);
         match instruction >> 4 {
+            1 if low >= 12 => self.commit_of(made, &[(low % 4, BatchKind::Events)], LARGE_BYTES),
             1 => self.commit(made, &[(low % 4, BatchKind::Events)]),
             2 => self.commit(made, &[(low % 4, BatchKind::Gap), (low % 4, BatchKind::Events)]),
             3 => self.commit(made, &[(low % 4, BatchKind::Catalog), (low % 4, BatchKind::Events)]),
@@ -179,8 +183,18 @@ impl Generator {
         true
     }
 
-    /// Generates a commit as a writer would.
+    /// Generates a commit of small events as a writer would.
     fn commit(&mut self, made: &mut OpenSegment, batches: &[(usize, BatchKind)]) {
+        self.commit_of(made, batches, 0);
+    }
+
+    /// Generates a commit whose events have payloads of at least this many bytes.
+    fn commit_of(
+        &mut self,
+        made: &mut OpenSegment,
+        batches: &[(usize, BatchKind)],
+        payload_bytes: usize,
+    ) {
         let position = self.next;
         let Some(after) = position.checked_add(1) else { return };
         for (stream, kind) in batches {
@@ -204,7 +218,10 @@ impl Generator {
                     BatchKind::Fork => (generation, encode_fork(&[1; 16], 0).to_vec()),
                     BatchKind::CommitId => (1, vec![7; 16]),
                     BatchKind::Gap | BatchKind::LongGap => (3, Vec::new()),
-                    BatchKind::Events => (1 + *stream as u32, events(seq, 1 + *stream as u32)),
+                    BatchKind::Events => {
+                        let count = 1 + *stream as u32;
+                        (count, events(seq, count, payload_bytes))
+                    }
                 };
                 self.heads[*stream] = seq.saturating_add(kind.seqs(count));
                 let mut batch = planned(*stream as u8, seq, count, *kind, &body);
@@ -230,7 +247,7 @@ impl Generator {
             let count = input.number(1) as u32;
             let kind = input.byte() % 8;
             let body: Vec<u8> = match input.byte() % 6 {
-                0 => events(seq, count % 8),
+                0 => events(seq, count % 8, 0),
                 1 => input.number(u64::from(count)).to_le_bytes().to_vec(),
                 2 => attribute_bytes(&Attribute::Name("odd")),
                 3 => encode_fork(&[input.byte() % 6; 16], input.number(0) as u32).to_vec(),
@@ -320,11 +337,12 @@ fn planned(stream: u8, first_seq: u64, count: u32, kind: BatchKind, body: &[u8])
     }
 }
 
-/// Returns frames of events whose payload is their seq, flagged for no known feature if it is high.
-fn events(seq: u64, count: u32) -> Vec<u8> {
+/// Returns frames of events whose payload is their seq, after spaces up to this length, flagged for
+/// no known feature if it is high.
+fn events(seq: u64, count: u32, payload_bytes: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for n in 0..u64::from(count) {
-        let payload = seq.wrapping_add(n).to_string();
+        let payload = format!("{:>payload_bytes$}", seq.wrapping_add(n));
         let payload_bytes = payload.len() as u32;
         let (kind, codec) = (EventKind(1), CodecId::RAW);
         let time = Timestamp::from_micros(1);
