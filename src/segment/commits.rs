@@ -125,24 +125,33 @@ impl CommitIndex {
     }
 
     fn note_block(&self, place: CommitPlace, micros: u64) {
-        let block_of = |place: CommitPlace| place_block(place.offset);
-        let start = CommitPlace { position: 0, offset: COMMITS_AT };
-        let blocks = match self.blocks.get() {
-            Some(blocks) => blocks,
-            None if block_of(place) <= block_of(start) => return,
-            None => self.blocks.get_or_init(|| {
-                let (earliest, latest) = self.all.get();
-                let blocks = Box::new(Arena::new());
-                blocks.push(CommitBlock { first: start, span: Span::new(earliest, latest) });
-                blocks
-            }),
-        };
-        let newest = ArenaId::from_word(blocks.len()).and_then(|at| blocks.get(at));
-        let is_new = newest.is_none_or(|block| block_of(block.first) < block_of(place));
-        let begun = CommitBlock { first: place, span: Span::new(micros, micros) };
-        if let Some(block) = newest.filter(|_| !is_new || blocks.push(begun).is_none()) {
-            block.span.note(micros);
+        let newest = self.blocks.get().and_then(|blocks| {
+            let newest = blocks.get(ArenaId::from_word(blocks.len())?)?;
+            Some((blocks, newest, place_block(newest.first.offset)))
+        });
+        match newest {
+            Some((_, newest, block)) if block == place_block(place.offset) => {
+                newest.span.note(micros);
+            }
+            Some((blocks, newest, _)) => {
+                let begun = CommitBlock { first: place, span: Span::new(micros, micros) };
+                if blocks.push(begun).is_none() {
+                    newest.span.note(micros);
+                }
+            }
+            None if place_block(place.offset) == place_block(COMMITS_AT) => {}
+            None => self.begin_blocks(place, micros),
         }
+    }
+
+    /// Records the first commit that starts in a block after the first one.
+    #[cold]
+    fn begin_blocks(&self, place: CommitPlace, micros: u64) {
+        let (earliest, latest) = self.all.get();
+        let first = CommitPlace { position: 0, offset: COMMITS_AT };
+        let blocks = self.blocks.get_or_init(|| Box::new(Arena::new()));
+        blocks.push(CommitBlock { first, span: Span::new(earliest, latest) });
+        blocks.push(CommitBlock { first: place, span: Span::new(micros, micros) });
     }
 
     /// Returns the place of the first commit of each block except the first block, in order.
@@ -251,6 +260,36 @@ mod tests {
                     // read.
                     assert!(read <= 4 * 110, "{read} of 3000 read");
                 }
+            }
+        }
+    }
+
+    /// Whatever the sizes of commits and groups are, the index has the first commit of each block.
+    #[test]
+    fn each_block_has_the_place_of_its_first_commit() {
+        for (commit_bytes, group) in [(96, 1), (500, 7), (9_000, 64), (70_000, 3), (200_000, 2)] {
+            let index = CommitIndex::new();
+            let all: Vec<CommitPlace> = (1..=1_000)
+                .map(|position| CommitPlace {
+                    position,
+                    offset: COMMITS_AT + (position - 1) * commit_bytes,
+                })
+                .collect();
+            for group in all.chunks(group) {
+                let time = Timestamp::from_micros(group[0].position);
+                let date = CommitDate { time, is_vouched: true };
+                index.note(group.iter().map(|place| place.offset), group[0].position, date);
+            }
+            let block = |place: &CommitPlace| place_block(place.offset);
+            let firsts = all.chunk_by(|place, next| block(place) == block(next));
+            let firsts: Vec<CommitPlace> = firsts.map(|commits| commits[0]).collect();
+            assert_eq!(index.places().collect::<Vec<_>>(), firsts[1..], "{commit_bytes}");
+            for place in &all {
+                let mut near = index.places_before(place.position).expect("several blocks");
+                let first = firsts[1..].iter().rfind(|first| first.position <= place.position);
+                assert_eq!(near.next(), first.copied(), "{commit_bytes}: {place:?}");
+                let window = TimeWindow { from: None, until: Some(Timestamp::from_micros(1)) };
+                assert_eq!(index.decide(place.offset, &window), Some(false));
             }
         }
     }

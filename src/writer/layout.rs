@@ -211,10 +211,13 @@ impl Layout {
                 self.batches.push(made(BatchKind::Catalog, head, encoded.count, &encoded.bytes));
             }
             let events = part.filled.count;
-            let gap = gap_batches(head, dropped).map(|(kind, first_seq, count)| {
-                (count > 0).then(|| made(kind, first_seq, count, &[]))
-            });
-            let [long_gap, gap] = gap;
+            // Nearly always, nothing was dropped.
+            let [long_gap, gap] = match dropped {
+                0 => [None, None],
+                _ => gap_batches(head, dropped).map(|(kind, first_seq, count)| {
+                    (count > 0).then(|| made(kind, first_seq, count, &[]))
+                }),
+            };
             self.batches.extend(gap);
             if events > 0 {
                 let bytes = part.filled.frame_bytes();
