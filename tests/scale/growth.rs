@@ -506,6 +506,19 @@ fn a_position_is_found_in_a_segment_of_any_size() {
         });
         steps_each.max().expect("some")
     });
+    // A reader that goes on in a newer view searches for nothing.
+    let log = Log::options().open_on(&SimDisk::new(21)).expect("opens");
+    let mut stream = log.create_stream().expect("a stream");
+    (0..500).for_each(|_| one_more(&mut stream));
+    let mut all = log.read_view().all_events(1).expect("in range");
+    assert_eq!(all.by_ref().count(), 500);
+    one_more(&mut stream);
+    let view = log.read_view();
+    let more = steps(|| {
+        all.continue_in(&view);
+        assert_eq!(all.by_ref().count(), 1);
+    });
+    assert!(more <= 8, "{more} steps to go on");
     println!("steps to a position, in two sizes of segments: {found:?}");
     assert!(found.iter().all(|steps| *steps <= STEPS_MAX), "{found:?}");
 }
