@@ -54,7 +54,7 @@ const WIDTHS_MAX: [u8; head::WIDTHS.end - head::WIDTHS.start] = [8, 4, 4, 8, 3];
 /// Bytes of a row in front of its columns: the kind.
 const KIND_BYTES: usize = 1;
 
-/// Where the columns of a row stand.
+/// Layout of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct Columns {
     widths: [u8; WIDTHS_MAX.len()],
@@ -96,7 +96,7 @@ fn values(entry: &FooterEntry, first_position: u64) -> [u64; WIDTHS_MAX.len()] {
     [entry.first_seq, count, entry.offset / ALIGN, position, u64::from(entry.generation)]
 }
 
-/// Where the sections of a footer stand, counted from its start.
+/// Layout of one footer: the offsets of its sections, counted from its start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Footer {
     pub(crate) streams: u32,

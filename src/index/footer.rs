@@ -15,7 +15,7 @@ use crate::work::step;
 #[derive(Default)]
 pub(crate) struct FooterIndex {
     pin: Pin,
-    /// Where it starts in `pin`.
+    /// Offset of the footer in `pin`.
     start: usize,
     footer: Footer,
     /// One bit per entry, set once its batch was verified.

@@ -316,8 +316,8 @@ impl Segment {
         Ok(Window { pin, start: range.start, end, unread })
     }
 
-    /// Adds a batch to an active segment; `last` is the newest node of its branch here. Returns the new
-    /// node.
+    /// Adds a batch to an active segment; `last` is the newest node of its branch here. Returns the
+    /// new node.
     pub(crate) fn note(
         &self,
         (stream, generation): (StreamId, u32),
