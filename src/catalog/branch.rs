@@ -6,16 +6,13 @@
 //! a branch are in order, which searches rely on. A view shows its branch, then the base of that,
 //! and so on: its lineage.
 
-use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::Catalog;
 use super::ancestor::AncestorLink;
 use crate::change::{Fork, Rewind};
-use crate::format::Lsn;
 use crate::index::{ArenaId, NONE};
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::Segment;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::types::StreamId;
 
@@ -28,7 +25,7 @@ pub(crate) struct Branch {
     pub(super) head: AtomicU64,
     pub(super) span_first: AtomicU32,
     pub(super) span_last: AtomicU32,
-    /// Start of the branch's newest commit.
+    /// Position of the branch's newest commit; 0 before the first.
     pub(super) last: AtomicU64,
     /// Start of the branch; `None` for the first branch of a stream that is not a fork.
     origin: Option<Box<Origin>>,
@@ -45,8 +42,6 @@ pub(crate) struct Branch {
 /// Start of a branch.
 struct Origin {
     generation: u32,
-    /// Start of the commit that began the branch.
-    from: Lsn,
     /// First seq of the branch's own.
     start: u64,
     base: Option<Base>,
@@ -82,12 +77,11 @@ impl Branch {
     }
 
     /// Returns the first branch of a stream.
-    pub(super) fn first(stream: StreamId, fork: Option<&Fork>, generation: u32, from: Lsn) -> Self {
+    pub(super) fn first(stream: StreamId, fork: Option<&Fork>, generation: u32) -> Self {
         let Some(fork) = fork else {
             // A later generation means that the previous branches are lost.
             let origin = Origin {
                 generation,
-                from,
                 start: 0,
                 base: None,
                 predecessor: None,
@@ -99,7 +93,6 @@ impl Branch {
             Base { stream: fork.base, generation: fork.base_generation, at: OnceLock::new() };
         let origin = Origin {
             generation: fork.generation,
-            from,
             start: fork.seq,
             base: Some(base),
             predecessor: None,
@@ -114,13 +107,11 @@ impl Branch {
         (before, link): (&Self, AncestorLink),
         rewind: &Rewind,
         generation: u32,
-        from: Lsn,
     ) -> Self {
         before.is_rewound.store(true, Ordering::Release);
         let base = Base { stream, generation: before.generation(), at: OnceLock::from(link.up) };
         let origin = Origin {
             generation,
-            from,
             start: rewind.to,
             base: Some(base),
             predecessor: Some(link),
@@ -180,22 +171,14 @@ impl Branch {
         Some(&self.origin.as_ref()?.base_link)
     }
 
-    /// Returns the start of the branch's newest commit.
-    pub(crate) fn last(&self) -> Lsn {
-        Lsn(self.last.load(Ordering::Acquire))
+    /// Returns the position of the branch's newest commit; 0 before the first.
+    pub(crate) fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
     }
 
-    /// Returns the offsets that are the branch's own in this segment; `None` when its stream has no
-    /// other branch there.
-    pub(super) fn offsets_in(&self, segment: &Segment) -> Option<Range<u64>> {
-        if self.origin.is_none() && self.is_plain() {
-            return None;
-        }
-        let from = self.origin.as_ref().map_or(Lsn::default(), |origin| origin.from);
-        let last = self.last();
-        let start = segment.offset_of(from).unwrap_or(0);
-        let end = segment.offset_of(last.next()).unwrap_or(u64::MAX);
-        Some(start..end)
+    /// Reports whether its stream may have other branches.
+    pub(super) fn has_siblings(&self) -> bool {
+        self.origin.is_some() || !self.is_plain()
     }
 }
 

@@ -6,38 +6,37 @@
 //! (F43).
 
 use super::{Branch, ReadView};
-use crate::format::{CommitHead, Lsn, commit_header};
+use crate::format::{CommitHead, commit_header};
 use crate::segment::{Segment, TimeWindow};
-use crate::types::Timestamp;
 
 impl ReadView {
-    /// Returns the start of the last visible commit that holds a part of the stream, if the first
-    /// branch alone tells: `None` when the stream was rewound, or committed to since.
-    pub(super) fn place_at_once(&self, first: &Branch) -> Option<Lsn> {
+    /// Returns the position of the last visible commit that holds a part of the stream, if the
+    /// first branch alone tells: `None` when the stream was rewound, or committed to since.
+    pub(super) fn last_at_once(&self, first: &Branch) -> Option<u64> {
         let last = first.last();
-        let is_shown = last < self.mark.end && last != Lsn::default();
+        let is_shown = last > 0 && last <= self.mark.visible;
         (is_shown && !first.is_rewound()).then_some(last)
     }
 
-    /// Tells whether the commit at this place was made in the window. True when its header is
-    /// damaged.
-    pub(super) fn is_in(&self, place: Lsn, window: &TimeWindow) -> bool {
+    /// Tells whether the branch's last visible commit, which has this position, was made in the
+    /// window. True when its header is damaged.
+    pub(super) fn is_in(&self, branch: &Branch, position: u64, window: &TimeWindow) -> bool {
         if window.is_everything() {
             return true;
         }
-        let segment = self.segments.get(place.segment());
-        let found = segment.and_then(|segment| Some((segment, segment.offset_of(place)?)));
-        let Some((segment, offset)) = found else { return true };
-        segment.commits.decide(offset, window).unwrap_or_else(|| {
-            self.time_at(segment, offset).is_none_or(|time| window.contains(time))
+        let Some(segment) = self.segments.of_position(position) else { return true };
+        segment.commits.decide(position, window).unwrap_or_else(|| {
+            let newest = self.newest(branch);
+            let head = newest.and_then(|(segment, batch, _)| self.head_at(&segment, batch.offset));
+            head.is_none_or(|head| window.contains(head.date.time))
         })
     }
 
-    /// Returns the time of the commit that starts here; `None` when its header cannot be read.
-    fn time_at(&self, segment: &Segment, offset: u64) -> Option<Timestamp> {
+    /// Returns the header of the commit that starts here; `None` when it cannot be read.
+    pub(super) fn head_at(&self, segment: &Segment, offset: u64) -> Option<CommitHead> {
         let end = self.end_in(segment);
         let head = offset..offset.checked_add(commit_header::BYTES as u64)?;
         let window = segment.read(self.files().ok()?, head.clone(), 0, end).ok()?;
-        Some(CommitHead::decode(window.get(head)?, segment.header.salt)?.date.time)
+        CommitHead::decode(window.get(head)?, segment.header.salt)
     }
 }

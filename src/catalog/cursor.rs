@@ -26,14 +26,14 @@ pub(crate) struct ListKey {
     /// Value of the label in the order of a label.
     pub(super) value: Option<Arc<str>>,
     /// Start of the last commit in the order of commits; otherwise 0.
-    pub(super) place: u64,
+    pub(super) last: u64,
     pub(super) id: StreamId,
 }
 
 impl ListKey {
     /// Returns a place in the order of ids.
     pub(super) fn of_id(id: StreamId) -> Self {
-        Self { value: None, place: 0, id }
+        Self { value: None, last: 0, id }
     }
 }
 
@@ -41,10 +41,10 @@ impl fmt::Display for Cursor {
     /// Formats the cursor as text, which [`FromStr`] parses. The text has only letters, digits,
     /// `.` and `-`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ListKey { value, place, id } = &self.last;
+        let ListKey { value, last, id } = &self.last;
         write!(f, "{:08x}.", self.query)?;
         match value {
-            None => write!(f, "{place:x}.{id}"),
+            None => write!(f, "{last:x}.{id}"),
             Some(value) => {
                 f.write_str("v")?;
                 value.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
@@ -60,14 +60,14 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let wrong = ParseError("invalid cursor (expected one that a list printed)");
         let (query, last) = text.split_once('.').ok_or(wrong)?;
-        let (place, id) = last.split_once('.').ok_or(wrong)?;
+        let (last, id) = last.split_once('.').ok_or(wrong)?;
         let query = u32::from_str_radix(query, 16).map_err(|_| wrong)?;
         let id = id.parse().map_err(|_| wrong)?;
-        let (value, place) = match place.strip_prefix('v') {
+        let (value, last) = match last.strip_prefix('v') {
             Some(hex) => (Some(value_of(hex).ok_or(wrong)?.into()), 0),
-            None => (None, u64::from_str_radix(place, 16).map_err(|_| wrong)?),
+            None => (None, u64::from_str_radix(last, 16).map_err(|_| wrong)?),
         };
-        Ok(Self { query, last: ListKey { value, place, id } })
+        Ok(Self { query, last: ListKey { value, last, id } })
     }
 }
 
@@ -87,9 +87,9 @@ mod tests {
     #[test]
     fn p13_any_text_is_a_cursor_or_none() {
         let id = StreamId::new();
-        let cursor = |query, value: Option<&str>, place| Cursor {
+        let cursor = |query, value: Option<&str>, last| Cursor {
             query,
-            last: ListKey { value: value.map(Into::into), place, id },
+            last: ListKey { value: value.map(Into::into), last, id },
         };
         let some =
             [cursor(0, None, 0), cursor(u32::MAX, None, u64::MAX), cursor(7, Some("größe: 7"), 0)];

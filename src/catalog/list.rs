@@ -9,7 +9,7 @@ use super::cursor::{Cursor, ListKey};
 use super::orders::Orders;
 use super::query::{ListScan, Order, Query};
 use super::view::View;
-use super::{Branch, Lsn, ReadView, StreamInfo};
+use super::{Branch, ReadView, StreamInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::ArenaId;
 use crate::types::{Seq, StreamId, StreamState};
@@ -71,16 +71,16 @@ impl<'a> Asked<'a> {
         Self { query, ids: start..end, max }
     }
 
-    /// Returns the place in the list of a stream with its last commit at `place`.
+    /// Returns the place in the list of a stream whose last commit has the position `last`.
     fn list_key<'v>(
         &self,
         id: StreamId,
-        place: Lsn,
+        last: u64,
         label: impl FnOnce(&str) -> Option<&'v str>,
     ) -> ListKey {
         match &self.query.order {
             Order::Created => ListKey::of_id(id),
-            Order::Committed => ListKey { place: place.0, ..ListKey::of_id(id) },
+            Order::Committed => ListKey { last, ..ListKey::of_id(id) },
             Order::Label(key) => {
                 ListKey { value: label(key).map(Into::into), ..ListKey::of_id(id) }
             }
@@ -90,7 +90,7 @@ impl<'a> Asked<'a> {
     /// Returns the place in the list of a stream that exists only in memory.
     fn volatile_key(&self, info: &StreamInfo) -> ListKey {
         let label = |key: &str| info.labels.get(key).map(String::as_str);
-        self.list_key(info.id, Lsn::LAST, label)
+        self.list_key(info.id, u64::MAX, label)
     }
 
     /// Tells whether `key` comes before `other` in the list.
@@ -140,7 +140,7 @@ impl<'a> Asked<'a> {
     pub(crate) fn volatile_from(&self) -> Option<Bound<StreamId>> {
         let from = self.scan().from.filter(|_| self.lists_volatile_by_id());
         let Some(from) = from else { return Some(Bound::Unbounded) };
-        let is_volatile = self.query.order == Order::Created || from.place == Lsn::LAST.0;
+        let is_volatile = self.query.order == Order::Created || from.last == u64::MAX;
         match (is_volatile, self.query.descending) {
             (true, _) => Some(Bound::Excluded(from.id)),
             // In the order of commits, volatile streams come last.
@@ -229,10 +229,10 @@ impl ReadView {
     /// Moves streams that were committed to after this view back to their places in it.
     fn as_seen(&self, mut orders: Orders) -> Orders {
         let catalog = &*self.catalog;
-        for (root, listed) in orders.since(self.mark.end) {
+        for (root, listed) in orders.since(self.mark.visible) {
             let shown = catalog.branch(root).and_then(|first| self.view_of(root, first));
-            let shown = shown.and_then(|view| Some((self.last_place(&view)?, view)));
-            let was = shown.as_ref().map(|(place, view)| (view.state(), *place));
+            let shown = shown.and_then(|view| Some((self.last_of(&view)?, view)));
+            let was = shown.as_ref().map(|(last, view)| (view.state(), *last));
             let label = |key: &str| shown.as_ref().and_then(|(_, view)| view.label(key));
             orders.move_back(catalog, (root, listed), was, label);
         }
@@ -333,8 +333,7 @@ impl ReadView {
         }
         let Some(view) = self.view_of(root, first) else { return false };
         // Checked last: it may read a commit header.
-        let is_in_time =
-            || self.last_place(&view).is_some_and(|at| self.is_in(at, &query.committed));
+        let is_in_time = || self.is_in_time(&view, query);
         Self::matches(query, &view) && (!asks_place || is_in_time())
     }
 
@@ -359,10 +358,10 @@ impl ReadView {
         if is_plain && !query.wants_plain() {
             return;
         }
-        let place = self.place_at_once(first);
+        let last = self.last_at_once(first);
         let known = match query.order {
-            Order::Created => Some(Lsn::default()),
-            Order::Committed => place,
+            Order::Created => Some(0),
+            Order::Committed => last,
             Order::Label(_) => None,
         };
         if known.is_some_and(|known| !best.has_room_for(&asked.list_key(id, known, |_| None)))
@@ -370,18 +369,17 @@ impl ReadView {
         {
             return;
         }
-        // Checked last: it may read a commit header.
-        let is_in_time = |place| self.is_in(place, &query.committed);
-        if let Some(place) = place.filter(|_| is_plain) {
-            if is_in_time(place) {
-                best.keep((asked.list_key(id, place, |_| None), None));
+        // The time is checked last: that may read a commit header.
+        if let Some(last) = last.filter(|_| is_plain) {
+            if self.is_in(first, last, &query.committed) {
+                best.keep((asked.list_key(id, last, |_| None), None));
             }
             return;
         }
         let Some(view) = self.view_of(root, first) else { return };
-        let Some(place) = place.or_else(|| self.last_place(&view)) else { return };
-        let key = asked.list_key(id, place, |key| view.label(key));
-        if best.has_room_for(&key) && Self::matches(query, &view) && is_in_time(place) {
+        let Some(last) = last.or_else(|| self.last_of(&view)) else { return };
+        let key = asked.list_key(id, last, |key| view.label(key));
+        if best.has_room_for(&key) && Self::matches(query, &view) && self.is_in_time(&view, query) {
             best.keep((key, None));
         }
     }
@@ -403,11 +401,18 @@ impl ReadView {
         query.wants_said(view.state(), view.name(), view.parent(), |key| view.label(key))
     }
 
-    /// Returns the start of the last visible commit that holds a part of the stream.
-    pub(super) fn last_place(&self, view: &View<'_>) -> Option<Lsn> {
+    /// Returns the position of the last visible commit that holds a part of the stream.
+    pub(super) fn last_of(&self, view: &View<'_>) -> Option<u64> {
         let branch = self.catalog.branch(view.tip)?;
         let last = branch.last();
-        if last < self.mark.end { Some(last) } else { self.last_shown(branch) }
+        if last <= self.mark.visible { Some(last) } else { self.last_shown(branch) }
+    }
+
+    /// Tells whether the stream's last visible commit was made in the window of the query.
+    fn is_in_time(&self, view: &View<'_>, query: &Query) -> bool {
+        let branch = self.catalog.branch(view.tip);
+        let last = branch.and_then(|branch| Some((branch, self.last_of(view)?)));
+        last.is_some_and(|(branch, last)| self.is_in(branch, last, &query.committed))
     }
 }
 

@@ -9,10 +9,9 @@ use std::sync::{Arc, Weak};
 
 use super::{Branch, Catalog, Version};
 use crate::change::Fork;
-use crate::format::{BatchKind, FooterEntry, Lsn};
+use crate::format::{BatchKind, FooterEntry};
 use crate::index::ArenaId;
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::Segment;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 use crate::types::{StreamId, StreamState};
@@ -20,10 +19,7 @@ use crate::work::step;
 
 /// Batch of a sealed segment whose liveness is asked for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchCandidate<'a> {
-    pub(crate) segment: &'a Segment,
-    /// Start of its commit in the segment.
-    pub(crate) offset: u64,
+pub(crate) struct BatchCandidate {
     pub(crate) stream: StreamId,
     pub(crate) kind: BatchKind,
     pub(crate) generation: u32,
@@ -33,12 +29,10 @@ pub(crate) struct BatchCandidate<'a> {
     pub(crate) position: u64,
 }
 
-impl<'a> BatchCandidate<'a> {
+impl BatchCandidate {
     /// Returns the batch that a footer lists.
-    pub(crate) fn listed(segment: &'a Segment, entry: &FooterEntry) -> Self {
+    pub(crate) fn listed(entry: &FooterEntry) -> Self {
         Self {
-            segment,
-            offset: entry.offset,
             stream: StreamId::from_bytes(entry.stream),
             kind: entry.kind,
             generation: entry.generation,
@@ -50,7 +44,7 @@ impl<'a> BatchCandidate<'a> {
 }
 
 /// Function that tells whether a batch is live.
-pub(crate) type LivenessTest<'a> = &'a dyn Fn(&BatchCandidate<'_>) -> bool;
+pub(crate) type LivenessTest<'a> = &'a dyn Fn(&BatchCandidate) -> bool;
 
 /// Keeps the events that a fork shares alive until the fork is committed or dropped.
 #[derive(Debug)]
@@ -89,9 +83,9 @@ struct StreamLiveness {
     is_partial: bool,
     /// Set while the stream's metadata is needed.
     is_needed: bool,
-    /// Start of the commit that records the deletion, or of the only commit that records the
+    /// Position of the commit that records the deletion, or of the only commit that records the
     /// stream's length.
-    anchor: Option<Lsn>,
+    anchor: Option<u64>,
     /// Live seqs with their generations, sorted and disjoint.
     seqs: Vec<(u32, Range<u64>)>,
     /// Generation of the branch that the stream is in.
@@ -210,8 +204,8 @@ impl Catalog {
     }
 }
 
-/// Returns the start of the commit that deleted the stream.
-fn tombstone(newest: &Arc<Version>) -> Option<Lsn> {
+/// Returns the position of the commit that deleted the stream.
+fn tombstone(newest: &Arc<Version>) -> Option<u64> {
     let mut found = None;
     let mut at = Some(newest);
     while let Some(version) = at.filter(|version| version.state == StreamState::Deleted) {
@@ -223,11 +217,11 @@ fn tombstone(newest: &Arc<Version>) -> Option<Lsn> {
 
 impl Liveness {
     /// Tells whether the batch is live.
-    pub(crate) fn is_live(&self, batch: &BatchCandidate<'_>) -> bool {
+    pub(crate) fn is_live(&self, batch: &BatchCandidate) -> bool {
         let Some(live) = self.streams.get(&batch.stream).filter(|live| live.is_partial) else {
             return true;
         };
-        if live.anchor == Some(batch.segment.origin(batch.offset)) {
+        if live.anchor == Some(batch.position) {
             return true;
         }
         match batch.kind {

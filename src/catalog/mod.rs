@@ -55,7 +55,6 @@ pub(crate) use self::view::{SpanBatches, View};
 pub(crate) use self::watermark::Watermark;
 use crate::change::Change;
 use crate::error::{Error, ErrorKind};
-use crate::format::Lsn;
 use crate::index::{Arena, ArenaId, BatchRef, Chain, HashIndex, NONE};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{FilePool, Segment, SegmentSet};
@@ -87,7 +86,7 @@ pub(crate) struct Catalog {
     view_horizon: view_horizon::ViewHorizon,
     /// Set while the log is being opened and its files are still read.
     is_opening: AtomicBool,
-    /// Lower bound of the watermark's end, while the log is being opened.
+    /// Lower bound of the watermark, while the log is being opened.
     visible_at_least: AtomicU64,
     /// Set when a catalog batch could not be read, so that liveness is incomplete.
     doubtful: AtomicBool,
@@ -106,9 +105,8 @@ pub(crate) struct Baseline {
     pub(crate) state: StreamState,
     /// First seq that is not trimmed.
     pub(crate) start: u64,
-    /// Start of the last commit that changed more than the stream's events; the default when there
-    /// is none.
-    pub(crate) said: Lsn,
+    /// Position of the last commit that changed more than the stream's events; 0 if none did.
+    pub(crate) said: u64,
 }
 
 /// State of a stream that maintenance relied on when it decided on a change.
@@ -117,8 +115,8 @@ pub(crate) struct Measured {
     /// State that was read. The stream may have grown since, but any other change or a rewind
     /// invalidates it.
     pub(crate) baseline: Baseline,
-    /// Start of the last commit, if later commits invalidate the change.
-    pub(crate) last: Option<Lsn>,
+    /// Position of the last commit, if later commits invalidate the change.
+    pub(crate) last: Option<u64>,
 }
 
 impl Measured {
@@ -135,8 +133,8 @@ pub(crate) struct Share<'a> {
     pub(crate) stream: StreamId,
     /// First branch of the stream, when it is known.
     pub(crate) root: Option<ArenaId>,
-    /// Start of the commit in its segment.
-    pub(crate) offset: u64,
+    /// Position of the commit.
+    pub(crate) position: u64,
     /// Generation of the commit's batches of this stream.
     pub(crate) generation: u32,
     pub(crate) change: Option<&'a Change>,
@@ -313,14 +311,13 @@ impl Catalog {
         share: Share<'_>,
         batches: impl Iterator<Item = BatchRef>,
     ) {
-        let place = Lsn::new(segment.number(), share.offset);
-        let Some((root, tip)) = self.resolve(share, place) else { return };
+        let Some((root, tip)) = self.resolve(share) else { return };
         if let Some(branch) = self.branch(tip) {
             // Stored first: a reader that sees the new head must also see its commit.
-            branch.last.fetch_max(place.0, Ordering::AcqRel);
+            branch.last.fetch_max(share.position, Ordering::AcqRel);
             batches.for_each(|batch| self.note_batch(segment, branch, &batch));
         }
-        self.apply_change(share, root, tip, place);
+        self.apply_change(share, root, tip);
         if let Some(first) = self.branch(root) {
             self.listing.note_moved(first, root);
         }
@@ -335,12 +332,12 @@ impl Catalog {
         share: Share<'_>,
         batches: impl Iterator<Item = BatchRef>,
     ) {
-        let root = self.gather_root(roots, share, Lsn::new(segment.number(), share.offset));
+        let root = self.gather_root(roots, share);
         self.note(segment, Share { root, ..share }, batches);
     }
 
     /// Records that a sealed segment holds these seqs of a stream, the last of them in the commit
-    /// at `last`.
+    /// of position `last`.
     pub(crate) fn gather_sealed(
         &self,
         roots: &mut StreamRoots,
@@ -348,39 +345,33 @@ impl Catalog {
         share: Share<'_>,
         (seqs, last): (Range<u64>, u64),
     ) {
-        let place = Lsn::new(segment, share.offset);
-        let root = self.gather_root(roots, share, place);
+        let root = self.gather_root(roots, share);
         let share = Share { root, ..share };
-        let Some((root, tip)) = self.resolve(share, place) else { return };
+        let Some((root, tip)) = self.resolve(share) else { return };
         if let Some(branch) = self.branch(tip) {
             let span = branch.span_last.load(Ordering::Relaxed);
             if span == NONE || self.span_segment(span) != segment {
                 self.note_span(branch, segment, seqs.start, NONE);
             }
-            branch.last.fetch_max(Lsn::new(segment, last).0, Ordering::AcqRel);
+            branch.last.fetch_max(last, Ordering::AcqRel);
             branch.head.fetch_max(seqs.end, Ordering::AcqRel);
         }
-        self.apply_change(share, root, tip, place);
+        self.apply_change(share, root, tip);
     }
 
-    fn gather_root(
-        &self,
-        roots: &mut StreamRoots,
-        share: Share<'_>,
-        place: Lsn,
-    ) -> Option<ArenaId> {
+    fn gather_root(&self, roots: &mut StreamRoots, share: Share<'_>) -> Option<ArenaId> {
         self.is_opening.store(true, Ordering::Relaxed);
         if let Some(root) = roots.root(share.stream) {
             return Some(root);
         }
-        let root = self.push_first(share, place)?;
+        let root = self.push_first(share)?;
         roots.streams.insert(share.stream, root);
         Some(root)
     }
 
-    /// Raises the lower bound of the watermark's end, while the log is being opened.
-    pub(crate) fn shows_at_least(&self, end: Lsn) {
-        self.visible_at_least.fetch_max(end.0, Ordering::Relaxed);
+    /// Raises the lower bound of the watermark, while the log is being opened.
+    pub(crate) fn shows_at_least(&self, position: u64) {
+        self.visible_at_least.fetch_max(position, Ordering::Relaxed);
     }
 
     /// Publishes the streams that were found and indexes their names.
@@ -402,20 +393,20 @@ impl Catalog {
     }
 
     /// Adds the first branch of a new stream.
-    fn push_first(&self, share: Share<'_>, place: Lsn) -> Option<ArenaId> {
+    fn push_first(&self, share: Share<'_>) -> Option<ArenaId> {
         let fork = share.change.and_then(|change| change.fork.as_ref());
         // Compaction may have removed the branch before a rewind.
         let is_rewound = share.change.is_some_and(|change| change.rewind.is_some());
         let generation = share.generation.saturating_sub(u32::from(is_rewound));
-        self.branches.push(Branch::first(share.stream, fork, generation, place))
+        self.branches.push(Branch::first(share.stream, fork, generation))
     }
 
     /// Returns the first branch of the commit's stream and the branch that its batches belong to.
-    fn resolve(&self, share: Share<'_>, place: Lsn) -> Option<(ArenaId, ArenaId)> {
+    fn resolve(&self, share: Share<'_>) -> Option<(ArenaId, ArenaId)> {
         let root = match share.root.or_else(|| self.root(share.stream)) {
             Some(root) => root,
             None => {
-                let root = self.push_first(share, place)?;
+                let root = self.push_first(share)?;
                 self.streams.insert(self.hasher.hash_one(share.stream), root)?;
                 root
             }
@@ -426,7 +417,7 @@ impl Catalog {
             return Some((root, tip));
         };
         let before = (self.branch(tip)?, self.link_to(tip));
-        let after = Branch::rewound(share.stream, before, rewind, share.generation, place);
+        let after = Branch::rewound(share.stream, before, rewind, share.generation);
         let after = self.branches.push(after)?;
         if !self.is_opening.load(Ordering::Relaxed) {
             self.link_rewound(after, tip);
@@ -452,7 +443,7 @@ impl Catalog {
     }
 
     /// Applies the commit's change to the stream.
-    fn apply_change(&self, share: Share<'_>, root: ArenaId, tip: ArenaId, place: Lsn) {
+    fn apply_change(&self, share: Share<'_>, root: ArenaId, tip: ArenaId) {
         let Some(change) =
             share.change.filter(|change| change.rewind.is_some() || change.has_attributes())
         else {
@@ -468,22 +459,21 @@ impl Catalog {
                 Arc::new(KeptMeta::new(meta, &self.meta_bytes))
             }
         };
-        let (state, start, summary) =
-            older.as_ref().map_or((StreamState::Active, 0, Lsn::default()), |older| {
-                (older.state, older.start, older.summary)
-            });
+        let (state, start, summary) = older
+            .as_ref()
+            .map_or((StreamState::Active, 0, 0), |older| (older.state, older.start, older.summary));
         let after = match state {
             StreamState::Deleted => state,
             _ => change.state.unwrap_or(state),
         };
         let depth = Depth::after(older.as_ref());
         let mut version = Version {
-            from: place,
+            from: share.position,
             tip: Some(tip).filter(|tip| *tip != root),
             state: after,
             start: start.max(change.start.unwrap_or(0)),
             meta,
-            summary: if change.is_summary { place } else { summary },
+            summary: if change.is_summary { share.position } else { summary },
             older,
             depth,
         };
@@ -501,8 +491,8 @@ impl Catalog {
             false => {}
             true if broken(Sabotage::ForgetVersions) => version.forget(&[]),
             true if is_opening => {
-                let shown = Lsn(self.visible_at_least.load(Ordering::Relaxed));
-                version.forget(&[shown..Lsn::LAST]);
+                let shown = self.visible_at_least.load(Ordering::Relaxed);
+                version.forget(std::slice::from_ref(&(shown..u64::MAX)));
             }
             true => version.forget(&self.view_ranges()),
         }

@@ -98,12 +98,10 @@ fn noted_before_shown(first: First) {
         if first == First::Show {
             catalog.raise(mark(position));
         }
-        let offset = 4096;
-        let share = Share { stream, root: None, offset, generation: 0, change: None };
-        let place = Lsn::new(n, offset);
-        let (_, tip) = catalog.resolve(share, place).expect("room");
+        let share = Share { stream, root: None, position, generation: 0, change: None };
+        let (_, tip) = catalog.resolve(share).expect("room");
         let branch = catalog.branch(tip).expect("just made");
-        branch.last.fetch_max(place.0, Ordering::AcqRel);
+        branch.last.fetch_max(position, Ordering::AcqRel);
         catalog.note_span(branch, n, position - 1, NONE);
         branch.head.fetch_max(position, Ordering::AcqRel);
         catalog.raise(mark(position));
@@ -135,16 +133,10 @@ fn p7_f6_a_view_shows_no_stream_that_comes_later() {
                 assert_eq!(view.views().count(), 0, "a stream that was never committed");
             })
         };
-        let share = Share {
-            stream: StreamId::new(),
-            root: None,
-            offset: 4096,
-            generation: 0,
-            change: None,
-        };
-        let place = Lsn::new(2, 4096);
-        let (_, tip) = catalog.resolve(share, place).expect("room");
-        catalog.branch(tip).expect("just made").last.fetch_max(place.0, Ordering::AcqRel);
+        let share =
+            Share { stream: StreamId::new(), root: None, position: 2, generation: 0, change: None };
+        let (_, tip) = catalog.resolve(share).expect("room");
+        catalog.branch(tip).expect("just made").last.fetch_max(2, Ordering::AcqRel);
         reader.join().expect("no panic");
     });
 }

@@ -1,15 +1,14 @@
 //! Versions of a stream's metadata: its name, labels, data and state, now and before.
 //!
 //! A stream with nothing but events has no version. Each commit that changes the metadata adds one
-//! with the place from which it holds, so that a read view finds the version of its time without a
-//! lock.
+//! with the position from which it holds, so that a read view finds the version of its time without
+//! a lock.
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::change::{Change, data_bytes, label_nodes_bytes};
-use crate::format::Lsn;
 use crate::index::ArenaId;
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -116,19 +115,20 @@ impl Drop for KeptMeta {
 /// Minimum number of versions before unneeded ones are looked for.
 const VERSIONS_MIN: u32 = 4;
 
-/// State of a stream from a place in the log on.
+/// State of a stream from a position on.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
-    /// Start of the commit that made this version.
-    pub(crate) from: Lsn,
+    /// Position of the commit that made this version.
+    pub(crate) from: u64,
     /// Branch that the stream is in; `None` stands for its first one.
     pub(crate) tip: Option<ArenaId>,
     pub(crate) state: StreamState,
     /// First seq that is not trimmed.
     pub(crate) start: u64,
     pub(crate) meta: Arc<KeptMeta>,
-    /// Start of the commit with the stream's last summary, which supersedes everything before.
-    pub(crate) summary: Lsn,
+    /// Position of the commit with the stream's last summary, which supersedes everything before; 0
+    /// if the stream has none.
+    pub(crate) summary: u64,
     pub(super) older: Option<Arc<Self>>,
     pub(super) depth: Depth,
 }
@@ -168,7 +168,7 @@ impl Version {
     ///
     /// The previous version always stays, and so do versions that record a deletion. Readers that
     /// already hold a version keep it alive.
-    pub(super) fn forget(&mut self, views: &[Range<Lsn>]) {
+    pub(super) fn forget(&mut self, views: &[Range<u64>]) {
         let mut kept = Vec::<Arc<Self>>::new();
         let mut is_cut = false;
         let mut next = self.older.clone();
@@ -201,11 +201,11 @@ impl Version {
         named.filter_map(|version| version.meta.name.as_deref())
     }
 
-    /// Returns the newest version before `end`.
-    pub(super) fn before(self: &Arc<Self>, end: Lsn) -> Option<Arc<Self>> {
+    /// Returns the newest version up to a position.
+    pub(super) fn up_to(self: &Arc<Self>, position: u64) -> Option<Arc<Self>> {
         let mut at = self;
         step();
-        while at.from >= end {
+        while at.from > position {
             step();
             at = at.older.as_ref()?;
         }
@@ -213,11 +213,11 @@ impl Version {
     }
 }
 
-/// Tells whether a read view with a watermark in these ranges sees a version that holds between two
-/// places.
-fn is_seen(views: &[Range<Lsn>], between: Range<Lsn>) -> bool {
-    let at = views.partition_point(|marks| marks.end <= between.start);
-    views.get(at).is_some_and(|marks| marks.start <= between.end)
+/// Tells whether a read view with a watermark in these ranges, ends included, sees a version that
+/// holds for these positions.
+fn is_seen(views: &[Range<u64>], positions: Range<u64>) -> bool {
+    let at = views.partition_point(|marks| marks.end < positions.start);
+    views.get(at).is_some_and(|marks| marks.start < positions.end)
 }
 
 impl Drop for Version {

@@ -162,7 +162,7 @@ impl ReadView {
 
     pub(super) fn view_of<'a>(&self, root: ArenaId, first: &'a Branch) -> Option<View<'a>> {
         let newest = self.catalog.version_slot(first).map(|version| version.load());
-        let version = newest.and_then(|newest| newest.before(self.mark.end));
+        let version = newest.and_then(|newest| newest.up_to(self.mark.visible));
         let tip = version.as_ref().and_then(|version| version.tip).unwrap_or(root);
         let head = self.head(tip)?;
         Some(View { first, tip, head, version })
@@ -200,27 +200,30 @@ impl ReadView {
         let head = branch.head();
         // Loaded once: a branch that is being added has no batch yet, and then one that is too new.
         let last = branch.last();
-        if last != Lsn::default() && last < self.mark.end {
+        if last > 0 && last <= self.mark.visible {
             return Some(head);
         }
-        self.newest(branch).map(|(_, batch)| batch.end_seq())
+        self.newest(branch).map(|(_, batch, _)| batch.end_seq())
     }
 
-    /// Returns the start of the last visible commit that holds a part of the branch.
-    pub(super) fn last_shown(&self, branch: &Branch) -> Option<Lsn> {
-        // For a compacted batch this is its original place: other streams still refer to places
-        // before compaction.
-        self.newest(branch).map(|(segment, batch)| segment.origin(batch.offset))
+    /// Returns the position of the last visible commit that holds a part of the branch. Reads its
+    /// header where only that tells; if it cannot, returns the first position of the segment.
+    pub(super) fn last_shown(&self, branch: &Branch) -> Option<u64> {
+        let (segment, batch, position) = self.newest(branch)?;
+        let read = || Some(self.head_at(&segment, batch.offset)?.position);
+        position.or_else(read).or(Some(segment.first_position))
     }
 
-    /// Returns the newest visible batch of the branch, and its segment.
-    pub(crate) fn newest(&self, branch: &Branch) -> Option<(Arc<Segment>, BatchRef)> {
+    /// Returns the newest visible batch of the branch, its segment, and the position of its commit
+    /// if the index tells.
+    pub(crate) fn newest(&self, branch: &Branch) -> Option<(Arc<Segment>, BatchRef, Option<u64>)> {
         let mut span = self.last_span(branch);
         while let Some(here) = span {
             let at = self.span(branch, here)?;
             if let Some(cursor) = at.batches.last_before(self.end_in(&at.segment)) {
-                let batch = at.batches.get(cursor)?;
-                return self.shows(&at.segment, batch.offset).then_some((at.segment, batch));
+                let (batch, position) = (at.batches.get(cursor)?, at.batches.position(cursor));
+                let is_shown = self.shows(&at.segment, batch.offset);
+                return is_shown.then_some((at.segment, batch, position));
             }
             // Compaction removed the branch's batches here, or they are later than this view.
             span = self.prev_span(here);
@@ -274,10 +277,10 @@ impl ReadView {
         };
         let nodes = ((place >> 32) as u32, last);
         let found = self.files().and_then(|files| segment.batches(files, branch.stream, nodes));
-        let batches = match (found, branch.offsets_in(&segment)) {
-            (Ok(batches), Some(offsets)) => batches.within(&offsets),
-            (Ok(batches), None) => batches,
-            (Err(error), _) => StreamBatches::lost(error, self.span_seqs(branch, span)),
+        let batches = match found {
+            Ok(batches) if branch.has_siblings() => batches.of_generation(branch.generation()),
+            Ok(batches) => batches,
+            Err(error) => StreamBatches::lost(error, self.span_seqs(branch, span)),
         };
         Some(SpanBatches { segment, batches })
     }
@@ -309,15 +312,15 @@ impl View<'_> {
         self.version.as_ref().map_or(0, |version| version.start)
     }
 
-    /// Returns the start of the last commit that changed the metadata, as in
+    /// Returns the position of the last commit that changed the metadata, as in
     /// [`Baseline::said`](super::Baseline).
-    pub(crate) fn said(&self) -> Lsn {
-        self.version.as_ref().map_or(Lsn::default(), |version| version.from)
+    pub(crate) fn said(&self) -> u64 {
+        self.version.as_ref().map_or(0, |version| version.from)
     }
 
-    /// Returns the start of the commit with the stream's last summary; the default if it has none.
-    pub(crate) fn summarized(&self) -> Lsn {
-        self.version.as_ref().map_or(Lsn::default(), |version| version.summary)
+    /// Returns the position of the commit with the stream's last summary; 0 if it has none.
+    pub(crate) fn summarized(&self) -> u64 {
+        self.version.as_ref().map_or(0, |version| version.summary)
     }
 
     /// Returns all metadata of the stream as one change.

@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use super::Catalog;
-use crate::format::Lsn;
 use crate::segment::Age;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -24,32 +23,32 @@ pub(super) struct ViewHorizon(Mutex<Horizon>);
 #[derive(Default)]
 struct Horizon {
     /// Watermark at the start of the current age: its read views show at least this.
-    began: Lsn,
+    began: u64,
     /// Earlier ages that read views may still have, oldest first, with the range of their
     /// watermarks.
-    before: Vec<(Weak<()>, Range<Lsn>)>,
+    before: Vec<(Weak<()>, Range<u64>)>,
     /// Number of versions made in the current age.
     versions: u32,
     /// Bytes of their metadata.
     version_bytes: usize,
     /// Ranges of the watermarks of read views, as of the start of the current age; some views may
     /// be gone since.
-    ranges: Arc<[Range<Lsn>]>,
+    ranges: Arc<[Range<u64>]>,
 }
 
 impl Horizon {
     fn begin(&mut self, catalog: &Catalog) {
         // Loaded first: a new read view loads the segments before the watermark.
-        let began = catalog.watermark().end;
+        let began = catalog.watermark().visible;
         let now = Age::default();
         let segments = catalog.segments.rcu(|segments| segments.in_age(&now));
-        let ended = catalog.watermark().end;
+        let ended = catalog.watermark().visible;
         self.before.push((Arc::downgrade(segments.age()), self.began..ended));
         drop(segments);
         (self.began, self.versions, self.version_bytes) = (began, 0, 0);
         self.before.retain(|(age, _)| age.strong_count() > 0);
         let before = self.before.iter().map(|(_, marks)| marks.clone());
-        self.ranges = before.chain([began..Lsn::LAST]).collect();
+        self.ranges = before.chain(std::iter::once(began..u64::MAX)).collect();
     }
 }
 
@@ -72,7 +71,7 @@ impl Catalog {
 
     /// Returns the ranges, ends included, that hold the watermarks of all read views, present and
     /// future.
-    pub(super) fn view_ranges(&self) -> Arc<[Range<Lsn>]> {
+    pub(super) fn view_ranges(&self) -> Arc<[Range<u64>]> {
         let mut horizon = self.view_horizon.lock();
         if horizon.ranges.is_empty() {
             horizon.begin(self);

@@ -245,7 +245,7 @@ impl Engine {
         // Take the segments before the liveness: their content existed when liveness was computed.
         let view = self.scan_view();
         let live = self.catalog.liveness();
-        let is_live = |batch: &BatchCandidate<'_>| live.is_live(batch);
+        let is_live = |batch: &BatchCandidate| live.is_live(batch);
         Compactor {
             disk: &self.disk,
             failures: &self.failures,

@@ -145,7 +145,7 @@ fn f51_the_last_handle_waits_for_work_in_progress() {
     let works = thread::spawn({
         let engine = Arc::clone(&engine);
         move || {
-            let is_live = |_: &BatchCandidate<'_>| {
+            let is_live = |_: &BatchCandidate| {
                 let _ = tell.send(());
                 wait_until(|| engine.is_closed());
                 true

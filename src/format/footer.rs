@@ -218,6 +218,17 @@ impl Footer {
         Some(place.saturating_mul(ALIGN))
     }
 
+    /// Returns the position of the commit of the entry at this index.
+    pub(crate) fn position(&self, bytes: &[u8], index: u32) -> Option<u64> {
+        let position = self.column(bytes, self.row_at(index)?, Column::Position)?;
+        Some(self.first_position.saturating_add(position))
+    }
+
+    /// Returns the generation of the entry at this index.
+    pub(crate) fn generation(&self, bytes: &[u8], index: u32) -> Option<u32> {
+        Some(self.column(bytes, self.row_at(index)?, Column::Generation)? as u32)
+    }
+
     /// Decodes the entry at this index, of this stream; `None` past the last one, or if its kind is
     /// unknown.
     pub(crate) fn entry(&self, bytes: &[u8], stream: [u8; 16], index: u32) -> Option<FooterEntry> {

@@ -10,9 +10,6 @@ const OFFSET_BITS: u32 = 32;
 pub(crate) struct Lsn(pub(crate) u64);
 
 impl Lsn {
-    /// Place after all others.
-    pub(crate) const LAST: Self = Self(u64::MAX);
-
     pub(crate) fn new(segment: u32, offset: u64) -> Self {
         Self((u64::from(segment) << OFFSET_BITS) | (offset / ALIGN))
     }
@@ -23,11 +20,6 @@ impl Lsn {
 
     pub(crate) fn offset(self) -> u64 {
         (self.0 & u64::from(u32::MAX)).saturating_mul(ALIGN)
-    }
-
-    /// Returns the first place after this one.
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
     }
 }
 
@@ -44,11 +36,8 @@ mod tests {
             Lsn::new(1, ALIGN << 31),
             Lsn::new(2, 0),
             Lsn::new(u32::MAX, 8),
-            Lsn::LAST,
         ];
         assert!(places.is_sorted());
-        assert_eq!(Lsn::new(1, 4_096).next(), Lsn::new(1, 4_104));
-        assert_eq!(Lsn::LAST.next(), Lsn::LAST);
         for (segment, offset) in [(1, 4_096), (7, ALIGN << 31), (u32::MAX, 0)] {
             let place = Lsn::new(segment, offset);
             assert_eq!((place.segment(), place.offset()), (segment, offset));

@@ -128,18 +128,33 @@ impl FooterIndex {
         partition(run.clone(), at_most).checked_sub(1).filter(|index| run.contains(index))
     }
 
-    /// Returns the part of `run` whose commits start at these offsets.
-    pub(crate) fn within(&self, run: &Range<u32>, offsets: &Range<u64>) -> Range<u32> {
+    /// Returns the last entry of `run` whose commit starts before this offset.
+    pub(crate) fn last_before(&self, run: &Range<u32>, offset: u64) -> Option<u32> {
         let bytes = self.bytes();
-        let before = |bound: u64| {
+        let is_before = |index: u32| {
+            step();
+            self.footer.offset(bytes, index).is_some_and(|start| start < offset)
+        };
+        partition(run.clone(), is_before).checked_sub(1).filter(|index| run.contains(index))
+    }
+
+    /// Returns the part of `run` that has this generation.
+    pub(crate) fn of_generation(&self, run: &Range<u32>, generation: u32) -> Range<u32> {
+        let bytes = self.bytes();
+        let first_from = |generation: u32| {
             let is_before = |index: u32| {
                 step();
-                self.footer.offset(bytes, index).is_some_and(|offset| offset < bound)
+                self.footer.generation(bytes, index).is_some_and(|other| other < generation)
             };
             partition(run.clone(), is_before)
         };
-        let start = before(offsets.start);
-        start..before(offsets.end).max(start)
+        let start = first_from(generation);
+        start..first_from(generation.saturating_add(1)).max(start)
+    }
+
+    /// Returns the position of the commit of this entry.
+    pub(super) fn position(&self, at: BatchCursor) -> Option<u64> {
+        self.footer.position(self.bytes(), at.0)
     }
 }
 

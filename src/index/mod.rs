@@ -161,22 +161,27 @@ impl StreamBatches {
                 let found = chain.newest_that(*last, |at| starts(at).is_some_and(|at| at < offset));
                 (found != NONE).then_some(BatchCursor(found))
             }
-            Self::Sealed { footer, run } => {
-                footer.within(run, &(0..offset)).next_back().map(BatchCursor)
-            }
+            Self::Sealed { footer, run } => footer.last_before(run, offset).map(BatchCursor),
             Self::Lost { .. } => Some(BatchCursor(0)),
         }
     }
 
-    /// Keeps the batches of commits that start at these offsets. The list of an active segment
-    /// needs no filter.
-    pub(crate) fn within(self, offsets: &std::ops::Range<u64>) -> Self {
+    /// Keeps the batches of one generation. The list of an active segment has no others.
+    pub(crate) fn of_generation(self, generation: u32) -> Self {
         match self {
             Self::Active { .. } | Self::Lost { .. } => self,
             Self::Sealed { footer, run } => {
-                let run = footer.within(&run, offsets);
+                let run = footer.of_generation(&run, generation);
                 Self::Sealed { footer, run }
             }
+        }
+    }
+
+    /// Returns the position of the batch's commit. The list of an active segment does not tell.
+    pub(crate) fn position(&self, at: BatchCursor) -> Option<u64> {
+        match self {
+            Self::Active { .. } | Self::Lost { .. } => None,
+            Self::Sealed { footer, .. } => footer.position(at),
         }
     }
 

@@ -77,7 +77,7 @@ fn fill(log: &Log, turns: u16) -> BTreeSet<StreamId> {
 }
 
 fn compact(log: &Log, dead: &BTreeSet<StreamId>) -> Result<CompactReport> {
-    let is_live = |batch: &BatchCandidate<'_>| !dead.contains(&batch.stream);
+    let is_live = |batch: &BatchCandidate| !dead.contains(&batch.stream);
     log.0.compact_where(CompactOptions::new(), Some(&is_live))
 }
 
@@ -442,7 +442,7 @@ fn control_removing_before_the_new_file_is_durable_is_noticed() {
 #[test]
 fn control_compacting_what_is_wanted_is_noticed() {
     let (_, log, dead, all) = after_compacting(8);
-    let is_live = |batch: &BatchCandidate<'_>| {
+    let is_live = |batch: &BatchCandidate| {
         !dead.contains(&batch.stream) && (batch.kind != BatchKind::Events || batch.first_seq != 3)
     };
     log.0.compact_where(CompactOptions::new(), Some(&is_live)).expect("compacted");

@@ -380,12 +380,12 @@ impl Compactor<'_> {
     pub(super) fn any_listed(
         &self,
         segment: &Arc<Segment>,
-        holds: impl Fn(&BatchCandidate<'_>, bool) -> bool,
+        holds: impl Fn(&BatchCandidate, bool) -> bool,
     ) -> Result<bool> {
         let footer = segment.footer(self.view.files()?)?;
         let mut entries = footer.entries().flatten();
         Ok(entries.any(|entry| {
-            let batch = BatchCandidate::listed(segment, &entry);
+            let batch = BatchCandidate::listed(&entry);
             holds(&batch, (self.is_live)(&batch))
         }))
     }
@@ -523,7 +523,7 @@ pub(crate) fn count_dead(segment: &Segment, is_live: LivenessTest<'_>) -> (u64, 
         let newest = share.iter().rposition(is_catalog);
         for (at, entry) in share.iter().enumerate() {
             let is_superseded = is_catalog(entry) && Some(at) != newest;
-            dead += u64::from(is_superseded || !is_live(&BatchCandidate::listed(segment, entry)));
+            dead += u64::from(is_superseded || !is_live(&BatchCandidate::listed(entry)));
         }
     }
     (dead, entries.len() as u64)

@@ -77,7 +77,7 @@ impl Compactor<'_> {
             return Ok(false);
         }
         let superseded = superseded_in(std::slice::from_ref(segment), self.view, self.is_live)?;
-        let is_kept = |batch: &BatchCandidate<'_>, is_live| {
+        let is_kept = |batch: &BatchCandidate, is_live| {
             let is_superseded =
                 batch.kind == BatchKind::Catalog && superseded.contains_key(&batch.stream);
             is_live && !is_superseded

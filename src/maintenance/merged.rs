@@ -72,19 +72,19 @@ impl BatchFold {
         Some(())
     }
 
-    /// Returns the remainder, or `None` if the batches stay as they are; `end` is the number of the
-    /// run's last segment, `is_first` tells that nothing precedes the run.
-    fn finish(self, stream: &View<'_>, end: u32, is_first: bool) -> Option<MergedBatch> {
+    /// Returns the remainder, or `None` if the batches stay as they are; `end` is the last
+    /// position of the run, `is_first` tells that nothing precedes the run.
+    fn finish(self, stream: &View<'_>, end: u64, is_first: bool) -> Option<MergedBatch> {
         let none = MergedBatch { at: self.last, batch: None };
         // The deletion stays in its own commit, on which liveness relies.
         if self.has_unknown || stream.state() == StreamState::Deleted {
             return None;
         }
-        if stream.summarized().segment() > end {
+        if stream.summarized() > end {
             return Some(none);
         }
         let summary = stream.summary();
-        let is_newest = stream.said().segment() <= end;
+        let is_newest = stream.said() <= end;
         let mut left = still_true(self.change, &summary, is_first).encode();
         if is_newest {
             let all = summary.encode();
@@ -135,17 +135,22 @@ pub(super) fn superseded_in(
         let footer = segment.footer(view.files()?)?;
         let is_catalog = |entry: &FooterEntry| entry.kind == BatchKind::Catalog;
         for entry in footer.entries().flatten().filter(is_catalog) {
-            let batch = BatchCandidate::listed(segment, &entry);
+            let batch = BatchCandidate::listed(&entry);
             if is_live(&batch) {
                 let place = Lsn::new(segment.number(), entry.offset);
                 found.entry(batch.stream).or_default().push(place);
             }
         }
     }
-    let end = run.last().map_or(0, |last| last.number());
-    let is_old = |stream| view.view(stream).is_some_and(|view| view.said().segment() > end);
+    let end = last_position(run);
+    let is_old = |stream| view.view(stream).is_some_and(|view| view.said() > end);
     found.retain(|stream, places| places.len() > 1 || is_old(*stream));
     Ok(found)
+}
+
+/// Returns the last position of a run of sealed segments.
+fn last_position(run: &[Arc<Segment>]) -> u64 {
+    run.last().and_then(|last| Some(last.seal_state()?.last_position)).unwrap_or(0)
 }
 
 impl MergedBatches {
@@ -185,8 +190,8 @@ impl MergedBatches {
             }
         }
         let number = |found: Option<&Arc<Segment>>| found.map_or(0, |segment| segment.number());
-        let (first, end) = (number(run.first()), number(run.last()));
-        let is_first = number(view.segments.iter().next()) == first;
+        let is_first = number(view.segments.iter().next()) == number(run.first());
+        let end = last_position(run);
         let merged = folds.into_iter().filter_map(|(stream, fold)| {
             Some((stream, fold.finish(&view.view(stream)?, end, is_first)?))
         });

@@ -10,7 +10,6 @@ use std::ops::Range;
 use crate::catalog::{Baseline, Measured, ReadView, View};
 use crate::change::Change;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Lsn;
 use crate::index::ArenaId;
 use crate::options::{Retention, Retentions};
 use crate::reader::{Measure, Vouched};
@@ -251,17 +250,18 @@ impl Retainer<'_> {
         Ok(Some(Directive { root, change, measured, what }))
     }
 
-    /// Returns the last commit of a stream that was idle for too long. `last` is its current place.
+    /// Returns the position of the last commit of a stream that was idle for too long. `last` is
+    /// the position of its last commit now.
     fn idle_since(
         &self,
         stream_view: &View<'_>,
         retention: &Retention,
-        last: Lsn,
-    ) -> Result<Option<Lsn>> {
+        last: u64,
+    ) -> Result<Option<u64>> {
         let latest = retention.idle_max.and_then(|idle_max| self.latest(idle_max));
         let Some(latest) = latest else { return Ok(None) };
         // The stream had a commit after the read view was taken.
-        if last >= self.view.mark.end {
+        if last > self.view.mark.visible {
             return Ok(None);
         }
         let is_idle = Measure::new(self.view, self.vouched, stream_view).is_idle_since(latest)?;

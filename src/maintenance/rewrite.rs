@@ -18,7 +18,7 @@ use crate::format::{
 };
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::scan::{Found, Scanner, Step};
-use crate::segment::{FilePool, Moved, Sealed, Segment, place, remove_made, salt, unfinished_path};
+use crate::segment::{FilePool, Sealed, Segment, place, remove_made, salt, unfinished_path};
 use crate::types::StreamId;
 
 /// Outcome for a run.
@@ -42,8 +42,6 @@ pub(crate) struct Rewrite<'a> {
     is_over: &'a dyn Fn() -> bool,
     segment: SparseBuilder,
     file: Option<(Arc<dyn DiskFile>, Throttle)>,
-    /// Old and new offsets of commits.
-    moved: Moved,
     tally: Tally,
 }
 
@@ -68,7 +66,6 @@ impl<'a> Rewrite<'a> {
             is_over,
             segment: SparseBuilder::new(header, true),
             file: None,
-            moved: Moved { first: first.first_origin(), places: Vec::new() },
             tally: Tally::default(),
         })
     }
@@ -141,8 +138,6 @@ impl<'a> Rewrite<'a> {
     ) -> Result<()> {
         let place = Lsn::new(segment.number(), found.offset);
         let asked = |batch: &BatchHead, kind| BatchCandidate {
-            segment,
-            offset: found.offset,
             stream: StreamId::from_bytes(batch.stream),
             kind,
             generation: batch.generation,
@@ -189,9 +184,8 @@ impl<'a> Rewrite<'a> {
                 Some(())
             })
         };
-        let offset = self.segment.commit(found.head.position, found.head.date, &planned, put);
-        let offset = offset.ok_or_else(|| segment.error("compact", found.offset))?;
-        self.moved.places.push((segment.origin(found.offset), offset));
+        let made = self.segment.commit(found.head.position, found.head.date, &planned, put);
+        made.ok_or_else(|| segment.error("compact", found.offset))?;
         match &self.file {
             Some((_, pace)) if self.segment.unwritten_bytes() >= pace.piece_bytes() => self.write(),
             _ => Ok(()),
@@ -229,7 +223,7 @@ impl<'a> Rewrite<'a> {
             .map_err(|error| self.failed(error))?;
         let unreadable = || Error::corrupt("compact", place(header.number, footer_at));
         let segment = Segment::sealed(header, sealed.ok_or_else(unreadable)?);
-        let segment = Arc::new(segment.moved_from(self.moved));
+        let segment = Arc::new(segment);
         // Until the file has its name.
         segment.hold(file);
         // Nothing is removed on the strength of a file that was not read back.

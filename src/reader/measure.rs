@@ -56,7 +56,7 @@ impl<'a> Measure<'a> {
     pub(crate) fn is_idle_since(&mut self, time: Timestamp) -> Result<bool> {
         let branch = self.view.catalog.branch(self.stream_view.tip);
         let newest = branch.and_then(|branch| self.view.newest(branch));
-        let (segment, batch) = newest.ok_or_else(|| self.lost(self.stream_view.head))?;
+        let (segment, batch, _) = newest.ok_or_else(|| self.lost(self.stream_view.head))?;
         let source = (&**self.view.files()?, &*segment);
         Ok(self.is_old(source, batch.offset, time)? == Some(true)
             || self.vouched.is_before(segment.number(), time))

@@ -52,6 +52,9 @@ impl ReadView {
     /// events of their commit. The same seq of a stream can therefore appear once for each
     /// generation. To read only what streams show now, use [`ReadView::events`] for each stream.
     ///
+    /// Finds the start in some microseconds, however large the log is. The iterator reports damage
+    /// that may have hit commits from the start on, and none that hit only earlier ones.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::PositionOutOfRange`] if `from` is more than one after the last commit.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::catalog::{Baseline, Catalog, Share, StreamRoots};
 use crate::change::{Change, Rewind};
-use crate::format::{BatchHead, BatchKind, FooterEntry, GENERATION_MAX, Lsn, index_order};
+use crate::format::{BatchHead, BatchKind, FooterEntry, GENERATION_MAX, index_order};
 use crate::index::BatchRef;
 use crate::segment::Segment;
 use crate::segment::scan::{Found, overlapping};
@@ -26,7 +26,7 @@ pub(super) fn note_commit(
 ) {
     segment.commits.note([found.offset], found.head.position, found.head.date);
     if found.is_acknowledged {
-        catalog.shows_at_least(Lsn::new(segment.number(), found.end()));
+        catalog.shows_at_least(found.head.position);
     }
     for (batches, recorded) in found.shares() {
         let Some(first) = batches.first() else { continue };
@@ -50,7 +50,8 @@ pub(super) fn note_commit(
         let root = roots.root(stream);
         let baseline = root.and_then(|root| catalog.baseline(root));
         let change = with_lost_rewind(baseline, recorded, first_seq, generation);
-        let share = Share { stream, root, offset, generation, change: change.as_ref() };
+        let position = found.head.position;
+        let share = Share { stream, root, position, generation, change: change.as_ref() };
         catalog.gather(roots, segment, share, known.into_iter());
     }
 }
@@ -77,7 +78,7 @@ pub(super) fn note_run(
     for piece in batches.chunk_by(continues) {
         let (Some(first), Some(last)) = (piece.first(), piece.last()) else { return };
         let end = last.first_seq.saturating_add(last.kind.seqs(last.count));
-        let seqs = (first.first_seq..end, last.offset);
+        let seqs = (first.first_seq..end, last.position);
         let root = roots.root(stream);
         let before = root.and_then(|root| catalog.baseline(root));
         // A footer with valid checksums may list any batches.
@@ -94,7 +95,7 @@ pub(super) fn note_run(
         let share = Share {
             stream,
             root,
-            offset: first.offset,
+            position: first.position,
             generation,
             change: change.as_ref().filter(|change| !change.is_empty()),
         };
@@ -102,7 +103,7 @@ pub(super) fn note_run(
         let later = piece.iter().filter(|batch| batch.offset > first.offset);
         for batch in later.filter(|batch| batch.kind == BatchKind::Catalog) {
             let Some(change) = changes.get(&(stream, batch.offset)) else { continue };
-            let share = Share { offset: batch.offset, change: Some(change), ..share };
+            let share = Share { position: batch.position, change: Some(change), ..share };
             catalog.gather_sealed(roots, segment, share, seqs.clone());
         }
     }

@@ -8,7 +8,7 @@ use super::apply::{self, Changes, Run};
 use super::ids::{LatestIds, LostId};
 use crate::catalog::{Catalog, CommitIds, StreamRoots};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BatchKind, Lsn};
+use crate::format::BatchKind;
 use crate::index::FooterIndex;
 use crate::segment::scan::{Found, Scanner, Step};
 use crate::segment::{FilePool, Segment, place};
@@ -55,7 +55,8 @@ impl Fold {
         footer: &FooterIndex,
         footer_at: u64,
     ) -> Result<History> {
-        self.catalog.shows_at_least(Lsn::new(segment.number(), footer_at));
+        let last = segment.seal_state().map_or(0, |sealed| sealed.last_position);
+        self.catalog.shows_at_least(last);
         let mut scanner = Scanner::new(Arc::clone(segment), footer_at, Arc::clone(files));
         let (changes, history) = self.changes_in(segment, footer, footer_at, &mut scanner)?;
         let mut batches = Vec::new();

@@ -169,19 +169,19 @@ impl CommitIndex {
         }
     }
 
-    /// Reports whether the commit at `offset` lies in the window; `None` if it has to be read.
-    pub(crate) fn decide(&self, offset: u64, window: &TimeWindow) -> Option<bool> {
+    /// Reports whether the commit of this position lies in the window; `None` if it has to be read.
+    pub(crate) fn decide(&self, position: u64, window: &TimeWindow) -> Option<bool> {
         let (earliest, latest) = self.all.get();
         window.decides(earliest, latest).or_else(|| {
-            let (earliest, latest) = self.block_of(offset)?.span.get();
+            let (earliest, latest) = self.block_of(position)?.span.get();
             window.decides(earliest, latest)
         })
     }
 
-    /// Finds the block of the commit at `offset`.
-    fn block_of(&self, offset: u64) -> Option<&CommitBlock> {
+    /// Finds the block of the commit of this position.
+    fn block_of(&self, position: u64) -> Option<&CommitBlock> {
         let blocks = self.blocks.get()?;
-        let nearest = Self::blocks_that(blocks, |first| first.offset <= offset);
+        let nearest = Self::blocks_that(blocks, |first| first.position <= position);
         blocks.get(ArenaId::from_word(nearest)?)
     }
 
@@ -249,9 +249,9 @@ mod tests {
                 for (from, until) in [(None, at(7)), (at(900), at(1_500)), (at(2_999), None)] {
                     let window = TimeWindow { from, until };
                     let mut read = 0;
-                    for (offset, time) in &commits {
+                    for ((_, time), position) in commits.iter().zip(1..) {
                         let is_in = window.contains(Timestamp::from_micros(*time));
-                        match index.decide(*offset, &window) {
+                        match index.decide(position, &window) {
                             Some(decided) => assert_eq!(decided, is_in, "{jump} {back} {time}"),
                             None => read += 1,
                         }

@@ -14,7 +14,7 @@ use super::window::Window;
 use crate::disk::{Disk, DiskFile, IoResultExt, Pin, Pinned, Unread};
 use crate::error::{Error, Place, Result};
 use crate::failures::Failures;
-use crate::format::{Lsn, SegmentHeader};
+use crate::format::SegmentHeader;
 use crate::index::{ActiveIndex, BatchRef, NONE, StreamBatches, pack};
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicU64;
@@ -38,9 +38,6 @@ pub(crate) struct Segment {
     held: ArcSwapOption<HeldFile>,
     pub(super) active: ArcSwapOption<ActiveIndex>,
     pub(super) sealed: OnceLock<Sealed>,
-    /// Origins of the commits of a sparse segment that was made while the log was open. The
-    /// in-memory streams go on referring to the original places.
-    moved: Option<Moved>,
     /// Path of its file, if it lies outside a log.
     alone_at: OnceLock<Box<str>>,
     /// Second name of its file, once another segment took its place.
@@ -61,15 +58,6 @@ enum Bytes {
     File(Arc<dyn DiskFile>),
 }
 
-/// Original places of the commits of a sparse segment.
-#[derive(Debug)]
-pub(crate) struct Moved {
-    /// Number of the first segment that it was made of.
-    pub(crate) first: u32,
-    /// Original place and current offset of each commit.
-    pub(crate) places: Vec<(Lsn, u64)>,
-}
-
 impl Segment {
     fn new(header: SegmentHeader, first_position: u64, commits: CommitIndex) -> Self {
         Self {
@@ -80,7 +68,6 @@ impl Segment {
             held: ArcSwapOption::empty(),
             active: ArcSwapOption::empty(),
             sealed: OnceLock::new(),
-            moved: None,
             alone_at: OnceLock::new(),
             kept: OnceLock::new(),
             firsts: Mutex::default(),
@@ -118,36 +105,6 @@ impl Segment {
 
     pub(crate) fn number(&self) -> u32 {
         self.header.number
-    }
-
-    /// Returns this sparse segment with the original places of its commits.
-    pub(crate) fn moved_from(mut self, moved: Moved) -> Self {
-        self.moved = Some(moved);
-        self
-    }
-
-    /// Returns the smallest segment number among the original places of its commits.
-    pub(crate) fn first_origin(&self) -> u32 {
-        self.moved.as_ref().map_or(self.number(), |moved| moved.first)
-    }
-
-    /// Returns the place of the commit at `offset` before segments were compacted.
-    pub(crate) fn origin(&self, offset: u64) -> Lsn {
-        let here = Lsn::new(self.number(), offset);
-        let Some(moved) = &self.moved else { return here };
-        let at = moved.places.binary_search_by_key(&offset, |(_, now)| *now);
-        at.ok().and_then(|at| moved.places.get(at)).map_or(here, |(before, _)| *before)
-    }
-
-    /// Returns the offset of the first commit at or after this place of the log; `None` if the
-    /// place is neither in this segment nor in those that it was made of.
-    pub(crate) fn offset_of(&self, place: Lsn) -> Option<u64> {
-        if !(self.first_origin()..=self.number()).contains(&place.segment()) {
-            return None;
-        }
-        let Some(moved) = &self.moved else { return Some(place.offset()) };
-        let at = moved.places.partition_point(|(before, _)| *before < place);
-        Some(moved.places.get(at).map_or(u64::MAX, |(_, now)| *now))
     }
 
     /// Gives the segment's file a second name before the first is removed. The name lasts until no

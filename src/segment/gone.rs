@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::file::{Moved, Segment};
+use super::file::Segment;
 use super::files::{DIR, foreign, remove, unfinished_path};
 use super::sealed::Sealed;
 use crate::disk::{Disk, DiskFile};
@@ -64,8 +64,7 @@ impl Segment {
         let last_position = last.seal_state()?.last_position;
         let covers = Covers { first: first.first_position, last: last_position };
         let log_id = last.header.log_id;
-        let gone = Self::gone(log_id, &Gone::new(log_id, last.number(), covers));
-        Some(gone.moved_from(Moved { first: first.first_origin(), places: Vec::new() }))
+        Some(Self::gone(log_id, &Gone::new(log_id, last.number(), covers)))
     }
 
     /// Returns its file, for removal once another segment has replaced it.

@@ -8,7 +8,7 @@ use super::Writer;
 use crate::catalog::{Baseline, Measured};
 use crate::commit::{Part, Pending, Precondition};
 use crate::error::{Error, ErrorKind};
-use crate::format::{COMMIT_BYTES_MAX, Lsn, RECORD_SHIFT_MAX};
+use crate::format::{COMMIT_BYTES_MAX, RECORD_SHIFT_MAX};
 use crate::options::Expect;
 use crate::sabotage::{Sabotage, broken};
 use crate::types::{Position, Seq, StreamState};
@@ -51,7 +51,7 @@ impl Writer {
                 generation: part.generation(),
                 state: change.and_then(|change| change.state).unwrap_or(before.state),
                 start: change.and_then(|change| change.start).unwrap_or(0).max(before.start),
-                said: if change.is_some() { Lsn::LAST } else { before.said },
+                said: if change.is_some() { u64::MAX } else { before.said },
             };
             self.moved.insert(part.stream, baseline);
         }

@@ -338,7 +338,7 @@ impl Writer {
         for ((pending, at), position) in self.layout.placed(group).zip(self.mark.visible + 1..) {
             let first = pending.id.map(|_| pending.first_in_order());
             for (nth, part) in pending.parts().iter().enumerate() {
-                note(catalog, segment, part, first == Some(nth), at);
+                note(catalog, segment, part, first == Some(nth), (at, position));
             }
             if let Some(id) = pending.id {
                 self.ids.note(id, position);
@@ -515,7 +515,13 @@ impl Writer {
     }
 }
 
-fn note(catalog: &Catalog, segment: &Segment, part: &Part, has_id: bool, offset: u64) {
+fn note(
+    catalog: &Catalog,
+    segment: &Segment,
+    part: &Part,
+    has_id: bool,
+    (offset, position): (u64, u64),
+) {
     let dropped = part.filled.dropped;
     let head = part.first_seq() - dropped;
     let batch = |kind, first_seq, count| BatchRef { kind, first_seq, count, offset };
@@ -546,7 +552,7 @@ fn note(catalog: &Catalog, segment: &Segment, part: &Part, has_id: bool, offset:
     ];
     part.give_name();
     let generation = part.generation();
-    let share = Share { stream: part.stream, root: part.root, offset, generation, change };
+    let share = Share { stream: part.stream, root: part.root, position, generation, change };
     catalog.note(segment, share, batches.into_iter().flatten());
     if change.is_some()
         && let Some(root) = catalog.root(part.stream)

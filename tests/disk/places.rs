@@ -221,6 +221,36 @@ fn damage(bytes: &mut [u8], commits_end: usize, rng: &mut Rng) {
     }
 }
 
+/// Reads the log, or the archive file, from every start, with other bytes in place of the segment, and edited.
+type ReadOther<'a> = dyn Fn(&[u8], &dyn Fn(&Path)) -> Vec<Vec<Item>> + 'a;
+
+/// What a damaged segment gives readers.
+struct Damaged<'a> {
+    /// The segment, whole.
+    file: Vec<u8>,
+    starts: Vec<u64>,
+    read: &'a ReadOther<'a>,
+}
+
+impl Damaged<'_> {
+    fn examine(&self, seed: u64) {
+        let at = self.file.len() - TRAILER_BYTES + 48;
+        let footer_at = u64::from_le_bytes(self.file[at..at + 8].try_into().expect("8")) as usize;
+        let sound = (self.read)(&self.file, &|_| {}).remove(0);
+        let mut rng = Rng::new(seed);
+        let mut bytes = self.file.clone();
+        (0..=rng.below(3)).for_each(|_| damage(&mut bytes, footer_at, &mut rng));
+        let indexed = (self.read)(&bytes, &|_| {});
+        let walked = (self.read)(&bytes, &|path| forge(path, Vec::clear));
+        assert!(indexed == walked, "seed {seed}: with the index and without");
+        judge(&indexed, &self.starts, &sound, seed);
+        // The segment is replayed if its trailer is lost.
+        let end = bytes.len() - TRAILER_BYTES;
+        bytes[end..].fill(0);
+        judge(&(self.read)(&bytes, &|_| {}), &self.starts, &sound, seed);
+    }
+}
+
 /// From a position on, a reader returns the same events and errors whether the index leads it there or it walks from the
 /// start of the segment; in a sealed segment as in one that was replayed. They are what a reader from the first position
 /// returns, except errors that concern earlier positions only.
@@ -228,34 +258,32 @@ fn damage(bytes: &mut [u8], commits_end: usize, rng: &mut Rng) {
 fn p6_p13_every_start_gives_the_same_events_and_names_the_same_damage() {
     let whole = dir();
     write(whole.path());
+    let files = read_dir(whole.path());
     let starts = starts(whole.path());
-    let sound = read_from(whole.path(), &[1]).remove(0);
+    let in_log = |bytes: &[u8], edit: &dyn Fn(&Path)| {
+        let dir = dir();
+        write_dir(dir.path(), &files);
+        std::fs::write(segment(dir.path(), 1), bytes).expect("written");
+        edit(&segment(dir.path(), 1));
+        read_from(dir.path(), &starts)
+    };
     let file = std::fs::read(segment(whole.path(), 1)).expect("readable");
-    let at = file.len() - TRAILER_BYTES + 48;
-    let footer_at = u64::from_le_bytes(file[at..at + 8].try_into().expect("8")) as usize;
-    for seed in 0..25 * env_or("AMBERLOG_EFFORT", 1) {
-        let mut rng = Rng::new(seed);
-        let mut bytes = file.clone();
-        (0..=rng.below(3)).for_each(|_| damage(&mut bytes, footer_at, &mut rng));
-        let damaged = |edit: &dyn Fn(&Path)| {
-            let dir = dir();
-            write_dir(dir.path(), &read_dir(whole.path()));
-            std::fs::write(segment(dir.path(), 1), &bytes).expect("written");
-            edit(&segment(dir.path(), 1));
-            read_from(dir.path(), &starts)
-        };
-        let indexed = damaged(&|_| {});
-        let walked = damaged(&|path| forge(path, Vec::clear));
-        assert!(indexed == walked, "seed {seed}: with the index and without");
-        judge(&indexed, &starts, &sound, seed);
-        // The segment is replayed if its trailer is lost.
-        let replayed = damaged(&|path| {
-            let mut bytes = bytes.clone();
-            let end = bytes.len() - TRAILER_BYTES;
-            bytes[end..].fill(0);
-            std::fs::write(path, bytes).expect("written");
-        });
-        judge(&replayed, &starts, &sound, seed);
+    let of_log = Damaged { file, starts: starts.clone(), read: &in_log };
+    let log = Log::open(whole.path()).expect("opens");
+    let stream = log.read_view().streams()[0].id;
+    let path = whole.path().join(log.write_archive(stream).expect("written").path);
+    let alone = |bytes: &[u8], edit: &dyn Fn(&Path)| {
+        std::fs::write(&path, bytes).expect("written");
+        edit(&path);
+        let (view, _) = ReadView::open_unconfirmed(&path).expect("readable");
+        let last = view.position().get();
+        starts.iter().map(|from| read(&view, (*from).min(last + 1))).collect()
+    };
+    let file = std::fs::read(&path).expect("readable");
+    let of_archive = Damaged { file, starts: starts.clone(), read: &alone };
+    for seed in 0..20 * env_or("AMBERLOG_EFFORT", 1) {
+        of_log.examine(seed);
+        of_archive.examine(seed);
     }
 }
 
@@ -274,6 +302,52 @@ fn judge(read: &[Vec<Item>], starts: &[u64], sound: &[Item], seed: u64) {
         let is_lost = |item: &Item| position(item) == Some(*from) && !all.contains(item);
         let is_told = items.first().is_some_and(Result::is_err);
         assert!(is_told || !sound.iter().any(is_lost), "{what}: lost and not told");
+    }
+}
+
+/// Positions are missing in a sparse segment and in an archive file. Both have an index, and readers start at every
+/// position, those that are missing included.
+#[test]
+fn p9_p12_every_position_is_found_in_sparse_segments_and_archive_files() {
+    let dir = dir();
+    let log = options().open(dir.path()).expect("opens");
+    let mut streams: Vec<_> = (0..5).map(|_| log.create_stream().expect("a stream")).collect();
+    fill(&log, &mut streams, 900);
+    for gone in streams.drain(..2) {
+        let mut gone = gone;
+        gone.delete().wait().expect("deleted");
+    }
+    log.compact(CompactOptions::new().purge()).expect("compacted");
+    let archive = log.write_archive(streams[0].id()).expect("written");
+    drop(streams);
+    let open = log.read_view();
+    let sparse = read_dir(dir.path()).into_iter().filter(|(_, bytes)| bytes.get(11) == Some(&1));
+    let mut listed = sparse.map(|(path, _)| places(&dir.path().join(path)).len());
+    assert!(listed.any(|places| places >= 3), "a sparse segment of several blocks");
+    let alone = dir.path().join(&archive.path);
+    assert!(places(&alone).len() >= 3, "an archive file of several blocks");
+    assert!(checked(&alone).expect("readable").is_sound());
+    assert!(checked(dir.path()).expect("readable").is_sound());
+    let views = [dir.path(), &alone].map(|path| ReadView::open_unconfirmed(path).expect("opens").0);
+    for view in views.iter().chain([&open]) {
+        let all = read(view, 1);
+        for from in (1..=view.position().get() + 1).step_by(3) {
+            let first = all.partition_point(|item| item.as_ref().expect("sound").0 < from);
+            assert!(read(view, from) == all[first..], "from {from}");
+        }
+    }
+    let (all, forged) = (read(&views[1], 1), alone.with_extension("forged"));
+    for (what, edit) in FORGERIES {
+        std::fs::copy(&alone, &forged).expect("copied");
+        forge(&forged, edit);
+        let (view, _) = ReadView::open(&forged).expect("opens");
+        for from in (1..=view.position().get() + 1).step_by(5) {
+            let first = all.partition_point(|item| item.as_ref().expect("sound").0 < from);
+            assert!(read(&view, from) == all[first..], "{what}: from {from}");
+        }
+        let found = checked(&forged).expect("readable");
+        let kinds: Vec<_> = found.damages.iter().map(|damage| damage.kind).collect();
+        assert_eq!(kinds, [DamageKind::Footer], "{what}: a verification tells: {found:?}");
     }
 }
 

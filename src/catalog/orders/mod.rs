@@ -16,7 +16,6 @@ use self::labels::{LabelOrders, Labelled};
 use super::cursor::ListKey;
 use super::query::{ListScan, Order};
 use super::{Branch, Catalog, Version};
-use crate::format::Lsn;
 use crate::index::{ArenaId, Ordered, Walk};
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -55,8 +54,8 @@ struct LiveOrders {
 /// Place of a stream in the lists.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct Listed {
-    /// Start of the stream's last commit.
-    place: Lsn,
+    /// Position of the stream's last commit; 0 before the first.
+    last: u64,
     state: StreamState,
     /// Set when the stream is in the list of forks.
     is_child: bool,
@@ -76,26 +75,26 @@ pub(super) struct Orders {
 struct StateLists {
     /// Streams by id.
     created: Ordered<ArenaId>,
-    /// Streams by the place of the last commit, and then by id.
+    /// Streams by the position of the last commit, and then by id.
     committed: Ordered<Committed>,
 }
 
-/// Stream with the start of its last commit, in three words because a log may have very many
+/// Stream with the position of its last commit, in three words because a log may have very many
 /// streams.
 #[derive(Clone, Copy, Debug)]
 struct Committed {
-    segment: u32,
-    word: u32,
+    high: u32,
+    low: u32,
     root: ArenaId,
 }
 
 impl Committed {
-    fn new(place: Lsn, root: ArenaId) -> Self {
-        Self { segment: place.segment(), word: place.0 as u32, root }
+    fn new(last: u64, root: ArenaId) -> Self {
+        Self { high: (last >> u32::BITS) as u32, low: last as u32, root }
     }
 
-    fn place(self) -> Lsn {
-        Lsn(u64::from(self.segment) << 32 | u64::from(self.word))
+    fn last(self) -> u64 {
+        u64::from(self.high) << u32::BITS | u64::from(self.low)
     }
 }
 
@@ -195,14 +194,14 @@ impl LiveOrders {
             }
             let (created, committed) = &mut states[index_of(listed.state)];
             created.push(root);
-            committed.push(Committed::new(listed.place, root));
+            committed.push(Committed::new(listed.last, root));
             children.extend(parent_in(&version).map(|parent| (parent, root)));
         }
         let id = |root: &ArenaId| catalog.id_of(*root);
         self.orders.states = states.map(|(mut created, mut committed)| {
             created.sort_by_cached_key(id);
-            committed.sort_unstable_by_key(|entry| entry.place());
-            for together in committed.chunk_by_mut(|entry, next| entry.place() == next.place()) {
+            committed.sort_unstable_by_key(|entry| entry.last());
+            for together in committed.chunk_by_mut(|entry, next| entry.last() == next.last()) {
                 together.sort_unstable_by_key(|entry| id(&entry.root));
             }
             StateLists { created: Ordered::of(&created), committed: Ordered::of(&committed) }
@@ -218,7 +217,7 @@ impl LiveOrders {
 
     fn add(&mut self, catalog: &Catalog, root: ArenaId, first: &Branch) {
         let (now, version) = catalog.listed_now(first);
-        self.orders.put(catalog, root, (now.state, now.place));
+        self.orders.put(catalog, root, (now.state, now.last));
         self.orders.put_labels(catalog, (root, now.state), version.as_deref());
         if let Some(parent) = parent_in(&version) {
             self.orders.put_child(catalog, parent, root);
@@ -232,9 +231,9 @@ impl LiveOrders {
     fn put(&mut self, catalog: &Catalog, root: ArenaId) {
         let Some(first) = catalog.branch(root) else { return };
         let Some(before) = self.listed(root).map(|listed| *listed) else { return };
-        self.orders.take(catalog, root, (before.state, before.place));
+        self.orders.take(catalog, root, (before.state, before.last));
         let (now, version) = catalog.listed_now(first);
-        self.orders.put(catalog, root, (now.state, now.place));
+        self.orders.put(catalog, root, (now.state, now.last));
         self.orders.put_labels(catalog, (root, now.state), version.as_deref());
         if let Some(parent) = parent_in(&version).filter(|_| !before.is_child) {
             self.orders.put_child(catalog, parent, root);
@@ -250,19 +249,19 @@ fn parent_in(version: &Option<Arc<Version>>) -> Option<StreamId> {
 }
 
 impl Orders {
-    fn put(&mut self, catalog: &Catalog, root: ArenaId, (state, place): (StreamState, Lsn)) {
+    fn put(&mut self, catalog: &Catalog, root: ArenaId, (state, last): (StreamState, u64)) {
         let id = catalog.id_of(root);
         let StateLists { created, committed } = &mut self.states[index_of(state)];
         created.insert(root, |other| catalog.id_of(*other) <= id);
-        let up_to = |other: &Committed| (other.place(), catalog.id_of(other.root)) <= (place, id);
-        committed.insert(Committed::new(place, root), up_to);
+        let up_to = |other: &Committed| (other.last(), catalog.id_of(other.root)) <= (last, id);
+        committed.insert(Committed::new(last, root), up_to);
     }
 
-    fn take(&mut self, catalog: &Catalog, root: ArenaId, (state, place): (StreamState, Lsn)) {
+    fn take(&mut self, catalog: &Catalog, root: ArenaId, (state, last): (StreamState, u64)) {
         let id = catalog.id_of(root);
         let StateLists { created, committed } = &mut self.states[index_of(state)];
         created.remove(|other| catalog.id_of(*other) <= id, |other| *other == root);
-        let up_to = |other: &Committed| (other.place(), catalog.id_of(other.root)) <= (place, id);
+        let up_to = |other: &Committed| (other.last(), catalog.id_of(other.root)) <= (last, id);
         committed.remove(up_to, |other| other.root == root);
     }
 
@@ -349,7 +348,7 @@ impl Orders {
         let lists = &self.states[index_of(state)];
         let created = move |root: &ArenaId| ListKey::of_id(catalog.id_of(*root));
         let committed = move |entry: &Committed| ListKey {
-            place: entry.place().0,
+            last: entry.last(),
             ..ListKey::of_id(catalog.id_of(entry.root))
         };
         let (mut by_id, mut by_place, mut by_value) = (None, None, None);
@@ -405,7 +404,7 @@ impl Catalog {
         let tip = version.as_ref().and_then(|version| version.tip);
         let tip = tip.and_then(|tip| self.branch(tip)).unwrap_or(first);
         let is_child = parent_in(&version).is_some();
-        (Listed { place: tip.last(), state, is_child }, version)
+        (Listed { last: tip.last(), state, is_child }, version)
     }
 
     /// Returns the sorted lists as they are now, with those of this order; `None` when they are
@@ -423,17 +422,17 @@ impl Orders {
         order.label_key().is_none_or(|key| self.labels.get(key).is_some())
     }
 
-    /// Returns the streams whose last commit is not before `end`, and those that are being
-    /// committed for the first time and have no place yet, each with its state and its place.
-    pub(super) fn since(&self, end: Lsn) -> Vec<(ArenaId, (StreamState, Lsn))> {
+    /// Returns the streams whose last commit is after this position, and those that are being
+    /// committed for the first time, each with its state and the position of its last commit.
+    pub(super) fn since(&self, position: u64) -> Vec<(ArenaId, (StreamState, u64))> {
         let mut all = Vec::new();
         for state in ALL_STATES {
             let committed = &self.states[index_of(state)].committed;
-            let later = committed.backwards(|_| true).take_while(|entry| entry.place() >= end);
+            let later = committed.backwards(|_| true).take_while(|entry| entry.last() > position);
             let earlier = committed.forwards(|_| false);
-            let earlier = earlier.take_while(|entry| entry.place() == Lsn::default());
+            let earlier = earlier.take_while(|entry| entry.last() == 0);
             let entries = later.chain(earlier);
-            all.extend(entries.map(|entry| (entry.root, (state, entry.place()))));
+            all.extend(entries.map(|entry| (entry.root, (state, entry.last()))));
         }
         all
     }
@@ -443,8 +442,8 @@ impl Orders {
     pub(super) fn move_back<'a>(
         &mut self,
         catalog: &Catalog,
-        (root, listed): (ArenaId, (StreamState, Lsn)),
-        was: Option<(StreamState, Lsn)>,
+        (root, listed): (ArenaId, (StreamState, u64)),
+        was: Option<(StreamState, u64)>,
         label: impl Fn(&str) -> Option<&'a str>,
     ) {
         self.take(catalog, root, listed);
