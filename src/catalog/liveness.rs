@@ -13,7 +13,7 @@ use crate::format::{BatchKind, FooterEntry};
 use crate::index::ArenaId;
 use crate::sabotage::{Sabotage, broken};
 use crate::sync::Mutex;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::{StreamId, StreamState};
 use crate::work::step;
 
@@ -48,7 +48,16 @@ pub(crate) type LivenessTest<'a> = &'a dyn Fn(&BatchCandidate) -> bool;
 
 /// Keeps the events that a fork shares alive until the fork is committed or dropped.
 #[derive(Debug)]
-pub(crate) struct ForkGuard(Fork);
+pub(crate) struct ForkGuard {
+    is_committed: AtomicBool,
+}
+
+impl ForkGuard {
+    /// Ends the guard, although its handle may keep it for long: the fork is in the catalog.
+    pub(crate) fn settle(&self) {
+        self.is_committed.store(true, Ordering::Release);
+    }
+}
 
 /// Forks that are not committed yet.
 #[derive(Default)]
@@ -63,7 +72,8 @@ struct ForkList {
 
 impl ForkList {
     fn forget_gone(&mut self) {
-        self.all.retain(|(_, shared)| shared.strong_count() > 0);
+        let is_pending = |guard: Arc<ForkGuard>| !guard.is_committed.load(Ordering::Acquire);
+        self.all.retain(|(_, guard)| guard.upgrade().is_some_and(is_pending));
     }
 }
 
@@ -101,6 +111,8 @@ impl StreamLiveness {
     fn needs(&self, generation: u32) -> bool {
         generation >= self.generation
             || self.bases.contains(&generation)
+            // Without the first rewind the first branch would get another generation.
+            || generation == 1 && self.bases.contains(&0)
             || self.has(generation, 0..u64::MAX) && !broken(Sabotage::DropRewinds)
     }
 
@@ -119,7 +131,7 @@ impl Catalog {
     /// Keeps the events that a fork shares alive as long as the returned guard lives. The caller
     /// must check afterwards that the stream still exists.
     pub(crate) fn share(&self, fork: Fork) -> Arc<ForkGuard> {
-        let shared = Arc::new(ForkGuard(fork));
+        let shared = Arc::new(ForkGuard { is_committed: AtomicBool::new(false) });
         let mut forks = self.pending_forks.0.lock();
         // Dropped forks are removed before the list grows, which then doubles: the cost per fork is
         // constant.
@@ -128,7 +140,7 @@ impl Catalog {
             let living = forks.all.len();
             forks.all.reserve(living.saturating_add(1));
         }
-        forks.all.push((shared.0, Arc::downgrade(&shared)));
+        forks.all.push((fork, Arc::downgrade(&shared)));
         shared
     }
 
@@ -136,7 +148,11 @@ impl Catalog {
     /// now.
     pub(crate) fn liveness(&self) -> Liveness {
         let forks = || self.pending_forks.0.lock();
-        forks().is_asked = true;
+        {
+            let mut forks = forks();
+            forks.forget_gone();
+            forks.is_asked = true;
+        }
         let ids_since = match broken(Sabotage::ForgetCommitIds) {
             true => u64::MAX,
             false => self.ids_since.load(Ordering::Relaxed),

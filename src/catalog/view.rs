@@ -326,7 +326,8 @@ impl View<'_> {
     /// Returns all metadata of the stream as one change.
     pub(crate) fn summary(&self) -> Change {
         let Some(version) = &self.version else {
-            return Change { is_summary: true, ..Change::default() };
+            let state = Some(StreamState::Active);
+            return Change { state, is_summary: true, ..Change::default() };
         };
         let meta = &version.meta;
         Change {
@@ -340,7 +341,7 @@ impl View<'_> {
                 .map(|(key, value)| (key, Some(value)))
                 .collect(),
             data: meta.data.clone(),
-            state: Some(version.state).filter(|state| *state != StreamState::Active),
+            state: Some(version.state),
             start: Some(version.start).filter(|start| *start > 0),
             parent: meta.parent,
             is_summary: true,

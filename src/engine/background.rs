@@ -22,7 +22,7 @@ use crate::options::{CommitOptions, Compaction, Expect};
 use crate::reader::Vouched;
 use crate::ring::{Charge, Filled};
 use crate::sabotage::{Sabotage, broken};
-use crate::segment::{DIR, OPEN_SEGMENTS_FEW};
+use crate::segment::{DIR, OPEN_SEGMENTS_FEW, Segment};
 use crate::sync::atomic::Ordering;
 use crate::types::{StreamId, Timestamp};
 
@@ -226,7 +226,12 @@ impl Engine {
     fn is_mostly_dead(&self, options: &CompactOptions) -> bool {
         let view = self.scan_view();
         let active = view.segments.iter().next_back();
-        let active = active.filter(|segment| view.end_in(segment) >= ENDED_BYTES_MIN);
+        // Where a quarter is used, the next segment is made ready in any case.
+        let is_used = |segment: &&Arc<Segment>| {
+            let used = view.end_in(segment);
+            used >= ENDED_BYTES_MIN.max(segment.header.reserved_bytes / 4)
+        };
+        let active = active.filter(is_used);
         active.filter(|segment| segment.seal_state().is_none()).is_some_and(|segment| {
             let live = self.catalog.liveness();
             let (dead, all) = count_dead(segment, &|batch| live.is_live(batch));

@@ -466,7 +466,8 @@ impl Log {
     /// wholly dead segments, then rewrites mostly dead ones. Dropping writes nothing and works on a
     /// full disk.
     ///
-    /// If most of the segment that receives commits is dead, ends it first. Otherwise deleted bytes
+    /// If a quarter of the segment that receives commits is used, and most of that is dead, ends it
+    /// first. Otherwise deleted bytes
     /// stay in it, in any segment that is not sealed
     /// yet, and in segments below [`CompactOptions::dead_percent_min`]. [`CompactOptions::purge`]
     /// removes them from there too, and lists in [`CompactReport::held`] the files that still hold

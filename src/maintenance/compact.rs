@@ -8,12 +8,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::held::{Holder, HolderKind};
-use super::merged::MergedBatches;
+use super::merged::{MergedBatches, superseded_in};
 use super::release::Nameless;
 use super::rewrite::{Rewrite, Tally};
 use super::throttle::Throttle;
@@ -24,7 +25,7 @@ use crate::failures::Failures;
 use crate::format::{BatchKind, COMMITS_AT, FooterEntry};
 use crate::sabotage::{Sabotage, broken};
 use crate::segment::{
-    DIR, Segment, SegmentSet, kept_path, open_own, path, place, remove_made, unfinished_path,
+    DIR, Left, Segment, SegmentSet, kept_path, open_own, path, place, remove_made, unfinished_path,
 };
 use crate::types::Position;
 
@@ -92,6 +93,8 @@ impl CompactOptions {
     ///   of the same stream that the stream or a fork still shows. A host that may have to remove
     ///   an event commits it apart;
     /// - names, labels and data of a deleted stream while a fork shows any of its events;
+    /// - the last events of a stream, if the commit that holds them also trims them: it records the
+    ///   stream's length;
     /// - the keys of labels that were removed, while earlier metadata of the stream stays;
     /// - copies: backups that share no name with the log, exports, and files that a reader in
     ///   another process has open;
@@ -227,15 +230,6 @@ pub(crate) struct Compactor<'a> {
     pub(crate) holders: RefCell<Vec<Holder>>,
 }
 
-/// Remainder of a segment after compaction.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Left {
-    /// Size of the remaining commits in bytes.
-    bytes: u64,
-    /// True if everything remains.
-    is_all: bool,
-}
-
 /// Gain of compacting a segment.
 struct Gain {
     segment: Arc<Segment>,
@@ -357,17 +351,60 @@ impl Compactor<'_> {
         }
         let all = segment.seal_state().map_or(0, |sealed| sealed.footer_at - COMMITS_AT);
         let mut left = Left { bytes: all, is_all: true };
-        let files = self.view.files()?;
-        let merged = MergedBatches::of(std::slice::from_ref(segment), self.view, self.is_live)?;
-        let has_dead = self.any_listed(segment, |_, is_live| !is_live)?;
-        if (has_dead || !merged.is_empty())
-            && let Some(mut measure) = Rewrite::new(files, (segment, segment), self.is_over)
-        {
-            measure.take(segment, self.is_live, &merged)?;
-            left = Left { bytes: measure.commit_bytes(), is_all: !measure.has_dropped() };
+        let dead = self.digest_of_dead(segment)?;
+        let known = *segment.measured.lock();
+        // A wholly dead segment is read once more before it goes.
+        let is_exact = self.options.purge || self.options.dead_percent_min == 0;
+        let is_usable = |(_, found): &(u64, Left)| found.bytes > 0 && !is_exact;
+        match (dead, known.filter(is_usable)) {
+            (None, _) => {}
+            (Some(dead), Some((known, found))) if dead == known => left = found,
+            (Some(dead), _) => {
+                left = self.measure(segment)?;
+                *segment.measured.lock() = Some((dead, left));
+            }
         }
         self.measured.borrow_mut().insert(segment.number(), left);
         Ok(left)
+    }
+
+    /// Returns a digest of the batches of a segment that are dead or may be superseded, by its
+    /// index alone; `None` if there are none. While the digest is the same, the segment is not read
+    /// again: another value that replaces an old one changes little.
+    fn digest_of_dead(&self, segment: &Arc<Segment>) -> Result<Option<u64>> {
+        let mut digest = None;
+        let mut add = |item: &dyn Fn(&mut DefaultHasher)| {
+            let mut hasher = DefaultHasher::new();
+            item(&mut hasher);
+            digest = Some(digest.unwrap_or(0_u64).wrapping_add(hasher.finish()));
+        };
+        let footer = segment.footer(self.view.files()?)?;
+        for (index, entry) in footer.entries().enumerate() {
+            let is_live = |entry: &FooterEntry| (self.is_live)(&BatchCandidate::listed(entry));
+            if entry.is_some_and(|entry| !is_live(&entry)) {
+                add(&|hasher| index.hash(hasher));
+            }
+        }
+        let one = std::slice::from_ref(segment);
+        for (stream, places) in superseded_in(one, self.view, self.is_live)? {
+            add(&|hasher| (stream, places.len()).hash(hasher));
+        }
+        Ok(digest)
+    }
+
+    /// Reads a segment and returns its remainder.
+    fn measure(&self, segment: &Arc<Segment>) -> Result<Left> {
+        let files = self.view.files()?;
+        let merged = MergedBatches::of(std::slice::from_ref(segment), self.view, self.is_live)?;
+        if merged.is_empty() && !self.any_listed(segment, |_, is_live| !is_live)? {
+            let bytes = segment.seal_state().map_or(0, |sealed| sealed.footer_at - COMMITS_AT);
+            return Ok(Left { bytes, is_all: true });
+        }
+        let Some(mut measure) = Rewrite::new(files, (segment, segment), self.is_over) else {
+            return Err(segment.error("compact", COMMITS_AT));
+        };
+        measure.take(segment, self.is_live, &merged)?;
+        Ok(Left { bytes: measure.commit_bytes(), is_all: !measure.has_dropped() })
     }
 
     /// Returns the size of the commits that a sealed segment would keep.

@@ -76,9 +76,15 @@ impl BatchFold {
     /// position of the run, `is_first` tells that nothing precedes the run.
     fn finish(self, stream: &View<'_>, end: u64, is_first: bool) -> Option<MergedBatch> {
         let none = MergedBatch { at: self.last, batch: None };
-        // The deletion stays in its own commit, on which liveness relies.
-        if self.has_unknown || stream.state() == StreamState::Deleted {
+        if self.has_unknown {
             return None;
+        }
+        if stream.state() == StreamState::Deleted {
+            // The deletion stays in its own commit, on which liveness relies.
+            let is_alone = self.batches == 1 && self.change.state == Some(StreamState::Deleted);
+            let left = Change { state: self.change.state, ..Change::default() }.encode();
+            let is_smaller = is_alone && left.0.len() < self.bytes;
+            return is_smaller.then_some(MergedBatch { batch: Some(left), ..none });
         }
         if stream.summarized() > end {
             return Some(none);
@@ -109,14 +115,13 @@ fn still_true(change: Change, summary: &Change, is_first: bool) -> Change {
     let is_data = |data: &Arc<[u8]>| {
         **data == *summary.data.as_deref().unwrap_or_default() && stays(data.is_empty())
     };
-    let state = summary.state.unwrap_or(StreamState::Active);
     Change {
         fork: None,
         rewind: None,
         name: change.name.filter(|name| is_name(name)),
         labels: change.labels.into_iter().filter(is_label).collect(),
         data: change.data.filter(is_data),
-        state: change.state.filter(|found| *found == state),
+        state: change.state.filter(|state| Some(*state) == summary.state),
         start: change.start.filter(|start| Some(*start) == summary.start),
         parent: change.parent.filter(|parent| Some(*parent) == summary.parent),
         is_summary: change.is_summary && !is_first,
@@ -130,7 +135,7 @@ pub(super) fn superseded_in(
     view: &ReadView,
     is_live: LivenessTest<'_>,
 ) -> Result<HashMap<StreamId, Vec<Lsn>>> {
-    let mut found: HashMap<StreamId, Vec<Lsn>> = HashMap::new();
+    let mut found: HashMap<StreamId, (Vec<Lsn>, u32)> = HashMap::new();
     for segment in run {
         let footer = segment.footer(view.files()?)?;
         let is_catalog = |entry: &FooterEntry| entry.kind == BatchKind::Catalog;
@@ -138,14 +143,20 @@ pub(super) fn superseded_in(
             let batch = BatchCandidate::listed(&entry);
             if is_live(&batch) {
                 let place = Lsn::new(segment.number(), entry.offset);
-                found.entry(batch.stream).or_default().push(place);
+                let (places, attributes) = found.entry(batch.stream).or_default();
+                places.push(place);
+                *attributes = entry.count.max(*attributes);
             }
         }
     }
     let end = last_position(run);
-    let is_old = |stream| view.view(stream).is_some_and(|view| view.said() > end);
-    found.retain(|stream, places| places.len() > 1 || is_old(*stream));
-    Ok(found)
+    let may_shrink = |(stream, (places, attributes)): (StreamId, (Vec<Lsn>, u32))| {
+        let view = view.view(stream);
+        let is_old = || view.as_ref().is_some_and(|view| view.said() > end);
+        let is_deleted = || view.as_ref().is_some_and(|view| view.state() == StreamState::Deleted);
+        (places.len() > 1 || is_old() || attributes > 1 && is_deleted()).then_some((stream, places))
+    };
+    Ok(found.into_iter().filter_map(may_shrink).collect())
 }
 
 /// Returns the last position of a run of sealed segments.

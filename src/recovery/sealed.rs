@@ -114,13 +114,15 @@ impl<I: Iterator<Item = CommitPlace>> Places<I> {
 
 /// Reports whether these entries are those of a commit's batches.
 fn is_listed(found: &Found, listed: &[FooterEntry]) -> bool {
-    let generation_of = |stream: [u8; 16]| {
-        let at = found.batches.partition_point(|batch| batch.stream < stream);
-        found.batches.get(at).filter(|batch| batch.stream == stream).map(|batch| batch.generation)
-    };
     let is_own = |entry: &FooterEntry| {
-        entry.position == found.head.position
-            && generation_of(entry.stream) == Some(entry.generation)
+        let first = found.batches.partition_point(|batch| batch.stream < entry.stream);
+        let own = found.batches.get(first..).unwrap_or_default();
+        let mut own = own.iter().take_while(|batch| batch.stream == entry.stream);
+        let is_it = |batch: &BatchHead| {
+            (batch.kind, batch.first_seq, batch.count, batch.generation)
+                == (Some(entry.kind), entry.first_seq, entry.count, entry.generation)
+        };
+        entry.position == found.head.position && own.any(is_it)
     };
     found.batches.len() == listed.len() && listed.iter().all(is_own)
 }

@@ -47,6 +47,17 @@ pub(crate) struct Segment {
     pub(super) firsts: Mutex<Vec<(StreamId, u32, u32)>>,
     /// Length of the commit that was read last, in bytes: a guess for the next one.
     pub(crate) usual_bytes: AtomicU64,
+    /// Remainder that a compaction measured last, with a digest of the batches that were dead then.
+    pub(crate) measured: Mutex<Option<(u64, Left)>>,
+}
+
+/// Remainder of a segment after a compaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// Size of the remaining commits in bytes.
+    pub(crate) bytes: u64,
+    /// True if everything remains.
+    pub(crate) is_all: bool,
 }
 
 #[derive(Debug)]
@@ -72,6 +83,7 @@ impl Segment {
             kept: OnceLock::new(),
             firsts: Mutex::default(),
             usual_bytes: AtomicU64::new(0),
+            measured: Mutex::default(),
         }
     }
 

@@ -24,7 +24,7 @@ mod window;
 
 pub(crate) use self::block::Block;
 pub(crate) use self::commits::TimeWindow;
-pub(crate) use self::file::Segment;
+pub(crate) use self::file::{Left, Segment};
 pub(crate) use self::files::{
     DIR, KEPT, LOCK, NUMBER_MAX, UNFINISHED, UNFINISHED_COPY, create_anew, has_salt, kept_path,
     open_own, parse_kept, parse_name, parse_path, parse_unfinished, path, place, place_of,

@@ -554,6 +554,9 @@ fn note(
     let generation = part.generation();
     let share = Share { stream: part.stream, root: part.root, position, generation, change };
     catalog.note(segment, share, batches.into_iter().flatten());
+    if let Some(shared) = part.change.as_ref().and_then(|encoded| encoded.draft.shared.as_ref()) {
+        shared.settle();
+    }
     if change.is_some()
         && let Some(root) = catalog.root(part.stream)
     {

@@ -366,6 +366,10 @@ impl Writer {
 
     /// Writes and syncs the tail record of an active segment without commits.
     fn begin_with_tail_record(&mut self) -> Result<()> {
+        if let Some(active) = self.active.as_ref().filter(|active| !active.is_reserved) {
+            // Its tail record says that the file is cut there.
+            self.extend(active.segment.header.reserved_bytes, 0, 0)?;
+        }
         let Some(active) = &mut self.active else { return Ok(()) };
         let segment = Arc::clone(&active.segment);
         let offset = active.offset;

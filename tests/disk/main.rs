@@ -13,6 +13,7 @@ mod media;
 mod names;
 mod ownership;
 mod places;
+mod purged;
 mod purging;
 mod quarantine;
 mod refusals;

@@ -14,16 +14,16 @@ use amberlog::maintenance::{CompactOptions, CompactReport, Holder, HolderKind};
 use amberlog::sim::{Fault, SimDisk};
 use amberlog::{Error, ErrorKind, Log, ReadView, Result, StreamId, StreamOptions, StreamState};
 
-const SECRET: &[u8] = b"the-launch-code-is-0000";
+pub(crate) const SECRET: &[u8] = b"the-launch-code-is-0000";
 /// Of the name, the label and the data of the stream, and of an event that was never committed.
 const RELATED: &[u8] = b"launch-code";
 
-fn purge(log: &Log) -> Result<CompactReport> {
+pub(crate) fn purge(log: &Log) -> Result<CompactReport> {
     log.compact(CompactOptions::new().purge())
 }
 
 /// Number of places in the log's own files where something of the secret stands.
-fn hits(disk: &SimDisk) -> usize {
+pub(crate) fn hits(disk: &SimDisk) -> usize {
     let files = disk.files();
     let own = files.iter().filter(|(path, _)| !path.starts_with("copy"));
     own.map(|(_, bytes)| count(bytes)).sum()
@@ -45,13 +45,13 @@ fn shown(view: &ReadView) -> Shown {
 }
 
 /// A log in which the secret lies in sealed segments and in the active one, beside events of another stream.
-struct Layout {
-    secret: StreamId,
-    kept: Shown,
+pub(crate) struct Layout {
+    pub(crate) secret: StreamId,
+    pub(crate) kept: Shown,
 }
 
 /// The number of commits decides how many segments there are, and where in the active one the last stands.
-fn write(log: &Log, commits: usize) -> Layout {
+pub(crate) fn write(log: &Log, commits: usize) -> Layout {
     let mut other = log.create_stream().expect("a stream");
     let name = StreamOptions::new().name("launch-code of all rockets");
     let mut secret = log.create_stream_with(&name).expect("a stream");
@@ -513,34 +513,4 @@ fn p5_a_purge_gives_back_a_quota_that_the_active_segment_uses_up() {
         stream.delete().wait().expect("deleted");
         log.compact(CompactOptions::new().purge()).expect("purged");
     }
-}
-
-/// Names, labels and data that others replaced are gone too, from the segment that receives commits as well.
-#[test]
-fn p7_a_purge_removes_what_a_living_stream_was_called() {
-    let disk = SimDisk::new(12);
-    let log = options().open_on(&disk).expect("opens");
-    let layout = write(&log, 40);
-    let mut other = log.open_stream(*layout.kept.keys().next().expect("one")).expect("known");
-    let mut secret = log.open_stream(layout.secret).expect("known");
-    for turn in 0..3 {
-        other.append([turn; 4_000]).expect("room");
-        other.commit().wait().expect("committed");
-        secret.set_data(format!("launch-code {turn}").as_bytes()).expect("fits");
-        secret.rename(&format!("launch-code no. {turn}")).expect("free");
-        secret.commit().wait().expect("committed");
-    }
-    secret.rename("harmless").expect("free");
-    secret.set_data(b"").expect("fits");
-    secret.remove_label("launch-code").expect("there");
-    secret.rewind(0_u64).expect("there");
-    secret.commit().wait().expect("committed");
-    let report = purge(&log).expect("purged");
-    assert!(report.refused.is_empty(), "{report:?}");
-    assert_eq!(hits(&disk), 0);
-    let name = log.read_view().info(layout.secret).expect("known").name;
-    log.close().expect("closes");
-    let again = ReadView::open_on(&disk).expect("opens").0.info(layout.secret).expect("known");
-    assert_eq!((again.name.as_deref(), name.as_deref()), (Some("harmless"), Some("harmless")));
-    assert_eq!((again.labels.len(), again.data), (0, None));
 }

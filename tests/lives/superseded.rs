@@ -182,11 +182,102 @@ fn p6_labels_that_come_and_go_leave_nothing() {
         stream = log.open_stream(id).expect("known");
     }
     compact(&disk, &log);
+    assert!(bytes(&disk) < 320 << 10, "{} bytes", bytes(&disk));
+    assert!(log.compact(CompactOptions::new().purge()).expect("purged").refused.is_empty());
     assert!(bytes(&disk) < 64 << 10, "{} bytes", bytes(&disk));
     let info = ReadView::open_on(&disk).expect("opens").0.info(id).expect("known");
     assert_eq!(info.labels, BTreeMap::from([("stays".to_owned(), "always".to_owned())]));
     assert_eq!(info.state, StreamState::Active);
     assert_eq!(info.name.as_deref(), Some("name 3 4951"));
+}
+
+/// A stream that was archived and made active again is active after every opening, although only the later segment was
+/// compacted.
+#[test]
+fn p6_an_unarchived_stream_stays_active() {
+    let disk = SimDisk::new(7);
+    let log = open(&disk);
+    let mut stream = log.create_stream().expect("a stream");
+    stream.append("first").expect("room");
+    stream.set_label("a", "1").expect("fits");
+    commit(&mut stream);
+    stream.archive().wait().expect("archived");
+    let fill = |live: bool| {
+        let mut filler = log.create_stream().expect("a stream");
+        for _ in 0..400 {
+            filler.append([9; 4_000]).expect("room");
+            commit(&mut filler);
+        }
+        if !live {
+            filler.delete().wait().expect("deleted");
+        }
+    };
+    fill(true);
+    fill(false);
+    stream.unarchive().wait().expect("unarchived");
+    stream.set_label("a", "2").expect("fits");
+    commit(&mut stream);
+    fill(false);
+    compact(&disk, &log);
+    log.close().expect("closes");
+    let log = open(&disk);
+    assert_eq!(log.state(stream.id()), Some(StreamState::Active));
+}
+
+/// The base that a fork names is there after a compaction and an opening, although nothing of it is shown.
+#[test]
+fn p9_a_base_keeps_its_generation() {
+    let disk = SimDisk::new(8);
+    let log = open(&disk);
+    let mut stream = log.create_stream().expect("a stream");
+    for n in 0..4_u64 {
+        stream.append(n.to_le_bytes()).expect("room");
+    }
+    commit(&mut stream);
+    let mut fork = stream.fork_at(3_u64).expect("forked");
+    fork.trim(3_u64).expect("there");
+    commit(&mut fork);
+    for n in 0..3_u64 {
+        stream.rewind(0_u64).expect("there");
+        stream.append(n.to_le_bytes()).expect("room");
+        commit(&mut stream);
+    }
+    let export = |log: &Log| {
+        let mut lines = Vec::new();
+        log.read_view().export_jsonl(&mut lines).expect("exported");
+        String::from_utf8(lines).expect("text")
+    };
+    let before = export(&log);
+    assert!(before.contains("shares"), "{before}");
+    let shares = before.matches("\"shares\"").count();
+    assert!(log.compact(CompactOptions::new().purge()).expect("purged").refused.is_empty());
+    log.close().expect("closes");
+    let after = export(&open(&disk));
+    assert_eq!(after.matches("\"shares\"").count(), shares, "{before}\n{after}");
+}
+
+/// A compaction with nothing to do reads no segment again.
+#[test]
+fn p6_a_compaction_with_nothing_to_do_reads_nothing() {
+    let disk = SimDisk::new(5);
+    let log = open(&disk);
+    let mut streams: Vec<Stream> =
+        (0..200).map(|_| log.create_stream().expect("a stream")).collect();
+    for round in 0..15 {
+        for stream in &mut streams {
+            stream.append([1; 2_000]).expect("room");
+            stream.set_label("round", &format!("{round}")).expect("fits");
+            commit(stream);
+        }
+    }
+    let calls = || {
+        let before = disk.calls();
+        let report = log.compact(CompactOptions::new()).expect("compacted");
+        assert!(report.refused.is_empty() && report.runs.is_empty(), "{report:?}");
+        disk.calls() - before
+    };
+    let (first, second, third) = (calls(), calls(), calls());
+    assert!(second + 5 < first && third == second, "{first}, {second} and {third} disk calls");
 }
 
 /// Controls: batches that are merged in the wrong order, and rewinds that are dropped although they divide events.

@@ -15,8 +15,8 @@ Wholly dead segments are dropped first, which writes nothing and so works on a
 full disk. Then partly dead ones are rewritten.
 
 Former names, labels, data and states, and rewinds that no longer divide any
-events, count as dead too. If at least --dead percent of the segment that
-receives commits is dead, that segment is ended first.
+events, count as dead too. If a quarter of the segment that receives commits is
+used, and at least --dead percent of that is dead, that segment is ended first.
 
 Deleted bytes may remain in the segment that receives commits and in segments
 that are less than --dead percent dead. --purge removes them from both: it ends
