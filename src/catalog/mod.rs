@@ -395,7 +395,8 @@ impl Catalog {
     /// Adds the first branch of a new stream.
     fn push_first(&self, share: Share<'_>) -> Option<ArenaId> {
         let fork = share.change.and_then(|change| change.fork.as_ref());
-        // Compaction may have removed the branches before a rewind; a fork may still name the first.
+        // Compaction may have removed the branches before a rewind. A fork may still name the
+        // first.
         let is_rewound = share.change.is_some_and(|change| change.rewind.is_some());
         let generation = if is_rewound { 0 } else { share.generation };
         self.branches.push(Branch::first(share.stream, fork, generation))
