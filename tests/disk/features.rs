@@ -181,3 +181,59 @@ fn only_the_fifth_event_is_refused(view: &ReadView, id: StreamId) {
         events().range(5..).chain(events().range(..4)).collect::<Result<_, _>>().expect("known");
     assert_eq!(around.len() as u64, head - start - 1);
 }
+
+/// P15: an attribute that a newer version wrote, and that older ones may skip, survives a compaction beside metadata that
+/// was superseded.
+#[test]
+fn p15_a_compaction_keeps_an_attribute_that_it_does_not_know() {
+    const KEY: &[u8] = b"of a newer version";
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let options = Log::options().segment_bytes_first(16 << 10).segment_bytes_max(16 << 10);
+    let log = options.clone().open(dir.path()).expect("opens");
+    let mut stream = log.create_stream().expect("a stream");
+    stream.set_label("of a newer version", "yes").expect("fits");
+    stream.commit().wait().expect("committed");
+    for value in ["1", "2", "3"] {
+        stream.set_label("known", value).expect("fits");
+        stream.commit().wait().expect("committed");
+    }
+    let mut filler = log.create_stream().expect("a stream");
+    for _ in 0..10 {
+        filler.append([1; 4_000]).expect("room");
+        filler.commit().wait().expect("committed");
+    }
+    filler.delete().wait().expect("deleted");
+    log.close().expect("closes");
+    // The first commit has one batch, and that one attribute.
+    let path = segment(dir.path(), 1);
+    let mut bytes = fs::read(&path).expect("readable");
+    let checked = |seed: u32, bytes: &[u8]| {
+        let mut hasher = crc32fast::Hasher::new_with_initial(seed);
+        hasher.update(bytes);
+        hasher.finalize().to_le_bytes()
+    };
+    let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four"));
+    let commit = &mut bytes[4096..];
+    let end = word(&commit[40 + 28..40 + 32]) as usize;
+    commit[89] |= 0x80;
+    let crc = checked(0x7262_6D61, &commit[88..end]);
+    commit[80..84].copy_from_slice(&crc);
+    let crc = checked(word(&commit[36..40]), &commit[40..84]);
+    commit[84..88].copy_from_slice(&crc);
+    fs::write(&path, &bytes).expect("written");
+
+    let log = options.clone().open(dir.path()).expect("opens");
+    let labels = |log: &Log| log.read_view().info(stream.id()).expect("known").labels;
+    let before = labels(&log);
+    assert_eq!(before.get("known").map(String::as_str), Some("3"));
+    assert!(!before.contains_key("of a newer version"));
+    let report = log.compact(CompactOptions::new().purge()).expect("purged");
+    assert!(report.refused.is_empty() && !report.runs.is_empty(), "{report:?}");
+    assert_eq!(labels(&log), before);
+    log.close().expect("closes");
+    let files = crate::support::read_dir(&dir.path().join("segments"));
+    let has_key = |bytes: &Vec<u8>| bytes.windows(KEY.len()).any(|window| window == KEY);
+    assert!(files.values().any(has_key), "the attribute is gone");
+    let log = options.clone().open(dir.path()).expect("opens");
+    assert_eq!(labels(&log), before);
+}
