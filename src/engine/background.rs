@@ -182,8 +182,12 @@ impl Engine {
                 roll()?;
             }
         } else if self.is_mostly_dead(&options) {
-            // A full disk has no room for the next segment, and space to give back all the same.
-            report.refused.extend(roll().err());
+            report.ended = Some(before);
+            if !options.is_dry_run() {
+                // A full disk has no room for the next segment, and space to give back all the
+                // same.
+                report.refused.extend(roll().err());
+            }
         }
         // Commits made before this call are in segments before this one.
         let end = last().min(before.saturating_add(1));

@@ -57,7 +57,8 @@ impl CompactOptions {
         Self::default()
     }
 
-    /// Only reports what would be done. Reads the segments that would be rewritten.
+    /// Only reports what would be done. Reads the segments that would be rewritten. Leaves out the
+    /// segment that commits go to, even if it would be ended ([`CompactReport::ended`]).
     #[must_use]
     pub fn dry_run(mut self) -> Self {
         self.dry_run = true;
@@ -120,8 +121,7 @@ impl CompactOptions {
 
     /// Tells whether to end the segment that commits go to, of whose batches `dead` are dead.
     pub(crate) fn ends_segment(&self, dead: u64, all: u64) -> bool {
-        let is_explicit = !self.in_background && !self.dry_run;
-        is_explicit && dead > 0 && dead * 100 >= all * u64::from(self.dead_percent_min)
+        !self.in_background && dead > 0 && dead * 100 >= all * u64::from(self.dead_percent_min)
     }
 }
 
@@ -132,6 +132,10 @@ impl CompactOptions {
 pub struct CompactReport {
     /// Runs of segments, each of which became one segment.
     pub runs: Vec<CompactedRun>,
+    /// Number of the segment that received commits, if most of it was dead and the compaction
+    /// ended it first. A dry run ends nothing, and leaves out the remainder of that segment. `None`
+    /// for a purge, which always ends it.
+    pub ended: Option<u32>,
     /// Reasons for leaving alone segments that are largely dead: their content or the disk cannot
     /// be trusted. Nothing was removed from them.
     pub refused: Vec<Error>,

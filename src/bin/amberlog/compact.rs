@@ -16,7 +16,8 @@ full disk. Then partly dead ones are rewritten.
 
 Former names, labels, data and states, and rewinds that no longer divide any
 events, count as dead too. If a quarter of the segment that receives commits is
-used, and at least --dead percent of that is dead, that segment is ended first.
+used, and at least --dead percent of that is dead, that segment is ended first;
+a dry run says so, and not what would be left of it.
 
 Deleted bytes may remain in the segment that receives commits and in segments
 that are less than --dead percent dead. --purge removes them from both: it ends
@@ -55,6 +56,8 @@ struct CompactSummary {
     freed_bytes: u64,
     written_bytes: u64,
     runs: Vec<RunFields>,
+    /// Segment that received commits, if it was ended first.
+    ended: Option<u32>,
     refused: Vec<String>,
     held: Vec<HolderFields>,
 }
@@ -115,6 +118,7 @@ pub(crate) fn run(args: &CompactArgs, out: &mut Out) -> Outcome {
         freed_bytes: report.freed_bytes(),
         written_bytes: report.written_bytes(),
         runs: runs.collect(),
+        ended: report.ended,
         refused: report.refused.iter().map(ToString::to_string).collect(),
         held: held.collect(),
     };
@@ -133,6 +137,14 @@ fn print(compacted: &CompactSummary, out: &mut Out) -> std::io::Result<()> {
             bytes_text(run.bytes_after),
             count(run.events_dropped, "event")
         ))?;
+    }
+    if let Some(ended) = compacted.ended {
+        let would = if compacted.dry_run {
+            "would be ended first, and rewritten"
+        } else {
+            "was ended first"
+        };
+        out.line(format_args!("segment {ended:04} received commits: it {would}"))?;
     }
     for held in &compacted.held {
         let links = held.links.map_or_else(String::new, |links| format!(" ({links})"));
