@@ -123,7 +123,7 @@ pub enum Sabotage {
     ForgetShared,
     /// Merges the catalog batches of a stream from the last to the first.
     MergeBackwards,
-    /// Compacts a rewind although events before it are still shown.
+    /// Compacts all rewinds.
     DropRewinds,
     /// Removes compacted segments before their replacement is durable.
     RemoveEarly,

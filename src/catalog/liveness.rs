@@ -109,11 +109,12 @@ impl StreamLiveness {
     /// live seqs, or a fork names it. Nothing is shown of the others, and the next branch that is
     /// needed takes their place.
     fn needs(&self, generation: u32) -> bool {
-        generation >= self.generation
-            || self.bases.contains(&generation)
-            // Without the first rewind the first branch would get another generation.
-            || generation == 1 && self.bases.contains(&0)
-            || self.has(generation, 0..u64::MAX) && !broken(Sabotage::DropRewinds)
+        // Without the first rewind the first branch would get another generation.
+        let is_named = |named| self.bases.contains(&named);
+        let is_base = is_named(generation) || generation == 1 && is_named(0);
+        let is_needed =
+            generation >= self.generation || is_base || self.has(generation, 0..u64::MAX);
+        is_needed && !broken(Sabotage::DropRewinds)
     }
 
     /// Tells whether a seq of this range is live in this generation.
