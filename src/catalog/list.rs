@@ -333,7 +333,8 @@ impl ReadView {
         }
         let Some(view) = self.view_of(root, first) else { return false };
         // Checked last: it may read a commit header.
-        let is_in_time = || self.is_in_time(&view, query);
+        let is_in_time =
+            || self.last_of(&view).is_some_and(|last| self.is_in_time(&view, last, query));
         Self::matches(query, &view) && (!asks_place || is_in_time())
     }
 
@@ -379,7 +380,10 @@ impl ReadView {
         let Some(view) = self.view_of(root, first) else { return };
         let Some(last) = last.or_else(|| self.last_of(&view)) else { return };
         let key = asked.list_key(id, last, |key| view.label(key));
-        if best.has_room_for(&key) && Self::matches(query, &view) && self.is_in_time(&view, query) {
+        if best.has_room_for(&key)
+            && Self::matches(query, &view)
+            && self.is_in_time(&view, last, query)
+        {
             best.keep((key, None));
         }
     }
@@ -408,11 +412,11 @@ impl ReadView {
         if last <= self.mark.visible { Some(last) } else { self.last_shown(branch) }
     }
 
-    /// Tells whether the stream's last visible commit was made in the window of the query.
-    fn is_in_time(&self, view: &View<'_>, query: &Query) -> bool {
-        let branch = self.catalog.branch(view.tip);
-        let last = branch.and_then(|branch| Some((branch, self.last_of(view)?)));
-        last.is_some_and(|(branch, last)| self.is_in(branch, last, &query.committed))
+    /// Tells whether the stream's last visible commit, which has this position, was made in the
+    /// window of the query.
+    fn is_in_time(&self, view: &View<'_>, last: u64, query: &Query) -> bool {
+        let tip = self.catalog.branch(view.tip);
+        tip.is_some_and(|tip| self.is_in(tip, last, &query.committed))
     }
 }
 

@@ -230,7 +230,7 @@ impl Engine {
     fn is_mostly_dead(&self, options: &CompactOptions) -> bool {
         let view = self.scan_view();
         let active = view.segments.iter().next_back();
-        // Where a quarter is used, the next segment is made ready in any case.
+        // The writer prepares the next segment once a quarter of this one is used.
         let is_used = |segment: &&Arc<Segment>| {
             let used = view.end_in(segment);
             used >= ENDED_BYTES_MIN.max(segment.header.reserved_bytes / 4)
